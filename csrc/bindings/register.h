@@ -1,0 +1,13 @@
+// One function a family, called by module.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace t3ssfast {
+
+void register_build(pybind11::module_ &module);
+void register_unfold(pybind11::module_ &module);
+void register_statistics(pybind11::module_ &module);
+void register_sliding(pybind11::module_ &module);
+
+}  // namespace t3ssfast
