@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+from typing import Any
+
+# ------------------------------------------------------------------------------------------------ build
+def build_info() -> dict[str, Any]: ...
+def cuda_device_count() -> int: ...
+
+# ----------------------------------------------------------------------------------------------- unfold
+def unfold_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
+def unfold_cuda(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# ------------------------------------------------------------------------------------------- statistics
+def window_statistics_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
+def window_statistics_workspace_cuda(
+    count: int, height: int, width: int, size: int, requests: Sequence[tuple[int, float]], device: int, /
+) -> int: ...
+def window_statistics_cuda(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    workspace: int,
+    workspace_bytes: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
