@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import statistic
 
+from reference import statistic
 from t3ssfast.errors import InputError
 from t3ssfast.statistics import window_statistics
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import windows_of, zscored
 
+from reference import windows_of, zscored
 from t3ssfast.errors import InputError
 from t3ssfast.windows import unfold
 
