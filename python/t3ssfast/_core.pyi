@@ -1,0 +1,103 @@
+from collections.abc import Sequence
+from typing import Any
+
+# ------------------------------------------------------------------------------------------------ build
+def build_info() -> dict[str, Any]: ...
+
+# The CUDA half's block algorithms, run on the host by a number of lanes, for the tests.
+def block_unfold(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    lanes: int,
+    reversed: bool,
+    /,
+) -> None: ...
+def block_window_statistics(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    lanes: int,
+    reversed: bool,
+    panel: int,
+    /,
+) -> None: ...
+
+# ----------------------------------------------------------------------------------------------- unfold
+def unfold_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
+def unfold_cuda(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# ------------------------------------------------------------------------------------------- statistics
+def window_statistics_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
+def window_statistics_workspace_cuda(
+    count: int, height: int, width: int, size: int, requests: Sequence[tuple[int, float]], device: int, /
+) -> int: ...
+def window_statistics_cuda(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    workspace: int,
+    workspace_bytes: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
