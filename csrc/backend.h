@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/layers.h"
 #include "core/view.h"
 
 namespace t3ssfast {
@@ -75,6 +76,15 @@ void window_statistics(ImageStack<const float> images, std::int64_t size,
                        const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
                        void *workspace, std::int64_t workspace_bytes, Launch launch);
 }  // namespace cuda
+
+// --------------------------------------------------------------------------------------------- sliding
+
+namespace cpu {
+// What a chain of layers answers on each window. Each answer is summed in an order of its own, so it does
+// not depend on the other windows asked for, on the tiling or on the thread count.
+void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program,
+                   WindowList windows, Scores out, int threads);
+}  // namespace cpu
 
 // ---------------------------------------------------------------------------------------------- device
 
