@@ -10,10 +10,11 @@ frozen and eager models are read by the same code, whatever they are written lik
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -477,7 +478,26 @@ _READERS: dict[str, _Reader] = {
 # ------------------------------------------------------------------------------------ running the model
 
 
-def run_model(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
+@contextlib.contextmanager
+def _precision(device: torch.device, precision: str) -> Iterator[None]:
+    """CUDA arithmetic as asked for; cuDNN would take TF32 for convolutions by itself. A CPU knows float32."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = matmul.fp32_precision, convolution.fp32_precision
+    wanted = "ieee" if precision == "float32" else "tf32"
+    matmul.fp32_precision = convolution.fp32_precision = wanted
+    try:
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        matmul.fp32_precision, convolution.fp32_precision = before
+
+
+def run_model(
+    model: torch.nn.Module, windows: torch.Tensor, *, precision: str = "float32"
+) -> torch.Tensor:
     """What the model answers on windows, checked for its shape.
 
     Parameters
@@ -486,6 +506,8 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
         Maps (M, 1, size, size) to (M, C).
     windows
         (M, 1, size, size) float32.
+    precision
+        "float32", "tf32" or "bfloat16"; the latter two matter on CUDA devices only.
 
     Returns
     -------
@@ -500,7 +522,7 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
     _check_state(model, windows.device)
     size = int(windows.shape[-1])
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _precision(windows.device, precision):
             answer = model(windows)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
@@ -557,10 +579,11 @@ def _sizes_taken(model: torch.nn.Module, size: int, device: torch.device) -> str
             continue
         try:
             with torch.no_grad():
-                model(torch.zeros(1, 1, other, other, device=device))
+                answer = model(torch.zeros(1, 1, other, other, device=device))
         except Exception:
             continue
-        taken.append(other)
+        if isinstance(answer, torch.Tensor) and answer.ndim == 2:
+            taken.append(other)
         if len(taken) == 16:
             break
     if not taken:
