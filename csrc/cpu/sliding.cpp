@@ -105,7 +105,8 @@ T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_ro
                 weights += N * W;
 #pragma GCC unroll 16
                 for (int p = 0; p < P; ++p) {
-                    const V x = V{} + in[p][at + c];
+                    // x - 0 is x to the bit, so this is a broadcast and no arithmetic; x + 0 would not be.
+                    const V x = in[p][at + c] - V{};
 #pragma GCC unroll 4
                     for (int n = 0; n < N; ++n) acc[p][n] += x * w[n];
                 }
