@@ -12,6 +12,7 @@
 #include <omp.h>
 
 #include "backend.h"
+#include "core/block.h"
 #include "core/macros.h"
 #include "core/window.h"
 
@@ -513,6 +514,19 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
             }
         }
     }
+}
+
+void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed) {
+    HostBlock block{lanes, reversed};
+    const std::int64_t positions = block_positions(batch.program), width = head_width(batch.program);
+    constexpr std::int64_t kBlocksPerTile = 3;
+    for (std::int64_t index = 0; index < batch.program.map_layers; ++index)
+        for (std::int64_t slot = 0; slot < batch.tile_count; ++slot)
+            for (std::int64_t part = 0; part < kBlocksPerTile; ++part)
+                map_layer(block, batch, index, slot, part, kBlocksPerTile);
+    std::vector<float> shared(2 * positions * width);
+    for (std::int64_t first = 0; first < batch.window_count; first += positions)
+        head_layers(block, batch, first, positions, width, shared.data());
 }
 
 }  // namespace t3ssfast::cpu
