@@ -486,8 +486,8 @@ def _score_tiles(
         for first in range(0, len(tiles), most_tiles):
             last = min(first + most_tiles, len(tiles))
             here = slice(ends[first], ends[last])
-            batch_tiles = tiles[first:last].contiguous()
-            batch = [index[here].contiguous(), rows[here].contiguous(), slots[here] - first]
+            batch_tiles, batch_windows, batch_rows = tiles[first:last], index[here], rows[here]
+            batch_slots = slots[here] - first
             if maps.numel() < (last - first) * tile_floats:
                 maps = torch.empty((last - first) * tile_floats, dtype=torch.float32, device=device)
             _core.score_windows_tiles(
@@ -501,8 +501,10 @@ def _score_tiles(
                 CUDA_TILE,
                 batch_tiles.data_ptr(),
                 len(batch_tiles),
-                *(tensor.data_ptr() for tensor in batch),
-                here.stop - here.start,
+                batch_windows.data_ptr(),
+                batch_rows.data_ptr(),
+                batch_slots.data_ptr(),
+                len(batch_windows),
                 maps.data_ptr(),
                 out.data_ptr(),
                 *strides,

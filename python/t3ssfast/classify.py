@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -270,4 +270,4 @@ def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
                 f"{model.path}: its metadata promise probabilities, and it answers from {low:.3g} to "
                 f'{high:.3g}; set output to "logits" there.'
             )
-    return cast(torch.Tensor, chosen.clamp(0.0, 1.0))
+    return chosen.clamp(0.0, 1.0)

@@ -145,7 +145,7 @@ class _Unreadable(Exception):
     """The chain cannot be read; the message says why, to stand behind "because"."""
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every tensor operation, with its arguments by name."""
 
     @classmethod
@@ -154,7 +154,7 @@ class _Recorder(TorchDispatchMode):
         return False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[str, dict[str, Any], Any]] = []
 
     def __torch_dispatch__(
@@ -489,7 +489,7 @@ def _precision(device: torch.device, precision: str) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, convolution.fp32_precision
     wanted = "ieee" if precision == "float32" else "tf32"
     matmul.fp32_precision = convolution.fp32_precision = wanted
@@ -657,7 +657,8 @@ def _read(model: torch.nn.Module, size: int) -> Plan | str:
     answer = run_model(model, windows)
     try:
         # Without the optimiser, TorchScript makes its operations one by one, as they are written.
-        with torch.no_grad(), torch.jit.optimized_execution(False), _Recorder() as recorder:
+        plainly = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+        with torch.no_grad(), plainly, _Recorder() as recorder:
             answer = model(windows)
         chain = _Chain(windows)
         for name, arguments, result in recorder.calls:
