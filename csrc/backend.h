@@ -9,15 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "core/element.h"
 #include "core/sliding.h"
+#include "core/statistic.h"
 #include "core/view.h"
 
 namespace t3ssfast {
 
 // ---------------------------------------------------------------------------------------------- unfold
-
-// Element type of the windows written by `unfold`.
-enum class Element : int { float32 = 0, float16 = 1, bfloat16 = 2 };
 
 struct UnfoldRequest {
     std::int64_t size;
@@ -37,25 +36,6 @@ void unfold(ImageStack<const float> images, const UnfoldRequest &request, Window
 }  // namespace cuda
 
 // ------------------------------------------------------------------------------------------ statistics
-
-enum class Statistic : int {
-    mean = 0,
-    std = 1,
-    variance = 2,
-    skewness = 3,
-    kurtosis = 4,
-    energy = 5,
-    min = 6,
-    max = 7,
-    range = 8,
-    median = 9,
-    quantile = 10
-};
-
-struct StatisticRequest {
-    Statistic kind;
-    double fraction;  // of a quantile, 0 to 1; 0.5 for the median; unused otherwise
-};
 
 namespace cpu {
 // out: (statistics, windows) float32, C-contiguous.

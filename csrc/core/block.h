@@ -1,24 +1,42 @@
+// A block of lanes that work in phases: within a phase lanes do not see each other's writes, after it they do.
+//
+// An algorithm written as a template over a Block runs on the device (a lane is a thread, a phase ends in a
+// barrier) and on the host (a phase is a loop over the lanes). Results must not depend on the number of lanes or
+// on their order; the tests run the host version at several counts, forwards and backwards, where a missing
+// barrier shows.
 #pragma once
-#include <cstdint>
+
 #include "core/macros.h"
+
 namespace t3ssfast {
-struct HostBlock {
-    int lane_count;
-    bool reversed;
-    int lanes() const { return lane_count; }
-    template <typename F>
-    void phase(F f) const {
-        for (int i = 0; i < lane_count; ++i) f(reversed ? lane_count - 1 - i : i);
+
+class HostBlock {
+public:
+    HostBlock(int lanes, bool reversed) : lanes_(lanes), reversed_(reversed) {}
+
+    int lanes() const { return lanes_; }
+
+    template <typename Lane>
+    void phase(const Lane &lane) const {
+        for (int i = 0; i < lanes_; ++i) lane(reversed_ ? lanes_ - 1 - i : i);
     }
+
+private:
+    int lanes_;
+    bool reversed_;
 };
+
 #if defined(__CUDACC__)
-struct DeviceBlock {
-    __device__ int lanes() const { return blockDim.x; }
-    template <typename F>
-    __device__ void phase(F f) const {
-        f(static_cast<int>(threadIdx.x));
+class DeviceBlock {
+public:
+    __device__ __forceinline__ int lanes() const { return static_cast<int>(blockDim.x); }
+
+    template <typename Lane>
+    __device__ __forceinline__ void phase(const Lane &lane) const {
+        lane(static_cast<int>(threadIdx.x));
         __syncthreads();
     }
 };
 #endif
+
 }  // namespace t3ssfast

@@ -9,6 +9,9 @@
 
 namespace t3ssfast {
 
+// Element type of the windows written by `unfold`.
+enum class Element : int { float32 = 0, float16 = 1, bfloat16 = 2 };
+
 struct Float32 {
     using Word = float;
     T3_HD static Word from(float value) { return value; }

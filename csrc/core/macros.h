@@ -13,6 +13,16 @@
 #define T3_HD T3_ALWAYS_INLINE
 #endif
 
+// A template over a Block (core/block.h), or over a Type and a Block: runs where the block it is given runs.
+#if defined(__CUDACC__)
+#define T3_BLOCK_FUNCTION _Pragma("nv_exec_check_disable") template <typename Block> __host__ __device__
+#define T3_TYPED_BLOCK_FUNCTION \
+    _Pragma("nv_exec_check_disable") template <typename Type, typename Block> __host__ __device__
+#else
+#define T3_BLOCK_FUNCTION template <typename Block>
+#define T3_TYPED_BLOCK_FUNCTION template <typename Type, typename Block>
+#endif
+
 // A function marked T3_SIMD_CLONES is compiled for several instruction sets and the best one is picked when
 // the module is loaded. What it calls must be inlined into it (T3_ALWAYS_INLINE), or stays at the baseline.
 // Bits do not depend on the choice, as the build forbids contraction (-ffp-contract=off). Left out under

@@ -147,8 +147,7 @@ T3_HD float plain_value(const Layer &layer, const float *parameters, const float
 }
 
 // Layer `index` of one tile; this block does every `blocks`-th group of outputs from `part`.
-template <typename Block>
-T3_HD void map_layer(Block &block, const TileBatch &batch, std::int64_t index, std::int64_t slot,
+T3_BLOCK_FUNCTION void map_layer(const Block &block, const TileBatch &batch, std::int64_t index, std::int64_t slot,
                      std::int64_t part, std::int64_t blocks) {
     const Layer &layer = batch.program.layers[index];
     const WindowPosition corner = batch.corner(slot);
@@ -182,8 +181,7 @@ T3_HD void map_layer(Block &block, const TileBatch &batch, std::int64_t index, s
 }
 
 // The head of windows [first, first + positions) of the batch. `shared` holds 2 x positions x head_width.
-template <typename Block>
-T3_HD void head_layers(Block &block, const TileBatch &batch, std::int64_t first, std::int64_t positions,
+T3_BLOCK_FUNCTION void head_layers(const Block &block, const TileBatch &batch, std::int64_t first, std::int64_t positions,
                        std::int64_t width, float *shared) {
     const LayerProgram &program = batch.program;
     const std::int64_t rest = batch.window_count - first, count = rest < positions ? rest : positions;

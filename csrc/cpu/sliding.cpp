@@ -504,7 +504,7 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
 }
 
 void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed) {
-    HostBlock block{lanes, reversed};
+    const HostBlock block(lanes, reversed);
     const std::int64_t positions = block_positions(batch.program), width = head_width(batch.program);
     constexpr std::int64_t kBlocksPerTile = 3;
     for (std::int64_t index = 0; index < batch.program.map_layers; ++index)

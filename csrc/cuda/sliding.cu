@@ -31,7 +31,7 @@ __device__ TileBatch with_layers(TileBatch batch, const LayerTable &table) {
 __global__ void __launch_bounds__(kLanes)
     map_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
                std::int64_t index, std::int64_t first_slot) {
-    DeviceBlock block;
+    const DeviceBlock block;
     map_layer(block, with_layers(batch, table), index, first_slot + blockIdx.y, blockIdx.x, gridDim.x);
 }
 
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kLanes)
     head_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
                 std::int64_t positions, std::int64_t width) {
     extern __shared__ float shared[];
-    DeviceBlock block;
+    const DeviceBlock block;
     head_layers(block, with_layers(batch, table), blockIdx.x * positions, positions, width, shared);
 }
 
@@ -52,20 +52,20 @@ void score_windows(const TileBatch &batch, Launch launch) {
     if (program.count > kMaxLayers || positions < 1)
         throw std::invalid_argument("score_windows: the model has more layers, or wider ones, than a CUDA block holds.");
     const DeviceGuard guard(launch.device);
-    const auto stream = reinterpret_cast<cudaStream_t>(launch.stream);
+    const cudaStream_t stream = stream_of(launch);
     LayerTable table{};
     std::copy(program.layers, program.layers + program.count, table.layers);
     for (std::int64_t index = 0; index < program.map_layers; ++index) {
         for (std::int64_t first = 0; first < batch.tile_count; first += kMostTiles) {
             const auto slots = static_cast<unsigned>(std::min(kMostTiles, batch.tile_count - first));
             map_kernel<<<dim3(kBlocksPerTile, slots), kLanes, 0, stream>>>(batch, table, index, first);
-            check_launch("score_windows");
+            check(cudaGetLastError(), "score_windows");
         }
     }
     const auto blocks = static_cast<unsigned>((batch.window_count + positions - 1) / positions);
     const auto shared = static_cast<std::size_t>(2 * positions * width) * sizeof(float);
     head_kernel<<<blocks, kLanes, shared, stream>>>(batch, table, positions, width);
-    check_launch("score_windows");
+    check(cudaGetLastError(), "score_windows");
 }
 
 }  // namespace t3ssfast::cuda

@@ -3,7 +3,38 @@ from typing import Any
 
 # ------------------------------------------------------------------------------------------------ build
 def build_info() -> dict[str, Any]: ...
-def cuda_device_count() -> int: ...
+
+# The CUDA half's block algorithms, run on the host by a number of lanes, for the tests.
+def block_unfold(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    lanes: int,
+    reversed: bool,
+    /,
+) -> None: ...
+def block_window_statistics(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    lanes: int,
+    reversed: bool,
+    panel: int,
+    /,
+) -> None: ...
 
 # ----------------------------------------------------------------------------------------------- unfold
 def unfold_cpu(

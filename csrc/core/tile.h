@@ -1,0 +1,349 @@
+// Block-level algorithms, as templates over a Block (core/block.h): what the CUDA kernels run, testable on the host.
+// `shared` is fast memory of the block, `workspace` slow memory of its own; sizes are in core/launch.h.
+#pragma once
+
+#include "core/block.h"
+#include "core/launch.h"
+
+namespace t3ssfast {
+
+// ------------------------------------------------------------------------------------------- the output
+
+// Finds the listed windows in each row of the tile; false if there is none. `ranges` has a row more than the tile.
+T3_BLOCK_FUNCTION bool find_rows(const Block &block, const StatisticsRun &run, const Tile &tile, RowRange *ranges) {
+    if (run.windows.dense()) return true;
+    const std::int64_t rows = tile.height();
+    block.phase([&](int lane) {
+        for (std::int64_t t = lane; t < rows; t += block.lanes()) {
+            const std::int64_t row = (tile.image * run.windows_y + tile.y0 + t) * run.windows_x;
+            ranges[t] = {lower_bound(run.windows, row + tile.x0), lower_bound(run.windows, row + tile.x1)};
+        }
+    });
+    block.phase([&](int lane) {
+        if (lane != 0) return;
+        std::int64_t found = 0;
+        for (std::int64_t t = 0; t < rows; ++t) found += ranges[t].end - ranges[t].begin;
+        ranges[rows] = {0, found};
+    });
+    const bool any = ranges[rows].end > 0;
+    block.phase([](int) {});  // all have read before the next tile writes
+    return any;
+}
+
+// Place in a plane of the output of window (y, x); -1 if it is not listed.
+T3_HD std::int64_t output_place(const StatisticsRun &run, const Tile &tile, const RowRange *ranges, std::int64_t y,
+                                std::int64_t x) {
+    const std::int64_t index = (tile.image * run.windows_y + y) * run.windows_x + x;
+    if (run.windows.dense()) return index;
+    const RowRange range = ranges[y - tile.y0];
+    const WindowList row{run.windows.data + range.begin, range.end - range.begin};
+    const std::int64_t place = lower_bound(row, index);
+    return place < row.count && row.data[place] == index ? range.begin + place : -1;
+}
+
+// --------------------------------------------------------------------------------- moments and extrema
+
+// One row of a lattice cell: sums and extrema of columns left + u of the image for the windows u0 <= u < u1.
+// The value of channel k for window u goes to target[k * panel + u - u0].
+T3_HD void row_channels(const float *row, std::int64_t width, std::int64_t left, double origin, std::int64_t size,
+                        std::int64_t u0, std::int64_t u1, std::int64_t panel, double *target) {
+    PowerSums sums;
+    sums.clear();
+    double low = 0.0, high = 0.0;
+    const auto take = [&](std::int64_t column, bool first) {
+        // Outside the image counts as the origin: only windows that do not exist hold such pixels.
+        const bool inside = row != nullptr && column >= 0 && column < width;
+        const double value = inside ? row[column] : origin;
+        sums.add(value - origin);
+        low = first || value < low ? value : low;
+        high = first || value > high ? value : high;
+    };
+    // Windows with a part left of the lattice column: sums from there leftwards.
+    for (std::int64_t u = size - 2; u >= u0; --u) {
+        take(left + u, u == size - 2);
+        if (u >= u1) continue;
+        double *at = target + u - u0;
+        at[0] = sums.s1;
+        at[panel] = sums.s2;
+        at[2 * panel] = sums.s3;
+        at[3 * panel] = sums.s4;
+        at[4 * panel] = low;
+        at[5 * panel] = high;
+    }
+    sums.clear();
+    for (std::int64_t u = 0; u < u1; ++u) {
+        take(left + size - 1 + u, u == 0);
+        if (u < u0) continue;
+        double *at = target + u - u0;
+        const bool whole = u == size - 1;
+        at[0] = whole ? sums.s1 : at[0] + sums.s1;
+        at[panel] = whole ? sums.s2 : at[panel] + sums.s2;
+        at[2 * panel] = whole ? sums.s3 : at[2 * panel] + sums.s3;
+        at[3 * panel] = whole ? sums.s4 : at[3 * panel] + sums.s4;
+        at[4 * panel] = whole || low < at[4 * panel] ? low : at[4 * panel];
+        at[5 * panel] = whole || high > at[5 * panel] ? high : at[5 * panel];
+    }
+}
+
+T3_HD double combine(int channel, double a, double b) {
+    if (channel < 4) return a + b;
+    return (channel == 4) == (b < a) ? b : a;
+}
+
+T3_HD float moment_value(Statistic kind, const Moments &moments, double low, double high) {
+    switch (kind) {
+        case Statistic::mean: return static_cast<float>(moments.mean);
+        case Statistic::std: return static_cast<float>(moments.std);
+        case Statistic::variance: return static_cast<float>(moments.variance);
+        case Statistic::skewness: return static_cast<float>(moments.skewness);
+        case Statistic::kurtosis: return static_cast<float>(moments.kurtosis);
+        case Statistic::energy: return static_cast<float>(moments.energy);
+        case Statistic::min: return static_cast<float>(low) + 0.0f;
+        case Statistic::max: return static_cast<float>(high) + 0.0f;
+        default: return static_cast<float>(high) - static_cast<float>(low);
+    }
+}
+
+// Moments and extrema of the windows [tile] of one lattice cell, `panel` columns at a time.
+T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run, const Tile &tile, std::int64_t panel,
+                                   unsigned char *shared) {
+    const std::int64_t size = run.size, rows = 2 * size - 1, stride = kMomentChannels * panel + 1;
+    double *values = reinterpret_cast<double *>(shared);
+    RowRange *ranges = reinterpret_cast<RowRange *>(values + rows * stride);
+    if (!find_rows(block, run, tile, ranges)) return;
+
+    const std::int64_t lattice_y = lattice_cell(tile.y0, size) * size, lattice_x = lattice_cell(tile.x0, size) * size;
+    const std::int64_t top = lattice_y - (size - 1), left = lattice_x - (size - 1);
+    const float *image = run.images.image(tile.image);
+    const double origin = image[lattice_y * run.images.width + lattice_x];
+    const double inverse_count = 1.0 / (static_cast<double>(size) * static_cast<double>(size));
+
+    for (std::int64_t u0 = tile.x0 - left; u0 < tile.x1 - left; u0 += panel) {
+        const std::int64_t u1 = u0 + panel < tile.x1 - left ? u0 + panel : tile.x1 - left, width = u1 - u0;
+        block.phase([&](int lane) {
+            for (std::int64_t r = lane; r < rows; r += block.lanes()) {
+                const std::int64_t y = top + r;
+                const float *row = y >= 0 && y < run.images.height ? image + y * run.images.width : nullptr;
+                row_channels(row, run.images.width, left, origin, size, u0, u1, panel, values + r * stride);
+            }
+        });
+        // Rows above the lattice row are summed upwards, the others downwards; then row t + size - 1 takes row t.
+        block.phase([&](int lane) {
+            for (std::int64_t i = lane; i < kMomentChannels * width; i += block.lanes()) {
+                const int channel = static_cast<int>(i / width);
+                double *column = values + channel * panel + i % width;
+                for (std::int64_t r = size - 3; r >= 0; --r) {
+                    column[r * stride] = combine(channel, column[(r + 1) * stride], column[r * stride]);
+                }
+                for (std::int64_t r = size; r < rows; ++r) {
+                    column[r * stride] = combine(channel, column[(r - 1) * stride], column[r * stride]);
+                }
+                for (std::int64_t t = 0; t < size - 1; ++t) {
+                    double *lower = column + (t + size - 1) * stride;
+                    *lower = combine(channel, column[t * stride], *lower);
+                }
+            }
+        });
+        block.phase([&](int lane) {
+            for (std::int64_t i = lane; i < tile.height() * width; i += block.lanes()) {
+                const std::int64_t y = tile.y0 + i / width, u = u0 + i % width;
+                const std::int64_t place = output_place(run, tile, ranges, y, left + u);
+                if (place < 0) continue;
+                const double *at = values + (y - top + size - 1) * stride + u - u0;
+                const Moments moments =
+                    moments_of({at[0], at[panel], at[2 * panel], at[3 * panel]}, origin, inverse_count);
+                for (int k = 0; k < run.request_count; ++k) {
+                    run.out[run.requests[k].slot * run.plane + place] = moment_value(
+                        run.requests[k].kind, moments, at[4 * panel], at[5 * panel]);
+                }
+            }
+        });
+    }
+}
+
+// ------------------------------------------------------------------------------------- order statistics
+
+// Stable sort of (key, place) pairs by key, four bits at a time; every lane has a run of pairs of its own. The number
+// of passes is even: the result is back in keys and places.
+T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::uint32_t *places,
+                                  std::uint32_t *spare_keys, std::uint32_t *spare_places, std::int64_t count,
+                                  std::uint32_t *bins) {
+    const int lanes = block.lanes();
+    const std::int64_t share = (count + lanes - 1) / lanes;
+    std::uint32_t *totals = bins + kDigits * lanes;
+    for (int shift = 0; shift < 32; shift += kDigitBits) {
+        block.phase([&](int lane) {
+            for (int digit = 0; digit < kDigits; ++digit) bins[digit * lanes + lane] = 0;
+            const std::int64_t end = (lane + 1) * share < count ? (lane + 1) * share : count;
+            for (std::int64_t i = lane * share; i < end; ++i) {
+                ++bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane];
+            }
+        });
+        block.phase([&](int lane) {
+            for (int digit = lane; digit < kDigits; digit += lanes) {
+                std::uint32_t sum = 0;
+                for (int i = 0; i < lanes; ++i) {
+                    const std::uint32_t length = bins[digit * lanes + i];
+                    bins[digit * lanes + i] = sum;
+                    sum += length;
+                }
+                totals[digit] = sum;
+            }
+        });
+        block.phase([&](int lane) {
+            std::uint32_t base = 0;
+            for (int digit = 0; digit < kDigits; ++digit) {
+                bins[digit * lanes + lane] += base;
+                base += totals[digit];
+            }
+            const std::int64_t end = (lane + 1) * share < count ? (lane + 1) * share : count;
+            for (std::int64_t i = lane * share; i < end; ++i) {
+                const std::uint32_t to = bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane]++;
+                spare_keys[to] = keys[i];
+                spare_places[to] = places[i];
+            }
+        });
+        std::uint32_t *const was_keys = keys, *const was_places = places;
+        keys = spare_keys;
+        places = spare_places;
+        spare_keys = was_keys;
+        spare_places = was_places;
+    }
+}
+
+// The pixels under a tile in ascending order, and the way back.
+struct RankedPixels {
+    const std::uint32_t *keys, *places;  // by rank; a place is y << 16 | x
+    const std::uint32_t *ranks;          // (rows, columns)
+    std::int64_t columns, count;
+
+    T3_HD bool inside(std::int64_t rank, std::uint32_t top, std::uint32_t left, std::uint32_t size) const {
+        const std::uint32_t place = places[rank];
+        return (place >> 16) - top < size && (place & 0xFFFFu) - left < size;
+    }
+};
+
+// Slides down one column of windows from row to row, as csrc/cpu/statistics.cpp does for many columns at once: the
+// pivot is the last answer's rank, `below` counts the window's ranks under it.
+template <typename Write>
+T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::int64_t rows, std::int64_t size,
+                        const QuantilePlace &place, double fraction, const Write &write) {
+    std::int64_t pivot = static_cast<std::int64_t>(fraction * static_cast<double>(pixels.count - 1));
+    std::int64_t below = 0;
+    const auto count_row = [&](std::int64_t y) {
+        const std::uint32_t *row = pixels.ranks + y * pixels.columns + column;
+        std::int64_t lower = 0;
+        for (std::int64_t x = 0; x < size; ++x) lower += row[x] < pivot;
+        return lower;
+    };
+    for (std::int64_t y = 0; y < size; ++y) below += count_row(y);
+    const std::uint32_t left = static_cast<std::uint32_t>(column), edge = static_cast<std::uint32_t>(size);
+    for (std::int64_t t = 0; t < rows; ++t) {
+        const std::uint32_t top = static_cast<std::uint32_t>(t);
+        if (t > 0) below += count_row(t + size - 1) - count_row(t - 1);
+        while (below > place.lower) {
+            --pivot;
+            below -= pixels.inside(pivot, top, left, edge);
+        }
+        while (below < place.lower || !pixels.inside(pivot, top, left, edge)) {
+            below += pixels.inside(pivot, top, left, edge);
+            ++pivot;
+        }
+        const float lower = key_to_float(pixels.keys[pivot]);
+        float upper = lower;
+        if (place.needs_upper) {
+            std::int64_t next = pivot + 1;
+            while (!pixels.inside(next, top, left, edge)) ++next;
+            upper = key_to_float(pixels.keys[next]);
+        }
+        write(t, quantile_value(place, lower, upper));
+    }
+}
+
+T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, const Tile &tile,
+                                  unsigned char *shared, std::uint32_t *workspace) {
+    RowRange *ranges = reinterpret_cast<RowRange *>(shared);
+    std::uint32_t *bins = reinterpret_cast<std::uint32_t *>(ranges + kOrderRows + 1);
+    if (!find_rows(block, run, tile, ranges)) return;
+
+    const std::int64_t size = run.size, rows = tile.height() + size - 1, columns = tile.width() + size - 1;
+    const std::int64_t count = rows * columns, capacity = order_pixels(size);
+    std::uint32_t *keys = workspace, *places = keys + capacity, *spare = places + capacity;
+    std::uint32_t *ranks = spare + 2 * capacity;
+    const float *corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
+    block.phase([&](int lane) {
+        for (std::int64_t i = lane; i < count; i += block.lanes()) {
+            const std::int64_t y = i / columns, x = i % columns;
+            keys[i] = float_to_key(corner[y * run.images.width + x]);
+            places[i] = static_cast<std::uint32_t>(y << 16 | x);
+        }
+    });
+    sort_block(block, keys, places, spare, spare + capacity, count, bins);
+    block.phase([&](int lane) {
+        for (std::int64_t rank = lane; rank < count; rank += block.lanes()) {
+            ranks[(places[rank] >> 16) * columns + (places[rank] & 0xFFFFu)] = static_cast<std::uint32_t>(rank);
+        }
+    });
+    const RankedPixels pixels{keys, places, ranks, columns, count};
+    block.phase([&](int lane) {
+        for (int k = 0; k < run.request_count; ++k) {
+            const BlockRequest &request = run.requests[k];
+            const QuantilePlace place =
+                quantile_place(size * size, request.fraction, request.kind == Statistic::median);
+            float *out = run.out + request.slot * run.plane;
+            for (std::int64_t x = lane; x < tile.width(); x += block.lanes()) {
+                slide_column(pixels, x, tile.height(), size, place, request.fraction, [&](std::int64_t t, float value) {
+                    const std::int64_t at = output_place(run, tile, ranges, tile.y0 + t, tile.x0 + x);
+                    if (at >= 0) out[at] = value;
+                });
+            }
+        }
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- unfold
+
+// Sums over all lanes, in an order that depends on their number alone; every lane may read sums[0] afterwards.
+T3_BLOCK_FUNCTION void add_lanes(const Block &block, double *sums) {
+    int span = 1;
+    while (span < block.lanes()) span *= 2;
+    for (span /= 2; span > 0; span /= 2) {
+        block.phase([&](int lane) {
+            if (lane < span && lane + span < block.lanes()) sums[lane] += sums[lane + span];
+        });
+    }
+}
+
+T3_TYPED_BLOCK_FUNCTION void unfold_window(const Block &block, const UnfoldRun &run, std::int64_t i, unsigned char *shared) {
+    const std::int64_t size = run.size, stride = run.images.width, pixels = size * size;
+    const WindowPosition at =
+        window_position(run.windows.dense() ? i : run.windows.data[i], run.windows_y, run.windows_x);
+    const float *corner = run.images.image(at.image) + at.y * stride + at.x;
+    typename Type::Word *target = static_cast<typename Type::Word *>(run.out) + i * pixels;
+    Scaling scaling{0.0, 1.0};
+    if (run.zscore) {
+        double *sums = reinterpret_cast<double *>(shared), *squares = sums + block.lanes();
+        const double origin = corner[0];
+        block.phase([&](int lane) {
+            double sum = 0.0, square = 0.0;
+            for (std::int64_t p = lane; p < pixels; p += block.lanes()) {
+                const double d = corner[p / size * stride + p % size] - origin;
+                sum += d;
+                square += product(d, d);
+            }
+            sums[lane] = sum;
+            squares[lane] = square;
+        });
+        add_lanes(block, sums);
+        add_lanes(block, squares);
+        scaling = zscore_scaling(origin, sums[0], squares[0], size);
+    }
+    block.phase([&](int lane) {
+        for (std::int64_t p = lane; p < pixels; p += block.lanes()) {
+            const float value = corner[p / size * stride + p % size];
+            target[p] = Type::from(run.zscore ? scaling(value) : value);
+        }
+    });
+}
+
+}  // namespace t3ssfast

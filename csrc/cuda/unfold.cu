@@ -1,0 +1,46 @@
+// Gathering windows on the device: a block a window, neighbouring threads on neighbouring pixels.
+#include <algorithm>
+
+#include "backend.h"
+#include "core/tile.h"
+#include "cuda/check.h"
+
+namespace t3ssfast::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+// Blocks take several windows each beyond this number; far below the limit of a grid, far above what is resident.
+constexpr std::int64_t kMaxBlocks = 1 << 20;
+
+template <typename Type>
+__global__ void __launch_bounds__(kThreads) unfold_kernel(UnfoldRun run) {
+    extern __shared__ double shared[];
+    const DeviceBlock block;
+    for (std::int64_t i = blockIdx.x; i < run.count; i += gridDim.x) {
+        unfold_window<Type>(block, run, i, reinterpret_cast<unsigned char *>(shared));
+    }
+}
+
+template <typename Type>
+void launch_unfold(const UnfoldRun &run, cudaStream_t stream) {
+    const unsigned blocks = static_cast<unsigned>(std::min(run.count, kMaxBlocks));
+    const std::size_t bytes = run.zscore ? unfold_shared_bytes(kThreads) : 0;
+    unfold_kernel<Type><<<blocks, kThreads, bytes, stream>>>(run);
+    check(cudaGetLastError(), "unfold");
+}
+
+}  // namespace
+
+void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out,
+            Launch launch) {
+    const UnfoldRun run = unfold_run(images, request.size, request.zscore, windows, out);
+    if (run.count == 0) return;
+    const DeviceGuard guard(launch.device);
+    switch (request.element) {
+        case Element::float32: return launch_unfold<Float32>(run, stream_of(launch));
+        case Element::float16: return launch_unfold<Float16>(run, stream_of(launch));
+        case Element::bfloat16: return launch_unfold<BFloat16>(run, stream_of(launch));
+    }
+}
+
+}  // namespace t3ssfast::cuda
