@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/element.h"
+#include "core/sliding.h"
 #include "core/statistic.h"
 #include "core/view.h"
 
@@ -54,6 +55,24 @@ std::int64_t window_statistics_workspace(ImageStack<const float> images, std::in
 void window_statistics(ImageStack<const float> images, std::int64_t size,
                        const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
                        void *workspace, std::int64_t workspace_bytes, Launch launch);
+}  // namespace cuda
+
+// --------------------------------------------------------------------------------------------- sliding
+
+namespace cpu {
+// What a chain of layers answers on each window. Each answer is summed in an order of its own, so it does
+// not depend on the other windows asked for, on the tiling or on the thread count.
+void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program,
+                   WindowList windows, Scores out, int threads);
+
+// The CUDA twin's schedule, run on the host by blocks of `lanes` lanes, in reversed order where asked: a barrier
+// that is missing shows only then. For tests.
+void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed);
+}  // namespace cpu
+
+namespace cuda {
+// One batch of tiles; all pointers are device pointers but program.layers, which is read on the host.
+void score_windows(const TileBatch &batch, Launch launch);
 }  // namespace cuda
 
 // ---------------------------------------------------------------------------------------------- device

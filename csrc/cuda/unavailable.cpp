@@ -28,6 +28,10 @@ void window_statistics(ImageStack<const float>, std::int64_t, const std::vector<
     unavailable();
 }
 
+// --------------------------------------------------------------------------------------------- sliding
+
+void score_windows(const TileBatch &, Launch) { unavailable(); }
+
 // ---------------------------------------------------------------------------------------------- device
 
 int device_count() { return 0; }

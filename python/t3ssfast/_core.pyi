@@ -101,3 +101,51 @@ def window_statistics_cuda(
     /,
 ) -> None: ...
 def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
+
+# ---------------------------------------------------------------------------------------------- sliding
+def score_windows_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    parameters: int,
+    parameter_count: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    window_stride: int,
+    class_stride: int,
+    threads: int,
+    /,
+) -> None: ...
+def score_windows_tile_floats(layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /) -> int: ...
+def score_windows_tiles(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    parameters: int,
+    parameter_count: int,
+    tile: int,
+    tiles: int,
+    tile_count: int,
+    windows: int,
+    window_rows: int,
+    slots: int,
+    window_count: int,
+    maps: int,
+    out: int,
+    window_stride: int,
+    class_stride: int,
+    device: int,
+    stream: int,
+    lanes: int,
+    reversed: bool,
+    /,
+) -> None: ...

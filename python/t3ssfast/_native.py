@@ -24,11 +24,13 @@ __all__ = [
     "STATISTICS",
     "Array",
     "ImageStack",
+    "LayerProgram",
     "Windows",
     "as_stack",
     "as_windows",
     "build_info",
     "check_size",
+    "score_windows",
     "to_caller",
     "unfold",
     "window_statistics",
@@ -364,3 +366,149 @@ def window_statistics(
     else:
         _core.window_statistics_cpu(*arguments, threads or torch.get_num_threads())
     return out
+
+
+# --------------------------------------------------------------------------------------------- sliding
+
+# Edge of a tile of windows on a CUDA device: its halo costs 6% of a LeNet's dense work.
+CUDA_TILE = 32
+# Device memory that the feature maps of one batch of tiles may take, and windows sorted into tiles at once.
+CUDA_WORKSPACE_BYTES = 256 << 20
+CUDA_WINDOWS = 1 << 22
+
+
+@dataclass(frozen=True)
+class LayerProgram:
+    """A chain of layers as the native kernel reads it (csrc/core/layers.h).
+
+    Parameters
+    ----------
+    rows
+        One a layer: kind, channels in and out, kernel y and x, step y and x, first parameter, parameters.
+    map_layers
+        How many of them work on feature maps; the next one is linear and begins the head.
+    classes
+        Answers a window.
+    parameters
+        (P,) float32.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    map_layers: int
+    classes: int
+    parameters: torch.Tensor
+
+
+def score_windows(
+    stack: ImageStack,
+    size: int,
+    program: LayerProgram,
+    windows: Windows,
+    *,
+    threads: int | None = None,
+    host_lanes: int = 0,
+    reversed_lanes: bool = False,
+) -> torch.Tensor:
+    """Answers of a chain of layers on every window, or on the windows asked for.
+
+    Parameters
+    ----------
+    stack, size, windows
+        Images, edge of a window, and which windows.
+    program
+        The chain.
+    threads
+        OpenMP threads; PyTorch's number where None.
+    host_lanes, reversed_lanes
+        Where not 0, the CUDA schedule runs on the CPU, in blocks of so many lanes; for tests.
+
+    Returns
+    -------
+    (M, C) float32 where windows are listed, or (C, ..., H-size+1, W-size+1); on the images' device.
+    """
+    if windows.index is None:
+        shape, strides = (program.classes, *windows.shape), (1, windows.count)
+    else:
+        shape, strides = (windows.count, program.classes), (program.classes, 1)
+    out = torch.empty(shape, dtype=torch.float32, device=stack.device)
+    if windows.count == 0:
+        return out
+    if stack.device.type == "cuda" or host_lanes:
+        _score_tiles(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
+        return out
+    _core.score_windows_cpu(
+        stack.address,
+        *stack.geometry,
+        size,
+        program.rows,
+        program.map_layers,
+        program.parameters.data_ptr(),
+        program.parameters.numel(),
+        windows.address,
+        windows.count,
+        out.data_ptr(),
+        *strides,
+        threads or torch.get_num_threads(),
+    )
+    return out
+
+
+def _score_tiles(
+    stack: ImageStack,
+    size: int,
+    program: LayerProgram,
+    windows: Windows,
+    out: torch.Tensor,
+    strides: tuple[int, int],
+    host_lanes: int,
+    reversed_lanes: bool,
+) -> None:
+    """Sorts windows into tiles and answers them a batch of tiles at a time."""
+    device = stack.device
+    windows_y, windows_x = windows.shape[-2:]
+    tiles_y, tiles_x = -(-windows_y // CUDA_TILE), -(-windows_x // CUDA_TILE)
+    parameters = program.parameters.to(device)
+    tile_floats = _core.score_windows_tile_floats(program.rows, program.map_layers, CUDA_TILE)
+    most_tiles = max(1, CUDA_WORKSPACE_BYTES // (4 * tile_floats))
+    maps = torch.empty(0, dtype=torch.float32, device=device)
+    launch = launch_of(device) if device.type == "cuda" else (-1, 0)
+    for begin in range(0, windows.count, CUDA_WINDOWS):
+        rows = torch.arange(begin, min(begin + CUDA_WINDOWS, windows.count), device=device)
+        index = rows if windows.index is None else windows.index[begin : begin + CUDA_WINDOWS]
+        line = torch.div(index, windows_x, rounding_mode="floor")
+        x = (index - line * windows_x) // CUDA_TILE
+        image = torch.div(line, windows_y, rounding_mode="floor")
+        y = (line - image * windows_y) // CUDA_TILE
+        key, order = ((image * tiles_y + y) * tiles_x + x).sort(stable=True)
+        index, rows = index[order], rows[order]
+        tiles, slots, sizes = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
+        ends = [0, *sizes.cumsum(0).tolist()]
+        for first in range(0, len(tiles), most_tiles):
+            last = min(first + most_tiles, len(tiles))
+            here = slice(ends[first], ends[last])
+            batch_tiles, batch_windows, batch_rows = tiles[first:last], index[here], rows[here]
+            batch_slots = slots[here] - first
+            if maps.numel() < (last - first) * tile_floats:
+                maps = torch.empty((last - first) * tile_floats, dtype=torch.float32, device=device)
+            _core.score_windows_tiles(
+                stack.address,
+                *stack.geometry,
+                size,
+                program.rows,
+                program.map_layers,
+                parameters.data_ptr(),
+                parameters.numel(),
+                CUDA_TILE,
+                batch_tiles.data_ptr(),
+                len(batch_tiles),
+                batch_windows.data_ptr(),
+                batch_rows.data_ptr(),
+                batch_slots.data_ptr(),
+                len(batch_windows),
+                maps.data_ptr(),
+                out.data_ptr(),
+                *strides,
+                *launch,
+                host_lanes,
+                reversed_lanes,
+            )
