@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train the segmenter or the classifier.", no_args_is_help=True)
 
 Tomograms = Annotated[
-    list[Path], typer.Argument(help="Tomograms with dark protein (.mrc, .rec, .map, OME-Zarr).", show_default=False)
+    list[Path],
+    typer.Argument(help="Tomograms with dark protein (.mrc, .rec, .map, OME-Zarr).", show_default=False),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="TorchScript file to write.")]
 VoxelSize = Annotated[
@@ -51,7 +52,9 @@ def _check_lengths(tomograms: list[Path], **lists: list[Path] | None) -> None:
 
     for name, given in lists.items():
         if given and len(given) != len(tomograms):
-            raise InputError(f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each.")
+            raise InputError(
+                f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each."
+            )
 
 
 def _read_masks(paths: list[Path], volumes: list[Tomogram]) -> list[npt.NDArray[Any]]:
@@ -96,10 +99,13 @@ def classifier(
     tomograms: Tomograms,
     picks: Annotated[
         list[Path],
-        typer.Option("--picks", "-p", help="Picks of each tomogram, in their order (.star, .tbl, .mod, .csv ...)."),
+        typer.Option(
+            "--picks", "-p", help="Picks of each tomogram, in their order (.star, .tbl, .mod, .csv ...)."
+        ),
     ],
     membranes: Annotated[
-        list[Path] | None, typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order.")
+        list[Path] | None,
+        typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
     ] = None,
     out: Out = Path("classifier.pt"),
     voxel_size: VoxelSize = None,
@@ -132,13 +138,19 @@ def classifier(
 
 @app.command()
 def bundled(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for models, checksums, figures and tomograms.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for models, checksums, figures and tomograms.")
+    ],
     seed: Seed = 0,
     size: Annotated[str, typer.Option(help='"full", or "small" to see that it runs.')] = "full",
-    tomograms: Annotated[int | None, typer.Option(min=2, help="Training tomograms, instead of the size's.")] = None,
+    tomograms: Annotated[
+        int | None, typer.Option(min=2, help="Training tomograms, instead of the size's.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Simulations at a time.")] = 1,
     device: Device = "cpu",
-    resume: Annotated[bool, typer.Option(help="Go on from what an interrupted run left in the folder.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from what an interrupted run left in the folder.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Make the bundled models again: simulate, train both, measure, pin.

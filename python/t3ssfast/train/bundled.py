@@ -29,7 +29,15 @@ from t3ssfast.train.classifier import train_classifier
 from t3ssfast.train.segmenter import train_segmenter
 from t3ssfast.types import Candidates, Tomogram
 
-__all__ = ["SIZES", "BundledSize", "Example", "held_out_seed", "simulate_examples", "train_bundled", "training_seed"]
+__all__ = [
+    "SIZES",
+    "BundledSize",
+    "Example",
+    "held_out_seed",
+    "simulate_examples",
+    "train_bundled",
+    "training_seed",
+]
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,22 @@ class BundledSize:
 SIZES = {
     # An hour on two cores.
     "full": BundledSize(
-        tomograms=28,
-        held_out=4,
-        shape=(88, 368, 368),
+        tomograms=72,
+        held_out=8,
+        shape=(88, 384, 384),
         segmenter={"steps": 2_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
-        classifier={"steps": 1_300, "steps_per_epoch": 130, "rounds": 2, "mined_slices": 14},
+        classifier={
+            "steps": 1_500,
+            "steps_per_epoch": 150,
+            "rounds": 2,
+            "negatives_per_tomogram": 700,
+            "mined_per_tomogram": 200,
+            "mined_slices": 8,
+        },
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
-        tomograms=3,
+        tomograms=6,
         held_out=1,
         shape=(48, 224, 224),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
@@ -263,7 +278,9 @@ def train_bundled(
         report(f"training the segmenter on {len(volumes)} tomograms")
         train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)
     report("training the classifier")
-    train_classifier(volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier)
+    train_classifier(
+        volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
+    )
 
     loaded = load_model(segmenter, kind="segmenter")
     judged = load_model(classifier, kind="classifier")
