@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
     count = max(1, round(length / max(1.0, sigma / 2)))
     edges = np.linspace(0, length, count + 1).round().astype(int)
     means = np.zeros((count, length))
-    for k, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (a, b) in enumerate(pairwise(edges.tolist())):
         means[k, a:b] = 1.0 / (b - a)
     centre = (edges[:-1] + edges[1:] - 1) / 2
     offset = centre[None, :] - np.arange(length)[:, None]
@@ -293,8 +294,8 @@ class PreparedTomogram:
         if values.dtype.kind == "f" and not np.isfinite(out).all():
             y, x = np.argwhere(~np.isfinite(out))[0]
             raise InputError(
-                f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {values[y, x]}; replace NaN "
-                "and infinite values before searching this tomogram."
+                f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {values[y, x]}; replace "
+                "NaN and infinite values before searching this tomogram."
             )
         return out
 

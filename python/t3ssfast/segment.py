@@ -124,8 +124,8 @@ def find_contrast_sign(
 ) -> ContrastSign:
     """Find out whether protein is dark or bright: the sign under which more membrane is seen.
 
-    The middle of a handful of slices, spread over the middle half of the volume, is segmented both ways. Where
-    no membrane is seen either way the answer is dark.
+    The middle of a handful of slices, spread over the middle half of the volume, is segmented both ways.
+    Where no membrane is seen either way the answer is dark.
 
     Parameters
     ----------
