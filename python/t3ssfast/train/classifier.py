@@ -278,7 +278,7 @@ def _region(source: Source, z: int, options: ClassifierOptions) -> npt.NDArray[n
     if source.membrane is None:
         return np.ones(source.prepared.shape[1:], bool)
     region = search_region(source.membrane, options.voxel_size_angstrom, options.search_distance_nm, z, z + 1)
-    return region[0] != 0
+    return region[0].astype(bool)
 
 
 def _some_slices(source: Source, count: int, rng: np.random.Generator) -> list[int]:
