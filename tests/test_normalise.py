@@ -34,7 +34,7 @@ def test_slabs_are_bit_identical_for_any_split(voxel_size, dtype):
 
 @settings(deadline=None, max_examples=50)
 @given(
-    st.tuples(*[st.integers(2, 60)] * 3),
+    st.tuples(*[st.integers(16, 60)] * 3),
     st.floats(4.0, 40.0),
     st.lists(st.tuples(*[st.floats(-5, 70)] * 3), min_size=1, max_size=5),
 )
