@@ -3,9 +3,9 @@
 ``import t3ssfast as t3`` costs next to nothing: a public name is loaded when it is first used, PyTorch and
 the native kernels with it.
 
-Some functions share their name with the module they live in (``t3.detect``, ``t3.preselect``, ``t3.simulate``,
-``t3.evaluate``, ``t3.export``). As an attribute of the package such a name is always the function; what else
-the module holds is imported from it: ``from t3ssfast.preselect import learn_rule``.
+Some functions share their name with the module they live in (``t3.detect``, ``t3.preselect``,
+``t3.simulate``, ``t3.evaluate``, ``t3.export``). As an attribute of the package such a name is always the
+function; what else the module holds is imported from it: ``from t3ssfast.preselect import learn_rule``.
 """
 
 from __future__ import annotations
