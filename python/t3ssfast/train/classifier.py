@@ -16,10 +16,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from t3ssfast.classify import score_windows
 from t3ssfast.errors import InputError
 from t3ssfast.models import LeNet, ModelMetadata, save_model
 from t3ssfast.segment import search_region
+from t3ssfast.train._standin import score_windows
 from t3ssfast.train.augment import augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
 from t3ssfast.train.loop import Run, check_device, optimise
@@ -201,7 +201,8 @@ class _Pool:
         positive, other, random = [], [], []
         for source in sources:
             positive.append(_around(source, source.targets_zyx, reach))
-            other.append(_around(source, source.others_zyx, reach))
+            around_others = _around(source, source.others_zyx, reach)
+            other.append(around_others[_far(source, around_others, options)])
             random.append(_random_negatives(source, rng, options))
         return cls(
             _cut_all(sources, positive, options),
