@@ -1,8 +1,27 @@
-// Marks a function for both halves: host and device under nvcc, plain inline elsewhere.
+// Compiler matters: host/device marks, inlining, and run-time choice of the SIMD instruction set.
 #pragma once
 
 #if defined(__CUDACC__)
 #define T3_HD __host__ __device__ __forceinline__
 #else
 #define T3_HD inline
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define T3_ALWAYS_INLINE inline __attribute__((always_inline))
+#else
+#define T3_ALWAYS_INLINE inline
+#endif
+
+// A function marked T3_SIMD_CLONES is compiled for several instruction sets and the best one is picked when
+// the module is loaded. What it calls must be inlined into it (T3_ALWAYS_INLINE), or stays at the baseline.
+// Bits do not depend on the choice, as the build forbids contraction (-ffp-contract=off). Left out under
+// AddressSanitizer, whose runtime is not up yet when the loader resolves the choice.
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__CUDACC__) && !defined(__SANITIZE_ADDRESS__)
+#define T3_SIMD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define T3_HAS_SIMD_CLONES 1
+#else
+#define T3_SIMD_CLONES
+#define T3_HAS_SIMD_CLONES 0
 #endif

@@ -1,0 +1,99 @@
+// The two twins, cpu:: and cuda::, as plain functions over views. No torch, no Python.
+//
+// The caller has validated everything (python/t3ssfast/_native.py) and owns every buffer. A cpu function takes
+// the number of OpenMP threads; a cuda function takes device pointers and a Launch, only enqueues work on that
+// stream, never allocates device memory and never synchronises. Results do not depend on the thread count.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/layers.h"
+#include "core/view.h"
+
+namespace t3ssfast {
+
+// ---------------------------------------------------------------------------------------------- unfold
+
+// Element type of the windows written by `unfold`.
+enum class Element : int { float32 = 0, float16 = 1, bfloat16 = 2 };
+
+struct UnfoldRequest {
+    std::int64_t size;
+    bool zscore;  // each window to mean 0, standard deviation 1; a constant window to zeros
+    Element element;
+};
+
+namespace cpu {
+// out: (windows, size, size) of request.element, C-contiguous.
+void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out,
+            int threads);
+}  // namespace cpu
+
+namespace cuda {
+void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out,
+            Launch launch);
+}  // namespace cuda
+
+// ------------------------------------------------------------------------------------------ statistics
+
+enum class Statistic : int {
+    mean = 0,
+    std = 1,
+    variance = 2,
+    skewness = 3,
+    kurtosis = 4,
+    energy = 5,
+    min = 6,
+    max = 7,
+    range = 8,
+    median = 9,
+    quantile = 10
+};
+
+struct StatisticRequest {
+    Statistic kind;
+    double fraction;  // of a quantile, 0 to 1; 0.5 for the median; unused otherwise
+};
+
+namespace cpu {
+// out: (statistics, windows) float32, C-contiguous.
+void window_statistics(ImageStack<const float> images, std::int64_t size,
+                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
+                       int threads);
+
+// Index of the first NaN or Inf, or -1.
+std::int64_t first_nonfinite(const float *values, std::int64_t count, int threads);
+}  // namespace cpu
+
+namespace cuda {
+// Bytes of device workspace that window_statistics needs; may be 0.
+std::int64_t window_statistics_workspace(ImageStack<const float> images, std::int64_t size,
+                                         const std::vector<StatisticRequest> &statistics, Launch launch);
+
+void window_statistics(ImageStack<const float> images, std::int64_t size,
+                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
+                       void *workspace, std::int64_t workspace_bytes, Launch launch);
+}  // namespace cuda
+
+// --------------------------------------------------------------------------------------------- sliding
+
+namespace cpu {
+// What a chain of layers answers on each window. Each answer is summed in an order of its own, so it does
+// not depend on the other windows asked for, on the tiling or on the thread count.
+void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program,
+                   WindowList windows, Scores out, int threads);
+}  // namespace cpu
+
+// ---------------------------------------------------------------------------------------------- device
+
+namespace cuda {
+// Devices that can be used now: 0 without a driver, without a device, or in a CPU-only build.
+int device_count();
+
+// Why there are none, in the CUDA runtime's words; empty where there are some.
+std::string device_problem();
+}  // namespace cuda
+
+}  // namespace t3ssfast

@@ -1,0 +1,56 @@
+// score_windows: the answers of a LeNet-like chain on every window asked for.
+#include <array>
+#include <stdexcept>
+#include <vector>
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "backend.h"
+#include "bindings/register.h"
+
+namespace t3ssfast {
+namespace {
+
+// The program's table comes as rows of integers; a wrong one must not read outside the parameters.
+using Rows = std::vector<std::array<std::int64_t, 9>>;
+
+std::vector<Layer> read_layers(const Rows &rows) {
+    std::vector<Layer> layers;
+    for (const auto &row : rows)
+        layers.push_back({static_cast<LayerKind>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
+                          row[8]});
+    return layers;
+}
+
+LayerProgram checked_program(const std::vector<Layer> &layers, std::int64_t map_layers, std::uintptr_t parameters,
+                             std::int64_t parameter_count, std::int64_t size) {
+    const LayerProgram program{layers.data(), static_cast<std::int64_t>(layers.size()), map_layers,
+                               reinterpret_cast<const float *>(parameters)};
+    if (const char *problem = program_problem(program, parameter_count, size))
+        throw std::invalid_argument(std::string("score_windows: ") + problem + ".");
+    return program;
+}
+
+void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
+                       std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
+                       std::int64_t parameter_count, std::uintptr_t windows, std::int64_t window_count,
+                       std::uintptr_t out, std::int64_t window_stride, std::int64_t class_stride, int threads) {
+    const std::vector<Layer> layers = read_layers(rows);
+    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
+    cpu::score_windows({reinterpret_cast<const float *>(images), count, height, width}, size, program,
+                       {reinterpret_cast<const std::int64_t *>(windows), window_count},
+                       {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
+}
+
+}  // namespace
+
+void register_sliding(pybind11::module_ &module) {
+    using namespace pybind11::literals;
+    module.def("score_windows_cpu", &score_windows_cpu, "images"_a, "count"_a, "height"_a, "width"_a, "size"_a,
+               "layers"_a, "map_layers"_a, "parameters"_a, "parameter_count"_a, "windows"_a, "window_count"_a,
+               "out"_a, "window_stride"_a, "class_stride"_a, "threads"_a,
+               pybind11::call_guard<pybind11::gil_scoped_release>());
+}
+
+}  // namespace t3ssfast

@@ -1,0 +1,298 @@
+"""Runs a classifier on every window of an image at stride 1, or on those a mask asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3ssfast import _native
+from t3ssfast.errors import ConfigError, InputError, ModelError
+from t3ssfast.plan import Plan, estimate_cost, read_plan, run_model
+
+if TYPE_CHECKING:
+    from t3ssfast.models import LoadedModel
+
+__all__ = ["classify_slab", "score_windows"]
+
+PLANS = ("auto", "windows", "dense")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+PARTICLE_CLASS = "t3ss"
+
+# Batches at which torch is near its best; larger ones only take memory.
+CPU_BATCH = 512
+CUDA_BATCH = 4096
+# Padded slices are held in pieces of about this size.
+SLAB_PIECE_BYTES = 64 << 20
+
+
+def score_windows(
+    model: torch.nn.Module | LoadedModel,
+    image: npt.NDArray[Any] | torch.Tensor,
+    *,
+    mask: npt.NDArray[Any] | torch.Tensor | None = None,
+    size: int = 50,
+    precision: str = "float32",
+    plan: str = "auto",
+    batch_size: int | None = None,
+) -> Any:
+    """What a classifier answers on windows of an image, each by itself.
+
+    Parameters
+    ----------
+    model
+        TorchScript (scripted, traced or frozen) or eager module in evaluation mode, float32, mapping
+        (M, 1, size, size) to (M, C), on the image's device; or a loaded model.
+    image
+        (H, W) or (N, H, W), numpy array or torch tensor, finite.
+    mask
+        (..., H-size+1, W-size+1): windows asked for, by top-left corner; all where None.
+    size
+        Edge of a window in voxels.
+    precision
+        "float32": within 1e-4 of the model run window by window. "tf32" and "bfloat16" allow plan "windows"
+        to compute in those on a CUDA device; plan "dense" computes in float32 whichever is allowed. On a
+        CPU, "tf32" is float32 and "bfloat16" is refused.
+    plan
+        "dense": shared feature maps, exact, for LeNet-like chains. "windows": batches of windows, for any
+        model. "auto": the one that `explain_plan` says is cheaper.
+    batch_size
+        Windows run at once by plan "windows"; never more than so many are held.
+
+    Returns
+    -------
+    (M, C) where a mask is given, in C order of its windows, else (C, ..., H-size+1, W-size+1); float32, of the
+    image's kind and on its device.
+
+    Raises
+    ------
+    InputError
+        If the image or the mask has the wrong shape or kind, or the image holds NaN or Inf.
+    ConfigError
+        If an option has a value that cannot be used.
+    ModelError
+        If the model cannot be run on such windows, or plan "dense" is asked for and cannot be had.
+    """
+    if plan not in PLANS:
+        raise ConfigError(f'plan is {plan!r}; give "auto", "windows" or "dense".')
+    if precision not in PRECISIONS:
+        raise ConfigError(f'precision is {precision!r}; give "float32", "tf32" or "bfloat16".')
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; give 1 or more, or None.")
+    module = model if isinstance(model, torch.nn.Module) else model.module
+    images, leading = _as_images(image, size)
+    if precision == "bfloat16" and images.device.type != "cuda":
+        raise ConfigError(
+            f'precision "bfloat16" needs a CUDA device, and the image is on {images.device}; use "float32".'
+        )
+    shape = (*leading, images.shape[1] - size + 1, images.shape[2] - size + 1)
+    windows = None if mask is None else _windows_of(mask, shape, images.device)
+
+    chosen = _choose(module, size, plan, windows, images)
+    if isinstance(chosen, Plan):
+        answer = _native.score_windows(images, size, chosen.program(), windows)
+    else:
+        answer = _score_batches(module, images, size, windows, precision, batch_size)
+    if windows is None:
+        answer = answer.reshape(answer.shape[0], *shape)
+    return answer if isinstance(image, torch.Tensor) else answer.numpy()
+
+
+def _as_images(
+    image: npt.NDArray[Any] | torch.Tensor, size: int
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """The image as a (N, H, W) float32 stack, and its leading shape, () or (N,)."""
+    tensor = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    tensor = tensor.detach().to(torch.float32)
+    if tensor.ndim not in (2, 3) or min(tensor.shape[-2:]) < size:
+        raise InputError(
+            f"image has shape {tuple(tensor.shape)}; give (H, W) or (N, H, W) of at least one window, "
+            f"{size} x {size}."
+        )
+    return tensor.reshape(-1, *tensor.shape[-2:]).contiguous(), tuple(tensor.shape[:-2])
+
+
+def _windows_of(
+    mask: npt.NDArray[Any] | torch.Tensor, shape: tuple[int, ...], device: torch.device
+) -> torch.Tensor:
+    """Ascending flat indices of the windows a mask asks for."""
+    tensor = mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(mask))
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"mask has shape {tuple(tensor.shape)}; give {shape}, one value a window.")
+    return tensor.to(device).reshape(-1).nonzero()[:, 0]
+
+
+def _choose(
+    model: torch.nn.Module, size: int, plan: str, windows: torch.Tensor | None, images: torch.Tensor
+) -> Plan | None:
+    """The dense plan, or None for plan "windows"."""
+    if plan == "windows":
+        return None
+    # A misplaced model would be read where it is, and then fail later with a stranger's words.
+    run_model(model, images.new_zeros(1, 1, size, size))
+    read = read_plan(model, size)
+    if isinstance(read, str):
+        if plan == "dense":
+            raise ModelError(
+                f'The model cannot be run by plan "dense", because {read}; use plan "windows" or "auto".'
+            )
+        return None
+    if plan == "dense":
+        return read
+    count = images.shape[0] * (images.shape[1] - size + 1) * (images.shape[2] - size + 1)
+    cost = estimate_cost(read, 1.0 if windows is None else len(windows) / count)
+    return read if cost.dense_seconds <= cost.windows_seconds else None
+
+
+def _score_batches(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    size: int,
+    windows: torch.Tensor | None,
+    precision: str,
+    batch_size: int | None,
+) -> torch.Tensor:
+    """Plan "windows": (M, C), or (C, every window) where windows is None."""
+    if batch_size is None:
+        batch_size = CUDA_BATCH if images.device.type == "cuda" else CPU_BATCH
+    every = images.shape[0] * (images.shape[1] - size + 1) * (images.shape[2] - size + 1)
+    count = every if windows is None else len(windows)
+    out: torch.Tensor | None = None
+    for first in range(0, max(count, 1), batch_size):
+        last = min(first + batch_size, count)
+        if windows is None:
+            index = torch.arange(first, last, device=images.device)
+        else:
+            index = windows[first:last]
+        # An empty mask is answered too: the model says how many classes there are.
+        batch = _native.unfold(images, size, index) if len(index) else images.new_zeros(1, size, size)
+        answer = run_model(model, batch[:, None], precision=precision)[: len(index)]
+        if out is None:
+            classes = answer.shape[1]
+            out = answer.new_empty((classes, count) if windows is None else (count, classes))
+        if windows is None:
+            out[:, first:last] = answer.T
+        else:
+            out[first:last] = answer
+    assert out is not None  # at least one batch is run
+    return out
+
+
+# ------------------------------------------------------------------------------------------- in detection
+
+
+def classify_slab(
+    slab: npt.NDArray[np.float32],
+    region: npt.NDArray[np.uint8],
+    model: LoadedModel,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+    plan: str = "auto",
+    batch_size: int | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Probability that a particle is centred at each voxel of a region.
+
+    Slices are padded by reflection, so every voxel can be the centre of a window; a window of size n centred
+    at c covers c - n//2 ... c - n//2 + n - 1. A slice is judged by itself: results do not depend on the slab.
+
+    Parameters
+    ----------
+    slab
+        (z, H, W) float32, normalised as the model's metadata says.
+    region
+        (z, H, W) uint8 or bool: voxels to judge.
+    model
+        A loaded classifier; its module is on `device`.
+    device
+        Where it runs.
+    precision, plan, batch_size
+        As for `score_windows`.
+
+    Returns
+    -------
+    index
+        (M,) int64, ascending flat indices into the slab: every voxel of the region.
+    probability
+        (M,) float32 in [0, 1].
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+    ModelError
+        If the model cannot be run, answers NaN, or answers something else than its metadata says.
+    """
+    if slab.ndim != 3 or slab.shape != region.shape:
+        raise InputError(
+            f"The slab has shape {slab.shape} and the region {region.shape}; give two (z, y, x) arrays alike."
+        )
+    size = model.metadata.window_px
+    if size is None:
+        raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
+    index = np.flatnonzero(region).astype(np.int64, copy=False)
+    probability = np.empty(len(index), np.float32)
+    pad = ((0, 0), (size // 2, size - 1 - size // 2), (size // 2, size - 1 - size // 2))
+    plane = slab.shape[1] * slab.shape[2]
+    done = 0
+    for z in _pieces(region, size):
+        padded = torch.from_numpy(np.pad(slab[z], pad, mode="reflect")).to(device)
+        mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
+        answers = score_windows(
+            model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
+        )
+        here = len(answers)
+        probability[done : done + here] = _probability(answers, model).cpu().numpy()
+        done += here
+    bad = int(np.count_nonzero(np.isnan(probability)))
+    if bad:
+        first = int(index[np.isnan(probability)][0])
+        raise ModelError(
+            f"{model.path}: the classifier answers NaN on {bad} of {len(index)} windows, first at slice "
+            f"{first // plane} of the slab; train it again, or give another."
+        )
+    return index, probability
+
+
+def _pieces(region: npt.NDArray[np.uint8], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Slices that hold something of the region, a few at a time."""
+    touched = np.flatnonzero(region.reshape(len(region), -1).any(axis=1))
+    padded_bytes = 4 * (region.shape[1] + size - 1) * (region.shape[2] + size - 1)
+    step = max(1, SLAB_PIECE_BYTES // padded_bytes)
+    for first in range(0, len(touched), step):
+        yield touched[first : first + step]
+
+
+def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
+    """(M,) probability of the particle from (M, C) answers, by what the metadata say of them."""
+    classes, output = model.metadata.classes, model.metadata.output
+    count = answers.shape[1]
+    if count != len(classes) and not (count == 1 and len(classes) == 2):
+        raise ModelError(
+            f"{model.path}: the classifier answers {count} values for a window, and its metadata name "
+            f"{len(classes)} classes ({', '.join(classes)}); give one whose metadata fit."
+        )
+    particle = 0
+    if count > 1:
+        if PARTICLE_CLASS not in classes and count != 2:
+            raise ModelError(
+                f'{model.path}: none of its classes ({", ".join(classes)}) is "{PARTICLE_CLASS}"; '
+                "give a classifier of that particle."
+            )
+        particle = classes.index(PARTICLE_CLASS) if PARTICLE_CLASS in classes else 1
+    if output == "logits":
+        scores = torch.sigmoid(answers) if count == 1 else torch.softmax(answers, dim=1)
+        return scores[:, particle]
+    chosen = answers[:, particle]
+    # Rounding may leave [0, 1] by a little; anything else was no probability.
+    if chosen.numel() and not torch.isnan(chosen).any():
+        low, high = chosen.min().item(), chosen.max().item()
+        if low < -1e-4 or high > 1 + 1e-4:
+            raise ModelError(
+                f"{model.path}: its metadata promise probabilities, and it answers from {low:.3g} to "
+                f'{high:.3g}; set output to "logits" there.'
+            )
+    return cast(torch.Tensor, chosen.clamp(0.0, 1.0))
