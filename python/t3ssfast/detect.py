@@ -281,7 +281,7 @@ def _open(tomogram: Path | Tomogram | Array, voxel_size_angstrom: float | None) 
         return replace(tomogram, voxel_size_angstrom=size)
     if not isinstance(tomogram, np.ndarray | torch.Tensor):
         raise InputError(
-            f"A {type(tomogram).__name__} was given as tomogram; give a path, a Tomogram or a (z, y, x) array."
+            f"A {type(tomogram).__name__} was given as tomogram; give a path, a Tomogram or an array."
         )
     if voxel_size_angstrom is None:
         raise VoxelSizeError("An array does not say how large its voxels are; give voxel_size_angstrom.")
@@ -330,9 +330,9 @@ def _check_window(grid: PreparedTomogram, judge: LoadedModel) -> None:
     if min(height, width) < size:
         nm = grid.voxel_size_angstrom / 10
         raise InputError(
-            f"{grid.tomogram.name}: its slices measure {height * nm:.0f} x {width * nm:.0f} nm (y, x), less than "
-            f"the classifier's window of {size * nm:.0f} nm; give a larger tomogram, or check its voxel size "
-            f"({grid.tomogram.voxel_size_angstrom:g} A)."
+            f"{grid.tomogram.name}: its slices measure {height * nm:.0f} x {width * nm:.0f} nm (y, x), less "
+            f"than the classifier's window of {size * nm:.0f} nm; give a larger tomogram, or check its voxel "
+            f"size ({grid.tomogram.voxel_size_angstrom:g} A)."
         )
 
 
@@ -382,12 +382,11 @@ def _contrast_in_mask(
         return {"sign": DARK if config.contrast == "dark" else LIGHT, "how": "given"}
     mask = grid.mask_from_tomogram(given, 0, grid.shape[0])
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
-    chosen = (
-        np.unique(slices[np.linspace(0, len(slices) - 1, SIGN_SLICES).astype(int)]) if len(slices) else []
-    )
+    # Evenly spread over the slices with membrane; all of them where they are few.
+    chosen = slices[:: max(1, len(slices) // SIGN_SLICES)]
     inside, outside = [], []
-    for z in chosen:
-        values, membrane = grid.slab(int(z), int(z) + 1)[0], mask[z] != 0
+    for z in chosen.tolist():
+        values, membrane = grid.slab(z, z + 1)[0], mask[z] != 0
         if not membrane.all():
             inside.append(float(values[membrane].mean(dtype=np.float64)))
             outside.append(float(values[~membrane].mean(dtype=np.float64)))

@@ -82,8 +82,9 @@ class SparseScores:
         """The scores of a (z, y, x) volume, only where `mask` is true if one is given."""
         if volume.ndim != 3 or (mask is not None and mask.shape != volume.shape):
             raise InputError(
-                f"Scores of shape {volume.shape} with {'no mask' if mask is None else f'a mask of {mask.shape}'}; "
-                f"give a (z, y, x) volume and a mask of the same shape."
+                f"Scores have shape {volume.shape}"
+                + ("" if mask is None else f" and their mask has {mask.shape}")
+                + "; give a (z, y, x) volume and a mask of the same shape."
             )
         index = np.arange(volume.size) if mask is None else np.flatnonzero(mask)
         z, y, x = volume.shape
@@ -201,7 +202,8 @@ def _smooth_lines(
     laid_out[1, slot] = 1
     total, weight = ndimage.correlate1d(laid_out, kernel, axis=1, mode="constant")[:, slot]
     inside = ndimage.correlate1d(np.ones(length, np.float32), kernel, mode="constant")[position]
-    return (total / np.maximum(weight, (1 - UNJUDGED_PART) * inside)).astype(np.float32)
+    smooth: FloatArray = total / np.maximum(weight, (1 - UNJUDGED_PART) * inside)
+    return smooth
 
 
 def _local_maxima(scores: SparseScores, threshold: float) -> tuple[IndexArray, FloatArray]:
@@ -239,7 +241,9 @@ def _separate(
     position = np.stack(np.unravel_index(index, shape), axis=1)
     open_ = np.ones(len(index), bool)
     kept = []
-    tree = cKDTree(position) if len(index) else None
+    if not len(index):
+        return peaks
+    tree = cKDTree(position)
     for i in range(len(index)):
         if open_[i]:
             kept.append(i)

@@ -111,8 +111,9 @@ def rule_keeps(rule: PreselectRule, statistics: npt.NDArray[Any]) -> BoolArray:
     low = np.array(rule.low)[:, None]
     high = np.array(rule.high)[:, None]
     with np.errstate(invalid="ignore"):
-        passes: BoolArray = ((statistics >= low) & (statistics <= high)).all(axis=0)
-    return passes
+        passes = (statistics >= low) & (statistics <= high)
+    kept: BoolArray = np.logical_and.reduce(passes, axis=0)
+    return kept
 
 
 def learn_rule(
