@@ -74,10 +74,14 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     size=st.integers(20, 26),
     channels=st.tuples(st.integers(1, 17), st.integers(1, 19)),
     kernels=st.tuples(st.integers(1, 5), st.integers(1, 4)),
-    pools=st.tuples(st.sampled_from(["max2", "max3", "avg2", "max3s2", "none"]), st.sampled_from(["max2", "none"])),
+    pools=st.tuples(
+        st.sampled_from(["max2", "max3", "avg2", "max3s2", "none"]), st.sampled_from(["max2", "none"])
+    ),
     hidden=st.lists(st.integers(1, 50), max_size=2),
     classes=st.integers(1, 3),
-    activation=st.sampled_from([nn.ReLU(), nn.LeakyReLU(0.3), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.GELU("tanh")]),
+    activation=st.sampled_from(
+        [nn.ReLU(), nn.LeakyReLU(0.3), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.GELU("tanh")]
+    ),
     norm=st.booleans(),
     extra=st.tuples(st.integers(0, 9), st.integers(0, 20)),
     seed=st.integers(0, 99),
@@ -162,7 +166,8 @@ def test_bits_do_not_depend_on_threads_or_on_the_cut_of_the_image() -> None:
         assert torch.equal(one, _native.score_windows(image, 20, plan.program(), None, threads=threads))
     part = image[1:, 17:101, 5:140].contiguous()
     assert torch.equal(
-        one[:, 1:, 17 : 101 - 19, 5 : 140 - 19], _native.score_windows(part, 20, plan.program(), None, threads=1)
+        one[:, 1:, 17 : 101 - 19, 5 : 140 - 19],
+        _native.score_windows(part, 20, plan.program(), None, threads=1),
     )
 
 

@@ -124,8 +124,7 @@ def train_classifier(
                 new = _mine(current, part, chosen, [chosen.seed, 6 + k, phase])
                 mined[k] = [np.concatenate(pair) for pair in zip(mined[k], new, strict=True)]
             kept = [[torch.from_numpy(p) for p in part] for part in mined]
-            run.begin_phase(phase)
-            run.save(extra={"mined": kept})
+            run.begin_phase(phase, module, mined=kept)
         for pool, part, known in zip(pools, (training, held_out), mined, strict=True):
             pool.hard = _cut_all(part, known, chosen)
         windows, target = pools[1].as_they_are(chosen)
