@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from t3ssfast.cli.train import app
 from t3ssfast.errors import ConfigError, DeviceError, InputError, ModelError
+from t3ssfast.export import export
+from t3ssfast.io import write
 from t3ssfast.models import load_model
 from t3ssfast.train import classifier, loop, train_classifier, train_segmenter
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
@@ -90,7 +96,8 @@ class Killed(Exception):
     pass
 
 
-def kill_after(monkeypatch, saves):
+@contextmanager
+def killed_after(monkeypatch, saves):
     """Let a run die right after it has written so many checkpoints."""
     original = loop.Run.save
     count = 0
@@ -102,7 +109,10 @@ def kill_after(monkeypatch, saves):
         if count == saves:
             raise Killed
 
-    monkeypatch.setattr(loop.Run, "save", save)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "save", save)
+        with pytest.raises(Killed):
+            yield
 
 
 def test_the_segmenter_learns_and_is_reproducible(tmp_path, toys):
@@ -126,8 +136,7 @@ def test_a_killed_segmenter_goes_on_as_if_nothing_had_happened(tmp_path, toys, m
     tomograms, membranes, _ = toys
     options = SEGMENTER | {"steps": 12, "steps_per_epoch": 4}
     train_segmenter(tomograms, membranes, tmp_path / "whole.pt", **options)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 2)
+    with killed_after(monkeypatch, 2):
         train_segmenter(tomograms, membranes, tmp_path / "killed.pt", **options)
     assert not (tmp_path / "killed.pt").exists()
     assert (tmp_path / "killed.pt.checkpoint").exists()
@@ -166,8 +175,7 @@ def test_the_classifier_learns_and_carries_its_rule(tmp_path, toys):
 def test_a_killed_classifier_goes_on_as_if_nothing_had_happened(tmp_path, toys, monkeypatch, saves):
     tomograms, membranes, picks = toys
     train_classifier(tomograms, picks, membranes, tmp_path / "whole.pt", **CLASSIFIER)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, saves)
+    with killed_after(monkeypatch, saves):
         train_classifier(tomograms, picks, membranes, tmp_path / "killed.pt", **CLASSIFIER)
     train_classifier(tomograms, picks, membranes, tmp_path / "killed.pt", resume=True, **CLASSIFIER)
     assert_same_weights(
@@ -326,3 +334,30 @@ def test_examples_are_simulated_once(tmp_path):
         np.testing.assert_array_equal(a.membrane, b.membrane)
         np.testing.assert_array_equal(a.picks.centre_zyx, b.picks.centre_zyx)
     assert first[0].tomogram.name != first[1].tomogram.name
+
+
+def test_the_commands_train_from_files(tmp_path, toys, monkeypatch):
+    for k, (tomogram, membrane, picks) in enumerate(zip(*toys, strict=True)):
+        write(tmp_path / f"{k}.mrc", tomogram.data, 13.6)
+        write(tmp_path / f"{k}_membrane.mrc", membrane, 13.6)
+        export(picks, tmp_path / f"{k}.csv", format="csv")
+    # Small enough for a test; what the command itself passes on wins.
+    monkeypatch.setattr("t3ssfast.train.train_segmenter", partial(train_segmenter, **SEGMENTER))
+    monkeypatch.setattr("t3ssfast.train.train_classifier", partial(train_classifier, **CLASSIFIER))
+    volumes = [str(tmp_path / f"{k}.mrc") for k in range(3)]
+    masks = [x for k in range(3) for x in ("-m", str(tmp_path / f"{k}_membrane.mrc"))]
+    picks = [x for k in range(3) for x in ("-p", str(tmp_path / f"{k}.csv"))]
+    run = CliRunner()
+    out = tmp_path / "s.pt"
+    done = run.invoke(app, ["segmenter", *volumes, *masks, "-o", str(out), "--steps", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(done.stdout)["figures"]) == {"dice", "precision", "recall", "validation_loss"}
+    done = run.invoke(
+        app, ["classifier", *volumes, *picks, *masks, "-o", str(tmp_path / "c.pt"), "--rounds", "0"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "average_precision" in done.stdout
+    assert load_model(tmp_path / "c.pt", kind="classifier").metadata.recipe["rounds"] == 0
+    refused = run.invoke(app, ["classifier", *volumes, *picks[:4], "-o", str(out)])
+    assert isinstance(refused.exception, InputError)
+    assert "2 picks for 3 tomograms" in str(refused.exception)
