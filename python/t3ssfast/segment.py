@@ -193,22 +193,26 @@ def prune_membrane(
     return kept
 
 
-def _squared_distance_in_rows(inside: npt.NDArray[np.bool_], far: int) -> npt.NDArray[np.int32]:
-    """Squared distance along x to the nearest pixel of a row that is inside, at most `far` squared."""
+def _squared_distance(inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.signedinteger[Any]]:
+    """Squared distance within a slice to the nearest pixel inside, exact up to `reach` squared, more beyond.
+
+    Along x from the nearest pixel to the left and right; then the least over offsets along y (the lower
+    envelope of Felzenszwalb & Huttenlocher 2012, by trying all of the few offsets).
+    """
+    far = reach + 1
+    # The largest sum is far**2 + reach**2; 16 bits go through the cache twice as fast.
+    kind = np.int16 if far * far + reach * reach < 2**15 else np.int32
     width = inside.shape[1]
     x = np.arange(width, dtype=np.int32)
-    left = np.maximum.accumulate(np.where(inside, x, -far), axis=1)
-    right = np.minimum.accumulate(np.where(inside, x, width + far)[:, ::-1], axis=1)[:, ::-1]
-    distance = np.minimum(np.minimum(x - left, right - x), far).astype(np.int32)
-    return distance * distance
-
-
-def _spread(squared: npt.NDArray[np.int32], reach: int) -> npt.NDArray[np.int32]:
-    """Least of squared + offset**2 over offsets up to `reach` along the first axis."""
-    out: npt.NDArray[np.int32] = squared.copy()
+    left = np.maximum.accumulate(np.where(inside, x, np.int32(-far)), axis=1)
+    right = np.minimum.accumulate(np.where(inside, x, np.int32(width + far))[:, ::-1], axis=1)[:, ::-1]
+    distance = np.minimum(np.minimum(x - left, right - x), far).astype(kind)
+    squared = distance * distance
+    out: npt.NDArray[np.signedinteger[Any]] = squared.copy()
     for offset in range(1, min(reach, len(squared) - 1) + 1):
-        np.minimum(out[offset:], squared[:-offset] + np.int32(offset * offset), out=out[offset:])
-        np.minimum(out[:-offset], squared[offset:] + np.int32(offset * offset), out=out[:-offset])
+        raised = squared + kind(offset * offset)
+        np.minimum(out[offset:], raised[:-offset], out=out[offset:])
+        np.minimum(out[:-offset], raised[offset:], out=out[:-offset])
     return out
 
 
@@ -254,7 +258,12 @@ def search_region(
         inside = np.asarray(membrane[z]) != 0
         if not inside.any():
             continue
-        squared = _spread(_squared_distance_in_rows(inside, reach + 1), reach)
+        # Farther than the reach from the membrane's bounding box there is nothing to find.
+        box = tuple(
+            slice(max(0, int(there[0]) - reach), int(there[-1]) + reach + 1)
+            for there in (np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0)))
+        )
+        squared = _squared_distance(inside[box], reach)
         for target in range(max(z0, z - reach), min(z1, z + reach + 1)):
-            out[target - z0] |= squared <= limit - (target - z) ** 2
+            out[target - z0][box] |= squared <= limit - (target - z) ** 2
     return out
