@@ -194,6 +194,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """The figures as a rich table, for a terminal."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(title=f"Evaluation, matched within {self.tolerance_angstrom / 10:g} nm")
@@ -219,7 +220,7 @@ class Evaluation:
                 ("median normal error", f"{self.median_normal_error_degrees:.0f} degrees"),
                 ("polarity right", f"{100 * self.polarity_right:.0f} %"),
             ]
-        rows += [(f"FP on {kind}", f"{count}") for kind, count in self.false_positive_kinds.items()]
+        rows += [(escape(f"FP on {kind}"), f"{count}") for kind, count in self.false_positive_kinds.items()]
         for row in rows:
             table.add_row(*row)
         return table

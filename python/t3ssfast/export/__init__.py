@@ -26,7 +26,7 @@ from t3ssfast.export.text import read_coords, read_csv, write_coords, write_csv
 from t3ssfast.io import atomic_path, shown, write
 from t3ssfast.types import Candidates
 
-__all__ = ["FORMATS", "export", "load_all_candidates", "load_candidates", "save_results"]
+__all__ = ["FORMATS", "export", "format_of", "load_all_candidates", "load_candidates", "save_results"]
 
 FORMATS = ("relion5", "relion4", "dynamo", "imod", "copick", "csv", "coords")
 
@@ -114,6 +114,25 @@ def export(
         raise ConfigError(f"There is no format {format!r}; give one of {', '.join(FORMATS)}.")
 
 
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a file's name stands for (any .star: "relion5"; a folder: "copick").
+
+    Raises
+    ------
+    ConfigError
+        If the name stands for none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        return "copick"
+    if file.suffix.lower() not in _FORMAT_OF_SUFFIX:
+        raise ConfigError(
+            f"{shown(path)}: {file.suffix or 'no suffix'} stands for no format of candidates (known are "
+            f"{', '.join(_FORMAT_OF_SUFFIX)}); give the format."
+        )
+    return _FORMAT_OF_SUFFIX[file.suffix.lower()]
+
+
 def load_all_candidates(
     path: str | os.PathLike[str],
     *,
@@ -125,13 +144,9 @@ def load_all_candidates(
     """Read candidates of every tomogram in a file; parameters and errors as `load_candidates`."""
     file = Path(path)
     if format is None:
-        format = "copick" if file.is_dir() else _FORMAT_OF_SUFFIX.get(file.suffix.lower())
-        if format is None:
-            known = ", ".join(_FORMAT_OF_SUFFIX)
-            raise ReadError(
-                f"{shown(path)}: {file.suffix or 'no suffix'} names no format of candidates (known are "
-                f"{known}); give the format."
-            )
+        if not file.exists():
+            raise ReadError(f"There is no file {shown(path)}; check the name.")
+        format = format_of(file)
     if format not in _READERS:
         raise ConfigError(f"There is no format {format!r}; give one of {', '.join(FORMATS)}.")
     source = Source(file, voxel_size_angstrom, tomogram_shape, None if tomograms is None else Path(tomograms))
