@@ -81,11 +81,13 @@ struct Work {
     Scores out;
 };
 
-// Adds taps x channels products to P x N vectors of sums, for `tap_rows` rows of taps.
+// Sums start as `init` and end in `sums`, P rows of N vectors each: `tap_rows` rows of taps x channels products
+// are added. Rows are written in ascending order, whole vectors each.
 template <class V, int P, int N>
 T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_rows, std::int64_t row_step,
                                    std::int64_t taps, std::int64_t tap_step, std::int64_t channels,
-                                   const float *weights, float *sums, std::int64_t sums_stride) {
+                                   const float *weights, const float *init, std::int64_t init_stride,
+                                   float *sums, std::int64_t sums_stride) {
     constexpr std::int64_t W = width_of<V>;
     V acc[P][N];
     const float *in[P];
@@ -93,7 +95,7 @@ T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_ro
     for (int p = 0; p < P; ++p) {
         in[p] = rows[p];
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) load(acc[p][n], sums + p * sums_stride + n * W);
+        for (int n = 0; n < N; ++n) load(acc[p][n], init + p * init_stride + n * W);
     }
     for (std::int64_t r = 0; r < tap_rows; ++r) {
         for (std::int64_t t = 0; t < taps; ++t) {
@@ -105,7 +107,8 @@ T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_ro
                 weights += N * W;
 #pragma GCC unroll 16
                 for (int p = 0; p < P; ++p) {
-                    const V x = V{} + in[p][at + c];
+                    // x - 0 is x to the bit, so this is a broadcast and no arithmetic; x + 0 would not be.
+                    const V x = in[p][at + c] - V{};
 #pragma GCC unroll 4
                     for (int n = 0; n < N; ++n) acc[p][n] += x * w[n];
                 }
@@ -122,8 +125,8 @@ T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_ro
 template <class V, int P>
 T3_ALWAYS_INLINE void gather_panel(std::int64_t vectors, const float *const *rows, std::int64_t tap_rows,
                                    std::int64_t row_step, std::int64_t taps, std::int64_t tap_step,
-                                   std::int64_t channels, const float *weights, float *sums,
-                                   std::int64_t sums_stride) {
+                                   std::int64_t channels, const float *weights, const float *init,
+                                   std::int64_t init_stride, float *sums, std::int64_t sums_stride) {
     // Neighbouring taps without a gap are one longer run.
     if (tap_step == channels) {
         channels *= taps;
@@ -131,14 +134,14 @@ T3_ALWAYS_INLINE void gather_panel(std::int64_t vectors, const float *const *row
     }
     switch (vectors) {
         case 1:
-            return gather_block<V, P, 1>(rows, tap_rows, row_step, taps, tap_step, channels, weights, sums,
-                                         sums_stride);
+            return gather_block<V, P, 1>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
         case 2:
-            return gather_block<V, P, 2>(rows, tap_rows, row_step, taps, tap_step, channels, weights, sums,
-                                         sums_stride);
+            return gather_block<V, P, 2>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
         default:
-            return gather_block<V, P, 3>(rows, tap_rows, row_step, taps, tap_step, channels, weights, sums,
-                                         sums_stride);
+            return gather_block<V, P, 3>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
     }
 }
 
@@ -148,21 +151,28 @@ T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, co
     constexpr std::int64_t W = width_of<V>;
     const std::int64_t channels = layer.in_channels, outputs = layer.out_channels;
     const std::int64_t vectors = packed.outputs / W, fan_in = layer.fan_in();
+    const std::int64_t row_step = layer.step_y * in_extent.width * channels, tap_step = layer.step_x * channels;
+    // One panel may write its pixels in place: the vector that runs over is overwritten by the next pixel.
+    const bool direct = vectors <= kPanel && extent.width >= P;
     const float *rows[P];
     float *block = scratch.block.data();
     for (std::int64_t y = 0; y < extent.height; ++y) {
-        for (std::int64_t x = 0; x < extent.width; x += P) {
-            for (int p = 0; p < P; ++p) {
+        for (std::int64_t start = 0; start < extent.width; start += P) {
+            // The last block of a row is moved back to end with it, and does some pixels again.
+            const std::int64_t x = direct ? std::min(start, extent.width - P) : start;
+            for (int p = 0; p < P; ++p)
                 rows[p] = in + (y * in_extent.width + std::min(x + p, extent.width - 1)) * channels;
-                std::memcpy(block + p * packed.outputs, packed.bias.data(), packed.outputs * sizeof(float));
+            float *to = out + (y * extent.width + x) * outputs;
+            if (direct) {
+                gather_panel<V, P>(vectors, rows, layer.kernel_y, row_step, layer.kernel_x, tap_step, channels,
+                                   packed.weights.data(), packed.bias.data(), 0, to, outputs);
+                continue;
             }
             for (std::int64_t v = 0; v < vectors; v += kPanel)
-                gather_panel<V, P>(std::min<std::int64_t>(kPanel, vectors - v), rows, layer.kernel_y,
-                                   layer.step_y * in_extent.width * channels, layer.kernel_x,
-                                   layer.step_x * channels, channels, packed.weights.data() + v * W * fan_in,
-                                   block + v * W, packed.outputs);
+                gather_panel<V, P>(std::min<std::int64_t>(kPanel, vectors - v), rows, layer.kernel_y, row_step,
+                                   layer.kernel_x, tap_step, channels, packed.weights.data() + v * W * fan_in,
+                                   packed.bias.data() + v * W, 0, block + v * W, packed.outputs);
             const std::int64_t here = std::min<std::int64_t>(P, extent.width - x);
-            float *to = out + (y * extent.width + x) * outputs;
             for (std::int64_t p = 0; p < here; ++p)
                 std::memcpy(to + p * outputs, block + p * packed.outputs, outputs * sizeof(float));
         }
@@ -236,10 +246,7 @@ T3_ALWAYS_INLINE void answer(const Work &work, std::int64_t map_width, const Pos
         if (layer.kind == LayerKind::linear) {
             const PackedLayer &packed = (*work.packed)[i];
             const bool first = i == program.map_layers;
-            for (std::int64_t p = 0; p < padded; ++p) {
-                if (!first) scratch.rows[p] = values + p * stride;
-                std::memcpy(spare + p * packed.outputs, packed.bias.data(), packed.outputs * sizeof(float));
-            }
+            for (std::int64_t p = 0; p < padded && !first; ++p) scratch.rows[p] = values + p * stride;
             const std::int64_t row_step = first ? layer.step_y * map_width * layer.in_channels : 0;
             const std::int64_t row_terms = layer.kernel_x * layer.in_channels;
             const std::int64_t vectors = packed.outputs / W;
@@ -251,9 +258,11 @@ T3_ALWAYS_INLINE void answer(const Work &work, std::int64_t map_width, const Pos
                     for (std::int64_t p = 0; p < padded; p += P) {
                         const float *rows[P];
                         for (int q = 0; q < P; ++q) rows[q] = scratch.rows[p + q] + ky * row_step;
+                        float *sums = spare + p * packed.outputs + v * W;
                         gather_panel<V, P>(here, rows, 1, 0, layer.kernel_x, layer.step_x * layer.in_channels,
                                            layer.in_channels, weights + ky * row_terms * here * W,
-                                           spare + p * packed.outputs + v * W, packed.outputs);
+                                           ky == 0 ? packed.bias.data() + v * W : sums,
+                                           ky == 0 ? 0 : packed.outputs, sums, packed.outputs);
                     }
                 }
             }

@@ -91,7 +91,7 @@ class Surface:
     def signed_distance(
         self, shape: tuple[int, int, int], voxel_nm: float, pad_nm: float, reach_nm: float
     ) -> tuple[Box, Float32] | None:
-        """Distance of voxels from the surface, negative inside, within `reach_nm` (clipped beyond).
+        """Distance of voxels from the surface, negative inside, exact within `reach_nm`.
 
         Found exactly on a coarse grid and interpolated: between nodes h apart a distance to a surface of
         curvature radius R bends by less than h^2 / (8 R), 0.1 nm here.
@@ -105,7 +105,7 @@ class Surface:
         pad_nm
             How far beyond the surface the answer's box goes.
         reach_nm
-            Distances are clipped to +-reach_nm.
+            Distances beyond are only known to be beyond.
 
         Returns
         -------
@@ -123,6 +123,8 @@ class Surface:
         nodes = [-(-(int(n) - 1) // step) + 1 for n in size]
         axes = [(int(start) + step * np.arange(n)) * voxel_nm for start, n in zip(low, nodes, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        # A voxel within reach draws on nodes up to a cell's diagonal further away.
+        reach_nm += 1.8 * step * voxel_nm
         near = np.all(
             (points.position_zyx > grid.min(axis=0) - reach_nm)
             & (points.position_zyx < grid.max(axis=0) + reach_nm),

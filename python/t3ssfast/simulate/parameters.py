@@ -72,8 +72,9 @@ class Physics:
         Phase shift of the electron wave in one nm of protein against ice, in radians.
     voltage_kv, spherical_aberration_mm, amplitude_contrast, defocus_um, defocus_spread_um, b_factor
         Of the contrast transfer function; the B-factor in square Angstrom. Underfocus is positive.
-    phase_flip
-        Whether the transfer function's sign was corrected.
+    phase_flip, deconvolution
+        Whether the transfer function's sign was corrected; strength of a Wiener-like filter that restores
+        low frequencies at the cost of the noise's texture (Tegunov & Cramer 2019), 0 for none.
     shift_error_nm, angle_error_degrees
         Residual misalignment of each tilt.
     radial_cutoff, radial_falloff, sirt_iterations
@@ -137,6 +138,7 @@ class Physics:
     defocus_spread_um: float = _within(0.2, 0, 5)
     b_factor: float = _within(600.0, 0, 100000)
     phase_flip: bool = False
+    deconvolution: float = _within(0.0, 0, 2)
     shift_error_nm: float = _within(0.8, 0, 20)
     angle_error_degrees: float = _within(0.1, 0, 5)
     radial_cutoff: float = _within(0.4, 0.05, 0.5)
@@ -217,6 +219,7 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
 
     kind = rng.choice(["t3ss", "bare", "vesicles"], p=[0.75, 0.10, 0.15])
     cells = 0 if kind == "vesicles" else count(1, 3)
+    weighting = rng.choice(["plain", "sirt", "deconvolved"], p=[0.6, 0.22, 0.18])
     drawn: dict[str, Any] = {
         "cells": cells,
         "cell_radius_nm": between(120, 300),
@@ -259,7 +262,7 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
         "pretilt_degrees": between(-6, 6),
         "total_dose_per_square_angstrom": between(60, 150),
         "detector_efficiency": between(0.6, 0.9),
-        "noise_scale": float(np.exp(between(np.log(0.6), np.log(2.5)))),
+        "noise_scale": float(np.exp(between(np.log(0.4), np.log(1.5)))),
         "mean_free_path_nm": between(250, 400),
         "phase_per_nm": between(0.014, 0.020),
         "amplitude_contrast": between(0.06, 0.12),
@@ -267,11 +270,12 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
         "defocus_spread_um": between(0.0, 0.5),
         "b_factor": between(100, 2000),
         "phase_flip": chance(0.4),
+        "deconvolution": between(0.3, 0.8) if weighting == "deconvolved" else 0.0,
         "shift_error_nm": between(0.0, 1.5),
         "angle_error_degrees": between(0.0, 0.3),
         "radial_cutoff": between(0.3, 0.5),
         "radial_falloff": between(0.03, 0.08),
-        "sirt_iterations": count(5, 30) if chance(0.25) else 0,
+        "sirt_iterations": count(5, 30) if weighting == "sirt" else 0,
         "intensity_ramp": between(0.0, 0.6),
         "corner_darkening": between(0.0, 0.6),
     }

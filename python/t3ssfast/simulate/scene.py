@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -176,13 +176,22 @@ def _enclose(scene: Scene, surface: Surface, physics: Physics, outer_nm: float |
         near = np.minimum(near, np.abs(axis - outer_nm))
     in_membrane = near <= physics.membrane_half_thickness_nm
 
-    entry = ((distance + reach) / TABLE_STEP_NM + 0.5).astype(np.int32)
+    entry = (np.clip(distance + np.float32(reach), 0, 2 * reach) / TABLE_STEP_NM + 0.5).astype(np.int32)
     np.copyto(scene.density[box], profile.astype(np.float32)[entry], where=taken)
     np.copyto(scene.compartment[box], compartment.astype(np.uint8)[entry], where=taken)
     mask = in_membrane[entry]
     scene.membrane[box][mask] = 1
     scene.labels[box][mask] = MEMBRANE
     return True
+
+
+def _into_view(scene: Scene, surface: Surface, rng: np.random.Generator) -> Surface:
+    """The same surface, moved so that some point of its flank lies in the middle of the volume."""
+    points = surface.points(10.0)
+    flank = np.flatnonzero(np.abs(points.normal_zyx[:, 0]) < 0.5)
+    spot = points.position_zyx[flank[rng.integers(len(flank))]]
+    goal = scene.size_nm * rng.uniform(0.3, 0.7, 3)
+    return replace(surface, centre_zyx=surface.centre_zyx + goal - spot)
 
 
 def _crowd(scene: Scene, physics: Physics, rng: np.random.Generator) -> None:
@@ -345,7 +354,7 @@ def build_scene(
     size = scene.size_nm
     cells: list[Surface] = []
     for number in range(physics.cells):
-        for _attempt in range(8):
+        for attempt in range(8):
             shrink = rng.uniform(0.85, 1.15)
             lateral = physics.cell_radius_nm * shrink
             stretch = np.sqrt(physics.cell_elongation)
@@ -354,15 +363,20 @@ def build_scene(
             spread = 0.22 if number == 0 else 0.6
             centre = size / 2 + rng.uniform(-1, 1, 3) * np.array([0.2, spread, spread]) * size
             cell = irregular_surface(rng, centre, axes, physics.cell_roughness)
+            if attempt >= 3:
+                cell = _into_view(scene, cell, rng)
             if _enclose(scene, cell, physics, physics.membrane_gap_nm):
                 cells.append(cell)
                 break
     for _ in range(physics.large_vesicles):
-        for _attempt in range(8):
+        for attempt in range(8):
             radius = physics.large_vesicle_radius_nm * rng.uniform(0.5, 1.2)
             axes = radius * np.array([rng.uniform(0.6, 1.1), rng.uniform(0.85, 1.2), 1.0])
             centre = size / 2 + rng.uniform(-0.6, 0.6, 3) * size
-            if _enclose(scene, irregular_surface(rng, centre, axes, 0.03), physics, None):
+            vesicle = irregular_surface(rng, centre, axes, 0.03)
+            if attempt >= 3:
+                vesicle = _into_view(scene, vesicle, rng)
+            if _enclose(scene, vesicle, physics, None):
                 break
     for _ in range(physics.small_vesicles):
         for _attempt in range(8):
