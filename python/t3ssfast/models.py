@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata as package_metadata
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ class LeNet(nn.Module):
         side = ((window - 4) // 2 - 4) // 2
         if window < 16 or min(*channels, *hidden, classes) < 1:
             raise ConfigError(
-                f"A LeNet of channels {channels}, hidden {hidden}, {classes} classes and window {window} cannot "
-                "be built; give widths of at least 1 and a window of at least 16."
+                f"A LeNet of channels {channels}, hidden {hidden}, {classes} classes and window {window} "
+                "cannot be built; give widths of at least 1 and a window of at least 16."
             )
         self.features = nn.Sequential(
             nn.Conv2d(1, channels[0], 5),
@@ -99,7 +100,8 @@ class LeNet(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """(M, 1, window, window) float32 -> (M, classes) logits."""
-        return self.classifier(self.features(windows))
+        answers: Tensor = self.classifier(self.features(windows))
+        return answers
 
 
 def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -135,7 +137,7 @@ class UNet(nn.Module):
         )
         self.pool = nn.MaxPool2d(2)
         deepest_first = list(reversed(widths))
-        pairs = list(zip(deepest_first[:-1], deepest_first[1:], strict=True))
+        pairs = list(pairwise(deepest_first))
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
         self.merge = nn.ModuleList(_double_convolution(a, b) for a, b in pairs)
         self.head = nn.Conv2d(base, 1, 1)
@@ -151,7 +153,8 @@ class UNet(nn.Module):
             skips.append(x)
         for step, (up, merge) in enumerate(zip(self.up, self.merge)):  # noqa: B905  (TorchScript has no strict)
             x = merge(torch.cat([skips[len(skips) - 2 - step], up(x)], dim=1))
-        return self.head(x)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 def code_version() -> str:
@@ -252,8 +255,8 @@ class ModelMetadata:
             document = json.loads(text)
             if document.get("format", METADATA_FORMAT) > METADATA_FORMAT:
                 raise ModelError(
-                    f"The model's metadata have format {document['format']}, newer than the {METADATA_FORMAT} that "
-                    "this version reads; update t3ssfast."
+                    f"The model's metadata have format {document['format']}, newer than the "
+                    f"{METADATA_FORMAT} that this version reads; update t3ssfast."
                 )
             known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
             if "normalisation" in known:
@@ -265,7 +268,8 @@ class ModelMetadata:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
             raise ModelError(
-                f"The model's metadata cannot be read ({error}); save the model again with t3ssfast.models.save_model."
+                f"The model's metadata cannot be read ({error}); save the model again with "
+                "t3ssfast.models.save_model."
             ) from error
 
 
@@ -315,7 +319,8 @@ class LoadedModel:
                 else torch.jit.script(self.module)
             )
             try:
-                return torch.jit.freeze(module)
+                frozen: nn.Module = torch.jit.freeze(module)
+                return frozen
             except RuntimeError:
                 # Frozen before, or holding something that cannot be folded: as it is, it answers the same.
                 return module
@@ -357,7 +362,8 @@ def _copy(module: nn.Module) -> nn.Module:
             buffer = stdio.BytesIO()
             torch.jit.save(module, buffer)
             buffer.seek(0)
-            return torch.jit.load(buffer, map_location="cpu")  # type: ignore[no-any-return]
+            loaded: nn.Module = torch.jit.load(buffer, map_location="cpu")  # type: ignore[no-untyped-call]
+            return loaded
     import copy
 
     return copy.deepcopy(module)
@@ -457,8 +463,8 @@ def load_model(
         metadata = _assumed(kind, "probabilities" if _looks_like_probabilities(output) else "logits")
         assumed_window = f", a window of {DEFAULT_WINDOW_PX} px" if kind == "classifier" else ""
         warnings.warn(
-            f"{name} holds no t3ssfast metadata: assuming the tomogram's own voxel size{assumed_window}, the default "
-            f"normalisation, dark protein and {metadata.output} as output.",
+            f"{name} holds no t3ssfast metadata: assuming the tomogram's own voxel size{assumed_window}, the "
+            f"default normalisation, dark protein and {metadata.output} as output.",
             UserWarning,
             stacklevel=2,
         )
@@ -493,8 +499,8 @@ def _bundled(kind: str) -> tuple[bytes, str]:
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected.get(name):
         raise ModelError(
-            f"The bundled {kind} is damaged: its SHA-256 is {actual}, not {expected.get(name, 'listed')}; install "
-            "t3ssfast again."
+            f"The bundled {kind} is damaged: its SHA-256 is {actual}, not {expected.get(name, 'listed')}; "
+            "install t3ssfast again."
         )
     return content, f"bundled:{name}"
 
@@ -530,7 +536,9 @@ def _open(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata | None]:
     extra: dict[str, Any] = {METADATA_NAME: ""}
     with _quiet_torchscript():
         try:
-            module = torch.jit.load(stdio.BytesIO(content), map_location="cpu", _extra_files=extra)
+            module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+                stdio.BytesIO(content), map_location="cpu", _extra_files=extra
+            )
         except Exception as error:
             first = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise ModelError(
@@ -560,7 +568,7 @@ def _probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     asked = f"windows (M, 1, {side}, {side})" if classifier else "slices (N, 1, H, W)"
     try:
         with torch.inference_mode(), _quiet_torchscript():
-            answer = module(batch)
+            answer: Tensor = module(batch)
     except Exception as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
@@ -580,8 +588,8 @@ def _probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
         fits = isinstance(answer, Tensor) and tuple(answer.shape) == tuple(batch.shape)
     if not fits or not answer.is_floating_point():
         raise ModelError(
-            f"{name} is not a {metadata.kind}: to {asked} it answers {shape}; give a model that answers {wanted} "
-            "floating-point numbers."
+            f"{name} is not a {metadata.kind}: to {asked} it answers {shape}; give a model that answers "
+            f"{wanted} floating-point numbers."
         )
     if not torch.isfinite(answer).all():
         raise ModelError(f"{name} answers NaN or infinity to ordinary input; train or save it again.")

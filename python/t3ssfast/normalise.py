@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,12 +116,18 @@ class _Axis:
     def nearest(self, length: int) -> npt.NDArray[np.int64]:
         """Index of the tomogram's voxel nearest to each grid point."""
         position = np.arange(self.size) * self.step + self.origin
-        return np.clip(np.floor(position + 0.5).astype(np.int64), 0, length - 1)
+        return _nearest(position, length)
 
     def nearest_inverse(self, length: int) -> npt.NDArray[np.int64]:
         """Index of the grid point nearest to each voxel of the tomogram."""
         position = (np.arange(length) - self.origin) / self.step
-        return np.clip(np.floor(position + 0.5).astype(np.int64), 0, self.size - 1)
+        return _nearest(position, self.size)
+
+
+def _nearest(position: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.int64]:
+    """Whole positions on an axis; halves go up, and what lies outside goes to the edge."""
+    index: npt.NDArray[np.int64] = np.clip(np.floor(position + 0.5).astype(np.int64), 0, length - 1)
+    return index
 
 
 def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
@@ -132,7 +139,7 @@ def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
     count = max(1, round(length / max(1.0, sigma / 2)))
     edges = np.linspace(0, length, count + 1).round().astype(int)
     means = np.zeros((count, length))
-    for k, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (a, b) in enumerate(pairwise(edges.tolist())):
         means[k, a:b] = 1.0 / (b - a)
     centre = (edges[:-1] + edges[1:] - 1) / 2
     offset = centre[None, :] - np.arange(length)[:, None]
@@ -293,8 +300,8 @@ class PreparedTomogram:
         if values.dtype.kind == "f" and not np.isfinite(out).all():
             y, x = np.argwhere(~np.isfinite(out))[0]
             raise InputError(
-                f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {values[y, x]}; replace NaN "
-                "and infinite values before searching this tomogram."
+                f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {values[y, x]}; replace "
+                "NaN and infinite values before searching this tomogram."
             )
         return out
 
@@ -318,7 +325,7 @@ class PreparedTomogram:
 
     def _flatten(self, grid: FloatArray) -> FloatArray:
         """A slice less its local mean; outliers do not pull that mean."""
-        values = grid - np.float32(self._origin)
+        values: FloatArray = grid - np.float32(self._origin)
         if self._smooth is None:
             return values
         (mean_y, local_y), (mean_x, local_x) = self._smooth
@@ -327,10 +334,11 @@ class PreparedTomogram:
             blocks = (mean_y @ image) @ mean_x.T
             return np.asarray((local_y @ blocks) @ local_x.T, dtype=np.float32)
 
-        values -= local_mean(values)
+        mean = local_mean(values)
         if math.isfinite(self._outlier):
             limit = np.float32(self._outlier)
-            values -= local_mean(np.clip(values, -limit, limit))
+            mean = local_mean(np.clip(values, mean - limit, mean + limit))
+        values -= mean
         return values
 
     def slab(self, z0: int, z1: int) -> FloatArray:

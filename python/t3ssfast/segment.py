@@ -124,8 +124,8 @@ def find_contrast_sign(
 ) -> ContrastSign:
     """Find out whether protein is dark or bright: the sign under which more membrane is seen.
 
-    The middle of a handful of slices, spread over the middle half of the volume, is segmented both ways. Where
-    no membrane is seen either way the answer is dark.
+    The middle of a handful of slices, spread over the middle half of the volume, is segmented both ways.
+    Where no membrane is seen either way the answer is dark.
 
     Parameters
     ----------
@@ -189,7 +189,8 @@ def prune_membrane(
     area = faces * face_nm2 / (2.0 * FACES_PER_AREA)
     keep = area >= min_area_nm2
     keep[0] = False
-    return keep[labels].astype(np.uint8)
+    kept: npt.NDArray[np.uint8] = keep.astype(np.uint8)[labels]
+    return kept
 
 
 def _squared_distance_in_rows(inside: npt.NDArray[np.bool_], far: int) -> npt.NDArray[np.int32]:
@@ -204,7 +205,7 @@ def _squared_distance_in_rows(inside: npt.NDArray[np.bool_], far: int) -> npt.ND
 
 def _spread(squared: npt.NDArray[np.int32], reach: int) -> npt.NDArray[np.int32]:
     """Least of squared + offset**2 over offsets up to `reach` along the first axis."""
-    out = squared.copy()
+    out: npt.NDArray[np.int32] = squared.copy()
     for offset in range(1, min(reach, len(squared) - 1) + 1):
         np.minimum(out[offset:], squared[:-offset] + np.int32(offset * offset), out=out[offset:])
         np.minimum(out[:-offset], squared[offset:] + np.int32(offset * offset), out=out[:-offset])

@@ -1,4 +1,4 @@
-"""Stand-in for `t3ssfast.classify.score_windows` for a LeNet, dense by dilated convolutions, until that is there."""
+"""Stand-in for `t3ssfast.classify.score_windows`: a LeNet, dense by dilated convolutions."""
 
 from __future__ import annotations
 

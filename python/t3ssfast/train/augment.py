@@ -21,7 +21,7 @@ RARE = 1 / 3
 
 
 class Placing:
-    """Where the pixels of an image lie in its source: ``source = centre + matrix @ (offset from the middle)``."""
+    """Where an image lies in its source: ``source = centre + matrix @ (offset from the middle)``."""
 
     __slots__ = ("centre_yx", "matrix")
 
@@ -62,8 +62,8 @@ def sample(
     mode
         "bicubic", "bilinear" or "nearest". What lies outside a source is its mirror image.
     middle
-        Pixel of the image that falls on the centre; by default (size - 1) / 2. A window centred as everywhere in
-        this package has size // 2.
+        Pixel of the image that falls on the centre; by default (size - 1) / 2. A window centred as
+        everywhere in this package has size // 2.
 
     Returns
     -------
@@ -77,14 +77,15 @@ def sample(
     # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last pixel.
     grids = (2 * grids + 1) / np.array([height, width]) - 1
     grid = torch.from_numpy(grids[..., ::-1].astype(np.float32)).to(sources.device)
-    return F.grid_sample(sources, grid, mode=mode, padding_mode="reflection", align_corners=False)
+    images: Tensor = F.grid_sample(sources, grid, mode=mode, padding_mode="reflection", align_corners=False)
+    return images
 
 
 def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOptions) -> Tensor:
     """Change the values as another microscope and another reconstruction would.
 
-    A random radial gain and blur, noise, then the standard deviation the image had before, since a tomogram is
-    normalised as a whole; contrast, offset and gamma last.
+    A random radial gain and blur, noise, then the standard deviation the image had before, since a tomogram
+    is normalised as a whole; contrast, offset and gamma last.
 
     Parameters
     ----------
@@ -126,4 +127,5 @@ def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOpt
     gamma = column(rarely(rng.uniform(*options.gamma, n), 1.0, RARE))
     changed = torch.sign(changed) * changed.abs().clamp_min(1e-6) ** gamma
     changed = changed * column(rng.uniform(*options.contrast, n)) + column(rng.normal(0, options.shift, n))
-    return changed.clamp(-options.clip, options.clip)
+    limited: Tensor = changed.clamp(-options.clip, options.clip)
+    return limited

@@ -74,7 +74,7 @@ SIZES = {
             "rounds": 2,
             "negatives_per_tomogram": 700,
             "mined_per_tomogram": 200,
-            "mined_slices": 8,
+            "mined_slices": 5,
         },
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
@@ -118,7 +118,6 @@ def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int]) -> Path:
     """Simulate one example into a file, unless it is there."""
     if path.is_file():
         return path
-    torch.set_num_threads(1)
     rng = np.random.default_rng([seed, 9])
     own = rng.random() < OWN_VOXEL_SIZE_SHARE
     voxel_size = MODEL_VOXEL_SIZE if own else round(float(rng.uniform(*VOXEL_SIZE_RANGE)), 2)
@@ -187,7 +186,11 @@ def simulate_examples(
     if missing and jobs > 1:
         # Spawned, because a forked copy of a process that has used OpenMP hangs.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+        workers = min(jobs, len(missing))
+        threads = max(1, torch.get_num_threads() // workers)
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+        ) as pool:
             made = [pool.submit(_simulate_to, p, s, shape) for p, s in missing]
             for done, future in enumerate(made, 1):
                 report(f"simulated {done} of {len(made)}: {future.result().name}")

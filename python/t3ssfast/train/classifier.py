@@ -1,4 +1,4 @@
-"""Training of the LeNet that judges windows: few true ones, and rounds of mining the false ones it falls for."""
+"""Training of the LeNet that judges windows: few true ones, and rounds of mining false ones."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def train_classifier(
 ) -> Path:
     """Train a LeNet on tomograms and the T3SS picked in them.
 
-    Picks of the kind "t3ss" are the particles; picks of any other kind are taught as what they are not. Windows
-    farther from every particle than `negative_distance_nm` are negatives: first random ones near the membrane,
-    then, round by round, those that the model so far takes for particles.
+    Picks of the kind "t3ss" are the particles; picks of any other kind are taught as what they are not.
+    Windows farther from every particle than `negative_distance_nm` are negatives: first random ones near the
+    membrane, then, round by round, those that the model so far takes for particles.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def train_classifier(
     for name, part in (("training", training), ("validation", held_out)):
         if not any(len(s.centres_in_reach(s.targets_zyx)) for s in part):
             raise InputError(
-                f"There is no T3SS among the picks of the {name} tomograms; give tomograms with picks, at least "
-                "two, or change validation_fraction."
+                f"There is no T3SS among the picks of the {name} tomograms; give tomograms with picks, "
+                "at least two, or change validation_fraction."
             )
     data = [(t.name, t.shape, t.voxel_size_angstrom, len(p)) for t, p in zip(tomograms, picks, strict=True)]
     run = Run(path, chosen, data, resume=resume)
@@ -278,7 +278,7 @@ def _region(source: Source, z: int, options: ClassifierOptions) -> npt.NDArray[n
     if source.membrane is None:
         return np.ones(source.prepared.shape[1:], bool)
     region = search_region(source.membrane, options.voxel_size_angstrom, options.search_distance_nm, z, z + 1)
-    return region[0] != 0
+    return region[0].astype(bool)
 
 
 def _some_slices(source: Source, count: int, rng: np.random.Generator) -> list[int]:
@@ -356,7 +356,7 @@ def _average_precision(score: npt.NDArray[np.float32], true: npt.NDArray[np.bool
 
 def _figures(module: nn.Module, windows: Tensor, target: Tensor, device: torch.device) -> dict[str, float]:
     """Loss, average precision, and precision and recall at 0.5, over the held-out windows."""
-    logits = torch.cat([module(part.float().to(device)).float().cpu() for part in windows.split(1024)])
+    logits = torch.cat([module(part.float().to(device)).float().cpu() for part in torch.split(windows, 1024)])
     score = torch.softmax(logits, dim=1)[:, 1].numpy()
     true = target.numpy() == 1
     hits = float((score[true] > 0.5).sum())

@@ -85,8 +85,9 @@ def make_sources(
             if not inside.all():
                 wrong = chosen.centre_zyx[~inside][0].tolist()
                 raise InputError(
-                    f"{(~inside).sum()} of {len(chosen)} picks lie outside {tomogram.name} (shape {tomogram.shape}), "
-                    f"for example (z, y, x) = {wrong}; check their voxel size and axis order."
+                    f"{(~inside).sum()} of {len(chosen)} picks lie outside {tomogram.name} "
+                    f"(shape {tomogram.shape}), for example (z, y, x) = {wrong}; check their "
+                    "voxel size and axis order."
                 )
             is_target = chosen.kind == "t3ss"
             targets, others = on_grid[is_target], on_grid[~is_target]

@@ -1,4 +1,4 @@
-"""The optimisation itself: schedule, validation, early stopping, checkpoints, and what is written beside them.
+"""The optimisation itself: schedule, validation, early stopping, checkpoints, and the curves beside them.
 
 Every step draws its batch from a generator seeded with the step's number, and the learning rate follows from
 the step alone. A checkpoint is therefore the weights, the optimiser's state and a number, and a run resumed
@@ -93,8 +93,8 @@ class Run:
                 ) from error
             if saved != self.fingerprint:
                 raise ConfigError(
-                    f"The checkpoint {self.path} belongs to other options or tomograms; give the same ones, or train "
-                    "without resuming."
+                    f"The checkpoint {self.path} belongs to other options or tomograms; give the same ones, "
+                    "or train without resuming."
                 )
 
     @property
@@ -215,7 +215,7 @@ def optimise(
                 answer = module(images)
             error = loss(answer.float(), target)
             optimiser.zero_grad(set_to_none=True)
-            error.backward()
+            error.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
             optimiser.step()
             step += 1
@@ -227,8 +227,8 @@ def optimise(
                     figures = validate(module)
                 if not math.isfinite(total):
                     raise ModelError(
-                        f"Training diverged: the loss of step {step} or before is not finite; lower learning_rate "
-                        f"(it is {options.learning_rate:g})."
+                        f"Training diverged: the loss of step {step} or before is not finite; lower "
+                        f"learning_rate (it is {options.learning_rate:g})."
                     )
                 row = {"phase": float(state["phase"]), "step": float(step), "learning_rate": rate}
                 row |= {"training_loss": total / count, **figures}

@@ -29,8 +29,8 @@ class AugmentOptions:
     free_rotation
         Share of the images turned by any angle; the others by a multiple of 90 degrees.
     spectrum
-        Standard deviation of the logarithm of a random radial gain, which stands for other defoci, envelopes and
-        filters.
+        Standard deviation of the logarithm of a random radial gain, which stands for other defoci,
+        envelopes and filters.
     blur_px
         Largest sigma of a Gaussian blur, given to a third of the images.
     noise

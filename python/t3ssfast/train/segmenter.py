@@ -73,7 +73,9 @@ def train_segmenter(
     training, held_out = split_sources(sources, chosen)
     run = Run(path, chosen, [(t.name, t.shape, t.voxel_size_angstrom) for t in tomograms], resume=resume)
     torch.manual_seed(chosen.seed)
-    module = UNet(chosen.depth, chosen.base).to(where, memory_format=torch.channels_last)
+    module = UNet(chosen.depth, chosen.base).to(where)
+    # A fifth faster on the CPU, and what tensor cores want.
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     slices = _slices_with_membrane(training)
     check = _validation_set(held_out, chosen)
 
@@ -190,7 +192,7 @@ def _figures(
     module: nn.Module, check: tuple[Tensor, Tensor], device: torch.device, batch: int
 ) -> dict[str, float]:
     """Loss, and Dice, precision and recall of the voxels above 0.5, pooled over the patches."""
-    logits = torch.cat([module(part.to(device)).float().cpu() for part in check[0].split(batch)])
+    logits = torch.cat([module(part.to(device)).float().cpu() for part in torch.split(check[0], batch)])
     found, true = logits > 0, check[1] > 0.5
     hits = float((found & true).sum())
     seen, there = float(found.sum()), float(true.sum())
