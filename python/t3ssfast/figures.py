@@ -93,7 +93,7 @@ def draw_candidates(
     columns = min(len(shown), max(1, round(math.sqrt(len(shown) * height / width))))
     rows = math.ceil(len(shown) / columns)
     side = 3.6
-    figure = _figure(columns * side, rows * (side * height / width + 0.3) + 0.7)
+    figure = _figure(columns * side, rows * (side * height / width + 0.12) + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, z in zip(panels, shown, strict=False):
         _draw_slice(axes, tomogram, z, membrane, contrast_sign)
@@ -101,9 +101,9 @@ def draw_candidates(
             if abs(mark.zyx[0] - z) <= SLICE_REACH_NM / nm:
                 _draw_mark(axes, mark, MARK_RADIUS_NM / nm)
         axes.set_title(f"z = {z}  ({z * nm:.0f} nm)", fontsize=8, loc="left", pad=3)
-        _scale_bar(axes, width, nm)
         # Marks at the rim must not widen the picture.
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        _scale_bar(axes, width, nm)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     _legend(figure, {m.kind for m in marks}, membrane is not None)
@@ -132,7 +132,7 @@ def draw_gallery(
     size = max(8, round(window_nm / nm))
     columns = 8
     rows = max(1, math.ceil(len(marks) / columns))
-    figure = _figure(columns * 1.2, rows * 1.38 + 0.7)
+    figure = _figure(columns * 1.2, rows * 1.33 + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, mark in zip(panels, marks, strict=False):
         window = contrast_sign * _window(tomogram, mark.zyx, size)

@@ -66,7 +66,7 @@ def detect(
     masks: list[Path | None] = [*membrane] if membrane else [None] * len(tomograms)
     if len(masks) != len(tomograms):
         raise InputError(
-            f"There are {len(masks)} membrane masks for {len(tomograms)} tomograms; give one for each or none."
+            f"There are {len(masks)} membrane masks for {len(tomograms)} tomograms; give one for each."
         )
     folders = _folders(tomograms, out)
     config = _config(threshold, contrast, threads, memory_budget)
@@ -126,8 +126,8 @@ def _folders(tomograms: list[Path], out: Path) -> list[Path]:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(
-            f"Several tomograms are called {sorted(twice)[0]!r} and their results would overwrite each other; "
-            f"run them one by one into folders of their own."
+            f"Several tomograms are called {sorted(twice)[0]!r} and their results would overwrite each "
+            f"other; run them one by one into folders of their own."
         )
     return [out / name for name in names]
 
