@@ -92,7 +92,7 @@ class Projector:
 
 
 def electron_wavelength(voltage_kv: float) -> float:
-    """Relativistic wavelength in Angstrom (Reimer & Kohl 2008, eq. 2.5)."""
+    """Relativistic wavelength in Angstrom (Reimer & Kohl 2008)."""
     volt = voltage_kv * 1e3
     return float(12.2643 / np.sqrt(volt + 0.978466e-6 * volt**2))
 
