@@ -320,3 +320,25 @@ def test_answers_that_cannot_be_used_are_named() -> None:
         classify_slab(slab, region, loaded(lenet(), window_px=None))
     with pytest.raises(InputError, match="alike"):
         classify_slab(slab, region[:, 1:], loaded(lenet()))
+
+
+# ------------------------------------------------------------------------------- the schedule of the device
+
+
+@pytest.mark.parametrize("lanes", [1, 32, 128, 257])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_blocks_of_any_number_of_lanes_answer_as_the_cpu_does(lanes: int, backwards: bool) -> None:
+    model = nn.Sequential(
+        lenet(channels=(4, 9), hidden=(33, 9), activation=nn.GELU(), classes=3), nn.Tanh(), nn.LogSoftmax(1)
+    ).eval()
+    plan = read_plan(model, 20)
+    assert isinstance(plan, Plan)
+    image = noise(2, 60, 71)  # 41 x 52 windows: tiles of every size, the far edges in both directions
+    windows = (noise(2, 41, 52, seed=2) > 1.3).reshape(-1).nonzero()[:, 0]
+    if lanes == 128:
+        windows = None
+    wanted = _native.score_windows(image, 20, plan.program(), windows)
+    got = _native.score_windows(
+        image, 20, plan.program(), windows, host_lanes=lanes, reversed_lanes=backwards
+    )
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)

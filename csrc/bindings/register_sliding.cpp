@@ -43,6 +43,42 @@ void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t h
                        {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
 }
 
+// Floats of device workspace that a tile of `tile` x `tile` windows takes.
+std::int64_t score_windows_tile_floats(const Rows &rows, std::int64_t map_layers, std::int64_t tile) {
+    const std::vector<Layer> layers = read_layers(rows);
+    const LayerProgram program{layers.data(), static_cast<std::int64_t>(layers.size()), map_layers, nullptr};
+    return 2 * tile_map_floats(program, tile);
+}
+
+// One batch of tiles, on a CUDA device or, where `lanes` is given, by host blocks of so many lanes.
+void score_windows_tiles(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
+                         std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
+                         std::int64_t parameter_count, std::int64_t tile, std::uintptr_t tiles,
+                         std::int64_t tile_count, std::uintptr_t windows, std::uintptr_t window_rows,
+                         std::uintptr_t slots, std::int64_t window_count, std::uintptr_t maps, std::uintptr_t out,
+                         std::int64_t window_stride, std::int64_t class_stride, int device, std::uintptr_t stream,
+                         int lanes, bool reversed) {
+    const std::vector<Layer> layers = read_layers(rows);
+    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
+    const TileBatch batch{{reinterpret_cast<const float *>(images), count, height, width},
+                          size,
+                          program,
+                          tile,
+                          reinterpret_cast<const std::int64_t *>(tiles),
+                          tile_count,
+                          reinterpret_cast<const std::int64_t *>(windows),
+                          reinterpret_cast<const std::int64_t *>(window_rows),
+                          reinterpret_cast<const std::int64_t *>(slots),
+                          window_count,
+                          reinterpret_cast<float *>(maps),
+                          tile_map_floats(program, tile),
+                          {reinterpret_cast<float *>(out), window_stride, class_stride}};
+    if (lanes > 0)
+        cpu::score_windows_blocks(batch, lanes, reversed);
+    else
+        cuda::score_windows(batch, {device, stream});
+}
+
 }  // namespace
 
 void register_sliding(pybind11::module_ &module) {
@@ -50,6 +86,12 @@ void register_sliding(pybind11::module_ &module) {
     module.def("score_windows_cpu", &score_windows_cpu, "images"_a, "count"_a, "height"_a, "width"_a, "size"_a,
                "layers"_a, "map_layers"_a, "parameters"_a, "parameter_count"_a, "windows"_a, "window_count"_a,
                "out"_a, "window_stride"_a, "class_stride"_a, "threads"_a,
+               pybind11::call_guard<pybind11::gil_scoped_release>());
+    module.def("score_windows_tile_floats", &score_windows_tile_floats, "layers"_a, "map_layers"_a, "tile"_a);
+    module.def("score_windows_tiles", &score_windows_tiles, "images"_a, "count"_a, "height"_a, "width"_a, "size"_a,
+               "layers"_a, "map_layers"_a, "parameters"_a, "parameter_count"_a, "tile"_a, "tiles"_a, "tile_count"_a,
+               "windows"_a, "window_rows"_a, "slots"_a, "window_count"_a, "maps"_a, "out"_a, "window_stride"_a,
+               "class_stride"_a, "device"_a, "stream"_a, "lanes"_a, "reversed"_a,
                pybind11::call_guard<pybind11::gil_scoped_release>());
 }
 

@@ -12,6 +12,7 @@
 #include <omp.h>
 
 #include "backend.h"
+#include "core/block.h"
 #include "core/macros.h"
 #include "core/window.h"
 
@@ -179,48 +180,41 @@ T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, co
     }
 }
 
-// Rows run over by up to a vector; the next row, or the slack, is written afterwards or never read.
-template <class V>
+// Tap by tap over whole rows, which the compiler turns into vectors.
 T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent, float *out, Extent extent) {
     const std::int64_t channels = layer.in_channels, length = extent.width * channels;
     const float share = 1.0f / static_cast<float>(layer.kernel_y * layer.kernel_x);
     for (std::int64_t y = 0; y < extent.height; ++y) {
-        float *to = out + y * length;
-        for (std::int64_t i = 0; i < length; i += width_of<V>) {
-            const float *from = in + y * in_extent.width * channels + i;
-            V value;
-            load(value, from);
-            for (std::int64_t ky = 0; ky < layer.kernel_y; ++ky) {
-                for (std::int64_t kx = 0; kx < layer.kernel_x; ++kx) {
-                    if (ky == 0 && kx == 0) continue;
-                    V other;
-                    load(other, from + (ky * layer.step_y * in_extent.width + kx * layer.step_x) * channels);
-                    if (layer.kind == LayerKind::average_pool)
-                        value += other;
-                    else  // a NaN stays, as in torch
-                        value = (other > value) | (other != other) ? other : value;
-                }
-            }
-            if (layer.kind == LayerKind::average_pool) value *= share;
-            store(to + i, value);
+        float *__restrict to = out + y * length;
+        for (std::int64_t tap = 0; tap < layer.kernel_y * layer.kernel_x; ++tap) {
+            const std::int64_t ky = tap / layer.kernel_x, kx = tap % layer.kernel_x;
+            const float *__restrict from =
+                in + ((y + ky * layer.step_y) * in_extent.width + kx * layer.step_x) * channels;
+            if (tap == 0)
+                std::memcpy(to, from, length * sizeof(float));
+            else if (layer.kind == LayerKind::average_pool)
+                for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
+            else  // a NaN stays, as in torch
+                for (std::int64_t i = 0; i < length; ++i) to[i] = to[i] >= from[i] || to[i] != to[i] ? to[i] : from[i];
         }
+        if (layer.kind == LayerKind::average_pool)
+            for (std::int64_t i = 0; i < length; ++i) to[i] *= share;
     }
 }
 
-template <class V>
 T3_ALWAYS_INLINE void activate_all(const Layer &layer, const float *parameters, float *values,
                                    std::int64_t count) {
-    const bool leaky = layer.kind == LayerKind::leaky_relu;
-    const float slope = leaky ? parameters[layer.parameters] : 0.0f;
-    if (leaky || layer.kind == LayerKind::relu) {
-        for (std::int64_t i = 0; i < count; i += width_of<V>) {
-            V value;
-            load(value, values + i);
-            value = value < V{} ? (leaky ? value * slope : V{}) : value;
-            store(values + i, value);
-        }
-    } else {
-        for (std::int64_t i = 0; i < count; ++i) values[i] = activate(layer.kind, values[i], slope);
+    const float slope = layer.kind == LayerKind::leaky_relu ? parameters[layer.parameters] : 0.0f;
+    switch (layer.kind) {  // the cheap ones apart, so that their loops are vectors
+        case LayerKind::relu:
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(LayerKind::relu, values[i], 0.0f);
+            break;
+        case LayerKind::leaky_relu:
+            for (std::int64_t i = 0; i < count; ++i)
+                values[i] = activate(LayerKind::leaky_relu, values[i], slope);
+            break;
+        default:
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(layer.kind, values[i], slope);
     }
 }
 
@@ -275,7 +269,7 @@ T3_ALWAYS_INLINE void answer(const Work &work, std::int64_t map_width, const Pos
         } else if (layer.kind == LayerKind::affine) {
             scale_and_shift(layer, program.parameters, values, count, stride);
         } else {
-            activate_all<V>(layer, program.parameters, values, padded * stride);
+            activate_all(layer, program.parameters, values, padded * stride);
         }
     }
     const std::int64_t classes = program.classes();
@@ -310,12 +304,12 @@ T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Position *positions, s
             convolve<V, P>(layer, (*work.packed)[i], in, extent, out, after, scratch);
             std::swap(in, out);
         } else if (layer.pools()) {
-            pool<V>(layer, in, extent, out, after);
+            pool(layer, in, extent, out, after);
             std::swap(in, out);
         } else if (layer.kind == LayerKind::affine) {
             scale_and_shift(layer, program.parameters, in, after.area(), layer.in_channels);
         } else {
-            activate_all<V>(layer, program.parameters, in, after.area() * layer.in_channels);
+            activate_all(layer, program.parameters, in, after.area() * layer.in_channels);
         }
         extent = after;
     }
@@ -520,6 +514,19 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
             }
         }
     }
+}
+
+void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed) {
+    HostBlock block{lanes, reversed};
+    const std::int64_t positions = block_positions(batch.program), width = head_width(batch.program);
+    constexpr std::int64_t kBlocksPerTile = 3;
+    for (std::int64_t index = 0; index < batch.program.map_layers; ++index)
+        for (std::int64_t slot = 0; slot < batch.tile_count; ++slot)
+            for (std::int64_t part = 0; part < kBlocksPerTile; ++part)
+                map_layer(block, batch, index, slot, part, kBlocksPerTile);
+    std::vector<float> shared(2 * positions * width);
+    for (std::int64_t first = 0; first < batch.window_count; first += positions)
+        head_layers(block, batch, first, positions, width, shared.data());
 }
 
 }  // namespace t3ssfast::cpu

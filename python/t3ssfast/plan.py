@@ -148,6 +148,11 @@ class _Unreadable(Exception):
 class _Recorder(TorchDispatchMode):
     """Notes every tensor operation, with its arguments by name."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and torch would import its compiler, a second's work, to say so."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, dict[str, Any], Any]] = []
