@@ -124,7 +124,7 @@ class _Axis:
         return _nearest(position, self.size)
 
 
-def _nearest(position: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.int64]:
+def _nearest(position: npt.NDArray[np.floating[Any]], length: int) -> npt.NDArray[np.int64]:
     """Whole positions on an axis; halves go up, and what lies outside goes to the edge."""
     index: npt.NDArray[np.int64] = np.clip(np.floor(position + 0.5).astype(np.int64), 0, length - 1)
     return index

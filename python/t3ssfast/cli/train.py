@@ -121,7 +121,6 @@ def classifier(
     Example: t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
     """
     from t3ssfast.export import load_candidates
-
     from t3ssfast.io import read
     from t3ssfast.train import train_classifier
 

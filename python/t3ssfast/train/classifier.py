@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
+from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError
-from t3ssfast.models import LeNet, ModelMetadata, save_model
+from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, save_model
+from t3ssfast.preselect import DEFAULT_STATISTICS, learn_rule
 from t3ssfast.segment import search_region
-from t3ssfast.train._standin import score_windows
+from t3ssfast.statistics import window_statistics
 from t3ssfast.train.augment import augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
 from t3ssfast.train.loop import Run, check_device, optimise
@@ -106,11 +108,20 @@ def train_classifier(
     mined = [[none for _ in part] for part in (training, held_out)]
     if "mined" in run.state["extra"]:
         mined = [[p.numpy() for p in part] for part in run.state["extra"]["mined"]]
+    metadata = ModelMetadata(
+        kind="classifier",
+        voxel_size_angstrom=chosen.voxel_size_angstrom,
+        window_px=chosen.window_px,
+        window_nm=chosen.window_px * chosen.voxel_size_angstrom / 10.0,
+        normalisation=chosen.normalisation,
+        classes=CLASSES,
+    )
     figures: dict[str, float] = {}
     for phase in range(run.state["phase"], chosen.rounds + 1):
         if phase > run.state["phase"]:
             for k, part in enumerate((training, held_out)):
-                new = _mine(module, part, chosen, [chosen.seed, 6 + k, phase])
+                current = LoadedModel(module.eval(), metadata, "", str(path))
+                new = _mine(current, part, chosen, [chosen.seed, 6 + k, phase])
                 mined[k] = [np.concatenate(pair) for pair in zip(mined[k], new, strict=True)]
             kept = [[torch.from_numpy(p) for p in part] for part in mined]
             run.begin_phase(phase)
@@ -138,13 +149,8 @@ def train_classifier(
             progress=progress,
             title=f"classifier, round {phase}",
         )
-    metadata = ModelMetadata(
-        kind="classifier",
-        voxel_size_angstrom=chosen.voxel_size_angstrom,
-        window_px=chosen.window_px,
-        window_nm=chosen.window_px * chosen.voxel_size_angstrom / 10.0,
-        normalisation=chosen.normalisation,
-        classes=CLASSES,
+    metadata = replace(
+        metadata,
         recipe={**chosen.to_dict(), "tomograms": len(tomograms)},
         preselect=_preselect_rule(pools[0], chosen),
         figures=figures,
@@ -155,8 +161,27 @@ def train_classifier(
 
 
 def _preselect_rule(pool: _Pool, options: ClassifierOptions) -> dict[str, Any] | None:
-    """The statistics rule that goes with the classifier, learnt from its own windows."""
-    return None
+    """The rule over statistics that goes with the classifier, learned from its own windows.
+
+    The positives are the particles' windows, straight, in the middle and off it by the jitter on four sides.
+    """
+    jitter = round(options.jitter_nm * 10.0 / options.voxel_size_angstrom)
+    shifts = ((0, 0), (jitter, 0), (-jitter, 0), (0, jitter), (0, -jitter))
+    start = pool.positive.shape[-1] // 2 - options.window_px // 2
+
+    def statistics(cut: Tensor, shifts: tuple[tuple[int, int], ...]) -> npt.NDArray[np.float32]:
+        size = options.window_px
+        windows = [cut[:, start + y : start + y + size, start + x : start + x + size] for y, x in shifts]
+        image = torch.cat(windows).float().contiguous().numpy()
+        answer: npt.NDArray[np.float32] = window_statistics(image, size, DEFAULT_STATISTICS)
+        return answer.reshape(len(DEFAULT_STATISTICS), -1)
+
+    return learn_rule(
+        statistics(pool.positive, shifts),
+        DEFAULT_STATISTICS,
+        statistics(pool.random, ((0, 0),)),
+        size=options.window_px,
+    ).to_dict()
 
 
 def _cut_side(options: ClassifierOptions) -> int:
@@ -273,12 +298,12 @@ def _far(source: Source, positions: Positions, options: ClassifierOptions) -> np
     return np.asarray(distance > limit)
 
 
-def _region(source: Source, z: int, options: ClassifierOptions) -> npt.NDArray[np.bool_]:
+def _region(source: Source, z: int, options: ClassifierOptions) -> npt.NDArray[np.uint8]:
     """Where windows of a slice are judged: near the membrane, or everywhere without one."""
     if source.membrane is None:
-        return np.ones(source.prepared.shape[1:], bool)
-    region = search_region(source.membrane, options.voxel_size_angstrom, options.search_distance_nm, z, z + 1)
-    return region[0].astype(bool)
+        return np.ones(source.prepared.shape[1:], np.uint8)
+    nm = options.search_distance_nm
+    return search_region(source.membrane, source.prepared.voxel_size_angstrom, nm, z, z + 1)[0]
 
 
 def _some_slices(source: Source, count: int, rng: np.random.Generator) -> list[int]:
@@ -312,19 +337,8 @@ def _random_negatives(source: Source, rng: np.random.Generator, options: Classif
     return positions[_far(source, positions, options)]
 
 
-def _score_slice(
-    module: nn.Module, image: npt.NDArray[np.float32], region: npt.NDArray[np.bool_], window: int
-) -> npt.NDArray[np.float32]:
-    """Probability of a T3SS for windows centred in a region of a slice, 0 elsewhere; (y, x) float32."""
-    padded = np.pad(image, (window // 2, window - 1 - window // 2), mode="reflect")
-    out = np.zeros(image.shape, np.float32)
-    answers = score_windows(module, padded, mask=region, size=window)
-    out[region] = torch.softmax(torch.as_tensor(answers), dim=1)[:, 1].cpu().numpy()
-    return out
-
-
 def _mine(
-    module: nn.Module, sources: list[Source], options: ClassifierOptions, seed: list[int]
+    model: LoadedModel, sources: list[Source], options: ClassifierOptions, seed: list[int]
 ) -> list[Positions]:
     """False positives of every source: the best-scored windows far from any T3SS."""
     rng = np.random.default_rng(seed)
@@ -334,7 +348,10 @@ def _mine(
         positions, scores = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.float32)]
         for z in _some_slices(source, options.mined_slices, rng):
             region = _region(source, z, options)
-            score = _score_slice(module, source.prepared.slab(z, z + 1)[0], region, options.window_px)
+            score = np.zeros(region.shape, np.float32)
+            slab = source.prepared.slab(z, z + 1)
+            index, probability = classify_slab(slab, region[None], model, device=model.device)
+            score.flat[index] = probability
             peak = (score >= options.mined_score) & (score == ndimage.maximum_filter(score, side))
             yx = np.argwhere(peak)
             where = np.column_stack([np.full(len(yx), z), yx]).astype(np.int64)

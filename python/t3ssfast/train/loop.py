@@ -235,7 +235,7 @@ def optimise(
                 run.history.append(row)
                 total, count = 0.0, 0
                 weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
-                if figures[figure] > state.get("best_figure", -math.inf):
+                if figures[figure] >= state.get("best_figure", -math.inf):
                     state.update(best=weights, best_figure=figures[figure], best_figures=figures, stale=0)
                 else:
                     state["stale"] = state.get("stale", 0) + 1
