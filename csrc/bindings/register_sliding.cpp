@@ -1,6 +1,7 @@
 // score_windows: the answers of a LeNet-like chain on every window asked for.
 #include <array>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include <pybind11/pybind11.h>
@@ -8,6 +9,7 @@
 
 #include "backend.h"
 #include "bindings/register.h"
+#include "bindings/views.h"
 
 namespace t3ssfast {
 namespace {
@@ -38,8 +40,8 @@ void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t h
                        std::uintptr_t out, std::int64_t window_stride, std::int64_t class_stride, int threads) {
     const std::vector<Layer> layers = read_layers(rows);
     const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    cpu::score_windows({reinterpret_cast<const float *>(images), count, height, width}, size, program,
-                       {reinterpret_cast<const std::int64_t *>(windows), window_count},
+    cpu::score_windows(image_stack(images, count, height, width), size, program,
+                       window_list(windows, window_count),
                        {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
 }
 
@@ -60,7 +62,7 @@ void score_windows_tiles(std::uintptr_t images, std::int64_t count, std::int64_t
                          int lanes, bool reversed) {
     const std::vector<Layer> layers = read_layers(rows);
     const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    const TileBatch batch{{reinterpret_cast<const float *>(images), count, height, width},
+    const TileBatch batch{image_stack(images, count, height, width),
                           size,
                           program,
                           tile,
@@ -82,17 +84,10 @@ void score_windows_tiles(std::uintptr_t images, std::int64_t count, std::int64_t
 }  // namespace
 
 void register_sliding(pybind11::module_ &module) {
-    using namespace pybind11::literals;
-    module.def("score_windows_cpu", &score_windows_cpu, "images"_a, "count"_a, "height"_a, "width"_a, "size"_a,
-               "layers"_a, "map_layers"_a, "parameters"_a, "parameter_count"_a, "windows"_a, "window_count"_a,
-               "out"_a, "window_stride"_a, "class_stride"_a, "threads"_a,
-               pybind11::call_guard<pybind11::gil_scoped_release>());
-    module.def("score_windows_tile_floats", &score_windows_tile_floats, "layers"_a, "map_layers"_a, "tile"_a);
-    module.def("score_windows_tiles", &score_windows_tiles, "images"_a, "count"_a, "height"_a, "width"_a, "size"_a,
-               "layers"_a, "map_layers"_a, "parameters"_a, "parameter_count"_a, "tile"_a, "tiles"_a, "tile_count"_a,
-               "windows"_a, "window_rows"_a, "slots"_a, "window_count"_a, "maps"_a, "out"_a, "window_stride"_a,
-               "class_stride"_a, "device"_a, "stream"_a, "lanes"_a, "reversed"_a,
-               pybind11::call_guard<pybind11::gil_scoped_release>());
+    using release = pybind11::call_guard<pybind11::gil_scoped_release>;
+    module.def("score_windows_cpu", &score_windows_cpu, release());
+    module.def("score_windows_tile_floats", &score_windows_tile_floats);
+    module.def("score_windows_tiles", &score_windows_tiles, release());
 }
 
 }  // namespace t3ssfast

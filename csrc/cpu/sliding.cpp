@@ -9,12 +9,11 @@
 #include <cstring>
 #include <vector>
 
-#include <omp.h>
-
 #include "backend.h"
 #include "core/block.h"
 #include "core/macros.h"
 #include "core/window.h"
+#include "cpu/parallel.h"
 
 namespace t3ssfast::cpu {
 namespace {
@@ -25,6 +24,7 @@ constexpr std::int64_t kTile = 64;
 constexpr std::int64_t kGroup = 96;
 // Vectors of outputs in a register block; 3 x 4 (AVX2) and 3 x 8 (AVX-512) accumulators fill the registers.
 constexpr int kPanel = 3;
+constexpr std::int64_t kMostPositions = 8;
 // Floats past the end of every buffer, so that whole vectors may be read and written.
 constexpr std::size_t kSlack = 64;
 
@@ -450,8 +450,7 @@ void collect(const WindowList &windows, std::int64_t first_window, std::int64_t 
     }
 }
 
-Scratch make_scratch(const LayerProgram &program, const std::vector<PackedLayer> &packed) {
-    Scratch scratch;
+void prepare(Scratch &scratch, const LayerProgram &program, const std::vector<PackedLayer> &packed) {
     const Extent tile{kTile, kTile};
     std::int64_t map = extent_before(program, 0, tile).area(), head = 0, block = 0;
     for (std::int64_t i = 0; i < program.count; ++i) {
@@ -464,11 +463,8 @@ Scratch make_scratch(const LayerProgram &program, const std::vector<PackedLayer>
         scratch.maps[i].assign(map + kSlack, 0.0f);
         scratch.head[i].assign(head * kGroup + kSlack, 0.0f);
     }
-    scratch.block.assign(block * 8 + kSlack, 0.0f);
+    scratch.block.assign(block * kMostPositions + kSlack, 0.0f);
     scratch.rows.resize(kGroup);
-    scratch.positions.reserve(kTile * kTile);
-    scratch.leaves.reserve(kTile * kTile);
-    return scratch;
 }
 
 }  // namespace
@@ -485,35 +481,26 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
         if (program.layers[i].weighted())
             packed[i] = pack(program.layers[i], program.parameters, instructions.vector_width);
     }
-    const std::int64_t tiles = images.count * tiles_y * tiles_x;
-    threads = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, tiles)));
-    // Everything is allocated here: an exception must not leave a parallel region.
-    std::vector<Scratch> scratches;
-    for (int t = 0; t < threads; ++t) scratches.push_back(make_scratch(program, packed));
     const double head = head_cost(program);
-
-#pragma omp parallel num_threads(threads)
-    {
-        Scratch &scratch = scratches[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, 1)
-        for (std::int64_t t = 0; t < tiles; ++t) {
-            const WindowPosition tile = window_position(t, tiles_y, tiles_x);
-            const std::int64_t y0 = tile.y * kTile, x0 = tile.x * kTile;
-            const Extent extent{std::min(kTile, windows_y - y0), std::min(kTile, windows_x - x0)};
-            std::vector<Position> &positions = scratch.positions;
-            collect(windows, tile.image * windows_y * windows_x, windows_x, y0, x0, extent, positions);
-            if (positions.empty()) continue;
-            const Work work{program, &packed, images.image(tile.image), images.width, out};
-            scratch.leaves.clear();
-            divide(program, head, positions, {0, static_cast<std::int64_t>(positions.size())}, scratch.leaves);
-            for (const Leaf &leaf : scratch.leaves) {
-                Position *first = positions.data() + leaf.first;
-                std::sort(first, positions.data() + leaf.last,
-                          [](const Position &a, const Position &b) { return a.window < b.window; });
-                instructions.answer_leaf(work, first, leaf.last - leaf.first, scratch);
-            }
+    const std::int64_t tiles = images.count * tiles_y * tiles_x;
+    parallel_tasks<Scratch>(tiles, threads, [&](Scratch &scratch, std::int64_t t) {
+        const WindowPosition tile = window_position(t, tiles_y, tiles_x);
+        const std::int64_t y0 = tile.y * kTile, x0 = tile.x * kTile;
+        const Extent extent{std::min(kTile, windows_y - y0), std::min(kTile, windows_x - x0)};
+        std::vector<Position> &positions = scratch.positions;
+        collect(windows, tile.image * windows_y * windows_x, windows_x, y0, x0, extent, positions);
+        if (positions.empty()) return;
+        if (scratch.rows.empty()) prepare(scratch, program, packed);
+        const Work work{program, &packed, images.image(tile.image), images.width, out};
+        scratch.leaves.clear();
+        divide(program, head, positions, {0, static_cast<std::int64_t>(positions.size())}, scratch.leaves);
+        for (const Leaf &leaf : scratch.leaves) {
+            Position *first = positions.data() + leaf.first;
+            std::sort(first, positions.data() + leaf.last,
+                      [](const Position &a, const Position &b) { return a.window < b.window; });
+            instructions.answer_leaf(work, first, leaf.last - leaf.first, scratch);
         }
-    }
+    });
 }
 
 void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed) {
