@@ -297,6 +297,25 @@ def test_the_same_candidates_give_the_same_bytes(tmp_path, make_candidates):
         assert (tmp_path / NAMES[format]).read_bytes() == first
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_positions_move_to_another_binning(tmp_path, make_candidates, format):
+    candidates = make_candidates(5)
+    export(candidates, tmp_path / NAMES[format], format, **OPTIONS.get(format, {}))
+    back = load_candidates(
+        tmp_path / NAMES[format], voxel_size_angstrom=6.8, tomogram_shape=(602, 2880, 2046)
+    )
+    np.testing.assert_allclose(back.centre_zyx, candidates.centre_zyx * 2, atol=0.02)
+    assert back.voxel_size_angstrom == 6.8
+
+
+def test_a_voxel_size_of_one_is_none(tmp_path):
+    (tmp_path / "a.csv").write_text("z,y,x,voxel_size_angstrom\n1,2,3,1.0\n")
+    with pytest.raises(VoxelSizeError):
+        load_candidates(tmp_path / "a.csv")
+    back = load_candidates(tmp_path / "a.csv", voxel_size_angstrom=10)
+    np.testing.assert_array_equal(back.centre_zyx, [[1, 2, 3]])
+
+
 def test_what_a_format_needs_is_asked_for(tmp_path, make_candidates):
     with pytest.raises(ConfigError, match="tilt-series-pixel-size"):
         export(make_candidates(2), tmp_path / "a.star", "relion4")

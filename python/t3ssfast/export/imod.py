@@ -113,11 +113,14 @@ def read_imod(source: Source) -> list[Candidates]:
         if len(order) == len(centre):
             centre, kinds = centre[order], [kinds[i] for i in order]
             normal = np.array([arrow[1] - arrow[0] for arrow in arrows])
+    voxel_size, factor = source.grid(pixel_size)
+    if abs(factor - 1) > 1e-3:
+        shape = None  # that of another binning
     candidates = Candidates(
-        centre_zyx=(centre - FIRST_VOXEL_XYZ)[:, ::-1].astype(np.float32),
+        centre_zyx=((centre - FIRST_VOXEL_XYZ) * factor)[:, ::-1].astype(np.float32),
         score=np.ones(len(centre), np.float32),
         normal_zyx=normal[:, ::-1].astype(np.float32),
-        voxel_size_angstrom=source.voxel_size(pixel_size),
+        voxel_size_angstrom=voxel_size,
         tomogram_shape=source.tomogram_shape or shape,
         tomogram_name=source.path.stem if name in ("", UNNAMED) else name,
         kind=np.array(kinds, dtype=str),
