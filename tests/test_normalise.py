@@ -73,9 +73,7 @@ def test_a_blob_lands_where_it_should(voxel_size):
 def test_equal_voxel_sizes_leave_the_grid_alone():
     data = noise()
     plain = Normalisation(highpass_nm=0, clip=1e9)
-    prepared = PreparedTomogram.prepare(
-        Tomogram(data, 13.5), voxel_size_angstrom=13.6, normalisation=plain
-    )
+    prepared = PreparedTomogram.prepare(Tomogram(data, 13.5), voxel_size_angstrom=13.6, normalisation=plain)
     assert prepared.shape == data.shape
     assert prepared.voxel_size_angstrom == 13.5
     np.testing.assert_array_equal(prepared.to_tomogram([[1.5, 2, 3]]), [[1.5, 2, 3]])

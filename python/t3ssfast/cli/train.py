@@ -82,7 +82,9 @@ def segmenter(
 ) -> None:
     """Train the U-Net on tomograms and membrane masks.
 
-    Example: t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
+    \b
+    Example:
+      t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
     """
     from t3ssfast.io import read
     from t3ssfast.train import train_segmenter
@@ -118,7 +120,9 @@ def classifier(
 ) -> None:
     """Train the LeNet on tomograms and picks of T3SS.
 
-    Example: t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
+    \b
+    Example:
+      t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
     """
     from t3ssfast.export import load_candidates
     from t3ssfast.io import read
@@ -155,7 +159,9 @@ def bundled(
 ) -> None:
     """Make the bundled models again: simulate, train both, measure, pin.
 
-    Example: t3ssfast train bundled -o weights --jobs 2
+    \b
+    Example:
+      t3ssfast train bundled -o weights --jobs 2
     """
     from t3ssfast.train.bundled import train_bundled
 

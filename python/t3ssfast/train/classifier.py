@@ -124,8 +124,7 @@ def train_classifier(
                 new = _mine(current, part, chosen, [chosen.seed, 6 + k, phase])
                 mined[k] = [np.concatenate(pair) for pair in zip(mined[k], new, strict=True)]
             kept = [[torch.from_numpy(p) for p in part] for part in mined]
-            run.begin_phase(phase)
-            run.save(extra={"mined": kept})
+            run.begin_phase(phase, module, mined=kept)
         for pool, part, known in zip(pools, (training, held_out), mined, strict=True):
             pool.hard = _cut_all(part, known, chosen)
         windows, target = pools[1].as_they_are(chosen)
@@ -302,8 +301,9 @@ def _region(source: Source, z: int, options: ClassifierOptions) -> npt.NDArray[n
     """Where windows of a slice are judged: near the membrane, or everywhere without one."""
     if source.membrane is None:
         return np.ones(source.prepared.shape[1:], np.uint8)
-    nm = options.search_distance_nm
-    return search_region(source.membrane, source.prepared.voxel_size_angstrom, nm, z, z + 1)[0]
+    voxel_size, distance_nm = source.prepared.voxel_size_angstrom, options.search_distance_nm
+    region: npt.NDArray[np.uint8] = search_region(source.membrane, voxel_size, distance_nm, z, z + 1)[0]
+    return region
 
 
 def _some_slices(source: Source, count: int, rng: np.random.Generator) -> list[int]:

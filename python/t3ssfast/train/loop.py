@@ -117,11 +117,11 @@ class Run:
                 writer.writeheader()
                 writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in self.history)
 
-    def begin_phase(self, phase: int) -> None:
-        """Forget the optimiser and the best weights of the last phase."""
+    def begin_phase(self, phase: int, module: nn.Module, **extra: Any) -> None:
+        """Start from a module's weights, with nothing else of the last phase; `extra` is kept with them."""
         for name in ("optimiser", "best", "best_figure", "stale"):
             self.state.pop(name, None)
-        self.state.update(phase=phase, step=0)
+        self.save(phase=phase, step=0, model=_weights(module), extra=extra)
 
     def finish(self) -> None:
         """Draw the curves and remove the checkpoint, once the model is written."""
@@ -190,8 +190,9 @@ def optimise(
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    if "optimiser" in state:
+    if "model" in state:
         module.load_state_dict(state["model"])
+    if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
     step: int = state["step"]
     shown = progress and sys.stderr.isatty()
@@ -234,7 +235,7 @@ def optimise(
                 row |= {"training_loss": total / count, **figures}
                 run.history.append(row)
                 total, count = 0.0, 0
-                weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+                weights = _weights(module)
                 if figures[figure] >= state.get("best_figure", -math.inf):
                     state.update(best=weights, best_figure=figures[figure], best_figures=figures, stale=0)
                 else:
@@ -245,6 +246,11 @@ def optimise(
     module.eval()
     best: dict[str, float] = state["best_figures"]
     return best
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a module's weights, on the CPU."""
+    return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
 
 
 def _stale(run: Run) -> bool:
