@@ -167,9 +167,10 @@ def test_models_trained_on_bright_protein_are_used_as_such(
     same(light, run(world[0], models))
 
 
-@pytest.mark.parametrize("step", [0.8, 1.25])
-def test_another_voxel_size_is_resampled_and_mapped_back(models: Models, step: float) -> None:
-    tomogram, truth, membrane = toy_tomogram(step=step)
+# With so much noise, as much of it is left after resampling as the toy models expect.
+@pytest.mark.parametrize(("step", "noise"), [(0.8, 1.9), (1.25, 1.35)])
+def test_another_voxel_size_is_resampled_and_mapped_back(models: Models, step: float, noise: float) -> None:
+    tomogram, truth, membrane = toy_tomogram(step=step, noise=noise)
     detection = run(tomogram, models)
     found = t3.evaluate(detection.candidates, truth, 120.0)
     assert (found.true_positives, found.false_positives, found.polarity_right) == (3, 0, 1)
@@ -255,6 +256,10 @@ def test_one_slice_is_a_tomogram(models: Models, world: tuple[Tomogram, Candidat
     )
     near = np.linalg.norm(detection.candidates.centre_zyx[:, 1:] - truth.centre_zyx[0, 1:], axis=1)
     assert near.min() < 4
+    # No piece of membrane in one slice has the area that is asked of one in a thick volume.
+    segmented = run(tomogram.data[one], models, voxel_size_angstrom=VOXEL)
+    assert segmented.membrane is not None
+    assert segmented.membrane.mean() > 0.03
 
 
 def test_particles_at_the_edge_of_the_volume_are_found(
@@ -436,15 +441,14 @@ def test_models_that_are_not_what_they_should_be_are_refused(
             self.inner = toy_classifier()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            dark = x.mean(dim=(1, 2, 3), keepdim=False)[:, None]
-            return self.inner(x) + torch.log(10.0 + dark * 12.0)
+            return self.inner(x) + 0 * torch.sqrt(x[:, :, 25, 25] + 3.0)
 
     metadata = ModelMetadata(
         "classifier", voxel_size_angstrom=VOXEL, window_px=50, classes=("background", "t3ss")
     )
     save_model(NotANumber(), tmp_path / "nan.pt", metadata)
     with pytest.raises(ModelError, match="NaN"):
-        run(world[0], {**models, "classifier": tmp_path / "nan.pt"})
+        run(world[0].data[12:13], {**models, "classifier": tmp_path / "nan.pt"}, voxel_size_angstrom=VOXEL)
 
 
 def test_options_that_cannot_be_are_refused() -> None:

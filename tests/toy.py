@@ -70,12 +70,15 @@ def save_toy_models(folder: Path, **classifier_metadata: object) -> tuple[Path, 
 
 
 def toy_tomogram(
-    shape: tuple[int, int, int] = (24, 120, 132), step: float = 1.0, particles: int = 3
+    shape: tuple[int, int, int] = (24, 120, 132),
+    step: float = 1.0,
+    noise: float = 1.0,
+    particles: int = 3,
 ) -> tuple[Tomogram, Candidates, np.ndarray]:
     """A cell standing along z, with dark particles across its periplasm; tomogram, truth, membrane.
 
     `shape` is that at the models' voxel size; another `step` images the same cell with voxels so many times
-    as large, and with as much more or less noise as averaging would leave.
+    as large.
     """
     rng = np.random.default_rng(0)
     centre = (np.array(shape) - 1) / 2
@@ -84,7 +87,7 @@ def toy_tomogram(
     z, y, x = np.meshgrid(*axes, indexing="ij")
     radius = np.hypot(y - centre[1], x - centre[2])
     membrane = (np.abs(radius - INNER) < 2.6) | (np.abs(radius - OUTER) < 2.6)
-    volume = rng.normal(scale=step**-1.5, size=size).astype(np.float32)
+    volume = rng.normal(scale=noise, size=size).astype(np.float32)
     volume[membrane] -= 3.0
     centres, normals = [], []
     for k in range(particles):
