@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/layers.h"
+#include "core/sliding.h"
 #include "core/view.h"
 
 namespace t3ssfast {
@@ -84,7 +84,16 @@ namespace cpu {
 // not depend on the other windows asked for, on the tiling or on the thread count.
 void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program,
                    WindowList windows, Scores out, int threads);
+
+// The CUDA twin's schedule, run on the host by blocks of `lanes` lanes, in reversed order where asked: a barrier
+// that is missing shows only then. For tests.
+void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed);
 }  // namespace cpu
+
+namespace cuda {
+// One batch of tiles; all pointers are device pointers but program.layers, which is read on the host.
+void score_windows(const TileBatch &batch, Launch launch);
+}  // namespace cuda
 
 // ---------------------------------------------------------------------------------------------- device
 

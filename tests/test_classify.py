@@ -62,6 +62,13 @@ def one_by_one(model: nn.Module, image: torch.Tensor, size: int) -> torch.Tensor
     return answers.T.reshape(-1, *windows.shape[:-2])
 
 
+def run(plan: Plan, image: torch.Tensor, mask: torch.Tensor | None = None, **how: int) -> torch.Tensor:
+    """The native kernel alone."""
+    stack = _native.as_stack(image)
+    windows = _native.as_windows(stack, plan.size, mask)
+    return _native.score_windows(stack, plan.size, plan.program(), windows, **how)
+
+
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -161,14 +168,11 @@ def test_bits_do_not_depend_on_threads_or_on_the_cut_of_the_image() -> None:
     plan = read_plan(model, 20)
     assert isinstance(plan, Plan)
     image = noise(2, 150, 150)
-    one = _native.score_windows(image, 20, plan.program(), None, threads=1)
+    one = run(plan, image, threads=1)
     for threads in (2, 3, 8):
-        assert torch.equal(one, _native.score_windows(image, 20, plan.program(), None, threads=threads))
-    part = image[1:, 17:101, 5:140].contiguous()
-    assert torch.equal(
-        one[:, 1:, 17 : 101 - 19, 5 : 140 - 19],
-        _native.score_windows(part, 20, plan.program(), None, threads=1),
-    )
+        assert torch.equal(one, run(plan, image, threads=threads))
+    part = image[1:, 17:101, 5:140]
+    assert torch.equal(one[:, 1:, 17 : 101 - 19, 5 : 140 - 19], run(plan, part, threads=1))
 
 
 def test_an_image_of_one_window() -> None:
@@ -234,13 +238,13 @@ def test_options_are_checked() -> None:
 
 def test_arrays_are_checked() -> None:
     model = lenet()
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="smaller than one window"):
         score_windows(model, noise(19, 40), size=20)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="has shape"):
         score_windows(model, noise(2, 2, 30, 30), size=20)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="mask has shape"):
         score_windows(model, noise(30, 30), mask=np.ones((30, 30), bool), size=20)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="holds nan"):
         score_windows(model, torch.full((30, 30), float("nan")), size=20)
 
 
@@ -317,11 +321,28 @@ def test_answers_that_cannot_be_used_are_named() -> None:
         classify_slab(slab, region, loaded(lenet(), classes=("a", "b", "c")))
     with pytest.raises(ModelError, match='"t3ss"'):
         classify_slab(slab, region, loaded(lenet(classes=3), classes=("a", "b", "c")))
+    scaled = lenet()
+    scaled[-1].weight.data.mul_(1e3)
     with pytest.raises(ModelError, match="promise probabilities"):
-        scaled = lenet()
-        scaled[-1].weight.data.mul_(1e3)
         classify_slab(slab, region, loaded(scaled, output="probabilities"))
     with pytest.raises(ModelError, match="no window size"):
         classify_slab(slab, region, loaded(lenet(), window_px=None))
     with pytest.raises(InputError, match="alike"):
         classify_slab(slab, region[:, 1:], loaded(lenet()))
+
+
+# ------------------------------------------------------------------------------- the schedule of the device
+
+
+@pytest.mark.parametrize("lanes", [1, 32, 128, 257])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_blocks_of_any_number_of_lanes_answer_as_the_cpu_does(lanes: int, backwards: bool) -> None:
+    model = nn.Sequential(
+        lenet(channels=(4, 9), hidden=(33, 9), activation=nn.GELU(), classes=3), nn.Tanh(), nn.LogSoftmax(1)
+    ).eval()
+    plan = read_plan(model, 20)
+    assert isinstance(plan, Plan)
+    image = noise(2, 60, 71)  # 41 x 52 windows: tiles of every size, the far edges in both directions
+    mask = None if lanes == 128 else noise(2, 41, 52, seed=2) > 1.3
+    got = run(plan, image, mask, host_lanes=lanes, reversed_lanes=backwards)
+    torch.testing.assert_close(got, run(plan, image, mask), atol=1e-5, rtol=1e-5)

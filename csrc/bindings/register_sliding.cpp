@@ -1,6 +1,7 @@
 // score_windows: the answers of a LeNet-like chain on every window asked for.
 #include <array>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include <pybind11/pybind11.h>
@@ -8,6 +9,7 @@
 
 #include "backend.h"
 #include "bindings/register.h"
+#include "bindings/views.h"
 
 namespace t3ssfast {
 namespace {
@@ -38,19 +40,54 @@ void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t h
                        std::uintptr_t out, std::int64_t window_stride, std::int64_t class_stride, int threads) {
     const std::vector<Layer> layers = read_layers(rows);
     const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    cpu::score_windows({reinterpret_cast<const float *>(images), count, height, width}, size, program,
-                       {reinterpret_cast<const std::int64_t *>(windows), window_count},
+    cpu::score_windows(image_stack(images, count, height, width), size, program,
+                       window_list(windows, window_count),
                        {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
+}
+
+// Floats of device workspace that a tile of `tile` x `tile` windows takes.
+std::int64_t score_windows_tile_floats(const Rows &rows, std::int64_t map_layers, std::int64_t tile) {
+    const std::vector<Layer> layers = read_layers(rows);
+    const LayerProgram program{layers.data(), static_cast<std::int64_t>(layers.size()), map_layers, nullptr};
+    return 2 * tile_map_floats(program, tile);
+}
+
+// One batch of tiles, on a CUDA device or, where `lanes` is given, by host blocks of so many lanes.
+void score_windows_tiles(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
+                         std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
+                         std::int64_t parameter_count, std::int64_t tile, std::uintptr_t tiles,
+                         std::int64_t tile_count, std::uintptr_t windows, std::uintptr_t window_rows,
+                         std::uintptr_t slots, std::int64_t window_count, std::uintptr_t maps, std::uintptr_t out,
+                         std::int64_t window_stride, std::int64_t class_stride, int device, std::uintptr_t stream,
+                         int lanes, bool reversed) {
+    const std::vector<Layer> layers = read_layers(rows);
+    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
+    const TileBatch batch{image_stack(images, count, height, width),
+                          size,
+                          program,
+                          tile,
+                          reinterpret_cast<const std::int64_t *>(tiles),
+                          tile_count,
+                          reinterpret_cast<const std::int64_t *>(windows),
+                          reinterpret_cast<const std::int64_t *>(window_rows),
+                          reinterpret_cast<const std::int64_t *>(slots),
+                          window_count,
+                          reinterpret_cast<float *>(maps),
+                          tile_map_floats(program, tile),
+                          {reinterpret_cast<float *>(out), window_stride, class_stride}};
+    if (lanes > 0)
+        cpu::score_windows_blocks(batch, lanes, reversed);
+    else
+        cuda::score_windows(batch, {device, stream});
 }
 
 }  // namespace
 
 void register_sliding(pybind11::module_ &module) {
-    using namespace pybind11::literals;
-    module.def("score_windows_cpu", &score_windows_cpu, "images"_a, "count"_a, "height"_a, "width"_a, "size"_a,
-               "layers"_a, "map_layers"_a, "parameters"_a, "parameter_count"_a, "windows"_a, "window_count"_a,
-               "out"_a, "window_stride"_a, "class_stride"_a, "threads"_a,
-               pybind11::call_guard<pybind11::gil_scoped_release>());
+    using release = pybind11::call_guard<pybind11::gil_scoped_release>;
+    module.def("score_windows_cpu", &score_windows_cpu, release());
+    module.def("score_windows_tile_floats", &score_windows_tile_floats);
+    module.def("score_windows_tiles", &score_windows_tiles, release());
 }
 
 }  // namespace t3ssfast

@@ -1,16 +1,16 @@
 // Compiler matters: host/device marks, inlining, and run-time choice of the SIMD instruction set.
 #pragma once
 
-#if defined(__CUDACC__)
-#define T3_HD __host__ __device__ __forceinline__
-#else
-#define T3_HD inline
-#endif
-
 #if defined(__GNUC__) || defined(__clang__)
 #define T3_ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define T3_ALWAYS_INLINE inline
+#endif
+
+#if defined(__CUDACC__)
+#define T3_HD __host__ __device__ __forceinline__
+#else
+#define T3_HD T3_ALWAYS_INLINE
 #endif
 
 // A function marked T3_SIMD_CLONES is compiled for several instruction sets and the best one is picked when

@@ -19,4 +19,27 @@ T3_HD WindowPosition window_position(std::int64_t index, std::int64_t windows_y,
     return {row / windows_y, row % windows_y, index % windows_x};
 }
 
+// A rectangle of windows of one image: top-left corners in [y0, y1) x [x0, x1).
+struct Tile {
+    std::int64_t image, y0, y1, x0, x1;
+
+    T3_HD std::int64_t height() const { return y1 - y0; }
+    T3_HD std::int64_t width() const { return x1 - x0; }
+};
+
+// Position in the ascending window list of the first entry >= index.
+T3_HD std::int64_t lower_bound(const WindowList &windows, std::int64_t index) {
+    std::int64_t begin = 0, length = windows.count;
+    while (length > 0) {
+        const std::int64_t half = length / 2;
+        if (windows.data[begin + half] < index) {
+            begin += half + 1;
+            length -= half + 1;
+        } else {
+            length = half;
+        }
+    }
+    return begin;
+}
+
 }  // namespace t3ssfast

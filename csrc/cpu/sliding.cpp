@@ -9,11 +9,11 @@
 #include <cstring>
 #include <vector>
 
-#include <omp.h>
-
 #include "backend.h"
+#include "core/block.h"
 #include "core/macros.h"
 #include "core/window.h"
+#include "cpu/parallel.h"
 
 namespace t3ssfast::cpu {
 namespace {
@@ -24,6 +24,7 @@ constexpr std::int64_t kTile = 64;
 constexpr std::int64_t kGroup = 96;
 // Vectors of outputs in a register block; 3 x 4 (AVX2) and 3 x 8 (AVX-512) accumulators fill the registers.
 constexpr int kPanel = 3;
+constexpr std::int64_t kMostPositions = 8;
 // Floats past the end of every buffer, so that whole vectors may be read and written.
 constexpr std::size_t kSlack = 64;
 
@@ -81,11 +82,13 @@ struct Work {
     Scores out;
 };
 
-// Adds taps x channels products to P x N vectors of sums, for `tap_rows` rows of taps.
+// Sums start as `init` and end in `sums`, P rows of N vectors each: `tap_rows` rows of taps x channels products
+// are added. Rows are written in ascending order, whole vectors each.
 template <class V, int P, int N>
 T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_rows, std::int64_t row_step,
                                    std::int64_t taps, std::int64_t tap_step, std::int64_t channels,
-                                   const float *weights, float *sums, std::int64_t sums_stride) {
+                                   const float *weights, const float *init, std::int64_t init_stride,
+                                   float *sums, std::int64_t sums_stride) {
     constexpr std::int64_t W = width_of<V>;
     V acc[P][N];
     const float *in[P];
@@ -93,7 +96,7 @@ T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_ro
     for (int p = 0; p < P; ++p) {
         in[p] = rows[p];
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) load(acc[p][n], sums + p * sums_stride + n * W);
+        for (int n = 0; n < N; ++n) load(acc[p][n], init + p * init_stride + n * W);
     }
     for (std::int64_t r = 0; r < tap_rows; ++r) {
         for (std::int64_t t = 0; t < taps; ++t) {
@@ -123,8 +126,8 @@ T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_ro
 template <class V, int P>
 T3_ALWAYS_INLINE void gather_panel(std::int64_t vectors, const float *const *rows, std::int64_t tap_rows,
                                    std::int64_t row_step, std::int64_t taps, std::int64_t tap_step,
-                                   std::int64_t channels, const float *weights, float *sums,
-                                   std::int64_t sums_stride) {
+                                   std::int64_t channels, const float *weights, const float *init,
+                                   std::int64_t init_stride, float *sums, std::int64_t sums_stride) {
     // Neighbouring taps without a gap are one longer run.
     if (tap_step == channels) {
         channels *= taps;
@@ -132,14 +135,14 @@ T3_ALWAYS_INLINE void gather_panel(std::int64_t vectors, const float *const *row
     }
     switch (vectors) {
         case 1:
-            return gather_block<V, P, 1>(rows, tap_rows, row_step, taps, tap_step, channels, weights, sums,
-                                         sums_stride);
+            return gather_block<V, P, 1>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
         case 2:
-            return gather_block<V, P, 2>(rows, tap_rows, row_step, taps, tap_step, channels, weights, sums,
-                                         sums_stride);
+            return gather_block<V, P, 2>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
         default:
-            return gather_block<V, P, 3>(rows, tap_rows, row_step, taps, tap_step, channels, weights, sums,
-                                         sums_stride);
+            return gather_block<V, P, 3>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
     }
 }
 
@@ -149,69 +152,69 @@ T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, co
     constexpr std::int64_t W = width_of<V>;
     const std::int64_t channels = layer.in_channels, outputs = layer.out_channels;
     const std::int64_t vectors = packed.outputs / W, fan_in = layer.fan_in();
+    const std::int64_t row_step = layer.step_y * in_extent.width * channels, tap_step = layer.step_x * channels;
+    // One panel may write its pixels in place: the vector that runs over is overwritten by the next pixel.
+    const bool direct = vectors <= kPanel && extent.width >= P;
     const float *rows[P];
     float *block = scratch.block.data();
     for (std::int64_t y = 0; y < extent.height; ++y) {
-        for (std::int64_t x = 0; x < extent.width; x += P) {
-            for (int p = 0; p < P; ++p) {
+        for (std::int64_t start = 0; start < extent.width; start += P) {
+            // The last block of a row is moved back to end with it, and does some pixels again.
+            const std::int64_t x = direct ? std::min(start, extent.width - P) : start;
+            for (int p = 0; p < P; ++p)
                 rows[p] = in + (y * in_extent.width + std::min(x + p, extent.width - 1)) * channels;
-                std::memcpy(block + p * packed.outputs, packed.bias.data(), packed.outputs * sizeof(float));
+            float *to = out + (y * extent.width + x) * outputs;
+            if (direct) {
+                gather_panel<V, P>(vectors, rows, layer.kernel_y, row_step, layer.kernel_x, tap_step, channels,
+                                   packed.weights.data(), packed.bias.data(), 0, to, outputs);
+                continue;
             }
             for (std::int64_t v = 0; v < vectors; v += kPanel)
-                gather_panel<V, P>(std::min<std::int64_t>(kPanel, vectors - v), rows, layer.kernel_y,
-                                   layer.step_y * in_extent.width * channels, layer.kernel_x,
-                                   layer.step_x * channels, channels, packed.weights.data() + v * W * fan_in,
-                                   block + v * W, packed.outputs);
+                gather_panel<V, P>(std::min<std::int64_t>(kPanel, vectors - v), rows, layer.kernel_y, row_step,
+                                   layer.kernel_x, tap_step, channels, packed.weights.data() + v * W * fan_in,
+                                   packed.bias.data() + v * W, 0, block + v * W, packed.outputs);
             const std::int64_t here = std::min<std::int64_t>(P, extent.width - x);
-            float *to = out + (y * extent.width + x) * outputs;
             for (std::int64_t p = 0; p < here; ++p)
                 std::memcpy(to + p * outputs, block + p * packed.outputs, outputs * sizeof(float));
         }
     }
 }
 
-// Rows run over by up to a vector; the next row, or the slack, is written afterwards or never read.
-template <class V>
+// Tap by tap over whole rows, which the compiler turns into vectors.
 T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent, float *out, Extent extent) {
     const std::int64_t channels = layer.in_channels, length = extent.width * channels;
     const float share = 1.0f / static_cast<float>(layer.kernel_y * layer.kernel_x);
     for (std::int64_t y = 0; y < extent.height; ++y) {
-        float *to = out + y * length;
-        for (std::int64_t i = 0; i < length; i += width_of<V>) {
-            const float *from = in + y * in_extent.width * channels + i;
-            V value;
-            load(value, from);
-            for (std::int64_t ky = 0; ky < layer.kernel_y; ++ky) {
-                for (std::int64_t kx = 0; kx < layer.kernel_x; ++kx) {
-                    if (ky == 0 && kx == 0) continue;
-                    V other;
-                    load(other, from + (ky * layer.step_y * in_extent.width + kx * layer.step_x) * channels);
-                    if (layer.kind == LayerKind::average_pool)
-                        value += other;
-                    else  // a NaN stays, as in torch
-                        value = (other > value) | (other != other) ? other : value;
-                }
-            }
-            if (layer.kind == LayerKind::average_pool) value *= share;
-            store(to + i, value);
+        float *__restrict to = out + y * length;
+        for (std::int64_t tap = 0; tap < layer.kernel_y * layer.kernel_x; ++tap) {
+            const std::int64_t ky = tap / layer.kernel_x, kx = tap % layer.kernel_x;
+            const float *__restrict from =
+                in + ((y + ky * layer.step_y) * in_extent.width + kx * layer.step_x) * channels;
+            if (tap == 0)
+                std::memcpy(to, from, length * sizeof(float));
+            else if (layer.kind == LayerKind::average_pool)
+                for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
+            else  // a NaN stays, as in torch
+                for (std::int64_t i = 0; i < length; ++i) to[i] = to[i] >= from[i] || to[i] != to[i] ? to[i] : from[i];
         }
+        if (layer.kind == LayerKind::average_pool)
+            for (std::int64_t i = 0; i < length; ++i) to[i] *= share;
     }
 }
 
-template <class V>
 T3_ALWAYS_INLINE void activate_all(const Layer &layer, const float *parameters, float *values,
                                    std::int64_t count) {
-    const bool leaky = layer.kind == LayerKind::leaky_relu;
-    const float slope = leaky ? parameters[layer.parameters] : 0.0f;
-    if (leaky || layer.kind == LayerKind::relu) {
-        for (std::int64_t i = 0; i < count; i += width_of<V>) {
-            V value;
-            load(value, values + i);
-            value = value < V{} ? (leaky ? value * slope : V{}) : value;
-            store(values + i, value);
-        }
-    } else {
-        for (std::int64_t i = 0; i < count; ++i) values[i] = activate(layer.kind, values[i], slope);
+    const float slope = layer.kind == LayerKind::leaky_relu ? parameters[layer.parameters] : 0.0f;
+    switch (layer.kind) {  // the cheap ones apart, so that their loops are vectors
+        case LayerKind::relu:
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(LayerKind::relu, values[i], 0.0f);
+            break;
+        case LayerKind::leaky_relu:
+            for (std::int64_t i = 0; i < count; ++i)
+                values[i] = activate(LayerKind::leaky_relu, values[i], slope);
+            break;
+        default:
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(layer.kind, values[i], slope);
     }
 }
 
@@ -237,10 +240,7 @@ T3_ALWAYS_INLINE void answer(const Work &work, std::int64_t map_width, const Pos
         if (layer.kind == LayerKind::linear) {
             const PackedLayer &packed = (*work.packed)[i];
             const bool first = i == program.map_layers;
-            for (std::int64_t p = 0; p < padded; ++p) {
-                if (!first) scratch.rows[p] = values + p * stride;
-                std::memcpy(spare + p * packed.outputs, packed.bias.data(), packed.outputs * sizeof(float));
-            }
+            for (std::int64_t p = 0; p < padded && !first; ++p) scratch.rows[p] = values + p * stride;
             const std::int64_t row_step = first ? layer.step_y * map_width * layer.in_channels : 0;
             const std::int64_t row_terms = layer.kernel_x * layer.in_channels;
             const std::int64_t vectors = packed.outputs / W;
@@ -252,9 +252,11 @@ T3_ALWAYS_INLINE void answer(const Work &work, std::int64_t map_width, const Pos
                     for (std::int64_t p = 0; p < padded; p += P) {
                         const float *rows[P];
                         for (int q = 0; q < P; ++q) rows[q] = scratch.rows[p + q] + ky * row_step;
+                        float *sums = spare + p * packed.outputs + v * W;
                         gather_panel<V, P>(here, rows, 1, 0, layer.kernel_x, layer.step_x * layer.in_channels,
                                            layer.in_channels, weights + ky * row_terms * here * W,
-                                           spare + p * packed.outputs + v * W, packed.outputs);
+                                           ky == 0 ? packed.bias.data() + v * W : sums,
+                                           ky == 0 ? 0 : packed.outputs, sums, packed.outputs);
                     }
                 }
             }
@@ -267,7 +269,7 @@ T3_ALWAYS_INLINE void answer(const Work &work, std::int64_t map_width, const Pos
         } else if (layer.kind == LayerKind::affine) {
             scale_and_shift(layer, program.parameters, values, count, stride);
         } else {
-            activate_all<V>(layer, program.parameters, values, padded * stride);
+            activate_all(layer, program.parameters, values, padded * stride);
         }
     }
     const std::int64_t classes = program.classes();
@@ -302,12 +304,12 @@ T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Position *positions, s
             convolve<V, P>(layer, (*work.packed)[i], in, extent, out, after, scratch);
             std::swap(in, out);
         } else if (layer.pools()) {
-            pool<V>(layer, in, extent, out, after);
+            pool(layer, in, extent, out, after);
             std::swap(in, out);
         } else if (layer.kind == LayerKind::affine) {
             scale_and_shift(layer, program.parameters, in, after.area(), layer.in_channels);
         } else {
-            activate_all<V>(layer, program.parameters, in, after.area() * layer.in_channels);
+            activate_all(layer, program.parameters, in, after.area() * layer.in_channels);
         }
         extent = after;
     }
@@ -448,8 +450,7 @@ void collect(const WindowList &windows, std::int64_t first_window, std::int64_t 
     }
 }
 
-Scratch make_scratch(const LayerProgram &program, const std::vector<PackedLayer> &packed) {
-    Scratch scratch;
+void prepare(Scratch &scratch, const LayerProgram &program, const std::vector<PackedLayer> &packed) {
     const Extent tile{kTile, kTile};
     std::int64_t map = extent_before(program, 0, tile).area(), head = 0, block = 0;
     for (std::int64_t i = 0; i < program.count; ++i) {
@@ -462,11 +463,8 @@ Scratch make_scratch(const LayerProgram &program, const std::vector<PackedLayer>
         scratch.maps[i].assign(map + kSlack, 0.0f);
         scratch.head[i].assign(head * kGroup + kSlack, 0.0f);
     }
-    scratch.block.assign(block * 8 + kSlack, 0.0f);
+    scratch.block.assign(block * kMostPositions + kSlack, 0.0f);
     scratch.rows.resize(kGroup);
-    scratch.positions.reserve(kTile * kTile);
-    scratch.leaves.reserve(kTile * kTile);
-    return scratch;
 }
 
 }  // namespace
@@ -483,35 +481,39 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
         if (program.layers[i].weighted())
             packed[i] = pack(program.layers[i], program.parameters, instructions.vector_width);
     }
-    const std::int64_t tiles = images.count * tiles_y * tiles_x;
-    threads = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, tiles)));
-    // Everything is allocated here: an exception must not leave a parallel region.
-    std::vector<Scratch> scratches;
-    for (int t = 0; t < threads; ++t) scratches.push_back(make_scratch(program, packed));
     const double head = head_cost(program);
-
-#pragma omp parallel num_threads(threads)
-    {
-        Scratch &scratch = scratches[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, 1)
-        for (std::int64_t t = 0; t < tiles; ++t) {
-            const WindowPosition tile = window_position(t, tiles_y, tiles_x);
-            const std::int64_t y0 = tile.y * kTile, x0 = tile.x * kTile;
-            const Extent extent{std::min(kTile, windows_y - y0), std::min(kTile, windows_x - x0)};
-            std::vector<Position> &positions = scratch.positions;
-            collect(windows, tile.image * windows_y * windows_x, windows_x, y0, x0, extent, positions);
-            if (positions.empty()) continue;
-            const Work work{program, &packed, images.image(tile.image), images.width, out};
-            scratch.leaves.clear();
-            divide(program, head, positions, {0, static_cast<std::int64_t>(positions.size())}, scratch.leaves);
-            for (const Leaf &leaf : scratch.leaves) {
-                Position *first = positions.data() + leaf.first;
-                std::sort(first, positions.data() + leaf.last,
-                          [](const Position &a, const Position &b) { return a.window < b.window; });
-                instructions.answer_leaf(work, first, leaf.last - leaf.first, scratch);
-            }
+    const std::int64_t tiles = images.count * tiles_y * tiles_x;
+    parallel_tasks<Scratch>(tiles, threads, [&](Scratch &scratch, std::int64_t t) {
+        const WindowPosition tile = window_position(t, tiles_y, tiles_x);
+        const std::int64_t y0 = tile.y * kTile, x0 = tile.x * kTile;
+        const Extent extent{std::min(kTile, windows_y - y0), std::min(kTile, windows_x - x0)};
+        std::vector<Position> &positions = scratch.positions;
+        collect(windows, tile.image * windows_y * windows_x, windows_x, y0, x0, extent, positions);
+        if (positions.empty()) return;
+        if (scratch.rows.empty()) prepare(scratch, program, packed);
+        const Work work{program, &packed, images.image(tile.image), images.width, out};
+        scratch.leaves.clear();
+        divide(program, head, positions, {0, static_cast<std::int64_t>(positions.size())}, scratch.leaves);
+        for (const Leaf &leaf : scratch.leaves) {
+            Position *first = positions.data() + leaf.first;
+            std::sort(first, positions.data() + leaf.last,
+                      [](const Position &a, const Position &b) { return a.window < b.window; });
+            instructions.answer_leaf(work, first, leaf.last - leaf.first, scratch);
         }
-    }
+    });
+}
+
+void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed) {
+    HostBlock block{lanes, reversed};
+    const std::int64_t positions = block_positions(batch.program), width = head_width(batch.program);
+    constexpr std::int64_t kBlocksPerTile = 3;
+    for (std::int64_t index = 0; index < batch.program.map_layers; ++index)
+        for (std::int64_t slot = 0; slot < batch.tile_count; ++slot)
+            for (std::int64_t part = 0; part < kBlocksPerTile; ++part)
+                map_layer(block, batch, index, slot, part, kBlocksPerTile);
+    std::vector<float> shared(2 * positions * width);
+    for (std::int64_t first = 0; first < batch.window_count; first += positions)
+        head_layers(block, batch, first, positions, width, shared.data());
 }
 
 }  // namespace t3ssfast::cpu

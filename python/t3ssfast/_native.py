@@ -1,15 +1,380 @@
-"""Stand-in until the shared helpers arrive."""
+"""The only door to the native kernels: checks and converts arrays, allocates results, passes addresses.
+
+Everything that reaches `_core` has been checked here, so the kernels check nothing. Each family of kernels
+has one function; what they share (stacks of images, lists of windows, results of the caller's kind) comes
+first.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+# PyTorch first: it brings the OpenMP runtime that _core shares with it.
 import torch
 
 from t3ssfast import _core
+from t3ssfast.errors import DeviceError, InputError
+
+__all__ = [
+    "STATISTICS",
+    "Array",
+    "ImageStack",
+    "LayerProgram",
+    "Windows",
+    "as_stack",
+    "as_windows",
+    "build_info",
+    "check_size",
+    "score_windows",
+    "to_caller",
+    "unfold",
+    "window_statistics",
+]
+
+Array: TypeAlias = npt.NDArray[Any] | torch.Tensor
+
+STATISTICS = (
+    "mean",
+    "std",
+    "variance",
+    "skewness",
+    "kurtosis",
+    "energy",
+    "min",
+    "max",
+    "range",
+    "median",
+)
+"""Names of the statistics in the order of the native enumeration; quantiles ("q05") come on top."""
+
+_ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_QUANTILE = len(STATISTICS)
+
+
+# ------------------------------------------------------------------------------------ images and windows
+
+
+@dataclass(frozen=True)
+class ImageStack:
+    """Images of one call, as the kernels read them.
+
+    Parameters
+    ----------
+    data
+        (N, H, W) float32, C-contiguous, finite; a tensor or an array that owns or shares the pixels.
+    shape
+        Of the caller's array: (H, W) or (N, H, W).
+    device
+        Where the pixels are.
+    is_numpy
+        Whether the caller gave, and gets, NumPy arrays.
+    """
+
+    data: Array
+    shape: tuple[int, ...]
+    device: torch.device
+    is_numpy: bool
+
+    @property
+    def address(self) -> int:
+        """Address of the first pixel."""
+        return self.data.data_ptr() if isinstance(self.data, torch.Tensor) else int(self.data.ctypes.data)
+
+    @property
+    def geometry(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        count, height, width = self.data.shape
+        return int(count), int(height), int(width)
+
+    def window_shape(self, size: int) -> tuple[int, ...]:
+        """Shape of the valid windows: the caller's shape, H and W shortened by size - 1."""
+        *leading, height, width = self.shape
+        return (*leading, height - size + 1, width - size + 1)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows asked for: all of them (index is None), or M flat indices, ascending, on the images' device."""
+
+    shape: tuple[int, ...]
+    index: torch.Tensor | None
+
+    @property
+    def count(self) -> int:
+        """Number of windows asked for."""
+        return int(np.prod(self.shape, dtype=np.int64)) if self.index is None else len(self.index)
+
+    @property
+    def address(self) -> int:
+        """Address of the indices; 0 stands for every window."""
+        return 0 if self.index is None else self.index.data_ptr()
+
+
+def _check_device(device: torch.device, name: str) -> None:
+    if device.type == "cpu":
+        return
+    if device.type != "cuda":
+        raise DeviceError(f"{name} is on device {device}; move it to the CPU or to a CUDA device.")
+    info = _core.build_info()
+    if not info["cuda_devices"]:
+        raise DeviceError(
+            f"{name} is on device {device}, but the CUDA kernels cannot run ({info['cuda_problem']}); "
+            "move it to the CPU."
+        )
+
+
+def _refuse_nonfinite(data: Array, given: Array, name: str, shape: tuple[int, ...]) -> None:
+    if isinstance(data, torch.Tensor) and data.device.type == "cuda":
+        bad = torch.logical_not(torch.isfinite(data)).reshape(-1)
+        first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else -1
+    else:
+        address = data.data_ptr() if isinstance(data, torch.Tensor) else int(data.ctypes.data)
+        first = _core.first_nonfinite(address, int(np.prod(shape, dtype=np.int64)), torch.get_num_threads())
+    if first < 0:
+        return
+    where = tuple(int(i) for i in np.unravel_index(first, shape))
+    value = float(given[where])
+    beyond = " (beyond float32)" if np.isfinite(value) else ""
+    raise InputError(
+        f"{name} holds {value:g}{beyond} at index {where}; replace or crop values that are not finite."
+    )
+
+
+def as_stack(image: Array, *, name: str = "image") -> ImageStack:
+    """Images as the kernels read them: float32, C-contiguous, finite.
+
+    Values of any real dtype are rounded to float32, so float64 values (and integers above 2^24) keep about
+    seven digits: subtract a large offset first where the digits behind it matter. Copies only where dtype or
+    layout ask for it.
+
+    Parameters
+    ----------
+    image
+        (H, W) or (N, H, W), NumPy or torch, any real dtype (bool included), any layout.
+    name
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If it is no such array, has an empty axis, or holds NaN or Inf; says where.
+    DeviceError
+        If it is on a device that the kernels cannot use.
+    """
+    if not isinstance(image, np.ndarray | torch.Tensor):
+        raise InputError(f"{name} is of type {type(image).__name__}; give a NumPy array or a torch tensor.")
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) not in (2, 3):
+        raise InputError(f"{name} has shape {shape}; give (H, W), or (N, H, W) for a stack.")
+    if min(shape[-2:]) == 0:
+        raise InputError(f"{name} has shape {shape}, without a pixel; give an image of at least 1 x 1.")
+    data: Array
+    if isinstance(image, torch.Tensor):
+        if image.is_complex() or image.is_quantized or image.layout != torch.strided:
+            raise InputError(f"{name} is a {image.dtype} tensor; give a dense one of real numbers.")
+        _check_device(image.device, name)
+        device, data = image.device, image.detach().to(torch.float32).contiguous()
+        data = data.resolve_neg().reshape(-1, *shape[-2:])
+    else:
+        if image.dtype.kind not in "biuf":
+            raise InputError(f"{name} has dtype {image.dtype}; give real numbers.")
+        device = torch.device("cpu")
+        with np.errstate(over="ignore"):
+            data = np.ascontiguousarray(image, dtype=np.float32).reshape(-1, *shape[-2:])
+    if image.dtype not in (np.uint8, np.int8, np.uint16, np.int16, torch.uint8, torch.int8, torch.int16):
+        _refuse_nonfinite(data, image, name, shape)
+    return ImageStack(data, shape, device, isinstance(image, np.ndarray))
+
+
+def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
+    """Edge of a window, if the images have room for one."""
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise InputError(f"size is {size!r}; give the edge of a window as a whole number of pixels.")
+    height, width = stack.shape[-2:]
+    if size < 1:
+        raise InputError(f"size is {size}; give 1 or more pixels.")
+    if size > min(height, width):
+        raise InputError(
+            f"{name} is {height} x {width} pixels, smaller than one window of {size} x {size}; "
+            "give a larger image or a smaller size."
+        )
+    return int(size)
+
+
+def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
+    """The windows that a mask asks for; every valid one where it is None.
+
+    Parameters
+    ----------
+    stack, size
+        Images and edge of a window.
+    mask
+        (..., H-size+1, W-size+1), NumPy or torch, index = top-left corner; not zero where a window is wanted.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape.
+    """
+    shape = stack.window_shape(size)
+    if mask is None:
+        return Windows(shape, None)
+    if not isinstance(mask, np.ndarray | torch.Tensor):
+        raise InputError(f"mask is of type {type(mask).__name__}; give a NumPy array or a torch tensor.")
+    if tuple(mask.shape) != shape:
+        raise InputError(
+            f"mask has shape {tuple(mask.shape)}, but the valid windows of {size} pixels have shape {shape}; "
+            "give one entry for each top-left corner."
+        )
+    if isinstance(mask, torch.Tensor):
+        index = torch.nonzero(mask.detach().reshape(-1)).reshape(-1)
+    else:
+        index = torch.from_numpy(np.flatnonzero(mask))
+    return Windows(shape, index.to(device=stack.device, dtype=torch.int64).contiguous())
+
+
+def to_caller(result: torch.Tensor, stack: ImageStack) -> Array:
+    """A result as the kind of array that the caller gave."""
+    return result.numpy() if stack.is_numpy else result
+
+
+def launch_of(device: torch.device) -> tuple[int, int]:
+    """Device index and handle of PyTorch's current stream there."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return index, int(torch.cuda.current_stream(index).cuda_stream)
+
+
+def build_info() -> dict[str, Any]:
+    """What was built, and what was found on this machine.
+
+    Returns
+    -------
+    compiler, openmp (its date), simd (the instruction set in use), cuda (whether the kernels were built),
+    cuda_architectures, cuda_devices (how many can be used now), cuda_problem (why none), torch, threads.
+    """
+    info = _core.build_info()
+    return {**info, "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+# ------------------------------------------------------------------------------------------------ unfold
+
+
+def unfold(
+    stack: ImageStack,
+    size: int,
+    windows: Windows,
+    *,
+    zscore: bool,
+    out: torch.Tensor,
+    threads: int | None = None,
+) -> None:
+    """Write windows one after the other into `out`.
+
+    Parameters
+    ----------
+    stack, size, windows
+        Images, edge of a window, and which windows.
+    zscore
+        Whether each window is brought to mean 0 and standard deviation 1.
+    out
+        (M, size, size) float32, float16 or bfloat16, C-contiguous, on the images' device.
+    threads
+        OpenMP threads; PyTorch's number where None.
+    """
+    if windows.count == 0:
+        return
+    element = _ELEMENTS[out.dtype]
+    arguments = (
+        stack.address,
+        *stack.geometry,
+        size,
+        zscore,
+        element,
+        windows.address,
+        windows.count,
+        out.data_ptr(),
+    )
+    if stack.device.type == "cuda":
+        _core.unfold_cuda(*arguments, *launch_of(stack.device))
+    else:
+        _core.unfold_cpu(*arguments, threads or torch.get_num_threads())
+
+
+# -------------------------------------------------------------------------------------------- statistics
+
+
+def _request(name: str) -> tuple[int, float]:
+    if name in STATISTICS:
+        return STATISTICS.index(name), 0.5
+    if isinstance(name, str) and name[:1] == "q" and name[1:].isdecimal() and int(name[1:]) <= 100:
+        return _QUANTILE, int(name[1:]) / 100
+    raise InputError(
+        f"statistic {name!r} is not known; give names out of {', '.join(STATISTICS)}, "
+        "or q00 to q100 for a quantile."
+    )
+
+
+def window_statistics(
+    stack: ImageStack, size: int, statistics: Sequence[str], windows: Windows, *, threads: int | None = None
+) -> torch.Tensor:
+    """Statistics of windows.
+
+    Parameters
+    ----------
+    stack, size, windows
+        Images, edge of a window, and which windows.
+    statistics
+        Names: those of `STATISTICS`, or "qNN".
+    threads
+        OpenMP threads; PyTorch's number where None.
+
+    Returns
+    -------
+    (S, ..., H-size+1, W-size+1) float32, or (S, M) where windows are listed; on the images' device.
+
+    Raises
+    ------
+    InputError
+        If a name is not known, or none is given.
+    """
+    requests = [_request(name) for name in statistics]
+    if not requests:
+        raise InputError("statistics is empty; give at least one name.")
+    shape = windows.shape if windows.index is None else (windows.count,)
+    out = torch.empty((len(requests), *shape), dtype=torch.float32, device=stack.device)
+    if windows.count == 0:
+        return out
+    arguments = (
+        stack.address,
+        *stack.geometry,
+        size,
+        requests,
+        windows.address,
+        windows.count,
+        out.data_ptr(),
+    )
+    if stack.device.type == "cuda":
+        device, stream = launch_of(stack.device)
+        needed = _core.window_statistics_workspace_cuda(*stack.geometry, size, requests, device)
+        workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
+        _core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, device, stream)
+    else:
+        _core.window_statistics_cpu(*arguments, threads or torch.get_num_threads())
+    return out
 
 
 # --------------------------------------------------------------------------------------------- sliding
+
+# Edge of a tile of windows on a CUDA device: its halo costs 6% of a LeNet's dense work.
+CUDA_TILE = 32
+# Device memory that the feature maps of one batch of tiles may take, and windows sorted into tiles at once.
+CUDA_WORKSPACE_BYTES = 256 << 20
+CUDA_WINDOWS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -25,7 +390,7 @@ class LayerProgram:
     classes
         Answers a window.
     parameters
-        (P,) float32 on the CPU.
+        (P,) float32.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -35,54 +400,52 @@ class LayerProgram:
 
 
 def score_windows(
-    images: torch.Tensor,
+    stack: ImageStack,
     size: int,
     program: LayerProgram,
-    windows: torch.Tensor | None,
+    windows: Windows,
     *,
     threads: int | None = None,
+    host_lanes: int = 0,
+    reversed_lanes: bool = False,
 ) -> torch.Tensor:
     """Answers of a chain of layers on every window, or on the windows asked for.
 
     Parameters
     ----------
-    images
-        (N, H, W) float32, C-contiguous.
-    size
-        Edge of a window.
+    stack, size, windows
+        Images, edge of a window, and which windows.
     program
         The chain.
-    windows
-        (M,) int64, ascending flat indices into (N, H-size+1, W-size+1), on the same device; None for all.
     threads
-        OpenMP threads; torch's number where None.
+        OpenMP threads; PyTorch's number where None.
+    host_lanes, reversed_lanes
+        Where not 0, the CUDA schedule runs on the CPU, in blocks of so many lanes; for tests.
 
     Returns
     -------
-    (M, C) float32, or (C, N, H-size+1, W-size+1) where windows is None.
+    (M, C) float32 where windows are listed, or (C, ..., H-size+1, W-size+1); on the images' device.
     """
-    count, height, width = images.shape
-    shape = (count, height - size + 1, width - size + 1)
-    if windows is None:
-        out = torch.empty((program.classes, *shape), dtype=torch.float32, device=images.device)
-        strides = (1, shape[0] * shape[1] * shape[2])
+    if windows.index is None:
+        shape, strides = (program.classes, *windows.shape), (1, windows.count)
     else:
-        out = torch.empty((len(windows), program.classes), dtype=torch.float32, device=images.device)
-        strides = (program.classes, 1)
-        if len(windows) == 0:  # an empty tensor has no address, which would stand for every window
-            return out
+        shape, strides = (windows.count, program.classes), (program.classes, 1)
+    out = torch.empty(shape, dtype=torch.float32, device=stack.device)
+    if windows.count == 0:
+        return out
+    if stack.device.type == "cuda" or host_lanes:
+        _score_tiles(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
+        return out
     _core.score_windows_cpu(
-        images.data_ptr(),
-        count,
-        height,
-        width,
+        stack.address,
+        *stack.geometry,
         size,
         program.rows,
         program.map_layers,
         program.parameters.data_ptr(),
         program.parameters.numel(),
-        0 if windows is None else windows.data_ptr(),
-        0 if windows is None else len(windows),
+        windows.address,
+        windows.count,
         out.data_ptr(),
         *strides,
         threads or torch.get_num_threads(),
@@ -90,8 +453,60 @@ def score_windows(
     return out
 
 
-def unfold(images: torch.Tensor, size: int, windows: torch.Tensor) -> torch.Tensor:
-    """Stand-in."""
-    return images.unfold(1, size, 1).unfold(2, size, 1)[
-        torch.unravel_index(windows, (images.shape[0], images.shape[1] - size + 1, images.shape[2] - size + 1))
-    ]
+def _score_tiles(
+    stack: ImageStack,
+    size: int,
+    program: LayerProgram,
+    windows: Windows,
+    out: torch.Tensor,
+    strides: tuple[int, int],
+    host_lanes: int,
+    reversed_lanes: bool,
+) -> None:
+    """Sorts windows into tiles and answers them a batch of tiles at a time."""
+    device = stack.device
+    windows_y, windows_x = windows.shape[-2:]
+    tiles_y, tiles_x = -(-windows_y // CUDA_TILE), -(-windows_x // CUDA_TILE)
+    parameters = program.parameters.to(device)
+    tile_floats = _core.score_windows_tile_floats(program.rows, program.map_layers, CUDA_TILE)
+    most_tiles = max(1, CUDA_WORKSPACE_BYTES // (4 * tile_floats))
+    maps = torch.empty(0, dtype=torch.float32, device=device)
+    launch = launch_of(device) if device.type == "cuda" else (-1, 0)
+    for begin in range(0, windows.count, CUDA_WINDOWS):
+        rows = torch.arange(begin, min(begin + CUDA_WINDOWS, windows.count), device=device)
+        index = rows if windows.index is None else windows.index[begin : begin + CUDA_WINDOWS]
+        line = torch.div(index, windows_x, rounding_mode="floor")
+        x = (index - line * windows_x) // CUDA_TILE
+        image = torch.div(line, windows_y, rounding_mode="floor")
+        y = (line - image * windows_y) // CUDA_TILE
+        key, order = ((image * tiles_y + y) * tiles_x + x).sort(stable=True)
+        index, rows = index[order], rows[order]
+        tiles, slots, sizes = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
+        ends = [0, *sizes.cumsum(0).tolist()]
+        for first in range(0, len(tiles), most_tiles):
+            last = min(first + most_tiles, len(tiles))
+            here = slice(ends[first], ends[last])
+            batch_tiles = tiles[first:last].contiguous()
+            batch = [index[here].contiguous(), rows[here].contiguous(), slots[here] - first]
+            if maps.numel() < (last - first) * tile_floats:
+                maps = torch.empty((last - first) * tile_floats, dtype=torch.float32, device=device)
+            _core.score_windows_tiles(
+                stack.address,
+                *stack.geometry,
+                size,
+                program.rows,
+                program.map_layers,
+                parameters.data_ptr(),
+                parameters.numel(),
+                CUDA_TILE,
+                batch_tiles.data_ptr(),
+                len(batch_tiles),
+                *(tensor.data_ptr() for tensor in batch),
+                here.stop - here.start,
+                maps.data_ptr(),
+                out.data_ptr(),
+                *strides,
+                *launch,
+                host_lanes,
+                reversed_lanes,
+            )

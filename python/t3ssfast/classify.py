@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,8 +65,8 @@ def score_windows(
 
     Returns
     -------
-    (M, C) where a mask is given, in C order of its windows, else (C, ..., H-size+1, W-size+1); float32, of the
-    image's kind and on its device.
+    (M, C) where a mask is given, in C order of its windows, else (C, ..., H-size+1, W-size+1); float32, of
+    the image's kind and on its device.
 
     Raises
     ------
@@ -83,56 +84,29 @@ def score_windows(
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; give 1 or more, or None.")
     module = model if isinstance(model, torch.nn.Module) else model.module
-    images, leading = _as_images(image, size)
-    if precision == "bfloat16" and images.device.type != "cuda":
+    stack = _native.as_stack(image)
+    size = _native.check_size(size, stack)
+    windows = _native.as_windows(stack, size, mask)
+    if precision == "bfloat16" and stack.device.type != "cuda":
         raise ConfigError(
-            f'precision "bfloat16" needs a CUDA device, and the image is on {images.device}; use "float32".'
+            f'precision "bfloat16" needs a CUDA device, and the image is on {stack.device}; use "float32".'
         )
-    shape = (*leading, images.shape[1] - size + 1, images.shape[2] - size + 1)
-    windows = None if mask is None else _windows_of(mask, shape, images.device)
-
-    chosen = _choose(module, size, plan, windows, images)
-    if isinstance(chosen, Plan):
-        answer = _native.score_windows(images, size, chosen.program(), windows)
+    chosen = _choose(module, size, plan, windows, stack.device)
+    if chosen is not None:
+        answer = _native.score_windows(stack, size, chosen.program(), windows)
     else:
-        answer = _score_batches(module, images, size, windows, precision, batch_size)
-    if windows is None:
-        answer = answer.reshape(answer.shape[0], *shape)
-    return answer if isinstance(image, torch.Tensor) else answer.numpy()
-
-
-def _as_images(
-    image: npt.NDArray[Any] | torch.Tensor, size: int
-) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """The image as a (N, H, W) float32 stack, and its leading shape, () or (N,)."""
-    tensor = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))
-    tensor = tensor.detach().to(torch.float32)
-    if tensor.ndim not in (2, 3) or min(tensor.shape[-2:]) < size:
-        raise InputError(
-            f"image has shape {tuple(tensor.shape)}; give (H, W) or (N, H, W) of at least one window, "
-            f"{size} x {size}."
-        )
-    return tensor.reshape(-1, *tensor.shape[-2:]).contiguous(), tuple(tensor.shape[:-2])
-
-
-def _windows_of(
-    mask: npt.NDArray[Any] | torch.Tensor, shape: tuple[int, ...], device: torch.device
-) -> torch.Tensor:
-    """Ascending flat indices of the windows a mask asks for."""
-    tensor = mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(mask))
-    if tuple(tensor.shape) != shape:
-        raise InputError(f"mask has shape {tuple(tensor.shape)}; give {shape}, one value a window.")
-    return tensor.to(device).reshape(-1).nonzero()[:, 0]
+        answer = _score_batches(module, stack, size, windows, precision, batch_size)
+    return _native.to_caller(answer, stack)
 
 
 def _choose(
-    model: torch.nn.Module, size: int, plan: str, windows: torch.Tensor | None, images: torch.Tensor
+    model: torch.nn.Module, size: int, plan: str, windows: _native.Windows, device: torch.device
 ) -> Plan | None:
     """The dense plan, or None for plan "windows"."""
     if plan == "windows":
         return None
     # A misplaced model would be read where it is, and then fail later with a stranger's words.
-    run_model(model, images.new_zeros(1, 1, size, size))
+    run_model(model, torch.zeros(1, 1, size, size, device=device))
     read = read_plan(model, size)
     if isinstance(read, str):
         if plan == "dense":
@@ -142,43 +116,44 @@ def _choose(
         return None
     if plan == "dense":
         return read
-    count = images.shape[0] * (images.shape[1] - size + 1) * (images.shape[2] - size + 1)
-    cost = estimate_cost(read, 1.0 if windows is None else len(windows) / count)
+    every = math.prod(windows.shape)
+    cost = estimate_cost(read, windows.count / every)
     return read if cost.dense_seconds <= cost.windows_seconds else None
 
 
 def _score_batches(
     model: torch.nn.Module,
-    images: torch.Tensor,
+    stack: _native.ImageStack,
     size: int,
-    windows: torch.Tensor | None,
+    windows: _native.Windows,
     precision: str,
     batch_size: int | None,
 ) -> torch.Tensor:
-    """Plan "windows": (M, C), or (C, every window) where windows is None."""
+    """Plan "windows": (M, C) where windows are listed, else (C, every window)."""
     if batch_size is None:
-        batch_size = CUDA_BATCH if images.device.type == "cuda" else CPU_BATCH
-    every = images.shape[0] * (images.shape[1] - size + 1) * (images.shape[2] - size + 1)
-    count = every if windows is None else len(windows)
+        batch_size = CUDA_BATCH if stack.device.type == "cuda" else CPU_BATCH
+    buffer = torch.zeros((min(batch_size, max(windows.count, 1)), 1, size, size), device=stack.device)
     out: torch.Tensor | None = None
-    for first in range(0, max(count, 1), batch_size):
-        last = min(first + batch_size, count)
-        if windows is None:
-            index = torch.arange(first, last, device=images.device)
+    for first in range(0, max(windows.count, 1), batch_size):
+        last = min(first + batch_size, windows.count)
+        if windows.index is None:
+            index = torch.arange(first, last, device=stack.device)
         else:
-            index = windows[first:last]
-        # An empty mask is answered too: the model says how many classes there are.
-        batch = _native.unfold(images, size, index) if len(index) else images.new_zeros(1, size, size)
-        answer = run_model(model, batch[:, None], precision=precision)[: len(index)]
+            index = windows.index[first:last]
+        # An empty mask is answered too: run on a blank window, the model says how many classes there are.
+        batch = buffer[: max(last - first, 1)]
+        _native.unfold(stack, size, _native.Windows(windows.shape, index), zscore=False, out=batch)
+        answer = run_model(model, batch, precision=precision)[: last - first]
         if out is None:
             classes = answer.shape[1]
-            out = answer.new_empty((classes, count) if windows is None else (count, classes))
-        if windows is None:
+            shape = (classes, windows.count) if windows.index is None else (windows.count, classes)
+            out = answer.new_empty(shape)
+        if windows.index is None:
             out[:, first:last] = answer.T
         else:
             out[first:last] = answer
     assert out is not None  # at least one batch is run
-    return out
+    return out if windows.index is not None else out.reshape(-1, *windows.shape)
 
 
 # ------------------------------------------------------------------------------------------- in detection

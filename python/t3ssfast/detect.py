@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -209,7 +210,10 @@ def _find_membrane(grid: PreparedTomogram, finder: LoadedModel, config: DetectCo
                 mask[z0:z1] = segment(slab, finder) > config.membrane_threshold
             advance(z1 - z0)
     with stages("prune"):
-        return prune_membrane(mask, grid.voxel_size_angstrom, config.membrane_min_area_nm2)
+        # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
+        thickness_nm = grid.shape[0] * grid.voxel_size_angstrom / 10
+        area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
+        return prune_membrane(mask, grid.voxel_size_angstrom, area)
 
 
 def _judge_windows(

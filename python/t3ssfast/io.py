@@ -130,9 +130,9 @@ def write(path: str | os.PathLike[str], array: npt.ArrayLike, voxel_size_angstro
     path
         Where to, an MRC name (.mrc, .rec, .map ...); an existing file is replaced.
     array
-        (z, y, x). bool, int8 and uint8 up to 127 become mode 0 (the range on which signed and unsigned
-        readers agree), int16 mode 1, uint16 (and larger uint8) mode 6, float16 mode 12, float32 and
-        float64 mode 2; other integers take the smallest mode that holds their values.
+        (z, y, x). int8 becomes mode 0, int16 mode 1, uint16 mode 6, float16 mode 12, float32 and float64
+        mode 2; bool, uint8 and other integers take the first of modes 0, 1, 6, 2 that holds their values, so
+        that a mask of 0 and 1 is bytes on which signed and unsigned readers agree.
     voxel_size_angstrom
         Edge of a voxel.
 
@@ -159,9 +159,12 @@ def write(path: str | os.PathLike[str], array: npt.ArrayLike, voxel_size_angstro
         for section in volume:
             stored = np.ascontiguousarray(section, dtype=dtype)
             file.write(stored.data)
-            values = stored.astype(np.float64)
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-            total, squares = total + float(values.sum()), squares + float(np.square(values).sum())
+            with np.errstate(
+                all="ignore"
+            ):  # NaN and infinity are the caller's, and only the header's figures
+                values = stored.astype(np.float64)
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+                total, squares = total + float(values.sum()), squares + float(np.square(values).sum())
         mean = total / volume.size
         rms = math.sqrt(max(squares / volume.size - mean**2, 0.0)) if math.isfinite(squares) else math.nan
         file.seek(0)

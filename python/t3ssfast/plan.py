@@ -4,8 +4,8 @@ A plan is a chain of layers over feature maps at stride 1, exact for convolution
 in floor mode: a layer behind a pooling of stride s takes its taps s times as far apart ("a trous"). The
 feature maps are shared by all windows; the fully connected layers are done only where they are asked for.
 
-The chain is read by running the model once and watching which tensor operations it makes, so scripted, traced,
-frozen and eager models are read by the same code, whatever they are written like.
+The chain is read by running the model once and watching which tensor operations it makes, so scripted,
+traced, frozen and eager models are read by the same code, whatever they are written like.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -148,6 +148,11 @@ class _Unreadable(Exception):
 class _Recorder(TorchDispatchMode):
     """Notes every tensor operation, with its arguments by name."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and torch would import its compiler, a second's work, to say so."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, dict[str, Any], Any]] = []
@@ -256,7 +261,8 @@ class _Chain:
         if self.layers and self.layers[-1].kind == LayerKind.AFFINE:
             # Without padding, an affine map before a weighted sum is part of the sum.
             before = self.layers.pop()
-            assert before.weight is not None and before.bias is not None
+            assert before.weight is not None
+            assert before.bias is not None
             shift = shift + torch.einsum("oiyx,i->o", weight, before.bias)
             weight = weight * before.weight[None, :, None, None]
         if not (torch.isfinite(weight).all() and torch.isfinite(shift).all()):
@@ -284,19 +290,9 @@ class _Chain:
         """x * scale + shift per channel, folded into a weighted layer where one stands right before."""
         if not (torch.isfinite(scale).all() and torch.isfinite(shift).all()):
             raise _Unreadable("a normalisation has a scale or shift that is NaN or infinite")
-        if self.layers and self.layers[-1].weight is not None and self.layers[-1].bias is not None:
-            last = self.layers.pop()
-            assert last.weight is not None and last.bias is not None
-            fields = {"kernel": last.kernel, "step": last.step, "outputs_in_window": last.outputs_in_window}
-            self.layers.append(
-                Layer(
-                    last.kind,
-                    last.channels,
-                    weight=last.weight * scale,
-                    bias=last.bias * scale + shift,
-                    **fields,  # type: ignore[arg-type]
-                )
-            )
+        last = self.layers[-1] if self.layers else None
+        if last is not None and last.weight is not None and last.bias is not None:
+            self.layers[-1] = replace(last, weight=last.weight * scale, bias=last.bias * scale + shift)
             return
         self.append(LayerKind.AFFINE, weight=scale, bias=shift)
 
@@ -469,7 +465,16 @@ _READERS: dict[str, _Reader] = {
         _read_shape,
     ),
     **dict.fromkeys(
-        ("dropout", "native_dropout", "clone", "contiguous", "alias", "detach", "_to_copy", "feature_dropout"),
+        (
+            "dropout",
+            "native_dropout",
+            "clone",
+            "contiguous",
+            "alias",
+            "detach",
+            "_to_copy",
+            "feature_dropout",
+        ),
         _read_nothing,
     ),
 }
@@ -495,9 +500,7 @@ def _precision(device: torch.device, precision: str) -> Iterator[None]:
         matmul.fp32_precision, convolution.fp32_precision = before
 
 
-def run_model(
-    model: torch.nn.Module, windows: torch.Tensor, *, precision: str = "float32"
-) -> torch.Tensor:
+def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str = "float32") -> torch.Tensor:
     """What the model answers on windows, checked for its shape.
 
     Parameters
@@ -678,10 +681,11 @@ def _check(plan: Plan, model: torch.nn.Module, device: torch.device) -> None:
     images += torch.tensor([0.0, 0.5, -2.0, 3.0])[:, None, None]
     places = torch.tensor([0, extra, 8, 22, extra * (extra + 1), (extra + 1) ** 2 - 1])
     index = (places + torch.arange(len(images))[:, None] * (extra + 1) ** 2).sort().values.reshape(-1)
-    windows = images.unfold(1, size, 1).unfold(2, size, 1).reshape(-1, 1, size, size)[index].to(device)
-    wanted = run_model(model, windows).cpu()
-    images = images.to(device)
-    given = _native.score_windows(images, size, plan.program(), index.to(device)).cpu()
+    batch = images.unfold(1, size, 1).unfold(2, size, 1).reshape(-1, 1, size, size)[index].to(device)
+    wanted = run_model(model, batch).cpu()
+    stack = _native.as_stack(images.to(device))
+    windows = _native.Windows(stack.window_shape(size), index.to(device))
+    given = _native.score_windows(stack, size, plan.program(), windows).cpu()
     if given.shape != wanted.shape:
         raise _Unreadable(f"it gives {wanted.shape[1]} classes and the plan {given.shape[1]}")
     error = (given - wanted).abs().max().item()
@@ -783,7 +787,9 @@ def explain_plan(
         raise ConfigError(f"mask_fraction is {mask_fraction!r}; give a number from 0 to 1.")
     count = math.prod(shape[:-2]) * (shape[-2] - size + 1) * (shape[-1] - size + 1)
     asked = round(count * mask_fraction)
-    lines = [f"{asked:,} of {count:,} windows of {size} x {size} are asked for on {torch.device(device).type}."]
+    lines = [
+        f"{asked:,} of {count:,} windows of {size} x {size} are asked for on {torch.device(device).type}."
+    ]
     plan = read_plan(model, size)
     if isinstance(plan, str):
         lines.append(f'Plan "windows": the model is run on batches of windows, because {plan}.')
@@ -791,11 +797,11 @@ def explain_plan(
     cost = estimate_cost(plan, mask_fraction)
     chosen = "dense" if cost.dense_seconds <= cost.windows_seconds else "windows"
     why = "feature maps are shared by all windows" if chosen == "dense" else "the windows share too little"
-    lines += [
-        f'Plan "{chosen}": {why}. The model reads as: {plan.describe()}.',
+    lines.append(
+        f'Plan "{chosen}": {why}. The model reads as: {plan.describe()}.\n'
         f'A window costs about {cost.dense_flops / 1e6:.3g} MFLOP by plan "dense" and '
-        f'{cost.windows_flops / 1e6:.3g} MFLOP by plan "windows".',
+        f'{cost.windows_flops / 1e6:.3g} MFLOP by plan "windows".\n'
         f"One CPU thread would take about {asked * cost.dense_seconds:.2g} s by the former and "
-        f"{asked * cost.windows_seconds:.2g} s by the latter.",
-    ]
+        f"{asked * cost.windows_seconds:.2g} s by the latter."
+    )
     return "\n".join(lines)

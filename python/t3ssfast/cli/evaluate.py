@@ -47,15 +47,17 @@ def evaluate(
     """
     from t3ssfast.evaluate import evaluate as compare
 
-    files = {"voxel_size": voxel_size, "tomogram": tomogram, "tomograms": tomograms}
-    found = load(candidates, **files)  # type: ignore[arg-type]
-    known = load(truth, names=("truth.star", "candidates.star"), **files)  # type: ignore[arg-type]
-    lookalikes = None if distractors is None else load(distractors, names=("distractors.star",), **files)  # type: ignore[arg-type]
-    found = [some[some.score >= min_score] for some in found]
-    groups = _align(found, known, *([] if lookalikes is None else [lookalikes]))
-    result = compare(
-        groups[0], groups[1], tolerance_nm * 10, distractors=groups[2] if lookalikes is not None else None
-    )
+    def read(path: Path, *names: str) -> list[Candidates]:
+        return load(path, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, names=names)
+
+    groups = [
+        [some[some.score >= min_score] for some in read(candidates, "candidates.star")],
+        read(truth, "truth.star", "candidates.star"),
+    ]
+    if distractors is not None:
+        groups.append(read(distractors, "distractors.star"))
+    found, known, *lookalikes = _align(groups)
+    result = compare(found, known, tolerance_nm * 10, distractors=lookalikes[0] if lookalikes else None)
     if plot is not None:
         result.plot(plot)
     if as_json:
@@ -66,7 +68,7 @@ def evaluate(
     Console().print(result.table())
 
 
-def _align(*groups: Sequence[Candidates]) -> list[list[Candidates]]:
+def _align(groups: Sequence[Sequence[Candidates]]) -> list[list[Candidates]]:
     """One entry for each tomogram in every group; empty ones where a group has none of it.
 
     Where no group has more than one tomogram they are taken to be the same, whatever their names.

@@ -16,7 +16,11 @@ def simulate(
     voxel_size: Annotated[float, typer.Option(help="In Angstrom.")] = 13.6,
     physics: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A parameter of the simulation; may be repeated.", metavar="NAME=VALUE"),
+        typer.Option(
+            "--set",
+            help="A field of Physics, such as total_dose_per_square_angstrom=120; may be repeated.",
+            metavar="NAME=VALUE",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
@@ -27,7 +31,7 @@ def simulate(
 
     \b
     Example:
-      t3ssfast simulate -o simulated --seed 7 --shape 96,256,256 --set dose=120
+      t3ssfast simulate -o simulated --seed 7 --shape 96,256,256
     """
     from t3ssfast.errors import OutputError
     from t3ssfast.export import export

@@ -171,8 +171,8 @@ def load_candidates(
     format
         As for `export`; None: after the file's suffix (any RELION star file is recognised by its columns).
     voxel_size_angstrom
-        Of the tomogram whose voxels the centres shall refer to. Formats in Angstrom (RELION, copick) are
-        converted to it; in the others it replaces what the file says.
+        Of the tomogram whose voxels the centres shall refer to. Positions in a file that tells its own
+        voxel size (or is in Angstrom) are converted; those in one that does not are voxels of this size.
     tomogram_shape
         (z, y, x) voxels of that tomogram.
     tomogram

@@ -133,7 +133,7 @@ def _read_file(source: Source) -> Candidates:
             raise ReadError(f"{source.name}: a transformation is no rotation; repair it.")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(f"{source.name} is no copick picks file; check what it is.") from error
-    voxel_size = source.voxel_size(spacing)
+    voxel_size, _ = source.grid(spacing)
     values = numbers(source, [*zip(*locations, strict=True), scores]) if points else np.zeros((0, 4))
     normal, rot = np.zeros((0, 3), np.float32), np.zeros(0)
     if points:

@@ -88,11 +88,13 @@ def read_dynamo(source: Source) -> list[Candidates]:
     for name, size in zip(labels, apix.tolist(), strict=True):
         others.setdefault(name, {}).setdefault("voxel_size_angstrom", size)
     fallback = next((f["voxel_size_angstrom"] for f in others.values() if f), 0.0)
-    for fields in others.values():
-        fields["voxel_size_angstrom"] = source.voxel_size(fields.get("voxel_size_angstrom", fallback))
-        fields["tomogram_shape"] = source.tomogram_shape
+    factors = {}
+    for name, fields in others.items():
+        voxel_size, factors[name] = source.grid(fields.get("voxel_size_angstrom", fallback))
+        fields |= {"voxel_size_angstrom": voxel_size, "tomogram_shape": source.tomogram_shape}
+    position = (values[:, 0:3] + values[:, 3:6]) * np.array([factors[label] for label in labels])[:, None]
     whole = Candidates(
-        centre_zyx=(values[:, 0:3] + values[:, 3:6])[:, ::-1].astype(np.float32),
+        centre_zyx=position[:, ::-1].astype(np.float32),
         score=values[:, 9].astype(np.float32),
         normal_zyx=normal,
         voxel_size_angstrom=next(iter(others.values()))["voxel_size_angstrom"],

@@ -8,6 +8,7 @@ File layout: https://bio3d.colorado.edu/imod/doc/binspec.html
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from collections.abc import Sequence
@@ -104,16 +105,22 @@ def read_imod(source: Source) -> list[Candidates]:
     arrows = [c for item in objects if item.name == NORMALS for c in item.contours if len(c) == 2]
     if len(arrows) == len(centre) > 0:
         # The order of detection, best first, is that of the normals; the objects sort it by kind.
-        starts = np.array([arrow[0] for arrow in arrows])
-        order = [int(np.argmin(np.square(centre - start).sum(axis=1))) for start in starts]
-        if sorted(order) == list(range(len(centre))):
+        at: dict[tuple[float, ...], list[int]] = {}
+        for index, point in enumerate(centre.tolist()):
+            at.setdefault(tuple(point), []).append(index)
+        starts = [at.get(tuple(arrow[0].tolist()), []) for arrow in arrows]
+        order = [indices.pop(0) for indices in starts if indices]
+        if len(order) == len(centre):
             centre, kinds = centre[order], [kinds[i] for i in order]
             normal = np.array([arrow[1] - arrow[0] for arrow in arrows])
+    voxel_size, factor = source.grid(pixel_size)
+    if abs(factor - 1) > 1e-3:
+        shape = None  # that of another binning
     candidates = Candidates(
-        centre_zyx=(centre - FIRST_VOXEL_XYZ)[:, ::-1].astype(np.float32),
+        centre_zyx=((centre - FIRST_VOXEL_XYZ) * factor)[:, ::-1].astype(np.float32),
         score=np.ones(len(centre), np.float32),
         normal_zyx=normal[:, ::-1].astype(np.float32),
-        voxel_size_angstrom=source.voxel_size(pixel_size),
+        voxel_size_angstrom=voxel_size,
         tomogram_shape=source.tomogram_shape or shape,
         tomogram_name=source.path.stem if name in ("", UNNAMED) else name,
         kind=np.array(kinds, dtype=str),
@@ -162,7 +169,8 @@ def _parse(source: Source, raw: bytes) -> tuple[str, Any, float | None, list[_Ob
         raise damaged from error
     shape = (zmax, ymax, xmax) if min(xmax, ymax, zmax) > 0 else None
     # The header holds a float32 in nm: 1.36000001 is 13.6 A.
-    pixel_size = round(size * METRES_PER_UNIT[units] * 1e10, 5) if units in METRES_PER_UNIT else None
+    known = units in METRES_PER_UNIT and math.isfinite(size)
+    pixel_size = float(f"{size * METRES_PER_UNIT[units] * 1e10:.7g}") if known else None
     return _text(raw[8:136]), shape, pixel_size, objects
 
 

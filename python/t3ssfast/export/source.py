@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.errors import ReadError, VoxelSizeError
-from t3ssfast.io import shown
+from t3ssfast.io import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, shown
 from t3ssfast.types import Candidates, check_voxel_size
 
 __all__ = ["Source", "numbers", "split_by_tomogram"]
@@ -77,6 +77,20 @@ class Source:
                 "(--voxel-size)."
             )
         return check_voxel_size(in_file, source=self.name)
+
+    def grid(self, in_file: float | None) -> tuple[float, float]:
+        """Voxel size of the centres to return, and what a voxel coordinate of the file is multiplied by.
+
+        A size of 1 A in a file stands for an unknown one, as in the headers of tomograms.
+        """
+        if in_file is not None and not (
+            in_file > 0 and abs(in_file - PLACEHOLDER_VOXEL_SIZE_ANGSTROM) > 1e-4
+        ):
+            in_file = None
+        voxel_size = self.voxel_size(in_file)
+        if in_file is None:
+            return voxel_size, 1.0
+        return voxel_size, check_voxel_size(in_file, source=self.name) / voxel_size
 
 
 def check_readable(path: Path) -> None:

@@ -71,14 +71,18 @@ def read_csv(source: Source) -> list[Candidates]:
     normal, rot = _poses(source, table)
     sizes = numbers(source, [table["voxel_size_angstrom"]])[:, 0] if "voxel_size_angstrom" in table else None
     others: dict[str, dict[str, Any]] = {}
+    factors = {}
     for index, name in enumerate(names):
         if name not in others:
-            size = source.voxel_size(None if sizes is None else float(sizes[index]))
+            size, factors[name] = source.grid(None if sizes is None else float(sizes[index]))
             others[name] = {"voxel_size_angstrom": size, "tomogram_shape": source.tomogram_shape}
     if not others:
         return [Candidates.empty(source.voxel_size(None), source.tomogram_shape, source.path.stem)]
+    centre = (
+        numbers(source, [table[c] for c in CENTRE]) * np.array([factors[name] for name in names])[:, None]
+    )
     whole = Candidates(
-        centre_zyx=numbers(source, [table[c] for c in CENTRE]).astype(np.float32),
+        centre_zyx=centre.astype(np.float32),
         score=scores.astype(np.float32),
         normal_zyx=normal,
         voxel_size_angstrom=others[names[0]]["voxel_size_angstrom"],
@@ -138,12 +142,13 @@ def read_coords(source: Source) -> list[Candidates]:
                 f"{source.name}: line {number} is not three numbers x y z; it is no list of coordinates."
             )
     centre = numbers(source, list(np.array(rows).T)) if rows else np.zeros((0, 3))
+    size, factor = source.grid(voxel_size)
     return [
         Candidates(
-            centre_zyx=centre[:, ::-1].astype(np.float32),
+            centre_zyx=(centre * factor)[:, ::-1].astype(np.float32),
             score=np.ones(len(centre), np.float32),
             normal_zyx=np.tile(np.array([1.0, 0.0, 0.0], np.float32), (len(centre), 1)),
-            voxel_size_angstrom=source.voxel_size(voxel_size),
+            voxel_size_angstrom=size,
             tomogram_shape=source.tomogram_shape,
             tomogram_name=name,
         )

@@ -1,0 +1,58 @@
+// window_statistics, and the check for values that are not finite.
+#include <utility>
+#include <vector>
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "backend.h"
+#include "bindings/register.h"
+#include "bindings/views.h"
+
+namespace t3ssfast {
+namespace {
+
+using i64 = std::int64_t;
+// Kind (the number of a Statistic) and fraction.
+using Requests = std::vector<std::pair<int, double>>;
+
+std::vector<StatisticRequest> read_requests(const Requests &requests) {
+    std::vector<StatisticRequest> statistics;
+    for (const auto &[kind, fraction] : requests) statistics.push_back({static_cast<Statistic>(kind), fraction});
+    return statistics;
+}
+
+void window_statistics_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Requests &requests,
+                           std::uintptr_t windows, i64 window_count, std::uintptr_t out, int threads) {
+    cpu::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
+                           window_list(windows, window_count), reinterpret_cast<float *>(out), threads);
+}
+
+i64 window_statistics_workspace_cuda(i64 count, i64 height, i64 width, i64 size, const Requests &requests, int device) {
+    return cuda::window_statistics_workspace(image_stack(0, count, height, width), size, read_requests(requests),
+                                             {device, 0});
+}
+
+void window_statistics_cuda(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size,
+                            const Requests &requests, std::uintptr_t windows, i64 window_count, std::uintptr_t out,
+                            std::uintptr_t workspace, i64 workspace_bytes, int device, std::uintptr_t stream) {
+    cuda::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
+                            window_list(windows, window_count), reinterpret_cast<float *>(out),
+                            reinterpret_cast<void *>(workspace), workspace_bytes, {device, stream});
+}
+
+i64 first_nonfinite(std::uintptr_t values, i64 count, int threads) {
+    return cpu::first_nonfinite(reinterpret_cast<const float *>(values), count, threads);
+}
+
+}  // namespace
+
+void register_statistics(pybind11::module_ &module) {
+    using release = pybind11::call_guard<pybind11::gil_scoped_release>;
+    module.def("window_statistics_cpu", &window_statistics_cpu, release());
+    module.def("window_statistics_workspace_cuda", &window_statistics_workspace_cuda, release());
+    module.def("window_statistics_cuda", &window_statistics_cuda, release());
+    module.def("first_nonfinite", &first_nonfinite, release());
+}
+
+}  // namespace t3ssfast

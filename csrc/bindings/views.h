@@ -1,0 +1,20 @@
+// From the integers that Python passes (addresses, shapes, handles) to views.
+#pragma once
+
+#include <cstdint>
+
+#include "core/view.h"
+
+namespace t3ssfast {
+
+inline ImageStack<const float> image_stack(std::uintptr_t address, std::int64_t count, std::int64_t height,
+                                           std::int64_t width) {
+    return {reinterpret_cast<const float *>(address), count, height, width};
+}
+
+// Address 0 stands for every valid window.
+inline WindowList window_list(std::uintptr_t address, std::int64_t count) {
+    return {reinterpret_cast<const std::int64_t *>(address), count};
+}
+
+}  // namespace t3ssfast

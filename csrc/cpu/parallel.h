@@ -1,0 +1,43 @@
+// OpenMP over independent tasks: exceptions come back to the caller, and a forked child runs on one thread.
+#pragma once
+
+#include <omp.h>
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+
+namespace t3ssfast::cpu {
+
+// Threads to use where `requested` were asked for (0: OpenMP's own number). 1 in a forked child, where libgomp's
+// pool does not exist any more and a parallel region would wait for it forever.
+int usable_threads(int requested);
+
+// Calls task(scratch, i) for i in [0, count), one scratch a thread. Which thread gets which task is left open:
+// a task's result must depend on i alone.
+template <typename Scratch, typename Task>
+void parallel_tasks(std::int64_t count, int threads, Task task) {
+    const std::int64_t wanted = usable_threads(threads);
+    const int team = static_cast<int>(wanted < count ? wanted : count);
+    if (team <= 1) {
+        Scratch scratch;
+        for (std::int64_t i = 0; i < count; ++i) task(scratch, i);
+        return;
+    }
+    std::exception_ptr failure;
+    std::atomic<std::int64_t> next{0};
+#pragma omp parallel num_threads(team)
+    {
+        try {
+            Scratch scratch;
+            for (std::int64_t i = next++; i < count; i = next++) task(scratch, i);
+        } catch (...) {
+            next = count;
+#pragma omp critical(t3ssfast_failure)
+            failure = std::current_exception();
+        }
+    }
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace t3ssfast::cpu

@@ -1,0 +1,120 @@
+from collections.abc import Sequence
+from typing import Any
+
+# ------------------------------------------------------------------------------------------------ build
+def build_info() -> dict[str, Any]: ...
+def cuda_device_count() -> int: ...
+
+# ----------------------------------------------------------------------------------------------- unfold
+def unfold_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
+def unfold_cuda(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# ------------------------------------------------------------------------------------------- statistics
+def window_statistics_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
+def window_statistics_workspace_cuda(
+    count: int, height: int, width: int, size: int, requests: Sequence[tuple[int, float]], device: int, /
+) -> int: ...
+def window_statistics_cuda(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    workspace: int,
+    workspace_bytes: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
+
+# ---------------------------------------------------------------------------------------------- sliding
+def score_windows_cpu(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    parameters: int,
+    parameter_count: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    window_stride: int,
+    class_stride: int,
+    threads: int,
+    /,
+) -> None: ...
+def score_windows_tile_floats(layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /) -> int: ...
+def score_windows_tiles(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    parameters: int,
+    parameter_count: int,
+    tile: int,
+    tiles: int,
+    tile_count: int,
+    windows: int,
+    window_rows: int,
+    slots: int,
+    window_count: int,
+    maps: int,
+    out: int,
+    window_stride: int,
+    class_stride: int,
+    device: int,
+    stream: int,
+    lanes: int,
+    reversed: bool,
+    /,
+) -> None: ...

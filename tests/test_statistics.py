@@ -1,0 +1,242 @@
+"""Window statistics against float64 oracles, and the promises that go beyond closeness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reference import statistic
+from t3ssfast.errors import InputError
+from t3ssfast.statistics import window_statistics
+
+MOMENTS = ("mean", "std", "variance", "skewness", "kurtosis", "energy")
+ORDER = ("min", "max", "range", "median")
+QUANTILES = ("q00", "q05", "q25", "q50", "q75", "q95", "q100")
+ALL = MOMENTS + ORDER + QUANTILES
+FAST = settings(deadline=None, max_examples=40)
+
+Image = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def check(image: Image, size: int, names: tuple[str, ...] = ALL) -> None:
+    """Every statistic of every window within the promised distance of its oracle."""
+    got = dict(zip(names, window_statistics(image, size, names), strict=True))
+    want = {name: statistic(image, size, name) for name in {*names, "mean", "std"}}
+    scale = np.maximum(np.abs(want["mean"]), want["std"])
+    for name in names:
+        assert got[name].dtype == np.float32
+        assert got[name].shape == want[name].shape
+        if name in ORDER:
+            np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+        elif name.startswith("q"):
+            rounded = want[name].astype(np.float32)
+            assert np.all(np.abs(got[name] - rounded) <= np.spacing(np.abs(rounded))), name
+        elif name in ("mean", "std"):
+            assert np.all(np.abs(got[name] - want[name]) <= 1e-6 * scale), name
+        elif name in ("variance", "energy"):
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-6, err_msg=name)
+        else:
+            # Excess kurtosis passes through 0: relative to 3, the size of what it is the excess over.
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> Image:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+KINDS = {
+    "noise": lambda r, s: r.normal(size=s),
+    "ties": lambda r, s: r.integers(0, 3, size=s) - 1.0,
+    "bytes": lambda r, s: r.integers(0, 256, size=s),
+    "gradient": lambda r, s: np.add.outer(3.0 * np.arange(s[0]), np.arange(s[1])) + r.random(s),
+    "steps": lambda r, s: (np.arange(s[0])[:, None] // 7 + np.arange(s[1]) // 5) % 2 * 100.0,
+    "offset": lambda r, s: r.normal(size=s) + 1e5,
+    "huge": lambda r, s: r.normal(size=s) * 1e12,
+    "tiny": lambda r, s: r.normal(size=s) * 1e-12,
+    "constant": lambda r, s: np.full(s, 0.1),
+    "outliers": lambda r, s: np.where(r.random(s) < 0.01, 1e5, r.normal(size=s)),
+}
+
+
+@FAST
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.integers(1, 64),
+    st.integers(0, 20),
+    st.integers(0, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_against_oracles(kind: str, size: int, more_y: int, more_x: int, seed: int) -> None:
+    # Fewer windows where they are large keeps the oracle quick.
+    shape = (size + more_y // (1 + size // 16), size + more_x // (1 + size // 16))
+    check(KINDS[kind](np.random.default_rng(seed), shape).astype(np.float32), size)
+
+
+@pytest.mark.parametrize("size", [2, 50])
+def test_several_tiles(size: int) -> None:
+    image = noise((size + 149, size + 150))
+    names = ("mean", "std", "skewness", "kurtosis", "min", "max", "median", "q25")
+    got = window_statistics(image, size, names)
+    rng = np.random.default_rng(1)
+    for y, x in zip(rng.integers(0, 150, 200), rng.integers(0, 151, 200), strict=True):
+        pixel_block = image[y : y + size, x : x + size]
+        for k, name in enumerate(names):
+            np.testing.assert_allclose(got[k, y, x], statistic(pixel_block, size, name)[0, 0], 1e-5, 1e-6)
+
+
+def test_windows_wider_than_a_narrow_tile() -> None:
+    image = noise((203, 214))
+    image[50:60] = 2.0
+    check(image, 200, (*MOMENTS, *ORDER, "q05"))
+
+
+def test_window_is_the_image() -> None:
+    check(noise((33, 33)), 33)
+
+
+@pytest.mark.parametrize("size", [7, 16])
+def test_hot_pixels_do_not_spoil_the_moments(size: int) -> None:
+    image = noise((90, 80))
+    image.reshape(-1)[np.random.default_rng(3).choice(image.size, 40, replace=False)] = 1e5
+    check(image, size)
+    check(image + np.float32(1e5), size)
+
+
+@pytest.mark.parametrize("names", [MOMENTS, (*ORDER, "q25")])
+def test_an_outlier_leaves_no_residue(names: tuple[str, ...]) -> None:
+    size = 9
+    image = noise((60, 70))
+    for y, x in [(18, 27), (31, 40), (0, 0), (59, 69), (27, 26)]:
+        spoiled = image.copy()
+        spoiled[y, x] = 1e30
+        clean = window_statistics(image, size, names)
+        got = window_statistics(spoiled, size, names)
+        apart = np.ones(clean.shape[1:], bool)
+        apart[max(0, y - size + 1) : y + 1, max(0, x - size + 1) : x + 1] = False
+        np.testing.assert_array_equal(got[:, apart].view(np.int32), clean[:, apart].view(np.int32))
+
+
+def test_constant_windows() -> None:
+    image = np.full((30, 40), np.float32(0.1))
+    image[20:] = noise((10, 40))
+    mean, std, skewness, kurtosis, median = window_statistics(
+        image, 8, ("mean", "std", "skewness", "kurtosis", "median")
+    )
+    assert (mean[:13] == np.float32(0.1)).all()
+    assert (median[:13] == np.float32(0.1)).all()
+    assert (std[:13] == 0).all()
+    assert np.isnan(skewness[:13]).all()
+    assert np.isnan(kurtosis[:13]).all()
+    assert (std[13:] > 0).all()
+    assert np.isfinite(kurtosis[13:]).all()
+
+
+def test_one_step_of_a_float_is_no_constant() -> None:
+    image = np.full((64, 64), np.float32(1.0))
+    image[5, 5] = np.nextafter(np.float32(1), np.float32(2))
+    std, kurtosis = window_statistics(image, 64, ("std", "kurtosis"))
+    assert std[0, 0] > 0
+    np.testing.assert_allclose(kurtosis, statistic(image.astype(np.float64), 64, "kurtosis"), rtol=1e-5)
+
+
+def test_signed_zeros_are_equal() -> None:
+    rng = np.random.default_rng(4)
+    image = np.where(rng.random((20, 20)) < 0.5, np.float32(-0.0), np.float32(0.0))
+    image[3, 3] = 1.0
+    got = window_statistics(image, 5, ALL)
+    assert not np.signbit(got[[ALL.index(n) for n in ("min", "max", "median", "q05")]]).any()
+    plain = window_statistics(np.where(image == 0, np.float32(0), image), 5, ALL)
+    np.testing.assert_array_equal(got.view(np.int32), plain.view(np.int32))
+
+
+def test_denormals() -> None:
+    image = (np.random.default_rng(5).integers(-50, 50, (20, 20)) * 1e-45).astype(np.float32)
+    check(image, 6, (*ORDER, "q05"))
+    mean, std, kurtosis = window_statistics(image, 6, ("mean", "std", "kurtosis"))
+    step = 1.5e-45
+    np.testing.assert_allclose(mean, statistic(image, 6, "mean"), atol=step)
+    np.testing.assert_allclose(std, statistic(image, 6, "std"), atol=step)
+    np.testing.assert_allclose(
+        kurtosis, statistic(image * np.float64(1e40), 6, "kurtosis"), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.2, 1.0])
+@pytest.mark.parametrize("size", [1, 4, 17])
+def test_mask_equals_gather_of_dense(size: int, share: float) -> None:
+    image = noise((2, 75, 160), seed=size)
+    dense = window_statistics(image, size, ALL)
+    mask = np.random.default_rng(6).random(dense.shape[1:]) < share
+    masked = window_statistics(image, size, ALL, mask=mask)
+    assert masked.shape == (len(ALL), mask.sum())
+    np.testing.assert_array_equal(masked.view(np.int32), dense[:, mask].view(np.int32))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing(threads: int) -> None:
+    image = noise((3, 90, 170))
+    mask = np.random.default_rng(7).random((3, 81, 161)) < 0.05
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one, one_masked = window_statistics(image, 10, ALL), window_statistics(image, 10, ALL, mask=mask)
+        torch.set_num_threads(threads)
+        np.testing.assert_array_equal(window_statistics(image, 10, ALL), one)
+        np.testing.assert_array_equal(window_statistics(image, 10, ALL, mask=mask), one_masked)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_slices_do_not_mind_their_stack() -> None:
+    image = noise((4, 30, 33))
+    whole = window_statistics(image, 6, ALL)
+    for z in range(4):
+        np.testing.assert_array_equal(window_statistics(image[z], 6, ALL), whole[:, z])
+        np.testing.assert_array_equal(window_statistics(image[z : z + 2], 6, ALL), whole[:, z : z + 2])
+
+
+def test_order_and_repetition_of_names() -> None:
+    image = noise((20, 20))
+    got = window_statistics(image, 5, ("max", "q05", "mean", "max", "median", "q05"))
+    np.testing.assert_array_equal(got[0], got[3])
+    np.testing.assert_array_equal(got[1], got[5])
+    np.testing.assert_array_equal(got[[2]], window_statistics(image, 5, "mean"))
+
+
+def test_defaults_are_the_seven() -> None:
+    image = noise((55, 52))
+    seven = ("mean", "std", "skewness", "kurtosis", "min", "max", "median")
+    np.testing.assert_array_equal(window_statistics(image), window_statistics(image, 50, seven))
+    assert window_statistics(image).shape == (7, 6, 3)
+
+
+def test_torch_in_torch_out() -> None:
+    image = noise((2, 20, 20))
+    got = window_statistics(torch.from_numpy(image), 5, ALL)
+    assert isinstance(got, torch.Tensor)
+    np.testing.assert_array_equal(got.numpy(), window_statistics(image, 5, ALL))
+
+
+def test_layouts_and_dtypes() -> None:
+    image = (noise((40, 44)) * 50).astype(np.int16)
+    want = window_statistics(image.astype(np.float32), 5, ALL)
+    for other in (np.asfortranarray(image), image.astype(np.float64), image.astype(">i4"), image[::-1][::-1]):
+        np.testing.assert_array_equal(window_statistics(other, 5, ALL), want)
+    flipped = window_statistics(image[:, ::-1], 5, ORDER)
+    np.testing.assert_array_equal(flipped[..., ::-1], window_statistics(image, 5, ORDER))
+
+
+@pytest.mark.parametrize("name", ["mode", "q", "q101", "q-5", "q5.5", "", 5])
+def test_unknown_names_are_refused(name: Any) -> None:
+    with pytest.raises(InputError, match="not known"):
+        window_statistics(np.zeros((5, 5)), 3, (name,))
+
+
+def test_no_names_are_refused() -> None:
+    with pytest.raises(InputError, match="empty"):
+        window_statistics(np.zeros((5, 5)), 3, ())
