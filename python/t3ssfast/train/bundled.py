@@ -64,17 +64,17 @@ class BundledSize:
 SIZES = {
     # An hour on two cores.
     "full": BundledSize(
-        tomograms=72,
+        tomograms=60,
         held_out=8,
         shape=(88, 384, 384),
-        segmenter={"steps": 2_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
+        segmenter={"steps": 1_500, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_500,
             "steps_per_epoch": 150,
             "rounds": 2,
             "negatives_per_tomogram": 700,
             "mined_per_tomogram": 200,
-            "mined_slices": 5,
+            "mined_slices": 8,
         },
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
