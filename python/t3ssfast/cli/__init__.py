@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from t3ssfast.cli import doctor, evaluate, export, simulate
+from t3ssfast.cli import demo, detect, doctor, evaluate, export, preselect, simulate, train
 from t3ssfast.errors import T3Error
 
 __all__ = ["app", "main"]
@@ -76,7 +76,11 @@ def _root(
     """Find type III secretion systems in cryo-electron tomograms."""
 
 
+app.command()(detect.detect)
+app.command()(demo.demo)
 app.command()(simulate.simulate)
+app.add_typer(train.app, name="train")
+app.command()(preselect.preselect)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
 app.command()(doctor.doctor)
