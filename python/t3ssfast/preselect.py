@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.models import LoadedModel, load_model
@@ -242,7 +244,7 @@ def preselect(
     membrane: npt.NDArray[Any],
     picks: Candidates | None = None,
     *,
-    classifier: str | LoadedModel | None = None,
+    classifier: str | os.PathLike[str] | nn.Module | LoadedModel | None = None,
     contrast_sign: int = 1,
     config: DetectConfig | None = None,
     keep: float = 0.995,
