@@ -688,8 +688,8 @@ def _check(plan: Plan, model: torch.nn.Module, device: torch.device) -> None:
     windows = _native.Windows(stack.window_shape(size), index.to(device))
     try:
         given = _native.score_windows(stack, size, plan.program(), windows).cpu()
-    except ValueError as error:  # more layers, or wider ones, than a CUDA block holds
-        raise _Unreadable(str(error).rstrip(".")) from error
+    except ValueError as problem:  # more layers, or wider ones, than a CUDA block holds
+        raise _Unreadable(str(problem).rstrip(".")) from problem
     if given.shape != wanted.shape:
         raise _Unreadable(f"it gives {wanted.shape[1]} classes and the plan {given.shape[1]}")
     error = (given - wanted).abs().max().item()
@@ -721,8 +721,8 @@ class Cost:
     windows_seconds: float
 
 
-# Rates of one thread, in FLOP/s. Their ratio is what decides: measured on the published 6-16-120-84-2 network,
-# it is 12 with AVX-512 and 7 with AVX2 (bench/bench_sliding.py); these are the rates of a slow machine.
+# Rates of one thread, in FLOP/s. Their ratio is what decides: on the published 6-16-120-84-2 network it was
+# measured as 12 with AVX-512 and 7 with AVX2 (bench/bench_sliding.py); these are rates of a slow machine.
 DENSE_RATE = 70e9
 WINDOWS_RATE = 8e9
 TILE = 64
