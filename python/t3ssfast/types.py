@@ -102,7 +102,8 @@ def normal_from_euler_zyz(euler_zyz: npt.ArrayLike) -> FloatArray:
     if len(euler) == 0:
         return np.zeros((0, 3), np.float32)
     rotation = Rotation.from_euler("ZYZ", euler, degrees=True).inv()
-    return rotation.apply([0.0, 0.0, 1.0])[:, ::-1].astype(np.float32)
+    normal: FloatArray = rotation.apply([0.0, 0.0, 1.0])[:, ::-1].astype(np.float32)
+    return normal
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,8 @@ class Candidates:
     voxel_size_angstrom: float
     tomogram_shape: tuple[int, int, int] | None = None
     tomogram_name: str = "tomogram"
-    kind: npt.NDArray[np.str_] = field(default=None)  # type: ignore[assignment]
-    rot_degrees: FloatArray = field(default=None)  # type: ignore[assignment]
+    kind: npt.NDArray[np.str_] = field(default=None)  # type: ignore[arg-type]
+    rot_degrees: FloatArray = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         centre = np.ascontiguousarray(self.centre_zyx, dtype=np.float32).reshape(-1, 3)
@@ -249,7 +250,8 @@ class Candidates:
         columns |= dict(zip(("normal_z", "normal_y", "normal_x"), self.normal_zyx.T, strict=True))
         columns |= dict(zip(("rot", "tilt", "psi"), self.euler_zyz.T, strict=True))
         columns["kind"] = self.kind
-        return pd.DataFrame(columns)
+        table: pd.DataFrame = pd.DataFrame(columns)
+        return table
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,189 @@
+"""`t3ssfast detect`: tomograms in, candidates out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from t3ssfast.detect import Detection
+    from t3ssfast.types import DetectConfig, Tomogram
+
+
+def detect(
+    tomograms: Annotated[
+        list[Path],
+        typer.Argument(help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder to write to; several tomograms get a folder each in it."),
+    ],
+    segmenter: Annotated[
+        Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="TorchScript LeNet instead of the bundled one.", metavar="FILE")
+    ] = None,
+    membrane: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Membrane mask of the tomogram, instead of the U-Net; once for each tomogram.",
+            metavar="FILE",
+        ),
+    ] = None,
+    voxel_size: Annotated[
+        float | None, typer.Option(help="Voxel size in Angstrom, instead of the headers'.")
+    ] = None,
+    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1".')] = "auto",
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest score of a candidate, 0 to 1.", show_default="0.5")
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help='Protein is "dark", "light" or "auto".', show_default="auto")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads.", show_default="as set")] = None,
+    memory_budget: Annotated[float | None, typer.Option(help="Memory to use, GiB.", show_default="2")] = None,
+    png: Annotated[bool, typer.Option(help="Draw the candidates on slices, too.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the candidates as JSON.")] = False,
+) -> None:
+    """Find T3SS in tomograms.
+
+    Writes candidates.star .csv .mod .tbl, membrane.mrc, candidates.png, gallery.png and provenance.json.
+
+    \b
+    Example:
+      t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6
+    """
+    from t3ssfast.detect import detect as run
+    from t3ssfast.errors import InputError
+    from t3ssfast.io import read, shown
+    from t3ssfast.models import load_model
+
+    masks: list[Path | None] = [*membrane] if membrane else [None] * len(tomograms)
+    if len(masks) != len(tomograms):
+        raise InputError(
+            f"There are {len(masks)} membrane masks for {len(tomograms)} tomograms; give one for each."
+        )
+    folders = _folders(tomograms, out)
+    config = _config(threshold, contrast, threads, memory_budget)
+    # Once for all tomograms; a model that cannot be used fails before the first is searched.
+    judge = load_model(classifier, kind="classifier")
+    finder = None if membrane else load_model(segmenter, kind="segmenter")
+    report = []
+    for path, mask, folder in zip(tomograms, masks, folders, strict=True):
+        if len(tomograms) > 1 and not as_json:
+            typer.echo(f"{shown(path)}:")
+        detection = run(
+            path,
+            segmenter=finder,
+            classifier=judge,
+            membrane=mask,
+            voxel_size_angstrom=voxel_size,
+            device=device,
+            config=config,
+            progress=not as_json,
+        )
+        detection.save(folder)
+        if png:
+            source = read(path, voxel_size_angstrom=voxel_size)
+            _draw(source, detection, mask, folder)
+        report.append(_summary(path, folder, detection))
+        if not as_json:
+            _print(detection)
+            typer.echo(f"wrote {shown(folder)}")
+    if as_json:
+        typer.echo(json.dumps(report))
+
+
+def _config(
+    threshold: float | None, contrast: str | None, threads: int | None, memory_budget: float | None
+) -> DetectConfig:
+    """The defaults, with what was given on the command line."""
+    from t3ssfast.types import DetectConfig
+
+    budget = None if memory_budget is None else int(memory_budget * 2**30)
+    given: dict[str, Any] = {
+        "score_threshold": threshold,
+        "contrast": contrast,
+        "threads": threads,
+        "memory_budget_bytes": budget,
+    }
+    return DetectConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def _folders(tomograms: list[Path], out: Path) -> list[Path]:
+    """Where the results of each go: `out` itself for one, a folder of its name in it for several."""
+    from t3ssfast.errors import InputError
+    from t3ssfast.io import tomogram_name
+
+    if len(tomograms) == 1:
+        return [out]
+    names = [tomogram_name(path) for path in tomograms]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InputError(
+            f"Several tomograms are called {sorted(twice)[0]!r} and their results would overwrite each "
+            f"other; run them one by one into folders of their own."
+        )
+    return [out / name for name in names]
+
+
+def _draw(source: Tomogram, detection: Detection, mask: Path | None, folder: Path) -> None:
+    from t3ssfast.figures import draw_candidates, draw_gallery
+    from t3ssfast.io import read
+
+    membrane = detection.membrane
+    if mask is not None:
+        membrane = read(mask, voxel_size_angstrom=source.voxel_size_angstrom).data
+    sign = detection.provenance["contrast"]["sign"]
+    candidates = detection.candidates
+    draw_candidates(folder / "candidates.png", source, candidates, membrane=membrane, contrast_sign=sign)
+    draw_gallery(folder / "gallery.png", source, candidates, contrast_sign=sign)
+
+
+def _summary(path: Path, folder: Path, detection: Detection) -> dict[str, Any]:
+    rows = detection.candidates.to_dataframe().to_dict(orient="records")
+    return {
+        "tomogram": str(path),
+        "folder": str(folder),
+        "candidates": rows,
+        "counts": detection.provenance["counts"],
+        "seconds": detection.provenance["seconds"],
+        "notes": detection.provenance["notes"],
+    }
+
+
+def _print(detection: Detection) -> None:
+    """The candidates in a table, the best first, and how long it took."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown_rows = 20
+    candidates, provenance = detection.candidates, detection.provenance
+    table = Table(title=f"{len(candidates)} candidates")
+    for column in ("", "score", "z", "y", "x", "tilt", "psi"):
+        table.add_column(column, justify="right")
+    rows = zip(candidates.score, candidates.centre_zyx, candidates.euler_zyz, strict=True)
+    for number, (score, centre, euler) in enumerate(rows, start=1):
+        if number > shown_rows:
+            table.add_row("...", *[""] * 6)
+            break
+        values = [f"{value:.1f}" for value in (*centre.tolist(), *euler[1:].tolist())]
+        table.add_row(f"{number}", f"{float(score):.3f}", *values)
+    console = Console()
+    if len(candidates):
+        console.print(table)
+    else:
+        console.print("no candidates")
+    for note in provenance["notes"]:
+        console.print(f"note: {note}")
+    judged, near = provenance["counts"]["windows_judged"], provenance["counts"]["windows_near_membrane"]
+    console.print(f"{judged:,} of {near:,} windows near the membrane judged, {_time(provenance)}")
+
+
+def _time(provenance: dict[str, Any]) -> str:
+    return f"{sum(provenance['seconds'].values()):.1f} s"

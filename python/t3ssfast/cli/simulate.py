@@ -1,0 +1,88 @@
+"""`t3ssfast simulate`: a tomogram with known truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def simulate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made where missing.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    shape: Annotated[str, typer.Option(help="Voxels along z,y,x.")] = "128,512,512",
+    voxel_size: Annotated[float, typer.Option(help="In Angstrom.")] = 13.6,
+    physics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A field of Physics, such as total_dose_per_square_angstrom=120; may be repeated.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Simulate a tomogram of minicells with T3SS, look-alikes and known truth.
+
+    Writes tomogram.mrc, membrane.mrc, labels.mrc, truth.star, truth.csv and parameters.json (last); and
+    distractors.star, the look-alikes.
+
+    \b
+    Example:
+      t3ssfast simulate -o simulated --seed 7 --shape 96,256,256
+    """
+    from t3ssfast.errors import OutputError
+    from t3ssfast.export import export
+    from t3ssfast.io import atomic_path, write
+    from t3ssfast.simulate import simulate as run
+
+    simulation = run(seed, _shape(shape), voxel_size, **_parameters(physics or []))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "parameters.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be used as a folder ({error.strerror}); choose another.") from error
+    write(out / "tomogram.mrc", simulation.tomogram.data, voxel_size)
+    write(out / "membrane.mrc", simulation.membrane, voxel_size)
+    write(out / "labels.mrc", simulation.labels, voxel_size)
+    export(simulation.truth, out / "truth.star", "relion5")
+    export(simulation.truth, out / "truth.csv", "csv")
+    export(simulation.distractors, out / "distractors.star", "relion5")
+    summary = {
+        "seed": seed,
+        "shape": list(simulation.tomogram.shape),
+        "voxel_size_angstrom": voxel_size,
+        "t3ss": len(simulation.truth),
+        "distractors": len(simulation.distractors),
+        "labels": list(simulation.label_names),
+        "physics": simulation.parameters.to_dict(),
+    }
+    with atomic_path(out / "parameters.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(f"wrote a tomogram with {len(simulation.truth)} T3SS to {out}")
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not three whole numbers z,y,x", param_hint="--shape") from None
+
+
+def _parameters(assignments: list[str]) -> dict[str, Any]:
+    """NAME=VALUE options as keywords; values are JSON, or text where they are not."""
+    parameters: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--set")
+        try:
+            parameters[name] = json.loads(value)
+        except ValueError:
+            parameters[name] = value
+    return parameters

@@ -1,0 +1,178 @@
+"""`t3ssfast train`: the two models from one's own tomograms, and the recipe of the bundled ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from t3ssfast.types import Tomogram
+
+app = typer.Typer(help="Train the segmenter or the classifier.", no_args_is_help=True)
+
+Tomograms = Annotated[
+    list[Path],
+    typer.Argument(help="Tomograms with dark protein (.mrc, .rec, .map, OME-Zarr).", show_default=False),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="TorchScript file to write.")]
+VoxelSize = Annotated[
+    float | None, typer.Option(help="Voxel size of the tomograms in Angstrom, instead of the headers'.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
+Device = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".')]
+Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+
+
+def _report(path: Path, kind: str, as_json: bool) -> None:
+    """Say what came out."""
+    from t3ssfast.models import load_model
+
+    figures = load_model(path, kind=kind).metadata.figures
+    if as_json:
+        typer.echo(json.dumps({"model": str(path), "figures": figures}))
+        return
+    typer.echo(f"wrote {path}; on held-out data: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those options that were given; the others keep the defaults of the training."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_lengths(tomograms: list[Path], **lists: list[Path] | None) -> None:
+    """Refuse lists that do not go with the tomograms, before anything is read."""
+    from t3ssfast.errors import InputError
+
+    for name, given in lists.items():
+        if given and len(given) != len(tomograms):
+            raise InputError(
+                f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each."
+            )
+
+
+def _read_masks(paths: list[Path], volumes: list[Tomogram]) -> list[npt.NDArray[Any]]:
+    """Masks of tomograms; a mask's own voxel size is often missing and does not matter."""
+    from t3ssfast.io import read
+
+    return [
+        read(p, voxel_size_angstrom=v.voxel_size_angstrom).data for p, v in zip(paths, volumes, strict=True)
+    ]
+
+
+@app.command()
+def segmenter(
+    tomograms: Tomograms,
+    membranes: Annotated[
+        list[Path], typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order.")
+    ],
+    out: Out = Path("segmenter.pt"),
+    voxel_size: VoxelSize = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the U-Net on tomograms and membrane masks.
+
+    \b
+    Example:
+      t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
+    """
+    from t3ssfast.io import read
+    from t3ssfast.train import train_segmenter
+
+    _check_lengths(tomograms, membranes=membranes)
+    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    masks = _read_masks(membranes, volumes)
+    train_segmenter(volumes, masks, out, device=device, resume=resume, **_given(seed=seed, steps=steps))
+    _report(out, "segmenter", as_json)
+
+
+@app.command()
+def classifier(
+    tomograms: Tomograms,
+    picks: Annotated[
+        list[Path],
+        typer.Option(
+            "--picks", "-p", help="Picks of each tomogram, in their order (.star, .tbl, .mod, .csv ...)."
+        ),
+    ],
+    membranes: Annotated[
+        list[Path] | None,
+        typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
+    ] = None,
+    out: Out = Path("classifier.pt"),
+    voxel_size: VoxelSize = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of hard-negative mining.")] = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the LeNet on tomograms and picks of T3SS.
+
+    \b
+    Example:
+      t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
+    """
+    from t3ssfast.export import load_candidates
+    from t3ssfast.io import read
+    from t3ssfast.train import train_classifier
+
+    _check_lengths(tomograms, picks=picks, membranes=membranes)
+    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    candidates = [
+        load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
+        for p, v in zip(picks, volumes, strict=True)
+    ]
+    masks = _read_masks(membranes, volumes) if membranes else None
+    options = _given(seed=seed, steps=steps, rounds=rounds)
+    train_classifier(volumes, candidates, masks, out, device=device, resume=resume, **options)
+    _report(out, "classifier", as_json)
+
+
+@app.command()
+def bundled(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for models, checksums, figures and tomograms.")
+    ],
+    seed: Seed = 0,
+    size: Annotated[str, typer.Option(help='"full", or "small" to see that it runs.')] = "full",
+    tomograms: Annotated[
+        int | None, typer.Option(min=2, help="Training tomograms, instead of the size's.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Simulations at a time.")] = 1,
+    device: Device = "cpu",
+    resume: Annotated[
+        bool, typer.Option(help="Go on from what an interrupted run left in the folder.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make the bundled models again: simulate, train both, measure, pin.
+
+    \b
+    Example:
+      t3ssfast train bundled -o weights --jobs 2
+    """
+    from t3ssfast.train.bundled import train_bundled
+
+    figures = train_bundled(
+        out,
+        seed=seed,
+        size=size,
+        tomograms=tomograms,
+        jobs=jobs,
+        device=device,
+        resume=resume,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(json.dumps(figures, indent=None if as_json else 1))

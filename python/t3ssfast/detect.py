@@ -1,0 +1,452 @@
+"""The main job: a tomogram in, T3SS candidates out, stage by stage and slab by slab."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from t3ssfast import _native
+from t3ssfast.classify import classify_slab
+from t3ssfast.errors import InputError, VoxelSizeError
+from t3ssfast.export import save_results
+from t3ssfast.io import file_sha256, read
+from t3ssfast.models import LoadedModel, code_version, load_model
+from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.pick import SparseScores, orient, pick
+from t3ssfast.plan import explain_plan, read_plan
+from t3ssfast.preselect import PreselectRule, apply_rule, pad_for_windows
+from t3ssfast.progress import Stages
+from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
+from t3ssfast.train.loop import check_device
+from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
+
+__all__ = ["Detection", "detect"]
+
+Mask = npt.NDArray[np.uint8]
+Path = str | os.PathLike[str]
+Array = npt.NDArray[Any] | torch.Tensor
+Model = str | os.PathLike[str] | nn.Module | LoadedModel | None
+
+# What a slab holds for each of its voxels: prepared and padded values, membrane probability, mask, region,
+# and for the windows of the region their statistics and scores.
+SLAB_BYTES_PER_VOXEL = 32
+# The rest of the budget is for what does not depend on the slab: masks, sparse scores, network activations.
+SLAB_PART_OF_BUDGET = 0.5
+# Slices on which the grey values in a given membrane are compared with those outside.
+SIGN_SLICES = 12
+DARK, LIGHT = 1, -1
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found in a tomogram, and how.
+
+    Parameters
+    ----------
+    candidates
+        In voxels of the given tomogram, highest score first.
+    membrane
+        (z, y, x) uint8 mask of the tomogram's shape, 1 is membrane; None where a mask was given.
+    provenance
+        Versions, models, configuration, input, counts and timings, as plain values for JSON.
+    """
+
+    candidates: Candidates
+    membrane: Mask | None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, out: Path) -> None:
+        """Write candidates.star .csv .mod .tbl, membrane.mrc and provenance.json into a folder.
+
+        Each file is written atomically, provenance.json last: where it is, the rest is whole.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be made or a file cannot be written.
+        """
+        size = self.candidates.voxel_size_angstrom
+        save_results(out, self.candidates, self.membrane, size, self.provenance)
+
+
+def detect(
+    tomogram: Path | Tomogram | Array,
+    *,
+    segmenter: Model = None,
+    classifier: Model = None,
+    membrane: Path | Array | None = None,
+    voxel_size_angstrom: float | None = None,
+    device: str | torch.device = "auto",
+    config: DetectConfig | None = None,
+    progress: bool = True,
+) -> Detection:
+    """Find T3SS in a tomogram.
+
+    Membranes are segmented slice by slice, the windows near them are judged at stride 1, and the peaks of
+    their scores become candidates with a pose. Every voxel is judged: slices are padded by reflection. The
+    result does not depend on how the volume is cut into slabs.
+
+    Parameters
+    ----------
+    tomogram
+        Path of an MRC file or OME-Zarr folder, a `Tomogram`, or a (z, y, x) array.
+    segmenter, classifier
+        TorchScript files, modules or loaded models; None takes the bundled ones.
+    membrane
+        (z, y, x) mask of the tomogram's shape, or the path of one: no segmenter is then needed.
+    voxel_size_angstrom
+        Instead of the header's; an array needs it.
+    device
+        "auto", "cpu", "cuda", "cuda:1" ...
+    config
+        Everything else; `DetectConfig` holds the defaults.
+    progress
+        Show bars, if standard error is a terminal.
+
+    Returns
+    -------
+    Detection
+
+    Raises
+    ------
+    ReadError, VoxelSizeError, InputError
+        The tomogram or the mask cannot be read or used.
+    ModelError, DeviceError
+        A model is not what it should be, or the device is not there.
+    """
+    config = DetectConfig() if config is None else config
+    where = check_device(device)
+    with _threads(config.threads), Stages(progress) as stages:
+        with stages("read"):
+            source = _open(tomogram, voxel_size_angstrom)
+            given = None if membrane is None else _open_mask(membrane, source)
+        with stages("load models"):
+            judge = load_model(classifier, kind="classifier", device=where)
+            finder = None if given is not None else load_model(segmenter, kind="segmenter", device=where)
+        with stages("prepare"):
+            grid = _prepare(source, judge)
+            _check_window(grid, judge)
+        if finder is None:
+            assert given is not None, "without a mask there is a segmenter"
+            contrast = _contrast_in_mask(grid, given, judge, config)
+            mask, membrane_out = grid.mask_from_tomogram(given, 0, grid.shape[0]), None
+        else:
+            finder_grid = _prepare(source, finder)
+            contrast = _contrast_by_model(finder_grid, finder, config, stages)
+            finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * _sign(finder))
+            found = _find_membrane(finder_grid, finder, config, stages)
+            membrane_out = finder_grid.mask_to_tomogram(found)
+            same_grid = finder_grid.shape == grid.shape
+            mask = found if same_grid else grid.mask_from_tomogram(membrane_out, 0, grid.shape[0])
+        grid = grid.with_contrast_sign(contrast["sign"] * _sign(judge))
+        scores, counts = _judge_windows(grid, mask, judge, where, config, stages)
+        with stages("pick"):
+            centre, score = pick(
+                scores,
+                voxel_size_angstrom=grid.voxel_size_angstrom,
+                smoothing_nm=config.score_smoothing_nm,
+                threshold=config.score_threshold,
+                min_distance_nm=config.min_distance_nm,
+                max_candidates=config.max_candidates,
+            )
+            candidates = Candidates(
+                centre_zyx=np.clip(grid.to_tomogram(centre), 0, np.array(source.shape) - 1),
+                score=score,
+                normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
+                voxel_size_angstrom=source.voxel_size_angstrom,
+                tomogram_shape=source.shape,
+                tomogram_name=source.name,
+            )
+        with stages("checksum"):
+            checksum = _sha256(tomogram, source)
+    return Detection(
+        candidates,
+        membrane_out,
+        {
+            "software": _software(),
+            "device": str(where),
+            "input": {
+                "name": source.name,
+                "path": os.fspath(tomogram) if isinstance(tomogram, str | os.PathLike) else None,
+                "shape_zyx": list(source.shape),
+                "voxel_size_angstrom": source.voxel_size_angstrom,
+                "dtype": str(source.data.dtype),
+                "sha256": checksum,
+            },
+            "models": {"segmenter": _summary(finder), "classifier": _summary(judge)},
+            "config": config.to_dict(),
+            "contrast": contrast,
+            "grid": {"shape_zyx": list(grid.shape), "voxel_size_angstrom": grid.voxel_size_angstrom},
+            "counts": {**counts, "candidates": len(candidates)},
+            "notes": [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."],
+            "plan": _plan_in_words(grid, judge, counts, where),
+            "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
+        },
+    )
+
+
+# ------------------------------------------------------------------------------------------------- the passes
+
+
+def _find_membrane(grid: PreparedTomogram, finder: LoadedModel, config: DetectConfig, stages: Stages) -> Mask:
+    """Membrane mask on the segmenter's grid, one slab at a time, without the small pieces."""
+    mask = np.empty(grid.shape, np.uint8)
+    with stages.bar("segment membranes", grid.shape[0]) as advance:
+        for z0, z1 in _slabs(grid, config):
+            with stages("prepare"):
+                slab = grid.slab(z0, z1)
+            with stages("segment"):
+                mask[z0:z1] = segment(slab, finder) > config.membrane_threshold
+            advance(z1 - z0)
+    with stages("prune"):
+        # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
+        thickness_nm = grid.shape[0] * grid.voxel_size_angstrom / 10
+        area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
+        return prune_membrane(mask, grid.voxel_size_angstrom, area)
+
+
+def _judge_windows(
+    grid: PreparedTomogram,
+    mask: Mask,
+    judge: LoadedModel,
+    where: torch.device,
+    config: DetectConfig,
+    stages: Stages,
+) -> tuple[SparseScores, dict[str, int]]:
+    """Probability of a T3SS at every voxel near the membrane whose window passes the preselection."""
+    rule = None
+    if config.preselect and judge.metadata.preselect is not None:
+        rule = PreselectRule.from_dict(judge.metadata.preselect)
+    plan = config.plan
+    if plan == "auto":
+        # Once for the whole tomogram: chosen slab by slab, rounding would depend on the slabs.
+        plan = "windows" if isinstance(read_plan(judge.module, _window(judge)), str) else "dense"
+    parts = []
+    near, kept, plane = 0, 0, grid.shape[1] * grid.shape[2]
+    with stages.bar("judge windows", grid.shape[0]) as advance:
+        for z0, z1 in _slabs(grid, config):
+            with stages("search region"):
+                region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, z0, z1)
+                near += int(np.count_nonzero(region))
+            if region.any():
+                with stages("prepare"):
+                    slab = grid.slab(z0, z1)
+                if rule is not None:
+                    with stages("preselect"):
+                        region = apply_rule(rule, pad_for_windows(slab, rule.size), region).view(np.uint8)
+                with stages("classify"):
+                    index, probability = classify_slab(
+                        slab, region, judge, device=where, precision=config.precision, plan=plan
+                    )
+                kept += len(index)
+                parts.append((index + z0 * plane, probability))
+            advance(z1 - z0)
+    counts = {
+        "voxels": int(np.prod(grid.shape)),
+        "membrane_voxels": int(np.count_nonzero(mask)),
+        "windows_near_membrane": near,
+        "windows_judged": kept,
+    }
+    return SparseScores.from_slabs(parts, grid.shape), counts
+
+
+def _slabs(grid: PreparedTomogram, config: DetectConfig) -> Iterator[tuple[int, int]]:
+    """(z0, z1) of slabs that together cover the grid, as thick as the memory budget allows."""
+    depth, height, width = grid.shape
+    budget = config.memory_budget_bytes * SLAB_PART_OF_BUDGET
+    fitting = int(budget / (SLAB_BYTES_PER_VOXEL * height * width))
+    thickness = config.slab_slices or max(1, fitting)
+    for z0 in range(0, depth, thickness):
+        yield z0, min(z0 + thickness, depth)
+
+
+# ----------------------------------------------------------------------------------------------------- inputs
+
+
+def _open(tomogram: Path | Tomogram | Array, voxel_size_angstrom: float | None) -> Tomogram:
+    """The tomogram, whatever it was given as."""
+    if isinstance(tomogram, str | os.PathLike):
+        return read(tomogram, voxel_size_angstrom=voxel_size_angstrom)
+    if isinstance(tomogram, Tomogram):
+        if voxel_size_angstrom is None:
+            return tomogram
+        size = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
+        return replace(tomogram, voxel_size_angstrom=size)
+    if not isinstance(tomogram, np.ndarray | torch.Tensor):
+        raise InputError(
+            f"A {type(tomogram).__name__} was given as tomogram; give a path, a Tomogram or an array."
+        )
+    if voxel_size_angstrom is None:
+        raise VoxelSizeError("An array does not say how large its voxels are; give voxel_size_angstrom.")
+    return Tomogram(_as_numpy(tomogram), voxel_size_angstrom)
+
+
+def _open_mask(membrane: Path | Array, source: Tomogram) -> npt.NDArray[Any]:
+    """The given membrane mask, checked against the tomogram."""
+    if isinstance(membrane, str | os.PathLike):
+        name = os.fspath(membrane)
+        # The header of a mask is often without a voxel size; it must be the tomogram's anyway.
+        mask = read(membrane, voxel_size_angstrom=source.voxel_size_angstrom).data
+    else:
+        name, mask = "The membrane mask", _as_numpy(membrane)
+    if mask.shape != source.shape:
+        raise InputError(
+            f"{name} has shape {tuple(mask.shape)} but the tomogram {source.name} has {source.shape}; give a "
+            f"mask with one voxel for each of the tomogram's."
+        )
+    if not np.any(mask):
+        raise InputError(f"{name} is empty; set the membranes to 1, or leave it out to have them segmented.")
+    return mask
+
+
+def _as_numpy(array: Array) -> npt.NDArray[Any]:
+    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+
+
+def _prepare(source: Tomogram, model: LoadedModel) -> PreparedTomogram:
+    return PreparedTomogram.prepare(
+        source,
+        voxel_size_angstrom=model.metadata.voxel_size_angstrom,
+        normalisation=model.metadata.normalisation,
+    )
+
+
+def _window(judge: LoadedModel) -> int:
+    size = judge.metadata.window_px
+    assert size is not None, "load_model gives every classifier a window"
+    return size
+
+
+def _check_window(grid: PreparedTomogram, judge: LoadedModel) -> None:
+    """Refuse a tomogram whose slices are smaller than a window."""
+    size, (_, height, width) = _window(judge), grid.shape
+    if min(height, width) < size:
+        nm = grid.voxel_size_angstrom / 10
+        raise InputError(
+            f"{grid.tomogram.name}: its slices measure {height * nm:.0f} x {width * nm:.0f} nm (y, x), less "
+            f"than the classifier's window of {size * nm:.0f} nm; give a larger tomogram, or check its voxel "
+            f"size ({grid.tomogram.voxel_size_angstrom:g} A)."
+        )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Run with so many threads, in PyTorch and in the native kernels, which take its number."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
+
+
+# --------------------------------------------------------------------------------------------------- contrast
+
+
+def _sign(model: LoadedModel) -> int:
+    """What the model was trained on."""
+    return DARK if model.metadata.contrast == "dark" else LIGHT
+
+
+def _contrast_by_model(
+    grid: PreparedTomogram, finder: LoadedModel, config: DetectConfig, stages: Stages
+) -> dict[str, Any]:
+    """Whether protein is dark: as given, or under which sign the segmenter sees more membrane."""
+    if config.contrast != "auto":
+        return {"sign": DARK if config.contrast == "dark" else LIGHT, "how": "given"}
+    with stages("contrast"):
+        found = find_contrast_sign(grid, finder)
+    return {
+        # The sign found is the one that the model likes; one trained on light protein likes the other.
+        "sign": found.sign * _sign(finder),
+        "how": "the sign under which the segmenter sees more membrane",
+        "membrane_as_given": found.evidence_dark,
+        "membrane_inverted": found.evidence_light,
+    }
+
+
+def _contrast_in_mask(
+    grid: PreparedTomogram, given: npt.NDArray[Any], judge: LoadedModel, config: DetectConfig
+) -> dict[str, Any]:
+    """Whether protein is dark: as given, or whether the membrane is darker than the rest."""
+    if config.contrast != "auto":
+        return {"sign": DARK if config.contrast == "dark" else LIGHT, "how": "given"}
+    mask = grid.mask_from_tomogram(given, 0, grid.shape[0])
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    # Evenly spread over the slices with membrane; all of them where they are few.
+    chosen = slices[:: max(1, len(slices) // SIGN_SLICES)]
+    inside, outside = [], []
+    for z in chosen.tolist():
+        values, membrane = grid.slab(z, z + 1)[0], mask[z] != 0
+        if not membrane.all():
+            inside.append(float(values[membrane].mean(dtype=np.float64)))
+            outside.append(float(values[~membrane].mean(dtype=np.float64)))
+    difference = float(np.mean(inside) - np.mean(outside)) if inside else 0.0
+    return {
+        "sign": LIGHT if difference > 0 else DARK,
+        "how": "the grey values in the given membrane against those outside",
+        "membrane_minus_rest_sigmas": difference,
+    }
+
+
+# ------------------------------------------------------------------------------------------------- provenance
+
+
+def _software() -> dict[str, Any]:
+    return {
+        "t3ssfast": code_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "native": _native.build_info(),
+    }
+
+
+def _summary(model: LoadedModel | None) -> dict[str, Any] | None:
+    """What identifies a model, and what it is for."""
+    if model is None:
+        return None
+    metadata = model.metadata
+    return {
+        "path": model.path,
+        "sha256": model.sha256,
+        "voxel_size_angstrom": metadata.voxel_size_angstrom,
+        "window_px": metadata.window_px,
+        "normalisation": metadata.normalisation.to_dict(),
+        "contrast": metadata.contrast,
+        "classes": list(metadata.classes),
+        "code_version": metadata.code_version,
+        "preselect": metadata.preselect,
+    }
+
+
+def _plan_in_words(
+    grid: PreparedTomogram, judge: LoadedModel, counts: dict[str, int], where: torch.device
+) -> str:
+    size = _window(judge)
+    # Padded by one window less one voxel, a slice has as many windows as voxels.
+    padded = (grid.shape[0], grid.shape[1] + size - 1, grid.shape[2] + size - 1)
+    return explain_plan(judge.module, padded, counts["windows_judged"] / counts["voxels"], where, size=size)
+
+
+def _sha256(given: Path | Tomogram | Array, source: Tomogram) -> str:
+    """Of the file; where there is none, of the values in C order."""
+    if isinstance(given, str | os.PathLike):
+        return file_sha256(given)
+    digest = hashlib.sha256()
+    for section in source.data:
+        digest.update(np.ascontiguousarray(section).data)
+    return digest.hexdigest()

@@ -1,0 +1,276 @@
+"""Candidates to and from the files of the field's other programs, and the folder of a detection's results.
+
+Positions and poses round-trip within 0.01 voxel and 0.01 degree wherever the format has a place for them;
+what a format cannot hold is said in its module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from t3ssfast.errors import ConfigError, InputError, OutputError, ReadError
+from t3ssfast.export.copick import read_copick, write_copick
+from t3ssfast.export.dynamo import read_dynamo, write_dynamo
+from t3ssfast.export.imod import read_imod, write_imod
+from t3ssfast.export.relion import read_relion, write_relion4, write_relion5
+from t3ssfast.export.source import Source
+from t3ssfast.export.text import read_coords, read_csv, write_coords, write_csv
+from t3ssfast.io import atomic_path, shown, write
+from t3ssfast.types import Candidates
+
+__all__ = ["FORMATS", "export", "format_of", "load_all_candidates", "load_candidates", "save_results"]
+
+FORMATS = ("relion5", "relion4", "dynamo", "imod", "copick", "csv", "coords")
+
+_PLAIN_WRITERS: dict[str, Callable[[Path, Sequence[Candidates]], None]] = {
+    "dynamo": write_dynamo,
+    "imod": write_imod,
+    "copick": write_copick,
+    "csv": write_csv,
+    "coords": write_coords,
+}
+_READERS: dict[str, Callable[[Source], list[Candidates]]] = {
+    "relion5": read_relion,
+    "relion4": read_relion,
+    "dynamo": read_dynamo,
+    "imod": read_imod,
+    "copick": read_copick,
+    "csv": read_csv,
+    "coords": read_coords,
+}
+_FORMAT_OF_SUFFIX = {
+    ".star": "relion5",
+    ".tbl": "dynamo",
+    ".mod": "imod",
+    ".json": "copick",
+    ".csv": "csv",
+    ".txt": "coords",
+    ".coords": "coords",
+    ".xyz": "coords",
+    ".pts": "coords",
+}
+
+
+def export(
+    candidates: Candidates | Sequence[Candidates],
+    path: str | os.PathLike[str],
+    format: str = "relion5",
+    *,
+    tilt_series_pixel_size_angstrom: float | None = None,
+    membrane_frame: bool = False,
+) -> None:
+    """Write candidates for another program, atomically.
+
+    Parameters
+    ----------
+    candidates
+        Of one tomogram; RELION, Dynamo and csv also take a sequence, one entry for each tomogram.
+    path
+        File to write. Dynamo's must end in .tbl and gets a .doc beside it; for copick the folder of a run
+        (the file is `Picks/{user}_{session}_{object}.json` in it) or such a .json itself.
+    format
+        "relion5", "relion4", "dynamo", "imod", "copick", "csv" or "coords".
+    tilt_series_pixel_size_angstrom
+        Pixel size of the unbinned tilt series. Needed by RELION 4; for RELION 5 it adds `data_optics`.
+    membrane_frame
+        RELION only: write the pose into rlnTomoSubtomogramRot/Tilt/Psi, with the particle at tilt 90 in
+        that frame and priors there, as RELION does for particles on surfaces, so that a refinement can be
+        restrained to the membrane. Otherwise the pose is in rlnAngleRot/Tilt/Psi alone.
+
+    Raises
+    ------
+    ConfigError, InputError
+        If the format is unknown, or needs something that is missing.
+    OutputError
+        If it cannot be written.
+    """
+    several = [candidates] if isinstance(candidates, Candidates) else list(candidates)
+    names = [some.tomogram_name for some in several]
+    if not several or len(set(names)) != len(names):
+        raise InputError(
+            f"{len(names)} sets of candidates were given to write, of tomograms {names}; give at least one, "
+            "and different names for different tomograms."
+        )
+    target = Path(path)
+    if format in ("relion5", "relion4"):
+        writer = write_relion5 if format == "relion5" else write_relion4
+        writer(
+            target,
+            several,
+            tilt_series_pixel_size_angstrom=tilt_series_pixel_size_angstrom,
+            membrane_frame=membrane_frame,
+        )
+    elif format in _PLAIN_WRITERS:
+        _PLAIN_WRITERS[format](target, several)
+    else:
+        raise ConfigError(f"There is no format {format!r}; give one of {', '.join(FORMATS)}.")
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a file's name stands for (any .star: "relion5"; a folder: "copick").
+
+    Raises
+    ------
+    ConfigError
+        If the name stands for none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        return "copick"
+    if file.suffix.lower() not in _FORMAT_OF_SUFFIX:
+        raise ConfigError(
+            f"{shown(path)}: {file.suffix or 'no suffix'} stands for no format of candidates (known are "
+            f"{', '.join(_FORMAT_OF_SUFFIX)}); give the format."
+        )
+    return _FORMAT_OF_SUFFIX[file.suffix.lower()]
+
+
+def load_all_candidates(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    voxel_size_angstrom: float | None = None,
+    tomogram_shape: tuple[int, int, int] | None = None,
+    tomograms: str | os.PathLike[str] | None = None,
+) -> list[Candidates]:
+    """Read candidates of every tomogram in a file; parameters and errors as `load_candidates`."""
+    file = Path(path)
+    if format is None:
+        if not file.exists():
+            raise ReadError(f"There is no file {shown(path)}; check the name.")
+        format = format_of(file)
+    if format not in _READERS:
+        raise ConfigError(f"There is no format {format!r}; give one of {', '.join(FORMATS)}.")
+    source = Source(file, voxel_size_angstrom, tomogram_shape, None if tomograms is None else Path(tomograms))
+    return _READERS[format](source)
+
+
+def load_candidates(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    voxel_size_angstrom: float | None = None,
+    tomogram_shape: tuple[int, int, int] | None = None,
+    tomogram: str | None = None,
+    tomograms: str | os.PathLike[str] | None = None,
+) -> Candidates:
+    """Read the candidates of one tomogram from any format that `export` writes.
+
+    Parameters
+    ----------
+    path
+        The file; for copick also the folder of a run.
+    format
+        As for `export`; None: after the file's suffix (any RELION star file is recognised by its columns).
+    voxel_size_angstrom
+        Of the tomogram whose voxels the centres shall refer to. Positions in a file that tells its own
+        voxel size (or is in Angstrom) are converted; those in one that does not are voxels of this size.
+    tomogram_shape
+        (z, y, x) voxels of that tomogram.
+    tomogram
+        Its name, for files of several.
+    tomograms
+        A RELION tomograms.star with sizes and pixel sizes.
+
+    Returns
+    -------
+    Candidates
+        Scores are 1 and normals along +z where the file has none.
+
+    Raises
+    ------
+    ReadError
+        If the file is missing, no candidate file, or of several tomograms and none was named.
+    VoxelSizeError
+        If neither the file nor the call tells the voxel size.
+    """
+    found = load_all_candidates(
+        path,
+        format=format,
+        voxel_size_angstrom=voxel_size_angstrom,
+        tomogram_shape=tomogram_shape,
+        tomograms=tomograms,
+    )
+    names = [some.tomogram_name for some in found]
+    if tomogram is not None:
+        if tomogram not in names:
+            raise ReadError(f"{shown(path)} has no candidates of {tomogram!r}; it has {_listed(names)}.")
+        return found[names.index(tomogram)]
+    if len(found) > 1:
+        raise ReadError(
+            f"{shown(path)} has candidates of {len(found)} tomograms ({_listed(names)}); name one (tomogram)."
+        )
+    if not found:
+        return Candidates.empty(Source(Path(path), voxel_size_angstrom).voxel_size(None), tomogram_shape)
+    return found[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
+
+
+def save_results(
+    folder: str | os.PathLike[str],
+    candidates: Candidates,
+    membrane: npt.NDArray[Any] | None,
+    voxel_size_angstrom: float,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a detection into a folder: candidates.star .csv .mod .tbl (.doc), membrane.mrc, provenance.json.
+
+    Each file is written atomically; provenance.json last, so that its presence says the rest is whole.
+
+    Parameters
+    ----------
+    folder
+        Made where missing; files of these names in it are replaced.
+    candidates, membrane
+        The results; membrane (z, y, x) or None, then there is no membrane.mrc.
+    voxel_size_angstrom
+        Of the membrane's voxels.
+    provenance
+        What JSON can hold; numbers of NumPy and paths are converted.
+
+    Raises
+    ------
+    OutputError
+        If something cannot be written.
+    """
+    out = Path(folder)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "provenance.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{shown(out)} cannot be used as a folder for results ({error.strerror}); choose another."
+        ) from error
+    if candidates.tomogram_shape is None and membrane is not None:
+        z, y, x = membrane.shape
+        candidates = replace(candidates, tomogram_shape=(int(z), int(y), int(x)))
+    for name, format in (
+        ("candidates.star", "relion5"),
+        ("candidates.csv", "csv"),
+        ("candidates.mod", "imod"),
+        ("candidates.tbl", "dynamo"),
+    ):
+        export(candidates, out / name, format)
+    if membrane is not None:
+        write(out / "membrane.mrc", membrane, voxel_size_angstrom)
+    with atomic_path(out / "provenance.json") as temporary:
+        text = json.dumps(dict(provenance), indent=2, default=_plain)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: object) -> Any:
+    """What JSON makes of values it does not know."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,121 @@
+"""Dynamo tables (.tbl) and the map of tomogram numbers to names (.doc) beside them.
+
+1-based columns: tag 1, aligned 2, dx-dz 4-6, tdrot/tilt/narot 7-9, cc 10, tomogram 20, class 22, xyz 24-26,
+apix 36. Positions are voxels of the tomogram, written as they are (as the field's converters do).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dynamotable
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from t3ssfast.errors import ConfigError, ReadError
+from t3ssfast.export.poses import (
+    dynamo_from_relion,
+    normal_and_rot,
+    relion_from_dynamo,
+    rotation_from_relion,
+)
+from t3ssfast.export.source import Source, numbers, split_by_tomogram
+from t3ssfast.io import atomic_path, shown
+from t3ssfast.types import Candidates
+
+__all__ = ["read_dynamo", "write_dynamo"]
+
+POSITION = ["x", "y", "z"]
+SHIFT = ["dx", "dy", "dz"]
+ANGLES = ["tdrot", "tilt", "narot"]
+SMALLEST_TABLE = 26  # columns, up to z
+
+
+def write_dynamo(path: Path, candidates: Sequence[Candidates]) -> None:
+    """Write `path` (.tbl) and the .doc of the same stem; see `t3ssfast.export.export`."""
+    if path.suffix != ".tbl":
+        raise ConfigError(f"{shown(path)}: a Dynamo table is named .tbl; change the name.")
+    kinds = sorted({str(kind) for some in candidates for kind in some.kind}, key=lambda k: (k != "t3ss", k))
+    frames = []
+    for number, some in enumerate(candidates, 1):
+        data: dict[str, Any] = dict(zip(POSITION, some.centre_zyx.astype(np.float64).T[::-1], strict=True))
+        data |= dict(zip(ANGLES, dynamo_from_relion(some.euler_zyz).T, strict=True))
+        data["cc"] = some.score.astype(np.float64)
+        data["tomo"] = np.full(len(some), number)
+        data["class"] = np.array([kinds.index(str(kind)) + 1 for kind in some.kind], dtype=np.int64)
+        data["apix"] = np.full(len(some), some.voxel_size_angstrom)
+        frames.append(pd.DataFrame(data))
+    lines = [f"{n} {_one_line(some.tomogram_name)}\n" for n, some in enumerate(candidates, 1)]
+    with atomic_path(path.with_suffix(".doc")) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        dynamotable.write(pd.concat(frames, ignore_index=True), str(temporary))
+
+
+def _one_line(name: str) -> str:
+    return "".join(c if c.isprintable() else "_" for c in name).strip() or "tomogram"
+
+
+def read_dynamo(source: Source) -> list[Candidates]:
+    """Read a Dynamo table and, where it is there, its .doc; see `t3ssfast.export.load_candidates`."""
+    text = source.read_text()
+    names = _read_map(source.path.with_suffix(".doc"))
+    if not text.strip():
+        return [Candidates.empty(source.voxel_size(None), source.tomogram_shape, n) for n in names.values()]
+    # A table line is nothing but numbers; the library would take any text for a table.
+    first = text.lstrip().split("\n", 1)[0].split()
+    if len(first) < SMALLEST_TABLE:
+        raise ReadError(
+            f"{source.name} is no Dynamo table: its first line has {len(first)} columns, not 26 or more."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = dynamotable.read(str(source.path))
+    except Exception as error:  # pandas' errors of many kinds
+        reason = " ".join(str(error).split())[:120]
+        raise ReadError(f"{source.name} cannot be read as a Dynamo table ({reason}); check it.") from error
+    values = numbers(source, [table[c] for c in (*POSITION, *SHIFT, *ANGLES, "cc", "tomo")])
+    normal, rot = normal_and_rot(rotation_from_relion(relion_from_dynamo(values[:, 6:9])))
+    tomograms = values[:, 10].astype(np.int64)
+    labels = [names.get(int(n), str(int(n))) for n in tomograms]
+    others: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
+    apix = numbers(source, [table["apix"]])[:, 0] if "apix" in table else np.zeros(len(table))
+    for name, size in zip(labels, apix.tolist(), strict=True):
+        others.setdefault(name, {}).setdefault("voxel_size_angstrom", size)
+    fallback = next((f["voxel_size_angstrom"] for f in others.values() if f), 0.0)
+    factors = {}
+    for name, fields in others.items():
+        voxel_size, factors[name] = source.grid(fields.get("voxel_size_angstrom", fallback))
+        fields |= {"voxel_size_angstrom": voxel_size, "tomogram_shape": source.tomogram_shape}
+    position = (values[:, 0:3] + values[:, 3:6]) * np.array([factors[label] for label in labels])[:, None]
+    whole = Candidates(
+        centre_zyx=position[:, ::-1].astype(np.float32),
+        score=values[:, 9].astype(np.float32),
+        normal_zyx=normal,
+        voxel_size_angstrom=next(iter(others.values()))["voxel_size_angstrom"],
+        kind=_kinds(source, table),
+        rot_degrees=rot.astype(np.float32),
+    )
+    return split_by_tomogram(labels, whole, others)
+
+
+def _kinds(source: Source, table: pd.DataFrame) -> npt.NDArray[Any]:
+    classes = numbers(source, [table["class"]])[:, 0].astype(np.int64)
+    return np.array(["t3ss" if n in (0, 1) else f"class_{n}" for n in classes], dtype=str)
+
+
+def _read_map(path: Path) -> dict[int, str]:
+    """Tomogram names by number; names may hold spaces. Empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    names = {}
+    for line in Source(path).read_text().splitlines():
+        parts = line.split(maxsplit=1)
+        if len(parts) == 2 and parts[0].isdecimal():
+            names[int(parts[0])] = parts[1].strip()
+    return names

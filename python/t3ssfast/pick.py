@@ -1,0 +1,362 @@
+"""From the scores of windows to particles: peaks in 3D, one a particle, and its pose on the membrane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from t3ssfast.errors import InputError
+
+__all__ = ["SparseScores", "orient", "pick"]
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+Shape = tuple[int, int, int]
+
+# Windows at stride 1 overlap by 98 %, so their scores hardly differ between neighbours within a slice:
+# a light touch in the plane, against the full smoothing along z, where every slice has noise of its own.
+LATERAL_SMOOTHING = 0.25
+# A Gaussian is cut off at this many sigmas (0.3 % of its weight lies beyond).
+KERNEL_SIGMAS = 3.0
+# Voxels that nobody judged count as unknown until they make up more than this part of a kernel; from
+# there on they count as zeros, so that a lone judged voxel does not speak for a whole particle.
+UNJUDGED_PART = 0.5
+
+# Edges of the membrane within this Gaussian of a candidate give its normal; the two membranes of a cell
+# lie 12-15 nm to either side of the centre of a base.
+NORMAL_SIGMA_NM = 16.0
+# Within this Gaussian, how normals turn tells convex from concave: the cell lies where they converge.
+POLARITY_SIGMA_NM = 40.0
+# The mask is blurred by this much before its gradient is taken; a membrane in a mask is about 7 nm thick.
+EDGE_SIGMA_NM = 2.0
+# Blocks of the mask are looked at on a grid about this coarse: enough for the edge of a membrane.
+POSE_GRID_NM = 3.0
+# The blurred mask rises by about 0.2 a nm at its edges; below this, nothing is an edge.
+MIN_GRADIENT_PER_NM = 0.02
+
+
+@dataclass(frozen=True)
+class SparseScores:
+    """Probabilities of the voxels of a grid that were judged, and of no others.
+
+    Parameters
+    ----------
+    index
+        (n,) int64, ascending: flat C-order index of each judged voxel.
+    value
+        (n,) float32 in [0, 1].
+    shape
+        (z, y, x) of the grid.
+    """
+
+    index: IndexArray
+    value: FloatArray
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        if len(self.index) != len(self.value):
+            raise InputError(
+                f"There are {len(self.value)} scores for {len(self.index)} voxels; give one score a voxel."
+            )
+
+    @classmethod
+    def from_slabs(
+        cls, slabs: Sequence[tuple[IndexArray, FloatArray]], shape: tuple[int, ...]
+    ) -> SparseScores:
+        """Join the (index, value) pairs of slabs given from the first slice to the last."""
+        z, y, x = shape
+        if not slabs:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x))
+        index = np.concatenate([part for part, _ in slabs]).astype(np.int64, copy=False)
+        value = np.concatenate([part for _, part in slabs]).astype(np.float32, copy=False)
+        return cls(index, value, (z, y, x))
+
+    @classmethod
+    def from_dense(cls, volume: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> SparseScores:
+        """The scores of a (z, y, x) volume, only where `mask` is true if one is given."""
+        if volume.ndim != 3 or (mask is not None and mask.shape != volume.shape):
+            raise InputError(
+                f"Scores have shape {volume.shape}"
+                + ("" if mask is None else f" and their mask has {mask.shape}")
+                + "; give a (z, y, x) volume and a mask of the same shape."
+            )
+        index = np.arange(volume.size) if mask is None else np.flatnonzero(mask)
+        z, y, x = volume.shape
+        return cls(index, volume.reshape(-1)[index].astype(np.float32), (z, y, x))
+
+
+def pick(
+    scores: SparseScores | npt.NDArray[Any],
+    *,
+    voxel_size_angstrom: float,
+    smoothing_nm: float = 6.0,
+    threshold: float = 0.5,
+    min_distance_nm: float = 24.0,
+    max_candidates: int = 10_000,
+) -> tuple[FloatArray, FloatArray]:
+    """Find one peak a particle in the scores of its windows.
+
+    The classifier answers slice by slice, and a particle spans some twenty slices: its scores are averaged
+    along z (Gaussian, over judged voxels only), lightly in the plane, and the peaks of the result are taken
+    from the highest down, none closer than `min_distance_nm` to one already taken.
+
+    Parameters
+    ----------
+    scores
+        `SparseScores`, or a dense (z, y, x) volume of probabilities.
+    voxel_size_angstrom
+        Of the grid the scores lie on.
+    smoothing_nm
+        Sigma of the Gaussian along z; a quarter of it is used in the plane.
+    threshold
+        Peaks below it are not reported.
+    min_distance_nm
+        Between two peaks, at least.
+    max_candidates
+        At most so many are returned, the highest.
+
+    Returns
+    -------
+    centre_zyx
+        (n, 3) float32 sub-voxel centres on the grid: the centroid of what stands out above half the peak.
+    score
+        (n,) float32 in [0, 1], highest first; equal scores in C order of their peaks.
+    """
+    if not isinstance(scores, SparseScores):
+        scores = SparseScores.from_dense(scores)
+    nm_per_voxel = voxel_size_angstrom / 10
+    sigma = smoothing_nm / nm_per_voxel
+    sigmas = (sigma, sigma * LATERAL_SMOOTHING, sigma * LATERAL_SMOOTHING)
+    # Half the threshold, because the centroid of a peak at the threshold looks down to half of it.
+    scores = _smooth(_near_high_scores(scores, threshold / 2, _radius(sigmas[1])), sigmas)
+    peaks = _separate(_local_maxima(scores, threshold), scores.shape, min_distance_nm / nm_per_voxel)
+    peaks = peaks[0][:max_candidates], peaks[1][:max_candidates]
+    # Half the distance to the next candidate belongs to this one.
+    radius = max(1, int(min_distance_nm / nm_per_voxel / 2))
+    centres = [
+        _centroid(scores, index, value, radius)
+        for index, value in zip(peaks[0].tolist(), peaks[1].tolist(), strict=True)
+    ]
+    return np.array(centres, np.float32).reshape(-1, 3), np.clip(peaks[1], 0, 1)
+
+
+def _radius(sigma: float) -> int:
+    """Voxels to either side that a Gaussian of `sigma` voxels reaches."""
+    return int(np.ceil(KERNEL_SIGMAS * sigma)) if sigma > 0 else 0
+
+
+def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseScores:
+    """Drop columns (all z at one y, x) that cannot hold a smoothed score above `floor`.
+
+    A weighted mean is above `floor` only where one of its terms is: in the same column or, through the
+    smoothing in the plane, in one up to `reach` voxels away. Exact, and it leaves few of the voxels.
+    """
+    _, y, x = scores.shape
+    high = np.zeros(y * x, bool)
+    high[scores.index[scores.value >= floor] % (y * x)] = True
+    near = ndimage.maximum_filter(high.reshape(y, x), size=4 * reach + 1, mode="constant").reshape(-1)
+    keep = near[scores.index % (y * x)]
+    return SparseScores(scores.index[keep], scores.value[keep], scores.shape)
+
+
+def _smooth(scores: SparseScores, sigmas: tuple[float, float, float]) -> SparseScores:
+    """Average with neighbours along z, y and x in turn, judged voxels only."""
+    nz, ny, nx = scores.shape
+    z, y, x = np.unravel_index(scores.index, scores.shape)
+    value = scores.value
+    for position, line, length, sigma in [
+        (z, y * nx + x, nz, sigmas[0]),
+        (y, z * nx + x, ny, sigmas[1]),
+        (x, z * ny + y, nx, sigmas[2]),
+    ]:
+        if sigma > 0 and len(value):
+            order = np.argsort(line * length + position)
+            smooth = np.empty_like(value)
+            smooth[order] = _smooth_lines(value[order], line[order], position[order], length, sigma)
+            value = smooth
+    return SparseScores(scores.index, value, scores.shape)
+
+
+def _smooth_lines(
+    value: FloatArray, line: IndexArray, position: IndexArray, length: int, sigma: float
+) -> FloatArray:
+    """Gaussian average along lines of which only some positions hold a value.
+
+    Lines are laid end to end with gaps cut down to the reach of the kernel, so that one dense 1D filter
+    does them all, at a cost that follows the number of values and not the length of the lines.
+    """
+    radius = _radius(sigma)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    step = np.diff(position)
+    apart = (np.diff(line) != 0) | (step > radius)
+    slot = np.concatenate([[0], np.cumsum(np.where(apart, radius + 1, step))])
+    laid_out = np.zeros((2, slot[-1] + 1), np.float32)
+    laid_out[0, slot] = value
+    laid_out[1, slot] = 1
+    total, weight = ndimage.correlate1d(laid_out, kernel, axis=1, mode="constant")[:, slot]
+    inside = ndimage.correlate1d(np.ones(length, np.float32), kernel, mode="constant")[position]
+    smooth: FloatArray = total / np.maximum(weight, (1 - UNJUDGED_PART) * inside)
+    return smooth
+
+
+def _local_maxima(scores: SparseScores, threshold: float) -> tuple[IndexArray, FloatArray]:
+    """Voxels at or above `threshold` that no neighbour (26) exceeds, highest first.
+
+    Of a plateau, the first voxel in C order is taken for its maximum.
+    """
+    keep = (scores.value >= threshold) & (scores.value > 0)
+    index, value = scores.index[keep], scores.value[keep]
+    position = np.stack(np.unravel_index(index, scores.shape), axis=1)
+    is_maximum = np.ones(len(index), bool)
+    limits = np.array(scores.shape)
+    for offset in np.ndindex(3, 3, 3):
+        shift = np.array(offset) - 1
+        if not shift.any() or not len(index):
+            continue
+        other = position + shift
+        there = np.flatnonzero(((other >= 0) & (other < limits)).all(axis=1))
+        wanted = np.ravel_multi_index(tuple(other[there].T), scores.shape)
+        found = np.minimum(np.searchsorted(index, wanted), len(index) - 1)
+        same = index[found] == wanted
+        here, found = there[same], found[same]
+        beaten = (value[found] > value[here]) | ((value[found] == value[here]) & (found < here))
+        is_maximum[here[beaten]] = False
+    index, value = index[is_maximum], value[is_maximum]
+    order = np.lexsort((index, -value))
+    return index[order], value[order]
+
+
+def _separate(
+    peaks: tuple[IndexArray, FloatArray], shape: Shape, distance: float
+) -> tuple[IndexArray, FloatArray]:
+    """Keep peaks from the first on, dropping every one within `distance` voxels of one kept before."""
+    index, value = peaks
+    position = np.stack(np.unravel_index(index, shape), axis=1)
+    open_ = np.ones(len(index), bool)
+    kept = []
+    if not len(index):
+        return peaks
+    tree = cKDTree(position)
+    for i in range(len(index)):
+        if open_[i]:
+            kept.append(i)
+            # A hair less than the distance: two peaks exactly that far apart both stand.
+            open_[tree.query_ball_point(position[i], distance * (1 - 1e-9))] = False
+    return index[kept], value[kept]
+
+
+def _centroid(scores: SparseScores, peak: int, value: float, radius: int) -> npt.NDArray[np.float64]:
+    """Centre of what exceeds half of a peak, within `radius` voxels of it."""
+    centre = np.array(np.unravel_index(peak, scores.shape))
+    low = np.maximum(centre - radius, 0)
+    high = np.minimum(centre + radius + 1, scores.shape)
+    rows = np.arange(low[0], high[0])[:, None] * scores.shape[1] + np.arange(low[1], high[1])
+    starts = np.searchsorted(scores.index, rows.reshape(-1) * scores.shape[2] + low[2])
+    stops = np.searchsorted(scores.index, rows.reshape(-1) * scores.shape[2] + high[2])
+    entries = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
+    offset = np.stack(np.unravel_index(scores.index[entries], scores.shape), axis=1) - centre
+    weight = np.maximum(scores.value[entries].astype(np.float64) - value / 2, 0)
+    weight[(offset**2).sum(axis=1) > radius**2] = 0
+    total = weight.sum()
+    return centre + (weight @ offset / total if total > 0 else 0)
+
+
+def orient(
+    membrane: npt.NDArray[Any], centre_zyx: npt.ArrayLike, *, voxel_size_angstrom: float
+) -> FloatArray:
+    """Normals of the membrane at each centre, out of the cell.
+
+    The direction comes from the gradient of the mask: its structure tensor about the centre, then a linear
+    fit of the gradients' directions against their positions, so that a centre at the rim of what is left of
+    a membrane (a missing wedge, the end of the volume) is not given the normal of its middle. The sign is
+    that of the fitted curvature: the normals of a cell's surface diverge outwards.
+
+    Parameters
+    ----------
+    membrane
+        (z, y, x) mask with both membranes of the cell; read in blocks of some 200 nm.
+    centre_zyx
+        (n, 3) voxels of the mask, 0-based.
+    voxel_size_angstrom
+        Of the mask.
+
+    Returns
+    -------
+    (n, 3) float32 unit vectors, zyx. Where there is no membrane in reach, +z.
+    """
+    centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
+    nm_per_voxel = voxel_size_angstrom / 10
+    normals = [_normal_at(membrane, centre, nm_per_voxel) for centre in centres]
+    return np.array(normals, np.float32).reshape(-1, 3)
+
+
+def _normal_at(
+    membrane: npt.NDArray[Any], centre: npt.NDArray[np.float64], nm_per_voxel: float
+) -> npt.NDArray[np.float64]:
+    offset_nm, gradient = _mask_edges(membrane, centre, nm_per_voxel)
+    if not len(gradient):
+        return np.array([1.0, 0.0, 0.0])
+    length = np.linalg.norm(gradient, axis=1)
+    squared_nm = (offset_nm**2).sum(axis=1)
+
+    near = np.exp(-0.5 * squared_nm / NORMAL_SIGMA_NM**2)
+    axis = np.linalg.eigh((gradient * near[:, None]).T @ gradient)[1][:, -1]
+    normal, _ = _fit_normals(offset_nm, gradient / length[:, None], near * length, axis)
+    far = np.exp(-0.5 * squared_nm / POLARITY_SIGMA_NM**2)
+    _, divergence = _fit_normals(offset_nm, gradient / length[:, None], far * length, normal)
+    return normal if divergence >= 0 else -normal
+
+
+def _mask_edges(
+    membrane: npt.NDArray[Any], centre: npt.NDArray[np.float64], nm_per_voxel: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Offsets (nm) from `centre` of the mask's edge voxels round it, and the mask's gradient there."""
+    reach = 2 * POLARITY_SIGMA_NM / nm_per_voxel
+    low = np.maximum(np.floor(centre - reach), 0).astype(int)
+    high = np.minimum(np.ceil(centre + reach) + 1, membrane.shape).astype(int)
+    # Averaged over cubes of `step` voxels (thinner where the volume is); the rest, not a cube, is left out.
+    step = np.minimum(max(1, int(POSE_GRID_NM / nm_per_voxel)), high - low)
+    count = (high - low) // step
+    block = membrane[tuple(slice(a, a + n * s) for a, n, s in zip(low, count, step, strict=True))] != 0
+    cubes = block.reshape(count[0], step[0], count[1], step[1], count[2], step[2])
+    coarse = cubes.mean(axis=(1, 3, 5), dtype=np.float32)
+    coarse = ndimage.gaussian_filter(coarse, EDGE_SIGMA_NM / (step * nm_per_voxel), mode="nearest")
+    gradient = [
+        np.gradient(coarse, step[axis] * nm_per_voxel, axis=axis)
+        if count[axis] > 1
+        else np.zeros_like(coarse)
+        for axis in range(3)
+    ]
+    stacked = np.stack(gradient, axis=-1).astype(np.float64)
+    edge = (stacked**2).sum(axis=-1) > MIN_GRADIENT_PER_NM**2
+    offset = np.argwhere(edge) * step + (step - 1) / 2 + low - centre
+    return offset * nm_per_voxel, stacked[edge]
+
+
+def _fit_normals(
+    offset_nm: npt.NDArray[np.float64],
+    direction: npt.NDArray[np.float64],
+    weight: npt.NDArray[np.float64],
+    axis: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Normal at offset 0 and divergence (1/nm): a weighted linear fit of directions turned towards `axis`."""
+    along = direction @ axis
+    # The two faces of a sheet have opposite gradients; edges across the axis are ends of a sheet, not faces.
+    turned = direction * np.sign(along)[:, None]
+    weight = weight * np.abs(along) ** 3
+    design = np.column_stack([np.ones(len(offset_nm)), offset_nm])
+    normal_matrix = (design * weight[:, None]).T @ design
+    # Ridge: curvature tighter than 1/30 nm needs evidence; positions along the axis carry next to none.
+    normal_matrix[1:, 1:] += np.eye(3) * weight.sum() * 30.0
+    coefficients = np.linalg.solve(normal_matrix, (design * weight[:, None]).T @ turned)
+    normal = coefficients[0] / np.linalg.norm(coefficients[0])
+    jacobian = coefficients[1:]
+    divergence = float(np.trace(jacobian) - normal @ jacobian @ normal)
+    return normal, divergence

@@ -1,0 +1,252 @@
+"""Every default of the training, in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from t3ssfast.errors import ConfigError
+from t3ssfast.normalise import Normalisation
+
+__all__ = ["AugmentOptions", "ClassifierOptions", "SegmenterOptions", "TrainOptions", "make_options"]
+
+
+def _require(options: object, ok: bool, name: str, wanted: str) -> None:
+    if not ok:
+        raise ConfigError(f"{type(options).__name__}.{name} is {getattr(options, name)!r}; give {wanted}.")
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """How far a training image may be from the tomogram it was cut from.
+
+    Parameters
+    ----------
+    scale
+        Range of the factor by which lengths grow.
+    free_rotation
+        Share of the images turned by any angle; the others by a multiple of 90 degrees.
+    spectrum
+        Standard deviation of the logarithm of a random radial gain, which stands for other defoci,
+        envelopes and filters.
+    blur_px
+        Largest sigma of a Gaussian blur, given to a third of the images.
+    noise
+        Largest white noise added, in standard deviations of the image, given to half of them.
+    contrast
+        Range of the factor on the values.
+    shift
+        Standard deviation of an offset.
+    gamma
+        Range of the exponent on the magnitude of the values, given to a third of the images.
+    clip
+        Limit of the values afterwards, as the normalisation's.
+    """
+
+    scale: tuple[float, float] = (0.75, 1.35)
+    free_rotation: float = 0.7
+    spectrum: float = 0.35
+    blur_px: float = 1.2
+    noise: float = 1.0
+    contrast: tuple[float, float] = (0.75, 1.3)
+    shift: float = 0.1
+    gamma: tuple[float, float] = (0.8, 1.25)
+    clip: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "contrast", "gamma"):
+            low, high = getattr(self, name)
+            _require(self, 0 < low <= high < math.inf, name, "two numbers above 0, the smaller first")
+        for name in ("spectrum", "blur_px", "noise", "shift"):
+            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more")
+        _require(self, 0 <= self.free_rotation <= 1, "free_rotation", "a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What both trainings have in common.
+
+    Parameters
+    ----------
+    seed
+        Of everything random: on the CPU, the same seed and data give the same weights.
+    steps
+        Optimiser steps (of a classifier: in each round).
+    steps_per_epoch
+        Between two validations and checkpoints.
+    batch
+        Images a step.
+    learning_rate
+        Peak of the schedule: a short linear rise, then a cosine down to 1% of it.
+    weight_decay
+        Of AdamW.
+    warmup
+        Share of the steps in which the learning rate rises.
+    patience
+        Stop after so many epochs without a better validation figure; 0 never stops early.
+    validation_fraction
+        Share of the tomograms kept for validation, at least one; of a single tomogram, this share of its
+        last slices.
+    voxel_size_angstrom
+        Of the model's grid.
+    normalisation
+        Of the values.
+    augment
+        Of the training images.
+    """
+
+    seed: int = 0
+    steps: int = 2_000
+    steps_per_epoch: int = 100
+    batch: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    patience: int = 0
+    validation_fraction: float = 0.15
+    voxel_size_angstrom: float = 13.6
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "steps_per_epoch", "batch"):
+            _require(self, getattr(self, name) >= 1, name, "a whole number of at least 1")
+        for name in ("seed", "patience"):
+            _require(self, getattr(self, name) >= 0, name, "a whole number, 0 or more")
+        _require(self, 0 < self.learning_rate < 10, "learning_rate", "a number above 0, such as 0.002")
+        _require(self, 0 <= self.weight_decay < 10, "weight_decay", "0 or more, such as 0.0001")
+        _require(self, 0 <= self.warmup <= 1, "warmup", "a share from 0 to 1")
+        _require(self, 0 < self.validation_fraction < 1, "validation_fraction", "a share between 0 and 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a model's metadata."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SegmenterOptions(TrainOptions):
+    """Options of `train_segmenter`.
+
+    Parameters
+    ----------
+    patch_px
+        Side of the training patches, a multiple of 16.
+    depth, base
+        Of the U-Net.
+    membrane_share
+        Share of the patches that are centred on membrane.
+    inverted_share
+        Share of the patches shown with inverted contrast and taught to hold no membrane, so that the contrast
+        of a tomogram can be told by the membrane that is seen.
+    validation_patches
+        Looked at after every epoch.
+    """
+
+    patch_px: int = 192
+    depth: int = 4
+    base: int = 16
+    membrane_share: float = 0.7
+    inverted_share: float = 0.08
+    validation_patches: int = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self,
+            self.patch_px >= 2**self.depth and self.patch_px % 2**self.depth == 0,
+            "patch_px",
+            f"a multiple of {2**self.depth}",
+        )
+        for name in ("membrane_share", "inverted_share"):
+            _require(self, 0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")
+        _require(self, self.validation_patches >= 1, "validation_patches", "at least 1")
+
+
+@dataclass(frozen=True)
+class ClassifierOptions(TrainOptions):
+    """Options of `train_classifier`.
+
+    Parameters
+    ----------
+    window_px
+        Side of the window.
+    channels, hidden
+        Widths of the LeNet.
+    rounds
+        Rounds of hard-negative mining, after a first round on random negatives.
+    positive_share
+        Share of the positives in a batch.
+    hard_share
+        Share of the mined ones among the negatives of a batch, once there are any.
+    jitter_nm
+        In the plane, how far a positive window's centre may be from the particle's.
+    jitter_z_nm
+        The same along z.
+    negative_distance_nm
+        A negative window's centre is farther than this from every particle.
+    search_distance_nm
+        Negatives are drawn from within this distance of the membrane, where one is given.
+    elsewhere_share
+        Share of the random negatives drawn from anywhere.
+    negatives_per_tomogram, mined_per_tomogram
+        Random negatives, and false positives of each round.
+    mined_slices
+        Slices of each tomogram that a round of mining looks at.
+    mined_score
+        From which score on a window counts as a false positive.
+    """
+
+    steps: int = 1_000
+    batch: int = 256
+    augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.88, 1.14), noise=0.8))
+    window_px: int = 50
+    channels: tuple[int, int] = (8, 16)
+    hidden: tuple[int, int] = (120, 84)
+    rounds: int = 2
+    positive_share: float = 0.3
+    hard_share: float = 0.5
+    jitter_nm: float = 2.7
+    jitter_z_nm: float = 7.0
+    negative_distance_nm: float = 13.0
+    search_distance_nm: float = 16.0
+    elsewhere_share: float = 0.15
+    negatives_per_tomogram: int = 1_500
+    mined_per_tomogram: int = 400
+    mined_slices: int = 24
+    mined_score: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("positive_share", "hard_share", "elsewhere_share", "mined_score"):
+            _require(self, 0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")
+        for name in ("jitter_nm", "jitter_z_nm", "negative_distance_nm", "search_distance_nm"):
+            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
+        for name in ("negatives_per_tomogram", "mined_per_tomogram", "mined_slices"):
+            _require(self, getattr(self, name) >= 1, name, "a whole number of at least 1")
+        _require(self, self.rounds >= 0, "rounds", "a whole number, 0 or more")
+        _require(self, self.window_px >= 16, "window_px", "at least 16 pixels")
+
+
+Options = TypeVar("Options", bound=TrainOptions)
+
+
+def make_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Options of a kind from keywords; an unknown one is refused by name.
+
+    Raises
+    ------
+    ConfigError
+        An option does not exist or has a value that cannot be used.
+    """
+    names = [f.name for f in fields(kind)]
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"There is no option {name!r}; choose from {', '.join(sorted(names))}.")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ConfigError(
+            f"An option has a value of the wrong type ({error}); see {kind.__name__}."
+        ) from error
