@@ -23,8 +23,9 @@ constexpr i64 kSharedBytes = 48 << 10;
 // Window columns a block works on at a time: at most 16; with less room than 4, slow memory serves better.
 constexpr i64 kMaxPanel = 16, kMinPanel = 4, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
-// Blocks a multiprocessor with a share of the workspace: enough to hide latency, few enough to keep it small.
-constexpr i64 kWorkspaceBlocks = 4;
+// Blocks a multiprocessor: enough to hide latency, few enough to keep the workspace small; as a launch bound it
+// leaves the kernels the registers that they need.
+constexpr i64 kBlocksPerMultiprocessor = 4;
 
 // How the kernel for moments and extrema is launched.
 struct MomentPlan {
@@ -40,14 +41,14 @@ MomentPlan moment_plan(const StatisticsRun &run, int multiprocessors) {
         return {panel, moment_block_bytes(run.size, panel), std::min(tiles, kMaxBlocks), false};
     }
     return {kWorkspacePanel, moment_block_bytes(run.size, kWorkspacePanel),
-            std::min(tiles, kWorkspaceBlocks * multiprocessors), true};
+            std::min(tiles, kBlocksPerMultiprocessor * multiprocessors), true};
 }
 
 i64 order_blocks(const StatisticsRun &run, int multiprocessors) {
-    return std::min(order_grid(run).count, kWorkspaceBlocks * multiprocessors);
+    return std::min(order_grid(run).count, kBlocksPerMultiprocessor * multiprocessors);
 }
 
-__global__ void __launch_bounds__(kMomentThreads)
+__global__ void __launch_bounds__(kMomentThreads, kBlocksPerMultiprocessor)
     moment_kernel(StatisticsRun run, BlockGrid grid, i64 panel, unsigned char *workspace, i64 bytes) {
     extern __shared__ double shared[];
     unsigned char *memory =
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(kMomentThreads)
     }
 }
 
-__global__ void __launch_bounds__(kOrderThreads)
+__global__ void __launch_bounds__(kOrderThreads, kBlocksPerMultiprocessor)
     order_kernel(StatisticsRun run, BlockGrid grid, unsigned char *workspace, i64 bytes) {
     extern __shared__ double shared[];
     const DeviceBlock block;

@@ -1,0 +1,168 @@
+"""window_statistics against OpenCV and scipy.ndimage: same image, windows and thread count, one run.
+
+``pytest bench/bench_statistics.py --benchmark-only``; T3SSFAST_BENCH_THREADS sets the threads (1). On a busy
+machine ``--benchmark-timer=time.process_time`` measures CPU time instead (one thread only). Each benchmark
+asserts its answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+import torch
+
+from t3ssfast.statistics import window_statistics
+
+EDGE = 1024
+SIZE = 50
+HALF = SIZE // 2
+SIX = ("mean", "std", "skewness", "kurtosis", "min", "max")
+QUANTILES = ("q05", "q25", "q75", "q90", "q95")
+
+Image = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def images() -> dict[str, Image]:
+    """The six kinds of image on which order statistics differ most."""
+    rng = np.random.default_rng(0)
+    white = rng.normal(size=(EDGE, EDGE))
+    rows, columns = np.arange(EDGE)[:, None], np.arange(EDGE)
+    smooth = ndi.gaussian_filter(rng.normal(size=(EDGE, EDGE)), 30) * 100
+    made = {
+        "noise": white,
+        "smooth": smooth + 0.3 * white,
+        "gradient": 1.0 * rows + 0.5 * columns + white,
+        "steps": (rows // 37 * 7 + columns // 23 * 3) % 11 + 0.01 * white,
+        "ties": np.clip(np.round(white * 30 + 128), 0, 255),
+        "constant": np.full((EDGE, EDGE), 0.5),
+    }
+    return {name: image.astype(np.float32) for name, image in made.items()}
+
+
+IMAGES = images()
+
+
+def ring(share: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """A membrane-like ring that holds about that share of all windows."""
+    edge = EDGE - SIZE + 1
+    y, x = np.mgrid[:edge, :edge] - edge / 2
+    radius = edge * 0.3 if share > 0.01 else edge * 0.05
+    thickness = share * edge * edge / (2 * np.pi * radius)
+    return np.abs(np.hypot(y, x) - radius) < thickness / 2
+
+
+def valid(filtered: Any) -> Any:
+    """Centred windows to valid ones, by top-left corner."""
+    return filtered[HALF : HALF + EDGE - SIZE + 1, HALF : HALF + EDGE - SIZE + 1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads() -> Iterator[int]:
+    import cv2
+
+    count = int(os.environ.get("T3SSFAST_BENCH_THREADS", "1"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+    yield count
+    torch.set_num_threads(before)
+
+
+def moments_by(box: Callable[[Any], Any], image: Any) -> list[Any]:
+    mean = box(image)
+    square = image * image
+    second, third, fourth = box(square), box(square * image), box(square * square)
+    variance = second - mean * mean
+    deviation = np.sqrt(variance)
+    m3 = third - 3 * mean * second + 2 * mean**3
+    m4 = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+    return [mean, deviation, m3 / (variance * deviation), m4 / (variance * variance) - 3]
+
+
+def six_opencv(image: Image) -> list[Any]:
+    import cv2
+
+    kernel = np.ones((SIZE, SIZE), np.uint8)
+
+    def box(values: Any) -> Any:
+        return cv2.boxFilter(values, cv2.CV_64F, (SIZE, SIZE))
+
+    extrema = [cv2.erode(image, kernel), cv2.dilate(image, kernel)]
+    return [valid(v) for v in moments_by(box, image.astype(np.float64)) + extrema]
+
+
+def six_scipy(image: Image) -> list[Any]:
+    def box(values: Any) -> Any:
+        return ndi.uniform_filter(values, SIZE)
+
+    extrema = [ndi.minimum_filter(image, SIZE), ndi.maximum_filter(image, SIZE)]
+    return [valid(v) for v in moments_by(box, image.astype(np.float64)) + extrema]
+
+
+def six_ours(image: Image) -> Any:
+    return window_statistics(image, SIZE, SIX)
+
+
+@pytest.mark.benchmark(group="six: mean std skewness kurtosis min max")
+@pytest.mark.parametrize("tool", [six_ours, six_opencv, six_scipy])
+def bench_six(benchmark: Any, tool: Callable[[Image], Any]) -> None:
+    got = benchmark.pedantic(tool, (IMAGES["noise"],), rounds=5, warmup_rounds=1)
+    for ours, theirs in zip(six_ours(IMAGES["noise"]), got, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def check_order(image: Image, got: Any, fraction: float) -> None:
+    rng = np.random.default_rng(1)
+    for y, x in rng.integers(0, EDGE - SIZE + 1, (60, 2)):
+        want = np.quantile(image[y : y + SIZE, x : x + SIZE].astype(np.float64), fraction)
+        np.testing.assert_allclose(got[y, x], want, rtol=2e-7, atol=1e-30)
+
+
+@pytest.mark.benchmark(group="median")
+@pytest.mark.parametrize("kind", sorted(IMAGES))
+def bench_median(benchmark: Any, kind: str) -> None:
+    got = benchmark.pedantic(window_statistics, (IMAGES[kind], SIZE, ("median",)), rounds=5, warmup_rounds=1)
+    check_order(IMAGES[kind], got[0], 0.5)
+
+
+@pytest.mark.benchmark(group="median")
+def bench_median_opencv_8bit(benchmark: Any) -> None:
+    import cv2
+
+    image = IMAGES["ties"].astype(np.uint8)
+    got = benchmark.pedantic(cv2.medianBlur, (image, SIZE + 1), rounds=5, warmup_rounds=1)
+    assert got[512, 512] == np.median(image[487:538, 487:538])
+
+
+@pytest.mark.benchmark(group="median")
+def bench_median_scipy_narrow_strip(benchmark: Any) -> None:
+    """Of 64 rows of windows only: scipy takes half a minute for the whole image (multiply by 16)."""
+    strip = IMAGES["noise"][: 64 + SIZE - 1]
+    got = benchmark.pedantic(ndi.median_filter, (strip, SIZE), rounds=1)
+    # For an even count scipy takes the upper of the two middle values, not their mean.
+    window = np.sort(strip[10 : 10 + SIZE, 20 : 20 + SIZE], axis=None)
+    assert got[10 + HALF, 20 + HALF] == window[SIZE * SIZE // 2]
+
+
+@pytest.mark.benchmark(group="seven and quantiles")
+@pytest.mark.parametrize("names", [(*SIX, "median"), QUANTILES], ids=["seven", "five quantiles"])
+def bench_together(benchmark: Any, names: tuple[str, ...]) -> None:
+    got = benchmark.pedantic(window_statistics, (IMAGES["noise"], SIZE, names), rounds=5, warmup_rounds=1)
+    check_order(IMAGES["noise"], got[-1], 0.5 if names[-1] == "median" else 0.95)
+
+
+@pytest.mark.benchmark(group="seven, masked")
+@pytest.mark.parametrize("share", [1.0, 0.05, 0.001])
+def bench_masked(benchmark: Any, share: float) -> None:
+    image, names = IMAGES["smooth"], (*SIX, "median")
+    mask = ring(share) if share < 1 else None
+    got = benchmark.pedantic(
+        lambda: window_statistics(image, SIZE, names, mask=mask), rounds=5, warmup_rounds=1
+    )
+    if mask is not None:
+        np.testing.assert_array_equal(got, window_statistics(image, SIZE, names)[:, mask])
