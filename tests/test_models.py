@@ -109,6 +109,13 @@ def test_files_without_metadata_are_taken_with_a_warning(tmp_path, lenet, unet):
     torch.jit.trace(nn.Sequential(lenet, nn.Softmax(1)), torch.zeros(3, 1, 50, 50)).save(tmp_path / "soft.pt")
     with pytest.warns(UserWarning, match="probabilities"):
         soft = load_model(tmp_path / "soft.pt", kind="classifier")
+    assert loaded.metadata.classes == soft.metadata.classes == CLASSES
+    single = nn.Sequential(nn.Flatten(), nn.Linear(2500, 1))
+    with pytest.warns(UserWarning, match="logits"):
+        assert load_model(single, kind="classifier").metadata.classes == CLASSES
+    with pytest.warns(UserWarning, match="voxel size"):
+        many = load_model(LeNet((2, 3), (8, 6), classes=3), kind="classifier")
+    assert many.metadata.classes == ("class_0", "class_1", "t3ss")
     windows = torch.randn(4, 1, 50, 50)
     torch.testing.assert_close(
         soft.probability(soft.module(windows)), loaded.probability(loaded.module(windows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,14 @@ import torch
 
 from t3ssfast import _native
 from t3ssfast.errors import ConfigError, InputError, ModelError
+from t3ssfast.models import LoadedModel
 from t3ssfast.plan import Plan, estimate_cost, read_plan, run_model
-
-if TYPE_CHECKING:
-    from t3ssfast.models import LoadedModel
+from t3ssfast.preselect import pad_for_windows
 
 __all__ = ["classify_slab", "score_windows"]
 
 PLANS = ("auto", "windows", "dense")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-PARTICLE_CLASS = "t3ss"
 
 # Batches at which torch is near its best; larger ones only take memory.
 CPU_BATCH = 512
@@ -210,11 +208,10 @@ def classify_slab(
         raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
     index = np.flatnonzero(region).astype(np.int64, copy=False)
     probability = np.empty(len(index), np.float32)
-    pad = ((0, 0), (size // 2, size - 1 - size // 2), (size // 2, size - 1 - size // 2))
     plane = slab.shape[1] * slab.shape[2]
     done = 0
     for z in _pieces(region, size):
-        padded = torch.from_numpy(np.pad(slab[z], pad, mode="reflect")).to(device)
+        padded = torch.from_numpy(pad_for_windows(slab[z], size)).to(device)
         mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
         answers = score_windows(
             model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
@@ -242,32 +239,19 @@ def _pieces(region: npt.NDArray[np.uint8], size: int) -> Iterator[npt.NDArray[np
 
 
 def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
-    """(M,) probability of the particle from (M, C) answers, by what the metadata say of them."""
-    classes, output = model.metadata.classes, model.metadata.output
-    count = answers.shape[1]
+    """(M,) probability of the particle from (M, C) answers, where they are what the metadata promise."""
+    classes, count = model.metadata.classes, answers.shape[1]
     if count != len(classes) and not (count == 1 and len(classes) == 2):
         raise ModelError(
             f"{model.path}: the classifier answers {count} values for a window, and its metadata name "
             f"{len(classes)} classes ({', '.join(classes)}); give one whose metadata fit."
         )
-    particle = 0
-    if count > 1:
-        if PARTICLE_CLASS not in classes and count != 2:
-            raise ModelError(
-                f'{model.path}: none of its classes ({", ".join(classes)}) is "{PARTICLE_CLASS}"; '
-                "give a classifier of that particle."
-            )
-        particle = classes.index(PARTICLE_CLASS) if PARTICLE_CLASS in classes else 1
-    if output == "logits":
-        scores = torch.sigmoid(answers) if count == 1 else torch.softmax(answers, dim=1)
-        return scores[:, particle]
-    chosen = answers[:, particle]
-    # Rounding may leave [0, 1] by a little; anything else was no probability.
-    if chosen.numel() and not torch.isnan(chosen).any():
-        low, high = chosen.min().item(), chosen.max().item()
-        if low < -1e-4 or high > 1 + 1e-4:
-            raise ModelError(
-                f"{model.path}: its metadata promise probabilities, and it answers from {low:.3g} to "
-                f'{high:.3g}; set output to "logits" there.'
-            )
+    chosen = model.probability(answers)
+    # Rounding may leave [0, 1] by a little; anything else was no probability. NaN is told of by the caller.
+    strange = chosen[(chosen < -1e-4) | (chosen > 1 + 1e-4)]
+    if len(strange):
+        raise ModelError(
+            f"{model.path}: its metadata promise probabilities, and it answers {strange[0].item():.3g}; "
+            'set output to "logits" there.'
+        )
     return chosen.clamp(0.0, 1.0)

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata as package_metadata
 from importlib import resources
@@ -303,7 +303,8 @@ class LoadedModel:
 
     def to(self, device: str | torch.device) -> LoadedModel:
         """The same model on a device; itself where it already is there."""
-        if self.device == torch.device(device):
+        wanted, here = torch.device(device), self.device
+        if here.type == wanted.type and wanted.index in (None, here.index):
             return self
         # TorchScript modules move in place: a copy keeps the caller's model where it was.
         moved = _copy(self.module).to(device)
@@ -464,6 +465,8 @@ def load_model(
     if metadata is None:
         output = _probe(module, _assumed(kind, "logits"), name)
         metadata = _assumed(kind, "probabilities" if _looks_like_probabilities(output) else "logits")
+        if kind == "classifier":
+            metadata = replace(metadata, classes=_assumed_classes(output.shape[1]))
         assumed_window = f", a window of {DEFAULT_WINDOW_PX} px" if kind == "classifier" else ""
         warnings.warn(
             f"{name} holds no t3ssfast metadata: assuming the tomogram's own voxel size{assumed_window}, the "
@@ -481,6 +484,12 @@ def _assumed(kind: str, output: str) -> ModelMetadata:
     """Metadata of a model that came without."""
     window = DEFAULT_WINDOW_PX if kind == "classifier" else None
     return ModelMetadata(kind, window_px=window, output=output, code_version="unknown")
+
+
+def _assumed_classes(answers: int) -> tuple[str, ...]:
+    """Names of a classifier's answers, the last one being the T3SS; a single answer decides between two."""
+    others = ("background",) if answers <= 2 else tuple(f"class_{k}" for k in range(answers - 1))
+    return (*others, TARGET_CLASS)
 
 
 def _check_kind(metadata: ModelMetadata, kind: str, name: str) -> None:
@@ -581,11 +590,14 @@ def _probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
     if classifier:
         expected = len(metadata.classes)
+        # One answer may stand for two classes.
+        allowed = {expected, 1} if expected == 2 else {expected}
         fits = (
             isinstance(answer, Tensor)
             and answer.ndim == 2
             and answer.shape[0] == 2
-            and (answer.shape[1] == expected if expected else answer.shape[1] >= 1)
+            and answer.shape[1] >= 1
+            and (expected == 0 or answer.shape[1] in allowed)
         )
     else:
         fits = isinstance(answer, Tensor) and tuple(answer.shape) == tuple(batch.shape)

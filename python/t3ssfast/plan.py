@@ -23,7 +23,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from t3ssfast import _native
-from t3ssfast.errors import ConfigError, InputError, ModelError
+from t3ssfast.errors import ConfigError, DeviceError, InputError, ModelError
 
 __all__ = ["Cost", "Plan", "estimate_cost", "explain_plan", "read_plan", "run_model"]
 
@@ -686,7 +686,10 @@ def _check(plan: Plan, model: torch.nn.Module, device: torch.device) -> None:
     wanted = run_model(model, batch).cpu()
     stack = _native.as_stack(images.to(device))
     windows = _native.Windows(stack.window_shape(size), index.to(device))
-    given = _native.score_windows(stack, size, plan.program(), windows).cpu()
+    try:
+        given = _native.score_windows(stack, size, plan.program(), windows).cpu()
+    except ValueError as problem:  # more layers, or wider ones, than a CUDA block holds
+        raise _Unreadable(str(problem).rstrip(".")) from problem
     if given.shape != wanted.shape:
         raise _Unreadable(f"it gives {wanted.shape[1]} classes and the plan {given.shape[1]}")
     error = (given - wanted).abs().max().item()
@@ -718,7 +721,8 @@ class Cost:
     windows_seconds: float
 
 
-# Rates of one thread, in FLOP/s; their ratio is what decides. See bench/bench_sliding.py.
+# Rates of one thread, in FLOP/s. Their ratio is what decides: on the published 6-16-120-84-2 network it was
+# measured as 12 with AVX-512 and 7 with AVX2 (bench/bench_sliding.py); these are rates of a slow machine.
 DENSE_RATE = 70e9
 WINDOWS_RATE = 8e9
 TILE = 64
@@ -774,8 +778,8 @@ def explain_plan(
 
     Raises
     ------
-    InputError, ConfigError
-        If the image is smaller than a window, or the fraction is not one.
+    InputError, ConfigError, DeviceError
+        If the image is smaller than a window, the fraction is not one, or the device has no such name.
     ModelError
         If the model cannot be run on such windows.
     """
@@ -788,9 +792,11 @@ def explain_plan(
         raise ConfigError(f"mask_fraction is {mask_fraction!r}; give a number from 0 to 1.")
     count = math.prod(shape[:-2]) * (shape[-2] - size + 1) * (shape[-1] - size + 1)
     asked = round(count * mask_fraction)
-    lines = [
-        f"{asked:,} of {count:,} windows of {size} x {size} are asked for on {torch.device(device).type}."
-    ]
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f'device is {device!r}; give "cpu", "cuda" or "cuda:1".') from error
+    lines = [f"{asked:,} of {count:,} windows of {size} x {size} are asked for on {where}."]
     plan = read_plan(model, size)
     if isinstance(plan, str):
         lines.append(f'Plan "windows": the model is run on batches of windows, because {plan}.')
