@@ -24,9 +24,6 @@ Shape = tuple[int, int, int]
 LATERAL_SMOOTHING = 0.25
 # A Gaussian is cut off at this many sigmas (0.3 % of its weight lies beyond).
 KERNEL_SIGMAS = 3.0
-# Voxels that nobody judged count as unknown until they make up more than this part of a kernel; from
-# there on they count as zeros, so that a lone judged voxel does not speak for a whole particle.
-UNJUDGED_PART = 0.5
 
 # Edges of the membrane within this Gaussian of a candidate give its normal; the two membranes of a cell
 # lie 12-15 nm to either side of the centre of a base.
@@ -95,7 +92,7 @@ def pick(
     scores: SparseScores | npt.NDArray[Any],
     *,
     voxel_size_angstrom: float,
-    smoothing_nm: float = 6.0,
+    smoothing_nm: float = 5.0,
     threshold: float = 0.5,
     min_distance_nm: float = 24.0,
     max_candidates: int = 10_000,
@@ -103,8 +100,9 @@ def pick(
     """Find one peak a particle in the scores of its windows.
 
     The classifier answers slice by slice, and a particle spans some twenty slices: its scores are averaged
-    along z (Gaussian, over judged voxels only), lightly in the plane, and the peaks of the result are taken
-    from the highest down, none closer than `min_distance_nm` to one already taken.
+    along z (Gaussian), lightly in the plane, and the peaks of the result are taken from the highest down,
+    none closer than `min_distance_nm` to one already taken. Voxels that were not judged count as zeros:
+    they are far from the membrane, or a rule has excluded them.
 
     Parameters
     ----------
@@ -166,7 +164,7 @@ def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseS
 
 
 def _smooth(scores: SparseScores, sigmas: tuple[float, float, float]) -> SparseScores:
-    """Average with neighbours along z, y and x in turn, judged voxels only."""
+    """Average with neighbours along z, y and x in turn, at the judged voxels."""
     nz, ny, nx = scores.shape
     z, y, x = np.unravel_index(scores.index, scores.shape)
     value = scores.value
@@ -186,8 +184,9 @@ def _smooth(scores: SparseScores, sigmas: tuple[float, float, float]) -> SparseS
 def _smooth_lines(
     value: FloatArray, line: IndexArray, position: IndexArray, length: int, sigma: float
 ) -> FloatArray:
-    """Gaussian average along lines of which only some positions hold a value.
+    """Gaussian average along lines of which only some positions hold a value; the others count as zeros.
 
+    What lies beyond the ends of a line counts for nothing: the average is over what is inside.
     Lines are laid end to end with gaps cut down to the reach of the kernel, so that one dense 1D filter
     does them all, at a cost that follows the number of values and not the length of the lines.
     """
@@ -197,12 +196,11 @@ def _smooth_lines(
     step = np.diff(position)
     apart = (np.diff(line) != 0) | (step > radius)
     slot = np.concatenate([[0], np.cumsum(np.where(apart, radius + 1, step))])
-    laid_out = np.zeros((2, slot[-1] + 1), np.float32)
-    laid_out[0, slot] = value
-    laid_out[1, slot] = 1
-    total, weight = ndimage.correlate1d(laid_out, kernel, axis=1, mode="constant")[:, slot]
+    laid_out = np.zeros(slot[-1] + 1, np.float32)
+    laid_out[slot] = value
+    total = ndimage.correlate1d(laid_out, kernel, mode="constant")[slot]
     inside = ndimage.correlate1d(np.ones(length, np.float32), kernel, mode="constant")[position]
-    smooth: FloatArray = total / np.maximum(weight, (1 - UNJUDGED_PART) * inside)
+    smooth: FloatArray = total / inside
     return smooth
 
 

@@ -295,7 +295,7 @@ class DetectConfig:
     membrane_min_area_nm2: float = 5_000.0
     search_distance_nm: float = 16.0
     preselect: bool = True
-    score_smoothing_nm: float = 6.0
+    score_smoothing_nm: float = 5.0
     score_threshold: float = 0.5
     min_distance_nm: float = 24.0
     max_candidates: int = 10_000
