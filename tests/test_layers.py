@@ -19,7 +19,7 @@ LEVELS = [
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick"},
-    {"export", "evaluate", "average", "simulate", "train"},
+    {"export", "evaluate", "figures", "average", "simulate", "train"},
     {"detect"},
     {"cli", "__init__"},
 ]

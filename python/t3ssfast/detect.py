@@ -21,14 +21,13 @@ from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError, VoxelSizeError
 from t3ssfast.export import save_results
 from t3ssfast.io import file_sha256, read
-from t3ssfast.models import LoadedModel, code_version, load_model
+from t3ssfast.models import LoadedModel, check_device, code_version, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, orient, pick
 from t3ssfast.plan import explain_plan, read_plan
 from t3ssfast.preselect import PreselectRule, apply_rule, pad_for_windows
 from t3ssfast.progress import Stages
 from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
-from t3ssfast.train.loop import check_device
 from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
 
 __all__ = ["Detection", "detect"]

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.errors import ConfigError, DeviceError, ModelError
 from t3ssfast.io import atomic_path
 from t3ssfast.normalise import Normalisation
 
@@ -34,6 +34,7 @@ __all__ = [
     "LoadedModel",
     "ModelMetadata",
     "UNet",
+    "check_device",
     "code_version",
     "load_model",
     "save_model",
@@ -155,6 +156,25 @@ class UNet(nn.Module):
             x = merge(torch.cat([skips[len(skips) - 2 - step], up(x)], dim=1))
         logits: Tensor = self.head(x)
         return logits
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device, if it is there.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device.
+    """
+    name = str(device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f'The device {name!r} cannot be used here; give "cpu" or "auto".') from error
+    return chosen
 
 
 def code_version() -> str:

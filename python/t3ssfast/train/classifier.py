@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError
-from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, save_model
+from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, check_device, save_model
 from t3ssfast.preselect import DEFAULT_STATISTICS, learn_rule
 from t3ssfast.segment import search_region
 from t3ssfast.statistics import window_statistics
 from t3ssfast.train.augment import augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
-from t3ssfast.train.loop import Run, check_device, optimise
+from t3ssfast.train.loop import Run, optimise
 from t3ssfast.train.options import ClassifierOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
 

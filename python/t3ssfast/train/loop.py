@@ -21,35 +21,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from t3ssfast.errors import ConfigError, DeviceError, ModelError
+from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.io import atomic_path
 from t3ssfast.train.options import TrainOptions
 
-__all__ = ["Run", "check_device", "learning_rate", "optimise"]
+__all__ = ["Run", "learning_rate", "optimise"]
 
 Batch = tuple[Tensor, Tensor]
 FINAL_LEARNING_RATE = 0.01
 # Longest gradient that is followed in full; a batch with an outlier does not throw the weights away.
 MAX_GRADIENT_NORM = 1.0
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """The device, if it is there.
-
-    Raises
-    ------
-    DeviceError
-        There is no such device.
-    """
-    name = str(device)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(name)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f'The device {name!r} cannot be used here; give "cpu" or "auto".') from error
-    return chosen
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:

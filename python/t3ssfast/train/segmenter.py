@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3ssfast.errors import InputError
-from t3ssfast.models import ModelMetadata, UNet, save_model
+from t3ssfast.models import ModelMetadata, UNet, check_device, save_model
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
-from t3ssfast.train.loop import Run, check_device, optimise
+from t3ssfast.train.loop import Run, optimise
 from t3ssfast.train.options import SegmenterOptions, make_options
 from t3ssfast.types import Tomogram
 
