@@ -22,8 +22,8 @@ from t3ssfast.errors import ModelError
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, pick
-from t3ssfast.preselect import pad_for_windows
 from t3ssfast.segment import prune_membrane, search_region
+from t3ssfast.windows import pad_for_windows
 
 BATCH = 512
 # Preselection off: a user's own pipeline has none, and both shall judge the same windows.

@@ -20,11 +20,11 @@ from t3ssfast.preselect import (
     PreselectRule,
     apply_rule,
     learn_rule,
-    pad_for_windows,
     rule_keeps,
 )
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig
+from t3ssfast.windows import pad_for_windows
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 NAMES = ("mean", "std", "min")

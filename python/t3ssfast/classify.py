@@ -14,7 +14,7 @@ from t3ssfast import _native
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel
 from t3ssfast.plan import Plan, estimate_cost, read_plan, run_model
-from t3ssfast.preselect import pad_for_windows
+from t3ssfast.windows import pad_for_windows
 
 __all__ = ["classify_slab", "score_windows"]
 

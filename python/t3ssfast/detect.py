@@ -25,10 +25,11 @@ from t3ssfast.models import LoadedModel, check_device, code_version, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, orient, pick
 from t3ssfast.plan import explain_plan, read_plan
-from t3ssfast.preselect import PreselectRule, apply_rule, pad_for_windows
+from t3ssfast.preselect import PreselectRule, apply_rule
 from t3ssfast.progress import Stages
 from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
 from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
+from t3ssfast.windows import pad_for_windows
 
 __all__ = ["Detection", "detect"]
 

@@ -17,13 +17,13 @@ from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.segment import search_region
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
+from t3ssfast.windows import pad_for_windows
 
 __all__ = [
     "DEFAULT_STATISTICS",
     "PreselectRule",
     "apply_rule",
     "learn_rule",
-    "pad_for_windows",
     "preselect",
     "rule_keeps",
 ]
@@ -227,16 +227,6 @@ def apply_rule(rule: PreselectRule, image: npt.NDArray[Any], mask: npt.NDArray[A
         statistics = window_statistics(image, rule.size, rule.statistics, mask=smaller)
         smaller[smaller] = rule_keeps(rule, np.asarray(statistics))
     return smaller
-
-
-def pad_for_windows(slab: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """Pad slices by reflection, so that the valid windows of the result are centred on the voxels of `slab`.
-
-    A window of size n centred at c covers c - n//2 ... c - n//2 + n - 1: its top-left corner in the padded
-    slice is c itself, and a mask over windows has the shape of the slab.
-    """
-    before, after = size // 2, size - 1 - size // 2
-    return np.pad(slab, ((0, 0), (before, after), (before, after)), mode="reflect")
 
 
 def preselect(

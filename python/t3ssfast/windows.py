@@ -12,7 +12,7 @@ from t3ssfast import _native
 from t3ssfast._native import Array
 from t3ssfast.errors import InputError
 
-__all__ = ["unfold"]
+__all__ = ["pad_for_windows", "unfold"]
 
 _DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -130,3 +130,24 @@ def unfold(
         target = _checked_out(out, shape, element, stack)
     _native.unfold(stack, size, windows, zscore=normalise is not None, out=target)
     return _native.to_caller(target, stack) if out is None else out
+
+
+def pad_for_windows(slab: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+    """Pad slices by reflection, so that the valid windows of the result are centred on the voxels of `slab`.
+
+    A window of size n centred at c covers c - n//2 ... c - n//2 + n - 1: its top-left corner in the padded
+    slice is c itself, and a mask over windows has the shape of the slab.
+
+    Parameters
+    ----------
+    slab
+        (z, y, x) values.
+    size
+        Side of the windows in pixels.
+
+    Returns
+    -------
+    (z, y + size - 1, x + size - 1) values.
+    """
+    before, after = size // 2, size - 1 - size // 2
+    return np.pad(slab, ((0, 0), (before, after), (before, after)), mode="reflect")
