@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+import t3ssfast.pick as pick_module
 from t3ssfast.errors import InputError
 from t3ssfast.pick import SparseScores, _smooth_lines, orient, pick
 
@@ -142,6 +143,15 @@ def test_smoothing_of_lines_is_a_normalised_convolution(seed: int, sigma: float,
 
     expected = blur(dense * judged) / blur(np.ones_like(dense))
     np.testing.assert_allclose(got, expected[judged], rtol=1e-5, atol=1e-7)
+
+
+def test_bands_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = blobs((20, 40, 44), [(8, 12, 12), (12, 25, 30)], [0.9, 0.8])
+    whole = pick(volume, voxel_size_angstrom=VOXEL)
+    monkeypatch.setattr(pick_module, "BAND_VOXELS", 777)
+    banded = pick(volume, voxel_size_angstrom=VOXEL)
+    np.testing.assert_array_equal(banded[0], whole[0])
+    np.testing.assert_array_equal(banded[1], whole[1])
 
 
 def test_columns_without_high_scores_do_not_matter() -> None:

@@ -25,6 +25,9 @@ LATERAL_SMOOTHING = 0.25
 # A Gaussian is cut off at this many sigmas (0.3 % of its weight lies beyond).
 KERNEL_SIGMAS = 3.0
 
+# Voxels whose scores are smoothed at a time; it bounds memory and never changes results.
+BAND_VOXELS = 1_000_000
+
 # Edges of the membrane within this Gaussian of a candidate give its normal; the two membranes of a cell
 # lie 12-15 nm to either side of the centre of a base.
 NORMAL_SIGMA_NM = 16.0
@@ -164,20 +167,29 @@ def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseS
 
 
 def _smooth(scores: SparseScores, sigmas: tuple[float, float, float]) -> SparseScores:
-    """Average with neighbours along z, y and x in turn, at the judged voxels."""
-    nz, ny, nx = scores.shape
-    z, y, x = np.unravel_index(scores.index, scores.shape)
+    """Average with neighbours along z, y and x in turn, at the judged voxels.
+
+    Lines are done in bands of some `BAND_VOXELS` voxels: working memory is several times that of a band.
+    """
     value = scores.value
-    for position, line, length, sigma in [
-        (z, y * nx + x, nz, sigmas[0]),
-        (y, z * nx + x, ny, sigmas[1]),
-        (x, z * ny + y, nx, sigmas[2]),
-    ]:
-        if sigma > 0 and len(value):
-            order = np.argsort(line * length + position)
-            smooth = np.empty_like(value)
-            smooth[order] = _smooth_lines(value[order], line[order], position[order], length, sigma)
-            value = smooth
+    shape, steps = scores.shape, (scores.shape[1] * scores.shape[2], scores.shape[2], 1)
+    for axis, sigma in enumerate(sigmas):
+        if sigma <= 0 or not len(value):
+            continue
+        # A line along one axis stays within a band of another.
+        across = 1 if axis == 0 else 0
+        bands = min(shape[across], -(-len(value) // BAND_VOXELS))
+        band = (scores.index // steps[across] % shape[across] * bands // shape[across]).astype(np.int32)
+        smooth = np.empty_like(value)
+        for number in range(bands):
+            here = np.flatnonzero(band == number)
+            if len(here):
+                position = scores.index[here] // steps[axis] % shape[axis]
+                line = scores.index[here] - position * steps[axis]
+                order = np.argsort(line * shape[axis] + position)
+                here, line, position = here[order], line[order], position[order]
+                smooth[here] = _smooth_lines(value[here], line, position, shape[axis], sigma)
+        value = smooth
     return SparseScores(scores.index, value, scores.shape)
 
 
