@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peers import dilated_scores, ring_mask, six_by_pooling
 
 import t3ssfast as t3
-from t3ssfast.models import LeNet
+from bench_sliding import lenet, membrane_ring, torch_batches, torch_dilated
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,9 +30,23 @@ def stack() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def lenet() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return LeNet().eval().cuda()
+def model() -> torch.nn.Sequential:
+    return lenet().cuda()
+
+
+def six_by_pooling(stack: torch.Tensor, size: int) -> torch.Tensor:
+    """The six statistics by average and maximum pooling, moments in float64: (6, N, H', W')."""
+    x = stack[:, None].double()
+    m1, m2, m3, m4 = (torch.nn.functional.avg_pool2d(x**k, size, stride=1)[:, 0] for k in range(1, 5))
+    variance = m2 - m1**2
+    third = m3 - 3 * m1 * m2 + 2 * m1**3
+    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+    low, high = (
+        -torch.nn.functional.max_pool2d(-stack, size, stride=1),
+        torch.nn.functional.max_pool2d(stack, size, 1),
+    )
+    moments = (m1, variance.sqrt(), third / variance**1.5, fourth / variance**2 - 3)
+    return torch.stack([*(m.float() for m in moments), low, high])
 
 
 def timed(work: Callable[[], Any]) -> Callable[[], Any]:
@@ -101,42 +114,28 @@ def bench_median_stack(benchmark: Any, stack: torch.Tensor) -> None:
 
 @pytest.mark.benchmark(group="LeNet on every window, 512 x 512")
 @pytest.mark.parametrize("who", ["t3ssfast", "torch dilated"])
-def bench_dense_scores(benchmark: Any, stack: torch.Tensor, lenet: torch.nn.Module, who: str) -> None:
+def bench_dense_scores(benchmark: Any, stack: torch.Tensor, model: torch.nn.Sequential, who: str) -> None:
     image = stack[0, :512, :512].contiguous()
     work = timed(
         {
-            "t3ssfast": lambda: t3.score_windows(lenet, image, plan="dense"),
-            "torch dilated": lambda: dilated_scores(lenet, image),
+            "t3ssfast": lambda: t3.score_windows(model, image, plan="dense"),
+            "torch dilated": lambda: torch_dilated(model, image),
         }[who]
     )
-    corner = t3.score_windows(lenet.cpu(), image[:80, :80].cpu(), plan="windows")
-    lenet.cuda()
+    corner = t3.score_windows(lenet(), image[:80, :80].cpu(), plan="windows")
     torch.testing.assert_close(work()[:, :31, :31].cpu(), corner, rtol=0, atol=1e-4)
     benchmark(work)
 
 
-@pytest.mark.benchmark(group="LeNet inside a 6% ring, 1024 x 1024")
+@pytest.mark.benchmark(group="LeNet inside a 6% ring, 512 x 512")
 @pytest.mark.parametrize("who", ["t3ssfast", "torch windows"])
-def bench_masked_scores(benchmark: Any, stack: torch.Tensor, lenet: torch.nn.Module, who: str) -> None:
-    image = stack[0]
-    mask = torch.from_numpy(ring_mask(1024 - SIZE + 1, 0.06)).cuda()
-
-    def torch_windows() -> torch.Tensor:
-        windows = image.unfold(0, SIZE, 1).unfold(1, SIZE, 1)
-        where = mask.nonzero(as_tuple=True)
-        with torch.inference_mode():
-            return torch.cat(
-                [
-                    lenet(windows[y, x][:, None])
-                    for y, x in zip(*(index.split(4096) for index in where), strict=True)
-                ]
-            )
-
+def bench_masked_scores(benchmark: Any, stack: torch.Tensor, model: torch.nn.Sequential, who: str) -> None:
+    image, mask = stack[0, :512, :512].contiguous(), membrane_ring().cuda()
     work = timed(
         {
-            "t3ssfast": lambda: t3.score_windows(lenet, image, mask=mask, plan="dense"),
-            "torch windows": torch_windows,
+            "t3ssfast": lambda: t3.score_windows(model, image, mask=mask, plan="dense"),
+            "torch windows": lambda: torch_batches(model, image, mask),
         }[who]
     )
-    torch.testing.assert_close(work(), torch_windows(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(work(), torch_batches(model, image, mask), rtol=0, atol=1e-4)
     benchmark(work)
