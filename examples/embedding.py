@@ -1,4 +1,4 @@
-"""The kernels inside another pipeline: features of the windows along a mask, and a classifier's answers there.
+"""The kernels inside another pipeline: features of the windows along a mask, and what a model says of them.
 
 Run it as it is: it makes its own image. Replace `image`, `mask` and `model` by your own.
 """
