@@ -14,7 +14,7 @@
 
 namespace t3ssfast {
 
-// Values are those of python/t3ssfast/plan.py.
+// Values are those of python/t3ssfast/plan/layers.py.
 enum class LayerKind : std::int64_t {
     convolution = 0,  // on a map: parameters weight[ky][kx][in][out], bias[out]
     linear = 1,       // at the windows asked for: the same parameters
