@@ -32,7 +32,7 @@ def toy_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Toy models in the place of the bundled ones, and a demo small enough for a test."""
     segmenter, classifier = save_toy_models(tmp_path)
     files = {"segmenter": segmenter, "classifier": classifier}
-    monkeypatch.setattr(models, "_bundled", lambda kind: (files[kind].read_bytes(), kind))
+    monkeypatch.setattr(models.files, "_bundled", lambda kind: (files[kind].read_bytes(), kind))
     monkeypatch.setattr(demo_module, "SHAPE", (24, 96, 96))
 
 

@@ -228,7 +228,7 @@ def test_unscriptable_modules_are_refused(tmp_path):
 
 
 def test_bundled_models_are_pinned(tmp_path, monkeypatch, lenet):
-    monkeypatch.setattr(models.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(models.files.resources, "files", lambda package: tmp_path)
     weights = tmp_path / "weights"
     weights.mkdir()
     with pytest.raises(ModelError, match="not installed"):

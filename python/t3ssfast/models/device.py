@@ -1,0 +1,28 @@
+"""Where a model may run."""
+
+from __future__ import annotations
+
+import torch
+
+from t3ssfast.errors import DeviceError
+
+__all__ = ["check_device"]
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device, if it is there.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device.
+    """
+    name = str(device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f'The device {name!r} cannot be used here; give "cpu" or "auto".') from error
+    return chosen

@@ -1,0 +1,225 @@
+"""Model files: TorchScript with metadata inside, written, read, and checked on the way in."""
+
+from __future__ import annotations
+
+import hashlib
+import io as stdio
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.io import atomic_path
+from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
+from t3ssfast.models.loaded import LoadedModel
+from t3ssfast.models.metadata import KINDS, METADATA_NAME, TARGET_CLASS, ModelMetadata
+from t3ssfast.models.probe import looks_like_probabilities, probe
+from t3ssfast.models.torchscript import copy_module, quiet_torchscript
+
+__all__ = ["load_model", "save_model"]
+
+
+def save_model(module: nn.Module, path: str | os.PathLike[str], metadata: ModelMetadata) -> str:
+    """Write a module as a TorchScript file with metadata; atomic.
+
+    Parameters
+    ----------
+    module
+        Scriptable, or TorchScript already. It is saved in evaluation mode, on the CPU, in float32; the module
+        handed over is left as it was.
+    path
+        File to write, by custom ending in ".pt".
+    metadata
+        What it is for.
+
+    Returns
+    -------
+    SHA-256 of the file, hexadecimal.
+
+    Raises
+    ------
+    ModelError
+        The module cannot be expressed in TorchScript.
+    OutputError
+        The file cannot be written.
+    """
+    clean = copy_module(module).to("cpu", torch.float32).eval()
+    with quiet_torchscript():
+        try:
+            scripted = clean if isinstance(clean, torch.jit.ScriptModule) else torch.jit.script(clean)
+        except Exception as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"{type(module).__name__} cannot be turned into TorchScript ({first}); "
+                "write it with scriptable layers."
+            ) from error
+        with atomic_path(Path(path)) as temporary:
+            torch.jit.save(scripted, str(temporary), _extra_files={METADATA_NAME: metadata.to_json()})
+            return hashlib.sha256(temporary.read_bytes()).hexdigest()
+
+
+def load_model(
+    model: str | os.PathLike[str] | nn.Module | LoadedModel | None,
+    *,
+    kind: str,
+    device: str | torch.device = "cpu",
+) -> LoadedModel:
+    """Load a model, check that it is what it should be, and move it to a device.
+
+    Parameters
+    ----------
+    model
+        A TorchScript file, a module, a model loaded before, or None for the bundled one.
+    kind
+        "classifier" or "segmenter".
+    device
+        Where it shall run.
+
+    Returns
+    -------
+    The model, in evaluation mode and float32.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, no TorchScript, of another kind, or its answers have the wrong shape or
+        are not finite; a bundled file is not the one that was released.
+
+    Warns
+    -----
+    UserWarning
+        The model has no t3ssfast metadata: it is then taken to expect the tomogram's own voxel size, a window
+        of 50 pixels, the default normalisation and dark protein; its answers are taken as probabilities where
+        they look like them on a probe, else as logits; the last class is the T3SS.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f'The kind of a model is {kind!r}; give "classifier" or "segmenter".')
+    if isinstance(model, LoadedModel):
+        loaded = model
+        _check_kind(loaded.metadata, kind, loaded.path)
+        return loaded.to(device)
+    if isinstance(model, nn.Module):
+        module = copy_module(model)
+        name, sha256, metadata = "<module>", _sha256_of_weights(module), None
+    else:
+        content, name = _bundled(kind) if model is None else _content(Path(model))
+        sha256 = hashlib.sha256(content).hexdigest()
+        module, metadata = _open(content, name)
+    module = module.to("cpu", torch.float32).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    if metadata is None:
+        output = probe(module, _assumed(kind, "logits"), name)
+        metadata = _assumed(kind, "probabilities" if looks_like_probabilities(output) else "logits")
+        if kind == "classifier":
+            metadata = replace(metadata, classes=_assumed_classes(output.shape[1]))
+        assumed_window = f", a window of {DEFAULT_WINDOW_PX} px" if kind == "classifier" else ""
+        warnings.warn(
+            f"{name} holds no t3ssfast metadata: assuming the tomogram's own voxel size{assumed_window}, the "
+            f"default normalisation, dark protein and {metadata.output} as output.",
+            UserWarning,
+            stacklevel=2,
+        )
+    else:
+        _check_kind(metadata, kind, name)
+        probe(module, metadata, name)
+    return LoadedModel(module, metadata, sha256, name).to(device)
+
+
+def _assumed(kind: str, output: str) -> ModelMetadata:
+    """Metadata of a model that came without."""
+    window = DEFAULT_WINDOW_PX if kind == "classifier" else None
+    return ModelMetadata(kind, window_px=window, output=output, code_version="unknown")
+
+
+def _assumed_classes(answers: int) -> tuple[str, ...]:
+    """Names of a classifier's answers, the last one being the T3SS; a single answer decides between two."""
+    others = ("background",) if answers <= 2 else tuple(f"class_{k}" for k in range(answers - 1))
+    return (*others, TARGET_CLASS)
+
+
+def _check_kind(metadata: ModelMetadata, kind: str, name: str) -> None:
+    if metadata.kind != kind:
+        raise ModelError(f"{name} is a {metadata.kind}, not a {kind}; give it in the other place.")
+
+
+def _bundled(kind: str) -> tuple[bytes, str]:
+    """Content of a bundled model, checked against the checksum that was released with it."""
+    folder = resources.files("t3ssfast") / "weights"
+    name = f"{kind}.pt"
+    try:
+        expected: Mapping[str, str] = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
+        content = (folder / name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The bundled {kind} is not installed ({error}); install t3ssfast again or give a model file."
+        ) from error
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected.get(name):
+        raise ModelError(
+            f"The bundled {kind} is damaged: its SHA-256 is {actual}, not {expected.get(name, 'listed')}; "
+            "install t3ssfast again."
+        )
+    return content, f"bundled:{name}"
+
+
+def _content(path: Path) -> tuple[bytes, str]:
+    """Content of a model file, or why it is none."""
+    if not path.is_file():
+        raise ModelError(f"There is no model file {path}; give the path of a TorchScript file.")
+    how = "save it with torch.jit.script(module).save(path) or t3ssfast.models.save_model"
+    if path.suffix == ".pt2":
+        raise ModelError(f"{path} is a torch.export archive, not TorchScript; {how}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        content = path.read_bytes()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is not a TorchScript file ({error}); {how}.") from error
+    if any(n.endswith("/constants.pkl") for n in names):
+        return content, str(path)
+    if any(
+        n.endswith(("models/model.json", "serialized_exported_program.json", "archive_format")) for n in names
+    ):
+        raise ModelError(f"{path} is a torch.export archive, not TorchScript; {how}.")
+    if any(n.endswith("/data.pkl") for n in names):
+        raise ModelError(
+            f"{path} is a pickle (state dict or module) written by torch.save, not TorchScript; {how}."
+        )
+    raise ModelError(f"{path} is a zip archive but not a TorchScript file; {how}.")
+
+
+def _open(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata | None]:
+    """Module and metadata out of a TorchScript archive."""
+    extra: dict[str, Any] = {METADATA_NAME: ""}
+    with quiet_torchscript():
+        try:
+            module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+                stdio.BytesIO(content), map_location="cpu", _extra_files=extra
+            )
+        except Exception as error:
+            first = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise ModelError(
+                f"{name} cannot be loaded as TorchScript ({first}); save the model again."
+            ) from error
+    text = extra[METADATA_NAME]
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    return module, ModelMetadata.from_json(text) if text else None
+
+
+def _sha256_of_weights(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

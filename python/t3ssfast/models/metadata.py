@@ -1,0 +1,134 @@
+"""What a model file says about itself: the JSON document inside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import metadata as package_metadata
+from typing import Any
+
+from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.normalise import Normalisation
+
+__all__ = ["KINDS", "METADATA_NAME", "TARGET_CLASS", "ModelMetadata", "code_version"]
+
+METADATA_NAME = "t3ssfast.json"
+METADATA_FORMAT = 1
+KINDS = ("classifier", "segmenter")
+TARGET_CLASS = "t3ss"
+
+
+def code_version() -> str:
+    """Version of the installed package, "unknown" where it runs from a bare source tree."""
+    try:
+        return package_metadata.version("t3ssfast")
+    except package_metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a model file says about itself.
+
+    Parameters
+    ----------
+    kind
+        "classifier" or "segmenter".
+    voxel_size_angstrom
+        Of the grid that the model was trained on; None: the tomogram's own.
+    window_px, window_nm
+        Side of a classifier's window; None for a segmenter.
+    normalisation
+        How values are prepared.
+    contrast
+        "dark" (protein dark) or "light".
+    classes
+        Names of the answers; a classifier's target is "t3ss".
+    output
+        "logits" or "probabilities".
+    recipe
+        Options of the training.
+    code_version
+        Of t3ssfast at training time.
+    preselect
+        Rule by which a classifier's windows may be ruled out beforehand, as plain values; see preselect.py.
+    figures
+        What was measured on held-out data.
+    """
+
+    kind: str
+    voxel_size_angstrom: float | None = None
+    window_px: int | None = None
+    window_nm: float | None = None
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    contrast: str = "dark"
+    classes: tuple[str, ...] = ()
+    output: str = "logits"
+    recipe: dict[str, Any] = field(default_factory=dict)
+    code_version: str = field(default_factory=code_version)
+    preselect: dict[str, Any] | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def require(ok: bool, name: str, wanted: str) -> None:
+            if not ok:
+                raise ModelError(
+                    f"The model's metadata say {name} = {getattr(self, name)!r}; it must be {wanted}."
+                )
+
+        def length_or_none(value: object) -> bool:
+            return value is None or (isinstance(value, (int, float)) and 0 < value < float("inf"))
+
+        require(self.kind in KINDS, "kind", '"classifier" or "segmenter"')
+        require(self.contrast in ("dark", "light"), "contrast", '"dark" or "light"')
+        require(self.output in ("logits", "probabilities"), "output", '"logits" or "probabilities"')
+        require(length_or_none(self.voxel_size_angstrom), "voxel_size_angstrom", "a length above 0 or null")
+        require(length_or_none(self.window_nm), "window_nm", "a length above 0 or null")
+        require(
+            self.window_px is None or (isinstance(self.window_px, int) and 2 <= self.window_px <= 4096),
+            "window_px",
+            "a whole number from 2 to 4096 or null",
+        )
+
+    @property
+    def target_index(self) -> int:
+        """Which of a classifier's answers is the T3SS: the class named so, else the last one."""
+        return self.classes.index(TARGET_CLASS) if TARGET_CLASS in self.classes else -1
+
+    def to_json(self) -> str:
+        """The JSON document that goes into the file."""
+        document: dict[str, Any] = {"format": METADATA_FORMAT}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            document[name] = value.to_dict() if isinstance(value, Normalisation) else value
+        return json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelMetadata:
+        """The inverse of `to_json`.
+
+        Raises
+        ------
+        ModelError
+            The document is not one, is of a later format, or holds an impossible value.
+        """
+        try:
+            document = json.loads(text)
+            if document.get("format", METADATA_FORMAT) > METADATA_FORMAT:
+                raise ModelError(
+                    f"The model's metadata have format {document['format']}, newer than the "
+                    f"{METADATA_FORMAT} that this version reads; update t3ssfast."
+                )
+            known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
+            if "normalisation" in known:
+                known["normalisation"] = Normalisation.from_dict(known["normalisation"])
+            if "classes" in known:
+                known["classes"] = tuple(str(c) for c in known["classes"])
+            return cls(**known)
+        except ModelError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+            raise ModelError(
+                f"The model's metadata cannot be read ({error}); save the model again with "
+                "t3ssfast.models.save_model."
+            ) from error

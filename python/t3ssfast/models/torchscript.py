@@ -1,0 +1,34 @@
+"""What every use of TorchScript needs: silence about its deprecation, and copies of modules."""
+
+from __future__ import annotations
+
+import copy
+import io as stdio
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+__all__ = ["copy_module", "quiet_torchscript"]
+
+
+@contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """TorchScript is deprecated but it is what a model file is: users cannot act on that warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
+        yield
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A copy of any module, by way of a TorchScript archive where it is one."""
+    if isinstance(module, torch.jit.ScriptModule):
+        with quiet_torchscript():
+            buffer = stdio.BytesIO()
+            torch.jit.save(module, buffer)
+            buffer.seek(0)
+            loaded: nn.Module = torch.jit.load(buffer, map_location="cpu")  # type: ignore[no-untyped-call]
+            return loaded
+    return copy.deepcopy(module)
