@@ -36,6 +36,8 @@ PICK_REACH_Z_NM = 8.0
 PICK_REACH_NM = 3.0
 # So many windows of the membrane, evenly spread, stand for all of them in a rule's figures.
 NEGATIVE_WINDOWS = 20_000
+# So many slices are prepared and looked at together; the answer does not depend on it.
+SLAB_SLICES = 16
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -285,32 +287,32 @@ def preselect(
     )
     depth = prepared.shape[0]
     on_grid = prepared.mask_from_tomogram(membrane, 0, depth)
+    region = search_region(on_grid, prepared.voxel_size_angstrom, config.search_distance_nm)
     if picks is not None:
         size = model.metadata.window_px or 50
-        rule = _learn_from_picks(prepared, on_grid, picks, size, config, keep=keep, margin=margin)
+        rule = _learn_from_picks(prepared, region, picks, size, keep=keep, margin=margin)
     elif model.metadata.preselect is not None:
         rule = PreselectRule.from_dict(model.metadata.preselect)
     else:
         raise ModelError(f"{model.path} carries no preselection rule; give picks to learn one from.")
-    kept = np.zeros(prepared.shape, np.uint8)
-    for z in range(depth):
-        region = search_region(on_grid, prepared.voxel_size_angstrom, config.search_distance_nm, z, z + 1)
-        if region.any():
-            kept[z] = apply_rule(rule, pad_for_windows(prepared.slab(z, z + 1), rule.size), region)[0]
-    return prepared.mask_to_tomogram(kept), rule
+    for z0 in range(0, depth, SLAB_SLICES):
+        z1 = min(depth, z0 + SLAB_SLICES)
+        if region[z0:z1].any():
+            slab = pad_for_windows(prepared.slab(z0, z1), rule.size)
+            region[z0:z1] = apply_rule(rule, slab, region[z0:z1])
+    return prepared.mask_to_tomogram(region), rule
 
 
 def _learn_from_picks(
     prepared: PreparedTomogram,
-    membrane: npt.NDArray[np.uint8],
+    region: npt.NDArray[np.uint8],
     picks: Candidates,
     size: int,
-    config: DetectConfig,
     *,
     keep: float,
     margin: float,
 ) -> PreselectRule:
-    """The rule of the windows about picks, with its figures on the rest of the membrane's windows."""
+    """The rule of the windows about picks, with its figures on the rest of the windows near the membrane."""
     nm_per_voxel = prepared.voxel_size_angstrom / 10
     zyx = prepared.from_tomogram(picks.centre_zyx[picks.kind == "t3ss"])
     reach = np.array([PICK_REACH_Z_NM, PICK_REACH_NM, PICK_REACH_NM]) / nm_per_voxel
@@ -319,14 +321,13 @@ def _learn_from_picks(
     grid_y, grid_x = np.ogrid[:height, :width]
     spacing = 1
     for z in range(depth):
-        region = search_region(membrane, prepared.voxel_size_angstrom, config.search_distance_nm, z, z + 1)
         near = np.zeros((1, height, width), bool)
         for centre in zyx:
             scaled = ((z - centre[0]) / reach[0]) ** 2
             if scaled <= 1:
                 in_plane = ((grid_y - centre[1]) / reach[1]) ** 2 + ((grid_x - centre[2]) / reach[2]) ** 2
                 near[0] |= in_plane <= 1 - scaled
-        others = np.flatnonzero((region != 0) & ~near)
+        others = np.flatnonzero((region[z] != 0) & ~near[0])
         spacing = max(spacing, len(others) * depth // NEGATIVE_WINDOWS, 1)
         sample = np.zeros(near.size, bool)
         sample[others[::spacing]] = True
