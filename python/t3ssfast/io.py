@@ -95,11 +95,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".t3ssfast-{secrets.token_hex(8)}.tmp{target.suffix}")
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(temporary, os.O_RDWR)
         os.replace(temporary, target)
     except OSError as error:
         raise OutputError(
@@ -109,17 +105,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable where the platform can; a folder cannot be opened on Windows."""
+    # Makes the renaming durable where the platform can; a folder cannot be opened on Windows.
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(target.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, access: int) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, access)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write(path: str | os.PathLike[str], array: npt.ArrayLike, voxel_size_angstrom: float) -> None:

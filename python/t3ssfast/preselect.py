@@ -112,10 +112,13 @@ class PreselectRule:
 
 def rule_keeps(rule: PreselectRule, statistics: npt.NDArray[Any]) -> BoolArray:
     """Which of n windows pass, from their (S, n) statistics; NaN (a constant window) never does."""
-    low = np.array(rule.low)[:, None]
-    high = np.array(rule.high)[:, None]
+    return _between(statistics, np.array(rule.low), np.array(rule.high))
+
+
+def _between(statistics: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]) -> BoolArray:
+    """Which of n windows lie between bounds, inclusive, in each of their (S, n) statistics."""
     with np.errstate(invalid="ignore"):
-        passes = (statistics >= low) & (statistics <= high)
+        passes = (statistics >= low[:, None]) & (statistics <= high[:, None])
     kept: BoolArray = np.logical_and.reduce(passes, axis=0)
     return kept
 
@@ -175,9 +178,7 @@ def learn_rule(
         return ordered[:, cut], ordered[:, n - 1 - cut]
 
     def kept(cut: int) -> float:
-        low, high = bounds(cut)
-        passes = (positive >= low[:, None]) & (positive <= high[:, None])
-        return float(passes.all(axis=0).mean())
+        return float(_between(positive, *bounds(cut)).mean())
 
     # Windows cut from a tail: the largest count that keeps enough, found by bisection (kept falls with it).
     enough, too_many = 0, (n + 1) // 2

@@ -26,7 +26,7 @@ from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.segment import segment
 from t3ssfast.simulate import random_physics, simulate
 from t3ssfast.train.classifier import train_classifier
-from t3ssfast.train.segmenter import train_segmenter
+from t3ssfast.train.segmenter import overlap_figures, train_segmenter
 from t3ssfast.types import Candidates, Tomogram
 
 __all__ = [
@@ -215,11 +215,7 @@ def _membrane_figures(examples: Sequence[Example], model: LoadedModel) -> dict[s
             hits += int((seen & there).sum())
             found += int(seen.sum())
             true += int(there.sum())
-    return {
-        "dice": 2 * hits / max(1, found + true),
-        "precision": hits / max(1, found),
-        "recall": hits / max(1, true),
-    }
+    return overlap_figures(hits, found, true)
 
 
 def train_bundled(

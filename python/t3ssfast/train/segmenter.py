@@ -21,7 +21,7 @@ from t3ssfast.train.loop import Run, optimise
 from t3ssfast.train.options import SegmenterOptions, make_options
 from t3ssfast.types import Tomogram
 
-__all__ = ["train_segmenter"]
+__all__ = ["overlap_figures", "train_segmenter"]
 
 
 def train_segmenter(
@@ -194,11 +194,14 @@ def _figures(
     """Loss, and Dice, precision and recall of the voxels above 0.5, pooled over the patches."""
     logits = torch.cat([module(part.to(device)).float().cpu() for part in torch.split(check[0], batch)])
     found, true = logits > 0, check[1] > 0.5
-    hits = float((found & true).sum())
-    seen, there = float(found.sum()), float(true.sum())
+    overlap = overlap_figures(int((found & true).sum()), int(found.sum()), int(true.sum()))
+    return {"validation_loss": float(membrane_loss(logits, check[1])), **overlap}
+
+
+def overlap_figures(hits: int, found: int, true: int) -> dict[str, float]:
+    """Dice, precision and recall from counts of voxels: found and true, found, true."""
     return {
-        "validation_loss": float(membrane_loss(logits, check[1])),
-        "dice": 2 * hits / max(1.0, seen + there),
-        "precision": hits / max(1.0, seen),
-        "recall": hits / max(1.0, there),
+        "dice": 2 * hits / max(1, found + true),
+        "precision": hits / max(1, found),
+        "recall": hits / max(1, true),
     }
