@@ -62,9 +62,13 @@ def save_model(module: nn.Module, path: str | os.PathLike[str], metadata: ModelM
                 f"{type(module).__name__} cannot be turned into TorchScript ({first}); "
                 "write it with scriptable layers."
             ) from error
-        with atomic_path(Path(path)) as temporary:
-            torch.jit.save(scripted, str(temporary), _extra_files={METADATA_NAME: metadata.to_json()})
-            return hashlib.sha256(temporary.read_bytes()).hexdigest()
+        # By way of memory: written to a path, the archive would hold the temporary file's random name, and
+        # the same weights would have another checksum each time.
+        archive = stdio.BytesIO()
+        torch.jit.save(scripted, archive, _extra_files={METADATA_NAME: metadata.to_json()})
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_bytes(archive.getvalue())
+    return hashlib.sha256(archive.getvalue()).hexdigest()
 
 
 def load_model(
