@@ -80,6 +80,7 @@ def test_a_file_carries_weights_and_metadata(tmp_path, lenet):
     assert lenet.training
     assert [p.name for p in tmp_path.iterdir()] == ["lenet.pt"]
     assert save_model(lenet, path, said) == sha256, "the same weights are the same file"
+    assert b"site-packages" not in path.read_bytes(), "a file says where it was made"
     assert load_model(loaded, kind="classifier") is loaded
     # Saved again from TorchScript, it is the same model.
     save_model(loaded.module, tmp_path / "again.pt", said)

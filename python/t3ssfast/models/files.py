@@ -62,13 +62,26 @@ def save_model(module: nn.Module, path: str | os.PathLike[str], metadata: ModelM
                 f"{type(module).__name__} cannot be turned into TorchScript ({first}); "
                 "write it with scriptable layers."
             ) from error
-        # By way of memory: written to a path, the archive would hold the temporary file's random name, and
-        # the same weights would have another checksum each time.
         archive = stdio.BytesIO()
         torch.jit.save(scripted, archive, _extra_files={METADATA_NAME: metadata.to_json()})
+    content = _reproducible(archive)
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(archive.getvalue())
-    return hashlib.sha256(archive.getvalue()).hexdigest()
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _reproducible(archive: stdio.BytesIO) -> bytes:
+    """The archive without what depends on where it was made: the same weights are the same file anywhere.
+
+    TorchScript keeps the source paths of the machine that saved a model for its error messages, in members
+    that loading does without.
+    """
+    content = stdio.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as target:
+        for member in source.infolist():
+            if not member.filename.endswith(".debug_pkl"):
+                target.writestr(zipfile.ZipInfo(member.filename), source.read(member))
+    return content.getvalue()
 
 
 def load_model(
