@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,6 @@ from t3ssfast.cli import demo as demo_module
 from t3ssfast.figures import draw_candidates, draw_gallery
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 from toy import save_toy_models, toy_tomogram
-
-BUNDLED = (resources.files("t3ssfast") / "weights" / "classifier.pt").is_file()
-needs_bundled = pytest.mark.skipif(not BUNDLED, reason="the bundled models are not installed")
 
 
 def is_png(path: Path) -> bool:
@@ -83,7 +79,6 @@ def test_pictures_of_one_slice_without_membrane(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- bundled models
 
 
-@needs_bundled
 def test_bundled_models_find_the_t3ss_of_unseen_simulations() -> None:
     found, known = [], []
     for seed in (90_001, 90_002):
@@ -97,7 +92,6 @@ def test_bundled_models_find_the_t3ss_of_unseen_simulations() -> None:
     assert result.polarity_right >= 0.9
 
 
-@needs_bundled
 def test_slabs_and_threads_do_not_change_what_bundled_models_find() -> None:
     tomogram = t3.simulate(90_003, (40, 160, 160)).tomogram
     before = torch.get_num_threads()
@@ -115,7 +109,6 @@ def test_slabs_and_threads_do_not_change_what_bundled_models_find() -> None:
     assert torch.get_num_threads() == before
 
 
-@needs_bundled
 def test_bundled_models_find_nothing_in_noise() -> None:
     noise = np.random.default_rng(0).normal(size=(24, 128, 128)).astype(np.float32)
     detection = t3.detect(noise, voxel_size_angstrom=13.6, device="cpu", progress=False)

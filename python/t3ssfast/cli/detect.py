@@ -164,7 +164,8 @@ def _print(detection: Detection) -> None:
 
     shown_rows = 20
     candidates, provenance = detection.candidates, detection.provenance
-    table = Table(title=f"{len(candidates)} candidates")
+    number_found = f"{len(candidates)} candidate{'' if len(candidates) == 1 else 's'}"
+    table = Table(title=number_found)
     for column in ("", "score", "z", "y", "x", "tilt", "psi"):
         table.add_column(column, justify="right")
     rows = zip(candidates.score, candidates.centre_zyx, candidates.euler_zyz, strict=True)
