@@ -146,17 +146,20 @@ T3_SIMD_CLONES void moments_of_cells(const Cell *cells, int used, i64 size, cons
                 VectorSums whole = above[t * panel + i];
                 whole.add(columns[i]);
                 const double *sums = reinterpret_cast<const double *>(&whole);
-                const i64 at = i * kLanes;
+                alignas(64) float rounded[kMomentKinds][kLanes];
                 for (int lane = 0; lane < kLanes; ++lane) {
                     const Moments m =
                         moments_of({sums[lane], sums[kLanes + lane], sums[2 * kLanes + lane], sums[3 * kLanes + lane]},
                                    origin[lane], inverse_count);
-                    values[0][at + lane] = static_cast<float>(m.mean);
-                    values[1][at + lane] = static_cast<float>(m.std);
-                    values[2][at + lane] = static_cast<float>(m.variance);
-                    values[3][at + lane] = static_cast<float>(m.skewness);
-                    values[4][at + lane] = static_cast<float>(m.kurtosis);
-                    values[5][at + lane] = static_cast<float>(m.energy);
+                    rounded[0][lane] = static_cast<float>(m.mean);
+                    rounded[1][lane] = static_cast<float>(m.std);
+                    rounded[2][lane] = static_cast<float>(m.variance);
+                    rounded[3][lane] = static_cast<float>(m.skewness);
+                    rounded[4][lane] = static_cast<float>(m.kurtosis);
+                    rounded[5][lane] = static_cast<float>(m.energy);
+                }
+                for (int k = 0; k < kMomentKinds; ++k) {
+                    std::copy(rounded[k], rounded[k] + kLanes, values[k] + i * kLanes);
                 }
             }
             for (int lane = 0; lane < used; ++lane) {
