@@ -196,15 +196,17 @@ T3_ALWAYS_INLINE void slide(const OrderScratch<Kind> &scratch, i64 pixels, i64 s
                 count_row<Kind, -1>(ranks + (top - 1) * rank_stride, pivot, size, change);
                 for (i64 i = 0; i < width; ++i) below[i] = place.lower + change[i];
             }
+            float low[Kind::kColumns] = {}, high[Kind::kColumns] = {};
             for (i64 i = 0; i < width; ++i) {
-                i64 found, upper;
+                i64 found, upper = 0;
                 walk(scratch, top, left + i, size, pivot[i] + Kind::kBias, below[i], place.lower, &found,
                      place.needs_upper ? &upper : nullptr);
                 pivot[i] = static_cast<Rank>(found - Kind::kBias);
-                const float low = scratch.values[found];
-                out[top * out_stride + left + i] =
-                    quantile_value(place, low, place.needs_upper ? scratch.values[upper] : low);
+                low[i] = scratch.values[found];
+                high[i] = scratch.values[upper];
             }
+            float *values = out + top * out_stride + left;
+            for (i64 i = 0; i < width; ++i) values[i] = quantile_value(place, low[i], high[i]);
         }
     }
 }
