@@ -30,8 +30,10 @@ function(t3ssfast_add_cuda target)
     set_target_properties(${target} PROPERTIES
       CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
       CUDA_VISIBILITY_PRESET hidden CUDA_SEPARABLE_COMPILATION OFF)
+    # A list would be split at its semicolons into definitions of their own, and nvcc splits at commas.
+    string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
     target_compile_definitions(${target} PRIVATE
-      T3SSFAST_WITH_CUDA=1 "T3SSFAST_CUDA_ARCHITECTURES=\"${CMAKE_CUDA_ARCHITECTURES}\"")
+      T3SSFAST_WITH_CUDA=1 $<$<COMPILE_LANGUAGE:CXX>:T3SSFAST_CUDA_ARCHITECTURES="${architectures}">)
     target_compile_options(${target} PRIVATE
       $<$<COMPILE_LANGUAGE:CUDA>:-O3 --expt-relaxed-constexpr -lineinfo --compress-mode=size -Xcompiler=-Wall>)
   else()

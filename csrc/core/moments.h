@@ -65,20 +65,21 @@ T3_HD Moments moments_of(const PowerSums &sums, double origin, double inverse_co
     const double e4 = product(sums.s4, inverse_count);
     const double mm = product(m, m);
     const double raw2 = e2 - mm;
-    const double m2 = raw2 > 0.0 ? raw2 : 0.0;
+    // raw2 or, where rounding made it negative, 0. Written without a branch, as is the NaN: compilers that meet
+    // one do not vectorise.
+    const double m2 = product(0.5, raw2 + fabs(raw2));
     const double m3 = e3 - product(m, product(3.0, e2) - product(2.0, mm));
     const double m4 = e4 - product(m, product(4.0, e3) - product(m, product(6.0, e2) - product(3.0, mm)));
     const double deviation = sqrt(m2);
-    const double inverse = 1.0 / deviation;
+    const double inverse = (m2 > 0.0 ? 1.0 : std::numeric_limits<double>::quiet_NaN()) / deviation;
     const double inverse2 = product(inverse, inverse);
-    const double nan = std::numeric_limits<double>::quiet_NaN();
     const double mean = origin + m;
     Moments result;
     result.mean = mean;
     result.variance = m2;
     result.std = deviation;
-    result.skewness = m2 > 0.0 ? product(product(m3, inverse), inverse2) : nan;
-    result.kurtosis = m2 > 0.0 ? product(product(m4, inverse2), inverse2) - 3.0 : nan;
+    result.skewness = product(product(m3, inverse), inverse2);
+    result.kurtosis = product(product(m4, inverse2), inverse2) - 3.0;
     result.energy = m2 + product(mean, mean);
     return result;
 }

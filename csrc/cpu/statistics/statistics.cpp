@@ -1,0 +1,71 @@
+// Sliding statistics on the CPU: which family computes which plane, and the check of the input.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <vector>
+
+#include "backend.h"
+#include "cpu/parallel.h"
+#include "cpu/statistics/families.h"
+
+namespace t3ssfast::cpu {
+namespace {
+
+T3_SIMD_CLONES bool all_finite(const float *values, i64 count) {
+    std::uint32_t bad = 0;
+    for (i64 i = 0; i < count; ++i) {
+        std::uint32_t bits;
+        std::memcpy(&bits, values + i, sizeof(bits));
+        bad |= (bits & 0x7F800000u) == 0x7F800000u;
+    }
+    return bad == 0;
+}
+
+struct NoScratch {};
+
+}  // namespace
+
+void window_statistics(ImageStack<const float> images, i64 size, const std::vector<StatisticRequest> &statistics,
+                       WindowList windows, float *out, int threads) {
+    if (images.count == 0 || (!windows.dense() && windows.count == 0)) return;
+    std::vector<MomentPlane> moment_planes;
+    ExtremaPlanes extrema_planes;
+    std::vector<OrderPlane> order_planes;
+    const i64 planes = static_cast<i64>(statistics.size());
+    for (i64 slot = 0; slot < planes; ++slot) {
+        const StatisticRequest &request = statistics[slot];
+        switch (request.kind) {
+            case Statistic::min: extrema_planes.low.push_back(slot); break;
+            case Statistic::max: extrema_planes.high.push_back(slot); break;
+            case Statistic::range: extrema_planes.range.push_back(slot); break;
+            case Statistic::median: order_planes.push_back({slot, 0.5, true}); break;
+            case Statistic::quantile: order_planes.push_back({slot, request.fraction, false}); break;
+            default: moment_planes.push_back({slot, static_cast<int>(request.kind)});
+        }
+    }
+    const Output output(images, size, windows, out);
+    if (!moment_planes.empty()) moments(images, size, moment_planes, planes, windows, output, threads);
+    if (!(extrema_planes.low.empty() && extrema_planes.high.empty() && extrema_planes.range.empty())) {
+        extrema(images, size, extrema_planes, planes, windows, output, threads);
+    }
+    if (!order_planes.empty()) order_statistics(images, size, order_planes, planes, windows, output, threads);
+}
+
+i64 first_nonfinite(const float *values, i64 count, int threads) {
+    constexpr i64 kBlock = 1 << 16;
+    const i64 blocks = (count + kBlock - 1) / kBlock;
+    std::atomic<i64> first{blocks};
+    parallel_tasks<NoScratch>(blocks, threads, [&](NoScratch &, i64 block) {
+        if (block >= first.load() || all_finite(values + block * kBlock, std::min(kBlock, count - block * kBlock))) {
+            return;
+        }
+        for (i64 seen = first.load(); block < seen && !first.compare_exchange_weak(seen, block);) {
+        }
+    });
+    for (i64 i = first.load() * kBlock; i < count; ++i) {
+        if (!all_finite(values + i, 1)) return i;
+    }
+    return -1;
+}
+
+}  // namespace t3ssfast::cpu
