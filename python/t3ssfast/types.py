@@ -296,7 +296,7 @@ class DetectConfig:
     search_distance_nm: float = 16.0
     preselect: bool = True
     score_smoothing_nm: float = 5.0
-    score_threshold: float = 0.65
+    score_threshold: float = 0.6
     min_distance_nm: float = 24.0
     max_candidates: int = 10_000
     plan: str = "auto"
