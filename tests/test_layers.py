@@ -18,7 +18,7 @@ LEVELS = [
     {"_native", "io", "progress"},
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
-    {"segment", "preselect", "classify", "pick"},
+    {"segment", "preselect", "classify", "pick", "provenance"},
     {"export", "evaluate", "figures", "average", "simulate", "train"},
     {"detect"},
     {"cli", "__init__"},

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,17 +14,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from t3ssfast import _native
 from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError, VoxelSizeError
 from t3ssfast.export import save_results
-from t3ssfast.io import file_sha256, read
-from t3ssfast.models import LoadedModel, check_device, code_version, load_model
+from t3ssfast.io import read
+from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, orient, pick
-from t3ssfast.plan import explain_plan, read_plan
+from t3ssfast.plan import read_plan
 from t3ssfast.preselect import PreselectRule, apply_rule
 from t3ssfast.progress import Stages
+from t3ssfast.provenance import describe_input, describe_model, describe_plan, describe_software
 from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
 from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
 from t3ssfast.windows import pad_for_windows
@@ -169,28 +167,22 @@ def detect(
                 tomogram_name=source.name,
             )
         with stages("checksum"):
-            checksum = _sha256(tomogram, source)
+            described = describe_input(tomogram, source)
+    share = counts["windows_judged"] / counts["voxels"]
     return Detection(
         candidates,
         membrane_out,
         {
-            "software": _software(),
+            "software": describe_software(),
             "device": str(where),
-            "input": {
-                "name": source.name,
-                "path": os.fspath(tomogram) if isinstance(tomogram, str | os.PathLike) else None,
-                "shape_zyx": list(source.shape),
-                "voxel_size_angstrom": source.voxel_size_angstrom,
-                "dtype": str(source.data.dtype),
-                "sha256": checksum,
-            },
-            "models": {"segmenter": _summary(finder), "classifier": _summary(judge)},
+            "input": described,
+            "models": {"segmenter": describe_model(finder), "classifier": describe_model(judge)},
             "config": config.to_dict(),
             "contrast": contrast,
             "grid": {"shape_zyx": list(grid.shape), "voxel_size_angstrom": grid.voxel_size_angstrom},
             "counts": {**counts, "candidates": len(candidates)},
             "notes": [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."],
-            "plan": _plan_in_words(grid, judge, counts, where),
+            "plan": describe_plan(grid, judge, share, where),
             "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
         },
     )
@@ -400,53 +392,3 @@ def _contrast_in_mask(
         "how": "the grey values in the given membrane against those outside",
         "membrane_minus_rest_sigmas": difference,
     }
-
-
-# ------------------------------------------------------------------------------------------------- provenance
-
-
-def _software() -> dict[str, Any]:
-    return {
-        "t3ssfast": code_version(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "native": _native.build_info(),
-    }
-
-
-def _summary(model: LoadedModel | None) -> dict[str, Any] | None:
-    """What identifies a model, and what it is for."""
-    if model is None:
-        return None
-    metadata = model.metadata
-    return {
-        "path": model.path,
-        "sha256": model.sha256,
-        "voxel_size_angstrom": metadata.voxel_size_angstrom,
-        "window_px": metadata.window_px,
-        "normalisation": metadata.normalisation.to_dict(),
-        "contrast": metadata.contrast,
-        "classes": list(metadata.classes),
-        "code_version": metadata.code_version,
-        "preselect": metadata.preselect,
-    }
-
-
-def _plan_in_words(
-    grid: PreparedTomogram, judge: LoadedModel, counts: dict[str, int], where: torch.device
-) -> str:
-    size = _window(judge)
-    # Padded by one window less one voxel, a slice has as many windows as voxels.
-    padded = (grid.shape[0], grid.shape[1] + size - 1, grid.shape[2] + size - 1)
-    return explain_plan(judge.module, padded, counts["windows_judged"] / counts["voxels"], where, size=size)
-
-
-def _sha256(given: Path | Tomogram | Array, source: Tomogram) -> str:
-    """Of the file; where there is none, of the values in C order."""
-    if isinstance(given, str | os.PathLike):
-        return file_sha256(given)
-    digest = hashlib.sha256()
-    for section in source.data:
-        digest.update(np.ascontiguousarray(section).data)
-    return digest.hexdigest()
