@@ -18,7 +18,6 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import t3ssfast as t3
-from t3ssfast.errors import ModelError
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, pick
@@ -32,10 +31,7 @@ CONFIG = t3.DetectConfig(preselect=False, score_threshold=0.2, contrast="dark")
 
 @cache
 def models() -> tuple[LoadedModel, LoadedModel]:
-    try:
-        return load_model(None, kind="segmenter"), load_model(None, kind="classifier")
-    except ModelError as error:
-        pytest.skip(str(error))
+    return load_model(None, kind="segmenter"), load_model(None, kind="classifier")
 
 
 @cache
