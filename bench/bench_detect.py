@@ -107,10 +107,10 @@ def check(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.n
 
 
 @pytest.mark.benchmark(group="detect, no preselection")
-def bench_detect(benchmark: BenchmarkFixture, expected: tuple[np.ndarray, np.ndarray]) -> None:
+def bench_detect_t3ssfast(benchmark: BenchmarkFixture, expected: tuple[np.ndarray, np.ndarray]) -> None:
     check(benchmark.pedantic(ours, rounds=3, warmup_rounds=1), expected)
 
 
 @pytest.mark.benchmark(group="detect, no preselection")
-def bench_plain_torch(benchmark: BenchmarkFixture, expected: tuple[np.ndarray, np.ndarray]) -> None:
+def bench_detect_plain_torch(benchmark: BenchmarkFixture, expected: tuple[np.ndarray, np.ndarray]) -> None:
     check(benchmark.pedantic(plain_torch, rounds=1), expected)

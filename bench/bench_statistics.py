@@ -104,15 +104,15 @@ def six_scipy(image: Image) -> list[Any]:
     return [valid(v) for v in moments_by(box, image.astype(np.float64)) + extrema]
 
 
-def six_ours(image: Image) -> Any:
+def six_t3ssfast(image: Image) -> Any:
     return window_statistics(image, SIZE, SIX)
 
 
 @pytest.mark.benchmark(group="six: mean std skewness kurtosis min max")
-@pytest.mark.parametrize("tool", [six_ours, six_opencv, six_scipy])
+@pytest.mark.parametrize("tool", [six_t3ssfast, six_opencv, six_scipy])
 def bench_six(benchmark: Any, tool: Callable[[Image], Any]) -> None:
     got = benchmark.pedantic(tool, (IMAGES["noise"],), rounds=5, warmup_rounds=1)
-    for ours, theirs in zip(six_ours(IMAGES["noise"]), got, strict=True):
+    for ours, theirs in zip(six_t3ssfast(IMAGES["noise"]), got, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def check_order(image: Image, got: Any, fraction: float) -> None:
 
 @pytest.mark.benchmark(group="median")
 @pytest.mark.parametrize("kind", sorted(IMAGES))
-def bench_median(benchmark: Any, kind: str) -> None:
+def bench_median_t3ssfast(benchmark: Any, kind: str) -> None:
     got = benchmark.pedantic(window_statistics, (IMAGES[kind], SIZE, ("median",)), rounds=5, warmup_rounds=1)
     check_order(IMAGES[kind], got[0], 0.5)
 
@@ -151,14 +151,14 @@ def bench_median_scipy_narrow_strip(benchmark: Any) -> None:
 
 @pytest.mark.benchmark(group="seven and quantiles")
 @pytest.mark.parametrize("names", [(*SIX, "median"), QUANTILES], ids=["seven", "five quantiles"])
-def bench_together(benchmark: Any, names: tuple[str, ...]) -> None:
+def bench_together_t3ssfast(benchmark: Any, names: tuple[str, ...]) -> None:
     got = benchmark.pedantic(window_statistics, (IMAGES["noise"], SIZE, names), rounds=5, warmup_rounds=1)
     check_order(IMAGES["noise"], got[-1], 0.5 if names[-1] == "median" else 0.95)
 
 
 @pytest.mark.benchmark(group="seven, masked")
 @pytest.mark.parametrize("share", [1.0, 0.05, 0.001])
-def bench_masked(benchmark: Any, share: float) -> None:
+def bench_masked_t3ssfast(benchmark: Any, share: float) -> None:
     image, names = IMAGES["smooth"], (*SIX, "median")
     mask = ring(share) if share < 1 else None
     got = benchmark.pedantic(

@@ -36,7 +36,7 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def ours() -> Array:
+def t3ssfast_unfold() -> Array:
     return unfold(IMAGE, SIZE, out=OUT)
 
 
@@ -57,7 +57,7 @@ def plain_copy() -> Array:
 
 
 @pytest.mark.benchmark(group="every window")
-@pytest.mark.parametrize("tool", [ours, strided_numpy, torch_unfold, plain_copy])
+@pytest.mark.parametrize("tool", [t3ssfast_unfold, strided_numpy, torch_unfold, plain_copy])
 def bench_unfold(benchmark: Any, tool: Callable[[], Array]) -> None:
     got = benchmark.pedantic(tool, rounds=5, warmup_rounds=1)
     if tool is not plain_copy:
@@ -67,7 +67,7 @@ def bench_unfold(benchmark: Any, tool: Callable[[], Array]) -> None:
 
 @pytest.mark.benchmark(group="5% of the windows")
 @pytest.mark.parametrize("normalise", [None, "zscore"])
-def bench_masked(benchmark: Any, normalise: Any) -> None:
+def bench_masked_t3ssfast(benchmark: Any, normalise: Any) -> None:
     got = benchmark.pedantic(
         lambda: unfold(IMAGE, SIZE, mask=MASK, normalise=normalise), rounds=5, warmup_rounds=1
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def table(results: dict) -> str:
-    """Markdown: one row a benchmark, with the ratio of a peer's median to ours in the same run."""
+    """Markdown: one row a benchmark, with the ratio of a peer's median to our best in the same run."""
     groups: dict[str, list[dict]] = defaultdict(list)
     for benchmark in results["benchmarks"]:
         groups[benchmark["group"] or benchmark["name"]].append(benchmark)
@@ -22,7 +22,7 @@ def table(results: dict) -> str:
         for benchmark in sorted(members, key=lambda b: b["stats"]["median"]):
             median = benchmark["stats"]["median"]
             ratio = "" if ours is None or "t3ssfast" in benchmark["name"] else f"{median / ours:.1f}"
-            who = benchmark.get("param") or benchmark["name"]
+            who = benchmark["name"].removeprefix("bench_")
             rows.append(f"| {group} | {who} | {median * 1e3:.3g} | {ratio} |")
     return "\n".join(rows)
 
