@@ -152,3 +152,20 @@ def test_the_search_region_does_not_depend_on_the_slab():
         search_region(mask, 13.6, 12.0, 0, 32)
     with pytest.raises(ConfigError, match="distance"):
         search_region(mask, 13.6, float("nan"))
+
+
+def test_pieces_are_pruned_one_by_one_in_volumes_of_odd_sides() -> None:
+    mask = np.zeros((13, 31, 41), np.uint8)
+    sizes = {}
+    for k, (z, y, x) in enumerate([(0, 0, 0), (9, 1, 30), (1, 24, 8), (8, 25, 36)], start=2):
+        mask[z : z + 4, y : y + k, x : x + k] = 1
+        sizes[z, y, x] = k
+    before = mask.copy()
+    # At 10 A a box of 4 x k x k has 2 * (k * k + 8 * k) faces of 1 nm^2, and half of them over 1.5 as area.
+    for limit in (3, 4, 5):
+        area = (limit * limit + 8 * limit) / 1.5
+        kept = prune_membrane(mask, 10.0, area - 1e-6)
+        for (z, y, x), k in sizes.items():
+            assert kept[z + 1, y + 1, x + 1] == (k >= limit)
+        assert kept.dtype == np.uint8
+        assert np.array_equal(mask, before), "the given mask is not written to"
