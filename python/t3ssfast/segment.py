@@ -161,7 +161,7 @@ def prune_membrane(
     Parameters
     ----------
     mask
-        (z, y, x), non-zero is membrane. Pieces less than two voxels apart may count as one.
+        (z, y, x), non-zero is membrane. Pieces hang together by faces, edges and corners.
     voxel_size_angstrom
         Of the mask.
     min_area_nm2
@@ -171,21 +171,15 @@ def prune_membrane(
     -------
     (z, y, x) uint8, 0 or 1.
     """
-    kept: npt.NDArray[np.uint8] = np.ascontiguousarray(mask != 0).view(np.uint8)
-    if min_area_nm2 <= 0 or not kept.any():
-        return kept
-    # Labels take four bytes each: on a grid of half the resolution there are an eighth as many.
-    labels, count = cc3d.connected_components(_halved(kept), connectivity=26, return_N=True)
-
-    def labels_of(z: int) -> npt.NDArray[np.integer[Any]]:
-        fine = labels[z // 2].repeat(2, axis=0).repeat(2, axis=1)
-        here: npt.NDArray[np.integer[Any]] = fine[: kept.shape[1], : kept.shape[2]] * kept[z]
-        return here
-
+    inside = np.ascontiguousarray(mask != 0)
+    if min_area_nm2 <= 0 or not inside.any():
+        return inside.astype(np.uint8)
+    labels, count = cc3d.connected_components(inside, connectivity=26, return_N=True)
     faces = np.zeros(count + 1, np.int64)
-    for z in range(len(kept)):
-        here = labels_of(z)
-        for neighbour in (kept[z - 1] if z > 0 else None, kept[z + 1] if z + 1 < len(kept) else None):
+    # Slice by slice, so that nothing but the labels is as large as the volume.
+    for z in range(len(labels)):
+        here = labels[z]
+        for neighbour in (labels[z - 1] if z > 0 else None, labels[z + 1] if z + 1 < len(labels) else None):
             exposed = here if neighbour is None else here[neighbour == 0]
             faces += np.bincount(exposed.ravel(), minlength=count + 1)
         framed = np.pad(here, 1)
@@ -193,21 +187,10 @@ def prune_membrane(
             faces += np.bincount(here[shifted == 0], minlength=count + 1)
     face_nm2 = (voxel_size_angstrom / 10.0) ** 2
     area = faces * face_nm2 / (2.0 * FACES_PER_AREA)
-    keep = (area >= min_area_nm2).astype(np.uint8)
-    keep[0] = 0
-    for z in range(len(kept)):
-        kept[z] = keep[labels_of(z)]
+    keep = area >= min_area_nm2
+    keep[0] = False
+    kept: npt.NDArray[np.uint8] = keep.astype(np.uint8)[labels]
     return kept
-
-
-def _halved(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """A mask of half the resolution, true where any of the eight voxels is set."""
-    depth, height, width = mask.shape
-    halved = np.zeros(((depth + 1) // 2, (height + 1) // 2, (width + 1) // 2), bool)
-    for z in range(depth):
-        even = np.pad(mask[z], ((0, height % 2), (0, width % 2)))
-        halved[z // 2] |= even.reshape(halved.shape[1], 2, halved.shape[2], 2).any(axis=(1, 3))
-    return halved
 
 
 def _squared_distance(inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.signedinteger[Any]]:
