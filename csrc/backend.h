@@ -16,6 +16,15 @@
 
 namespace t3ssfast {
 
+// ------------------------------------------------------------------------------------ instruction sets
+
+namespace cpu {
+// Of kernels that choose for themselves, so that tests may force a lesser one than the processor has.
+enum class Simd : int { best = 0, portable = 1, avx2 = 2, avx512 = 3 };
+
+Simd best_simd();
+}  // namespace cpu
+
 // ---------------------------------------------------------------------------------------------- unfold
 
 struct UnfoldRequest {
@@ -60,10 +69,18 @@ void window_statistics(ImageStack<const float> images, std::int64_t size,
 // --------------------------------------------------------------------------------------------- sliding
 
 namespace cpu {
-// What a chain of layers answers on each window. Each answer is summed in an order of its own, so it does
-// not depend on the other windows asked for, on the tiling or on the thread count.
+struct SlidingOptions {
+    // Asked for in nine windows that lie together from which all nine get their first hidden layer at once, by
+    // minimal filtering; above 9, every window gets it by itself.
+    std::int64_t least_of_nine;
+    int threads;
+    Simd simd;
+};
+
+// What a chain of layers answers on each window. An answer depends on the window's pixels and, within rounding, on
+// which of its nine are asked for; not on other windows, on the tiling or on the thread count.
 void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program,
-                   WindowList windows, Scores out, int threads);
+                   WindowList windows, Scores out, const SlidingOptions &options);
 
 // The CUDA twin's schedule, run on the host by blocks of `lanes` lanes, in reversed order where asked: a barrier
 // that is missing shows only then. For tests.

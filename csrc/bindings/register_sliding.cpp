@@ -34,15 +34,24 @@ LayerProgram checked_program(const std::vector<Layer> &layers, std::int64_t map_
     return program;
 }
 
+// An instruction set that this processor does not have would end the process.
+cpu::Simd checked_simd(int simd) {
+    if (simd < 0 || simd > static_cast<int>(cpu::best_simd()))
+        throw std::invalid_argument("score_windows: this processor lacks the instruction set asked for.");
+    return static_cast<cpu::Simd>(simd);
+}
+
 void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
                        std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
                        std::int64_t parameter_count, std::uintptr_t windows, std::int64_t window_count,
-                       std::uintptr_t out, std::int64_t window_stride, std::int64_t class_stride, int threads) {
+                       std::uintptr_t out, std::int64_t window_stride, std::int64_t class_stride,
+                       std::int64_t least_of_nine, int threads, int simd) {
     const std::vector<Layer> layers = read_layers(rows);
     const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
     cpu::score_windows(image_stack(images, count, height, width), size, program,
                        window_list(windows, window_count),
-                       {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
+                       {reinterpret_cast<float *>(out), window_stride, class_stride},
+                       {least_of_nine, threads, checked_simd(simd)});
 }
 
 // Floats of device workspace that a tile of `tile` x `tile` windows takes.

@@ -118,7 +118,9 @@ def score_windows_cpu(
     out: int,
     window_stride: int,
     class_stride: int,
+    least_of_nine: int,
     threads: int,
+    simd: int,
     /,
 ) -> None: ...
 def score_windows_tile_floats(layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /) -> int: ...

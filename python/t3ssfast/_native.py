@@ -375,6 +375,8 @@ CUDA_TILE = 32
 # Device memory that the feature maps of one batch of tiles may take, and windows sorted into tiles at once.
 CUDA_WORKSPACE_BYTES = 256 << 20
 CUDA_WINDOWS = 1 << 22
+# Instruction sets of the CPU kernel by their native numbers; on any machine there are the first two.
+SIMD = ("best", "portable", "avx2", "avx512")
 
 
 @dataclass(frozen=True)
@@ -391,12 +393,15 @@ class LayerProgram:
         Answers a window.
     parameters
         (P,) float32.
+    least_of_nine
+        Windows asked for in nine that lie together from which a CPU does all nine together.
     """
 
     rows: tuple[tuple[int, ...], ...]
     map_layers: int
     classes: int
     parameters: torch.Tensor
+    least_of_nine: int = 10
 
 
 def score_windows(
@@ -406,6 +411,8 @@ def score_windows(
     windows: Windows,
     *,
     threads: int | None = None,
+    least_of_nine: int | None = None,
+    simd: str = "best",
     host_lanes: int = 0,
     reversed_lanes: bool = False,
 ) -> torch.Tensor:
@@ -419,6 +426,11 @@ def score_windows(
         The chain.
     threads
         OpenMP threads; PyTorch's number where None.
+    least_of_nine
+        On a CPU: asked for in nine windows that lie together from which all nine are done together; above 9,
+        each is done by itself. The program's own number where None.
+    simd
+        On a CPU: "best", or the instruction set to use, one of `SIMD`; for tests.
     host_lanes, reversed_lanes
         Where not 0, the CUDA schedule runs on the CPU, in blocks of so many lanes; for tests.
 
@@ -448,7 +460,9 @@ def score_windows(
         windows.count,
         out.data_ptr(),
         *strides,
+        program.least_of_nine if least_of_nine is None else least_of_nine,
         threads or torch.get_num_threads(),
+        SIMD.index(simd),
     )
     return out
 

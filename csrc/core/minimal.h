@@ -1,0 +1,47 @@
+// Minimal filtering F(3, 3): three outputs of a filter of three taps from five products instead of nine (Winograd
+// 1980; for feature maps, Lavin & Gray 2016). Toom-Cook at the points 0, 1, -1, 2 and infinity: the products' sum
+// over channels and over a longer filter's threes is taken before the outputs are, so both ends cost little.
+//
+// In float32 the error is that of the direct sum within a factor of two, for maps with and without an offset;
+// larger tiles, F(6, 3) and above, are not as good.
+#pragma once
+
+#include "core/macros.h"
+
+namespace t3ssfast {
+
+constexpr int kMinimalEdge = 3;    // outputs, and taps
+constexpr int kMinimalPoints = 5;  // products; inputs
+
+// Inputs d[0], d[stride], ... to what is multiplied, in place. Value: float, or a vector of floats.
+template <class Value>
+T3_HD void minimal_inputs(Value *d, int stride) {
+    const Value d0 = d[0], d1 = d[stride], d2 = d[2 * stride], d3 = d[3 * stride], d4 = d[4 * stride];
+    const Value odd = d3 - d1;
+    d[0] = 2.0f * (d0 - d2) + odd;
+    d[stride] = (d3 - d2) - 2.0f * d1;
+    d[2 * stride] = (d3 - d2) + 2.0f * (d1 - d2);
+    d[3 * stride] = odd;
+    d[4 * stride] = (d4 - d2) - 2.0f * odd;
+}
+
+// Products m[0], m[stride], ... to the three outputs, in place.
+template <class Value>
+T3_HD void minimal_outputs(Value *m, int stride) {
+    const Value m0 = m[0], m1 = m[stride], m2 = m[2 * stride], m3 = m[3 * stride], m4 = m[4 * stride];
+    const Value even = m1 + m2;
+    m[0] = (m0 + even) + m3;
+    m[stride] = (m1 - m2) + 2.0f * m3;
+    m[2 * stride] = (even + m4) + 4.0f * m3;
+}
+
+// Taps to what multiplies the inputs.
+T3_HD void minimal_taps(const double (&g)[kMinimalEdge], double (&out)[kMinimalPoints]) {
+    out[0] = g[0] / 2.0;
+    out[1] = -(g[0] + g[1] + g[2]) / 2.0;
+    out[2] = -(g[0] - g[1] + g[2]) / 6.0;
+    out[3] = (g[0] + 2.0 * g[1] + 4.0 * g[2]) / 6.0;
+    out[4] = g[2];
+}
+
+}  // namespace t3ssfast
