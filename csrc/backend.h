@@ -34,9 +34,10 @@ struct UnfoldRequest {
 };
 
 namespace cpu {
-// out: (windows, size, size) of request.element, C-contiguous.
+// out: (windows, size, size) of request.element, C-contiguous. `stream` writes past the caches: faster where `out`
+// is larger than they are and its pages are there already, slower otherwise.
 void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out,
-            int threads);
+            bool stream, int threads);
 }  // namespace cpu
 
 namespace cuda {

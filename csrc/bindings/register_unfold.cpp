@@ -11,9 +11,9 @@ namespace {
 using i64 = std::int64_t;
 
 void unfold_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, bool zscore, int element,
-                std::uintptr_t windows, i64 window_count, std::uintptr_t out, int threads) {
+                std::uintptr_t windows, i64 window_count, std::uintptr_t out, bool stream, int threads) {
     cpu::unfold(image_stack(images, count, height, width), {size, zscore, static_cast<Element>(element)},
-                window_list(windows, window_count), reinterpret_cast<void *>(out), threads);
+                window_list(windows, window_count), reinterpret_cast<void *>(out), stream, threads);
 }
 
 void unfold_cuda(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, bool zscore, int element,

@@ -48,6 +48,7 @@ def unfold_cpu(
     windows: int,
     window_count: int,
     out: int,
+    stream: bool,
     threads: int,
     /,
 ) -> None: ...

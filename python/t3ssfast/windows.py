@@ -125,10 +125,11 @@ def unfold(
         raise InputError("dtype is bfloat16, which NumPy does not have; give a torch tensor as the image.")
     shape = (windows.count, size, size)
     if out is None:
-        target = torch.empty(shape, dtype=element, device=stack.device)
+        target = _native.empty_windows(shape, element, stack.device)
     else:
         target = _checked_out(out, shape, element, stack)
-    _native.unfold(stack, size, windows, zscore=normalise is not None, out=target)
+    stream = out is not None and target.nbytes >= _native.STREAM_BYTES
+    _native.unfold(stack, size, windows, zscore=normalise is not None, out=target, stream=stream)
     return _native.to_caller(target, stack) if out is None else out
 
 

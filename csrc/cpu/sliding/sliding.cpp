@@ -21,10 +21,12 @@
 namespace t3ssfast::cpu {
 namespace {
 
-// Windows along a tile at most: the maps around it, made twice or more, are then an eighth of its own.
+// Windows along a tile at most: the maps around it, made twice or more, are then a third of its own.
 constexpr std::int64_t kTile = 192;
-// Tiles a thread should have, so that all end at about the same time.
+// Tiles a thread should have, so that all end at about the same time; under a mask their work differs, and maps are
+// made for smaller parts than a tile.
 constexpr std::int64_t kTilesPerThread = 8;
+constexpr std::int64_t kMaskedTilesPerThread = 16;
 constexpr std::int64_t kMostPositions = 8;
 // Floats past the end of every buffer, so that whole vectors may be read and written.
 constexpr std::int64_t kSlack = 64;
@@ -127,8 +129,8 @@ std::int64_t tile_edge(std::int64_t windows, std::int64_t pieces, std::int64_t p
     return ((windows + pieces - 1) / pieces + plot - 1) / plot * plot;
 }
 
-Extent tile_extent(std::int64_t images, Extent windows, Extent plot, int threads) {
-    const std::int64_t wanted = kTilesPerThread * usable_threads(threads);
+Extent tile_extent(std::int64_t images, Extent windows, Extent plot, bool masked, int threads) {
+    const std::int64_t wanted = (masked ? kMaskedTilesPerThread : kTilesPerThread) * usable_threads(threads);
     Extent pieces{(windows.height + kTile - 1) / kTile, (windows.width + kTile - 1) / kTile};
     for (;;) {
         const Extent tile{tile_edge(windows.height, pieces.height, plot.height),
@@ -180,7 +182,8 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
     const Instructions instructions = instructions_of(options.simd == Simd::best ? best_simd() : options.simd);
     const Nines nines = nines_of(program.head(), options.least_of_nine);
     const PackedProgram packed = pack(program, nines, instructions.vector_width);
-    const Extent tile = tile_extent(images.count, all, plot_extent(nines), options.threads);
+    const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
+    const Extent tile = tile_extent(images.count, all, plot_extent(nines), masked, options.threads);
     const Extent tiles{(all.height + tile.height - 1) / tile.height, (all.width + tile.width - 1) / tile.width};
     parallel_tasks<Scratch>(images.count * tiles.area(), options.threads, [&](Scratch &scratch, std::int64_t t) {
         const WindowPosition at = window_position(t, tiles.height, tiles.width);

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import torch
 
 from t3ssfast import _native
+from t3ssfast.plan.nines import NEVER, least_of_nine
 
 __all__ = ["Layer", "LayerKind", "Plan"]
 
@@ -81,10 +83,13 @@ class Plan:
         Edge of the window.
     layers
         The chain; the first linear layer begins the head, which is done only at the windows asked for.
+    nines
+        Whether nine windows that lie together may be done together, which rounds differently.
     """
 
     size: int
     layers: tuple[Layer, ...]
+    nines: bool = True
 
     @property
     def map_layers(self) -> int:
@@ -96,8 +101,17 @@ class Plan:
         """Number of answers a window gets."""
         return self.layers[-1].channels[1]
 
+    @property
+    def least_of_nine(self) -> int:
+        """Asked for in nine windows from which a CPU does all nine together."""
+        return least_of_nine(self.layers[self.map_layers].kernel) if self.nines else NEVER
+
     def program(self) -> _native.LayerProgram:
         """The plan as the native kernel reads it."""
+        return self._program
+
+    @cached_property
+    def _program(self) -> _native.LayerProgram:
         rows = []
         parameters: list[torch.Tensor] = []
         offset = 0
@@ -106,7 +120,9 @@ class Plan:
             rows.append((int(layer.kind), *layer.channels, *layer.kernel, *layer.step, offset, own.numel()))
             parameters.append(own.to(torch.float32))
             offset += own.numel()
-        return _native.LayerProgram(tuple(rows), self.map_layers, self.classes, torch.cat(parameters))
+        return _native.LayerProgram(
+            tuple(rows), self.map_layers, self.classes, torch.cat(parameters), self.least_of_nine
+        )
 
     def describe(self) -> str:
         """The chain in words, such as "conv 5x5 to 6, relu, max pool 2x2, ..."."""

@@ -117,8 +117,6 @@ def _read(model: torch.nn.Module, size: int) -> Plan | str:
         if chain.tensor is not answer and chain.tensor.data_ptr() != answer.data_ptr():
             raise Unreadable("its answer is not the end of the chain of layers")
         chain.begin_head()
-        plan = Plan(size, tuple(chain.layers))
-        check_plan(plan, model, device)
+        return check_plan(Plan(size, tuple(chain.layers)), model, device)
     except Unreadable as reason:
         return str(reason)
-    return plan
