@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +65,7 @@ def one_by_one(model: nn.Module, image: torch.Tensor, size: int) -> torch.Tensor
     return answers.T.reshape(-1, *windows.shape[:-2])
 
 
-def run(plan: Plan, image: torch.Tensor, mask: torch.Tensor | None = None, **how: int) -> torch.Tensor:
+def run(plan: Plan, image: torch.Tensor, mask: torch.Tensor | None = None, **how: Any) -> torch.Tensor:
     """The native kernel alone."""
     stack = _native.as_stack(image)
     windows = _native.as_windows(stack, plan.size, mask)
@@ -153,26 +156,132 @@ def masks() -> dict[str, torch.Tensor]:
     }
 
 
+# Windows in nines, 4 apart: what least_of_nine forces on everything, forbids, and lets the mask decide.
+TOGETHER, ALONE, CHOSEN = 1, 10, 4
+
+
 @pytest.mark.parametrize("name", list(masks()))
-def test_masked_answers_are_the_dense_ones_to_the_bit(name: str) -> None:
+def test_masked_answers_are_the_dense_ones(name: str) -> None:
     mask = masks()[name]
-    model = lenet(channels=(4, 16), hidden=(33, 9))
-    image = noise(2, 109, 166)
-    everything = score_windows(model, image, size=20, plan="dense")
-    masked = score_windows(model, image, mask=mask, size=20, plan="dense")
-    assert torch.equal(masked, everything[:, mask.bool()].T)
-
-
-def test_bits_do_not_depend_on_threads_or_on_the_cut_of_the_image() -> None:
     model = lenet(channels=(4, 16), hidden=(33, 9))
     plan = read_plan(model, 20)
     assert isinstance(plan, Plan)
-    image = noise(2, 150, 150)
-    one = run(plan, image, threads=1)
-    for threads in (2, 3, 8):
-        assert torch.equal(one, run(plan, image, threads=threads))
-    part = image[1:, 17:101, 5:140]
-    assert torch.equal(one[:, 1:, 17 : 101 - 19, 5 : 140 - 19], run(plan, part, threads=1))
+    image = noise(2, 109, 166)
+    for least in (TOGETHER, ALONE):  # to the bit, however few are asked for
+        everything = run(plan, image, least_of_nine=least)
+        assert torch.equal(run(plan, image, mask, least_of_nine=least), everything[:, mask.bool()].T)
+    everything = score_windows(model, image, size=20, plan="dense")
+    masked = score_windows(model, image, mask=mask, size=20, plan="dense")
+    torch.testing.assert_close(masked, everything[:, mask.bool()].T, atol=1e-6, rtol=1e-5)
+
+
+def test_an_answer_depends_on_its_own_nine_alone() -> None:
+    model = lenet(channels=(4, 16), hidden=(33, 9))  # two poolings: nines of windows 4 apart, in cells of 12
+    plan = read_plan(model, 20)
+    assert isinstance(plan, Plan)
+    image, size = noise(1, 139, 187), 20
+    few = noise(1, 120, 168, seed=4) > 0.2
+    more = few | (noise(1, 120, 168, seed=5) > 1)
+    nines = [mask.reshape(10, 3, 4, 14, 3, 4) for mask in (few, more)]
+    same = (nines[0] == nines[1]).all(dim=4, keepdim=True).all(dim=1, keepdim=True).expand(10, 3, 4, 14, 3, 4)
+    same = same.reshape(few.shape) & few
+    assert 0.02 < same.float().mean() < 0.4
+    answers = []
+    for mask in (few, more):
+        out = torch.zeros(2, *mask.shape)
+        out[:, mask] = run(plan, image, mask, least_of_nine=CHOSEN).T
+        answers.append(out[:, same])
+    assert torch.equal(*answers)
+    assert size == plan.size
+
+
+@pytest.mark.parametrize("least", [TOGETHER, CHOSEN, ALONE])
+def test_bits_do_not_depend_on_threads_or_tiles(least: int) -> None:
+    model = lenet(channels=(4, 16), hidden=(33, 9))
+    plan = read_plan(model, 20)
+    assert isinstance(plan, Plan)
+    image = noise(1, 219, 180)
+    mask = noise(1, 200, 161, seed=4) > 0.2
+    for asked in (None, mask):
+        one = run(plan, image, asked, threads=1, least_of_nine=least)
+        for threads in (2, 3, 8):  # each its own tiles: the more threads, the smaller
+            assert torch.equal(one, run(plan, image, asked, threads=threads, least_of_nine=least))
+        # In a stack tiles are as large as can be.
+        again = None if asked is None else asked.expand(24, -1, -1)
+        stack = run(plan, image.expand(24, -1, -1), again, threads=1, least_of_nine=least)
+        assert torch.equal(one, stack[:, -1:] if asked is None else stack[-len(one) :])
+    # Nines lie in cells of 12: cut there, the image answers the same up to the nines at the far edges.
+    part = image[:, 24:150, 12:160]
+    here = run(plan, part, threads=1, least_of_nine=least)[:, :, :96, :120]
+    assert torch.equal(run(plan, image, least_of_nine=least)[:, :, 24:120, 12:132], here)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    pool=st.sampled_from([1, 2, 3]),
+    channels=st.integers(1, 19),
+    hidden=st.integers(1, 70),
+    extra=st.tuples(st.integers(0, 40), st.integers(0, 60)),
+    offset=st.sampled_from([0.0, 30.0]),
+    seed=st.integers(0, 99),
+)
+def test_nines_answer_as_windows_do_for_any_kernel(kernel, pool, channels, hidden, extra, offset, seed) -> None:
+    torch.manual_seed(seed)
+    size = pool * max(kernel) + 2
+    local = [(size - 2) // pool] * 2
+    model = nn.Sequential(
+        nn.Conv2d(1, channels, 3), nn.ReLU(), nn.MaxPool2d(pool) if pool > 1 else nn.Identity(),
+        nn.Conv2d(channels, hidden, kernel), nn.Tanh() if kernel == tuple(local) else nn.ReLU(),
+        nn.Flatten(), nn.Linear(hidden * (local[0] - kernel[0] + 1) * (local[1] - kernel[1] + 1), 2),
+    ).eval()  # fmt: skip
+    plan = read_plan(model, size)
+    assert isinstance(plan, Plan), plan
+    image = noise(1, size + extra[0], size + extra[1], seed=seed) + offset
+    windows = image.double().unfold(-2, size, 1).unfold(-2, size, 1)
+    mask = torch.rand(windows.shape[:3], generator=torch.Generator().manual_seed(seed)) < 0.3
+    with torch.no_grad():
+        wanted = copy.deepcopy(model).double()(windows[mask][:, None]).float()
+    scale = max(1.0, wanted.abs().max().item() if len(wanted) else 1.0)
+    for least in (TOGETHER, CHOSEN):
+        got = run(plan, image, mask, least_of_nine=least)
+        torch.testing.assert_close(got, wanted, atol=3e-5 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_nines_are_about_as_exact_as_windows_by_themselves(offset: float) -> None:
+    """Against float64, on the network published, on noise and on noise far from zero."""
+    model = lenet(50, (6, 16), (5, 5), hidden=(120, 84))
+    plan = read_plan(model, 50)
+    assert isinstance(plan, Plan)
+    image = noise(80, 90) + offset
+    wanted = one_by_one(copy.deepcopy(model).double(), image.double(), 50)
+    errors = [
+        (run(plan, image, least_of_nine=least) - wanted).abs().max().item() for least in (TOGETHER, ALONE)
+    ]
+    assert errors[0] < 4 * errors[1]
+    assert errors[0] < 2e-5 * wanted.abs().max().item()
+
+
+@pytest.mark.parametrize("simd", _native.build_info()["simd_levels"])
+@pytest.mark.parametrize("least", [TOGETHER, CHOSEN, ALONE])
+def test_every_instruction_set_answers_the_same(simd: str, least: int) -> None:
+    plan = read_plan(lenet(20, (5, 18), hidden=(70, 9), activation=nn.GELU()), 20)
+    assert isinstance(plan, Plan)
+    image, mask = noise(2, 60, 71), noise(2, 41, 52, seed=2) > 0.3
+    best = run(plan, image, mask, least_of_nine=ALONE)
+    got = run(plan, image, mask, least_of_nine=least, simd=simd)
+    torch.testing.assert_close(got, best, atol=1e-6, rtol=1e-5)
+    assert torch.equal(got, run(plan, image, mask, least_of_nine=least, simd=simd, threads=3))
+
+
+def test_an_instruction_set_that_is_not_there_is_refused() -> None:
+    plan = read_plan(lenet(), 20)
+    assert isinstance(plan, Plan)
+    missing = [s for s in _native.SIMD[1:] if s not in _native.build_info()["simd_levels"]]
+    for simd in missing:
+        with pytest.raises(ValueError, match="lacks the instruction set"):
+            run(plan, noise(25, 25), simd=simd)
 
 
 def test_an_image_of_one_window() -> None:
@@ -223,6 +332,49 @@ def test_the_interpreter_runs_on_while_windows_are_scored() -> None:
         steps += 1
     thread.join()
     assert steps >= 3
+
+
+# ------------------------------------------------------------------------------------------ large images
+
+
+def test_indices_beyond_two_to_the_31() -> None:
+    """An image of 2.4e9 pixels that was never written, so the system holds no memory for it."""
+    height, width = 40_000, 60_000
+    pixels = np.zeros((1, height, width), np.float32)
+    pixels[0, -25:, -25:] = noise(25, 25).numpy()
+    stack = _native.ImageStack(pixels, (height, width), torch.device("cpu"), True)
+    shape = stack.window_shape(20)
+    last = math.prod(shape)
+    index = torch.tensor([5, 2**31 - 7, 2**31 + 9, last - 7 - 6 * shape[1], last - 3, last - 1])
+    windows = _native.Windows(shape, index)
+    out = torch.empty(len(index), 20, 20)
+    _native.unfold(stack, 20, windows, zscore=False, out=out)
+    wanted = torch.zeros_like(out)
+    corner = torch.from_numpy(pixels[0, -25:, -25:].copy())
+    wanted[3] = torch.nn.functional.pad(corner[:19, :19], (1, 0, 1, 0))
+    wanted[4], wanted[5] = corner[5:, 3:23], corner[5:, 5:]
+    assert torch.equal(out, wanted)
+    model = lenet()
+    plan = read_plan(model, 20)
+    assert isinstance(plan, Plan)
+    for least in (TOGETHER, ALONE):
+        got = _native.score_windows(stack, 20, plan.program(), windows, least_of_nine=least)
+        with torch.no_grad():
+            torch.testing.assert_close(got, model(wanted[:, None]), atol=TOLERANCE, rtol=0)
+
+
+def test_maps_of_many_channels_are_made_in_smaller_tiles() -> None:
+    """512 channels: a tile of the largest kind would take half a gigabyte for the maps alone."""
+    model = lenet(20, (2, 512), (5, 1), (nn.MaxPool2d(2), nn.MaxPool2d(2)), (3,))
+    image = noise(1, 320, 320)
+    mask = torch.zeros(1, 301, 301, dtype=torch.bool)
+    mask[0, [0, 150, 300], [7, 151, 300]] = True
+    windows = image.unfold(-2, 20, 1).unfold(-2, 20, 1)[mask]
+    with torch.no_grad():
+        wanted = model(windows[:, None])
+    torch.testing.assert_close(
+        score_windows(model, image, mask=mask, size=20, plan="dense"), wanted, atol=TOLERANCE, rtol=0
+    )
 
 
 # -------------------------------------------------------------------------------------------- bad input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import windows_of, zscored
+from t3ssfast import _native
 from t3ssfast.errors import InputError
 from t3ssfast.windows import unfold
 
@@ -181,3 +183,50 @@ def test_values_beyond_float32_are_refused() -> None:
     image[1, 2] = 1e300
     with pytest.raises(InputError, match=r"1e\+300 \(beyond float32\) at index \(1, 2\)"):
         unfold(image, 3)
+
+
+# ---------------------------------------------------------------------------------------- past the caches
+
+
+@FAST
+@given(
+    size=st.integers(1, 70),
+    count=st.integers(1, 200),
+    shift=st.integers(0, 40),
+    element=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    zscore=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_streamed_windows_are_the_same_and_nothing_around_them_is_touched(
+    size: int, count: int, shift: int, element: torch.dtype, zscore: bool, threads: int
+) -> None:
+    image = torch.randn(2, 90, 80, generator=torch.Generator().manual_seed(size))
+    stack = _native.as_stack(image)
+    shape = stack.window_shape(size)
+    index = torch.randint(math.prod(shape), (count,), generator=torch.Generator().manual_seed(count)).sort().values
+    windows = _native.Windows(shape, index)
+    plain = torch.empty(count, size, size, dtype=element)
+    _native.unfold(stack, size, windows, zscore=zscore, out=plain)
+    around = torch.full((plain.numel() + shift + 50,), 7.0, dtype=element)
+    out = around[shift : shift + plain.numel()].view(plain.shape)  # any alignment to a cache line
+    _native.unfold(stack, size, windows, zscore=zscore, out=out, stream=True, threads=threads)
+    assert torch.equal(out.view(torch.int16), plain.view(torch.int16))
+    assert (around[:shift] == 7).all()
+    assert (around[shift + plain.numel() :] == 7).all()
+
+
+def test_a_large_output_that_is_given_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(7).normal(size=(60, 64)).astype(np.float32)
+    monkeypatch.setattr(_native, "STREAM_BYTES", 1 << 16)
+    out = np.empty((51 * 55, 10, 10), np.float32)
+    np.testing.assert_array_equal(unfold(image, 10, out=out), expected(image, 10))
+
+
+@pytest.mark.slow
+def test_an_output_of_more_than_two_to_the_31_elements() -> None:
+    image = torch.arange(23_200 * 23_200, dtype=torch.int32).remainder_(251).to(torch.float32).view(23_200, 23_200)
+    windows = unfold(image, 2, dtype=torch.float16)
+    assert windows.numel() > 2**31
+    for i in (0, 2**29 + 3, len(windows) - 1):
+        y, x = divmod(i, 23_199)
+        assert torch.equal(windows[i], image[y : y + 2, x : x + 2].half())

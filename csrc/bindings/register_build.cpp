@@ -32,12 +32,14 @@ std::string compiler() {
 #endif
 }
 
-// The clone of a T3_SIMD_CLONES function that the loader picked.
+// What both choose that choose at run time: the loader among T3_SIMD_CLONES, and kernels that choose for themselves.
 std::string simd() {
-#if T3_HAS_SIMD_CLONES
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4 (AVX-512)";
-    if (__builtin_cpu_supports("x86-64-v3")) return "x86-64-v3 (AVX2)";
+    switch (cpu::best_simd()) {
+        case cpu::Simd::avx512: return "x86-64-v4 (AVX-512)";
+        case cpu::Simd::avx2: return "x86-64-v3 (AVX2)";
+        default: break;
+    }
+#if defined(__x86_64__)
     return "x86-64 (SSE2)";
 #elif defined(__ARM_NEON)
     return "NEON";
@@ -51,6 +53,7 @@ pybind11::dict build_info() {
     info["compiler"] = compiler();
     info["openmp"] = _OPENMP;
     info["simd"] = simd();
+    info["simd_best"] = static_cast<int>(cpu::best_simd());
 #if defined(T3SSFAST_WITH_CUDA)
     info["cuda"] = true;
 #else

@@ -30,8 +30,6 @@
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__CUDACC__) && !defined(__SANITIZE_ADDRESS__)
 #define T3_SIMD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define T3_HAS_SIMD_CLONES 1
 #else
 #define T3_SIMD_CLONES
-#define T3_HAS_SIMD_CLONES 0
 #endif

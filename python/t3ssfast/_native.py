@@ -254,11 +254,13 @@ def build_info() -> dict[str, Any]:
 
     Returns
     -------
-    compiler, openmp (its date), simd (the instruction set in use), cuda (whether the kernels were built),
-    cuda_architectures, cuda_devices (how many can be used now), cuda_problem (why none), torch, threads.
+    compiler, openmp (its date), simd (the instruction set in use), simd_levels (those that `score_windows` can
+    be held to, the best one last), cuda (whether the kernels were built), cuda_architectures, cuda_devices (how
+    many can be used now), cuda_problem (why none), torch, threads.
     """
     info = _core.build_info()
-    return {**info, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    levels = SIMD[1 : info.pop("simd_best") + 1]
+    return {**info, "simd_levels": levels, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 # ------------------------------------------------------------------------------------------------ unfold

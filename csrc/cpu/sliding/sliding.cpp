@@ -27,6 +27,8 @@ constexpr std::int64_t kTile = 192;
 // made for smaller parts than a tile.
 constexpr std::int64_t kTilesPerThread = 8;
 constexpr std::int64_t kMaskedTilesPerThread = 16;
+// Floats of the largest map of a tile, above which tiles are made smaller: 64 MiB, twice a thread.
+constexpr std::int64_t kMostMapFloats = 16 << 20;
 constexpr std::int64_t kMostPositions = 8;
 // Floats past the end of every buffer, so that whole vectors may be read and written.
 constexpr std::int64_t kSlack = 64;
@@ -129,13 +131,28 @@ std::int64_t tile_edge(std::int64_t windows, std::int64_t pieces, std::int64_t p
     return ((windows + pieces - 1) / pieces + plot - 1) / plot * plot;
 }
 
-Extent tile_extent(std::int64_t images, Extent windows, Extent plot, bool masked, int threads) {
+// Floats of the largest map that a tile of windows needs, the image counted.
+std::int64_t map_floats(const LayerProgram &program, const Nines &nines, Extent all, Extent tile) {
+    const Extent reach{std::min(all.height, tile.height + nines.beyond_y),
+                       std::min(all.width, tile.width + nines.beyond_x)};
+    std::int64_t most = extent_before(program, 0, reach).area();
+    for (std::int64_t i = 0; i < program.map_layers; ++i)
+        most = std::max(most, extent_before(program, i + 1, reach).area() * program.layers[i].out_channels);
+    return most;
+}
+
+Extent tile_extent(const LayerProgram &program, const Nines &nines, std::int64_t images, Extent all, bool masked,
+                   int threads) {
     const std::int64_t wanted = (masked ? kMaskedTilesPerThread : kTilesPerThread) * usable_threads(threads);
-    Extent pieces{(windows.height + kTile - 1) / kTile, (windows.width + kTile - 1) / kTile};
+    const Extent plot = plot_extent(nines);
+    Extent pieces{(all.height + kTile - 1) / kTile, (all.width + kTile - 1) / kTile};
     for (;;) {
-        const Extent tile{tile_edge(windows.height, pieces.height, plot.height),
-                          tile_edge(windows.width, pieces.width, plot.width)};
-        if (images * pieces.area() >= wanted || std::max(tile.height, tile.width) <= kPatch) return tile;
+        const Extent tile{tile_edge(all.height, pieces.height, plot.height),
+                          tile_edge(all.width, pieces.width, plot.width)};
+        const bool small = std::max(tile.height, tile.width) <= kPatch;
+        const bool enough = images * pieces.area() >= wanted;
+        const bool least = tile.height <= plot.height && tile.width <= plot.width;
+        if (least || ((enough || small) && map_floats(program, nines, all, tile) <= kMostMapFloats)) return tile;
         ++(tile.height >= tile.width ? pieces.height : pieces.width);
     }
 }
@@ -143,13 +160,9 @@ Extent tile_extent(std::int64_t images, Extent windows, Extent plot, bool masked
 void prepare(Scratch &scratch, const Work &work, Extent tile) {
     const LayerProgram &program = work.program;
     const Nines &nines = work.nines;
-    const Extent reach{std::min(work.all_windows.height, tile.height + nines.beyond_y),
-                       std::min(work.all_windows.width, tile.width + nines.beyond_x)};
-    std::int64_t map = extent_before(program, 0, reach).area(), block = 0, head = 0;
-    for (std::int64_t i = 0; i < program.map_layers; ++i) {
-        map = std::max(map, extent_before(program, i + 1, reach).area() * program.layers[i].out_channels);
-        block = std::max(block, work.packed->layers[i].outputs);
-    }
+    const std::int64_t map = map_floats(program, nines, work.all_windows, tile);
+    std::int64_t block = 0, head = 0;
+    for (std::int64_t i = 0; i < program.map_layers; ++i) block = std::max(block, work.packed->layers[i].outputs);
     for (std::int64_t i = program.map_layers + 1; i < program.count; ++i)
         head = std::max(head, work.packed->layers[i].outputs);
     for (int i = 0; i < 2; ++i) {
@@ -183,7 +196,7 @@ void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgr
     const Nines nines = nines_of(program.head(), options.least_of_nine);
     const PackedProgram packed = pack(program, nines, instructions.vector_width);
     const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
-    const Extent tile = tile_extent(images.count, all, plot_extent(nines), masked, options.threads);
+    const Extent tile = tile_extent(program, nines, images.count, all, masked, options.threads);
     const Extent tiles{(all.height + tile.height - 1) / tile.height, (all.width + tile.width - 1) / tile.width};
     parallel_tasks<Scratch>(images.count * tiles.area(), options.threads, [&](Scratch &scratch, std::int64_t t) {
         const WindowPosition at = window_position(t, tiles.height, tiles.width);
