@@ -226,7 +226,9 @@ def test_bits_do_not_depend_on_threads_or_tiles(least: int) -> None:
     offset=st.sampled_from([0.0, 30.0]),
     seed=st.integers(0, 99),
 )
-def test_nines_answer_as_windows_do_for_any_kernel(kernel, pool, channels, hidden, extra, offset, seed) -> None:
+def test_nines_answer_as_windows_do_for_any_kernel(
+    kernel, pool, channels, hidden, extra, offset, seed
+) -> None:
     torch.manual_seed(seed)
     size = pool * max(kernel) + 2
     local = [(size - 2) // pool] * 2

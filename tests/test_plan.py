@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import linecache
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from t3ssfast import _native
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.plan import LayerKind, Plan, estimate_cost, explain_plan, read_plan, run_model
 
@@ -64,17 +67,184 @@ FUNCTIONAL_KINDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["eager", "scripted", "traced", "frozen", "frozen trace"])
+def as_eager(model: nn.Module) -> nn.Module:
+    return model
+
+
+def as_scripted(model: nn.Module) -> nn.Module:
+    return torch.jit.script(model)
+
+
+def as_traced(model: nn.Module) -> nn.Module:
+    return torch.jit.trace(model, torch.zeros(2, 1, SIZE, SIZE))
+
+
+FORMS = {
+    "eager": as_eager,
+    "scripted": as_scripted,
+    "traced": as_traced,
+    "frozen": lambda model: torch.jit.freeze(as_scripted(model)),
+    "frozen trace": lambda model: torch.jit.freeze(as_traced(model)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_model_reads_the_same(form: str) -> None:
-    model: nn.Module = functional()
-    example = torch.zeros(2, 1, SIZE, SIZE)
-    if form in ("scripted", "frozen"):
-        model = torch.jit.script(model)
-    if "trace" in form:
-        model = torch.jit.trace(model, example)
-    if "frozen" in form:
-        model = torch.jit.freeze(model)
-    assert kinds(read_plan(model, SIZE)) == FUNCTIONAL_KINDS
+    assert kinds(read_plan(FORMS[form](functional()), SIZE)) == FUNCTIONAL_KINDS
+
+
+class Between(nn.Module):
+    """A convolution, the layer in question as a module or a function, and a head that takes what comes."""
+
+    def __init__(self, layer: nn.Module, window: int = SIZE, channels: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, channels, 3)
+        self.layer = layer
+        example = layer(torch.randn(2, channels, window - 2, window - 2))
+        self.head = nn.Linear(example.flatten(1).shape[1], 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.flatten(self.layer(self.first(x)), 1))
+
+
+class Tail(nn.Module):
+    """A small classifier and what may stand behind it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 5)
+        self.hidden = nn.Linear(2 * 16 * 16, 4)
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.hidden(torch.relu(self.first(x)).flatten(1)))
+
+
+class FunctionOf(nn.Module):
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.register_buffer("mean", torch.randn(3))
+        self.register_buffer("variance", torch.rand(3) + 0.5)
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 2) / 4)
+
+
+def function_of(source: str) -> nn.Module:
+    """A module whose forward returns `source`, written out so that it can be scripted, too."""
+    namespace: dict[str, object] = {"torch": torch, "nn": nn, "F": F}
+    name = f"test_plan_function_{abs(hash(source))}"
+    text = f"def forward(self, x: torch.Tensor) -> torch.Tensor:\n    return {source}\n"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    exec(compile(text, name, "exec"), namespace)
+    return type("Function", (FunctionOf,), {"forward": namespace["forward"]})(source)
+
+
+def trained(norm: nn.Module) -> nn.Module:
+    """A normalisation with statistics and weights that are not those it begins with."""
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+        if norm.weight is not None:
+            norm.weight.uniform_(-2.0, 2.0)
+            norm.bias.normal_()
+    return norm
+
+
+MAP_LAYERS = {
+    "conv 1x1": (lambda: nn.Conv2d(3, 4, 1), ["convolution"]),
+    "conv 5x2": (lambda: nn.Conv2d(3, 4, (5, 2)), ["convolution"]),
+    "conv 7x7 without bias": (lambda: nn.Conv2d(3, 2, 7, bias=False), ["convolution"]),
+    "conv dilated": (lambda: nn.Conv2d(3, 4, 3, dilation=(2, 3)), ["convolution"]),
+    "conv valid": (lambda: nn.Conv2d(3, 4, 3, padding="valid"), ["convolution"]),
+    "conv2d()": (lambda: function_of("F.conv2d(x, self.weight)"), ["convolution"]),
+    "max pool": (lambda: nn.MaxPool2d(2), ["max_pool"]),
+    "max pool 3, stride 2": (lambda: nn.MaxPool2d(3, stride=2), ["max_pool"]),
+    "max pool 2x3 dilated": (lambda: nn.MaxPool2d((2, 3), stride=1, dilation=2), ["max_pool"]),
+    "max_pool2d()": (lambda: function_of("F.max_pool2d(x, 2)"), ["max_pool"]),
+    "average pool": (lambda: nn.AvgPool2d(2), ["average_pool"]),
+    "average pool 3x2, stride 1": (lambda: nn.AvgPool2d((3, 2), stride=1), ["average_pool"]),
+    "avg_pool2d()": (lambda: function_of("F.avg_pool2d(x, [2, 2])"), ["average_pool"]),
+    "batch norm": (lambda: trained(nn.BatchNorm2d(3)), []),
+    "batch norm without weights": (lambda: trained(nn.BatchNorm2d(3, affine=False)), []),
+    "batch_norm()": (
+        lambda: function_of("F.batch_norm(x, self.mean, self.variance, None, None, False, 0.1, 1e-3)"),
+        [],
+    ),
+    "batch norm behind relu": (
+        lambda: nn.Sequential(nn.ReLU(), trained(nn.BatchNorm2d(3)), nn.Tanh()),
+        ["relu", "affine", "tanh"],
+    ),
+    "dropout": (lambda: nn.Dropout(0.5), []),
+    "dropout2d": (lambda: nn.Dropout2d(0.5), []),
+    "dropout()": (lambda: function_of("F.dropout(x, 0.5, self.training)"), []),
+    "relu": (lambda: nn.ReLU(), ["relu"]),
+    "relu in place": (lambda: nn.ReLU(inplace=True), ["relu"]),
+    "relu()": (lambda: function_of("F.relu(x)"), ["relu"]),
+    "x.relu()": (lambda: function_of("x.relu()"), ["relu"]),
+    "leaky relu": (lambda: nn.LeakyReLU(0.3), ["leaky_relu"]),
+    "leaky relu in place": (lambda: nn.LeakyReLU(0.3, inplace=True), ["leaky_relu"]),
+    "leaky_relu()": (lambda: function_of("F.leaky_relu(x, 0.1)"), ["leaky_relu"]),
+    "tanh": (lambda: nn.Tanh(), ["tanh"]),
+    "tanh()": (lambda: function_of("torch.tanh(x)"), ["tanh"]),
+    "sigmoid": (lambda: nn.Sigmoid(), ["sigmoid"]),
+    "sigmoid()": (lambda: function_of("x.sigmoid()"), ["sigmoid"]),
+    "gelu": (lambda: nn.GELU(), ["gelu"]),
+    "gelu by tanh": (lambda: nn.GELU("tanh"), ["gelu_tanh"]),
+    "gelu()": (lambda: function_of("F.gelu(x)"), ["gelu"]),
+    "gelu() by tanh": (lambda: function_of("F.gelu(x, approximate='tanh')"), ["gelu_tanh"]),
+    "flatten": (lambda: nn.Flatten(), []),
+    "flatten()": (lambda: function_of("torch.flatten(x, 1)"), []),
+    "x.view()": (lambda: function_of("x.view(-1, x.size(1) * x.size(2) * x.size(3))"), []),
+    "x.reshape()": (lambda: function_of("x.reshape(x.shape[0], -1)"), []),
+    "identity": (lambda: nn.Identity(), []),
+}
+HEAD_LAYERS = {
+    "linear": (lambda: nn.Linear(4, 3), ["linear"]),
+    "linear without bias": (lambda: nn.Linear(4, 3, bias=False), ["linear"]),
+    "linear()": (lambda: function_of("F.linear(x, self.weight.reshape(18, 4)[:5])"), ["linear"]),
+    "batch norm 1d": (lambda: trained(nn.BatchNorm1d(4)), []),
+    "dropout": (lambda: nn.Dropout(0.5), []),
+    "relu, linear": (lambda: nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), ["relu", "linear"]),
+    "gelu": (lambda: nn.GELU(), ["gelu"]),
+    "softmax": (lambda: nn.Softmax(dim=1), ["softmax"]),
+    "softmax over the last axis": (lambda: nn.Softmax(dim=-1), ["softmax"]),
+    "softmax()": (lambda: function_of("F.softmax(x, dim=1)"), ["softmax"]),
+    "x.softmax()": (lambda: function_of("x.softmax(1)"), ["softmax"]),
+    "log softmax": (lambda: nn.LogSoftmax(dim=1), ["log_softmax"]),
+    "log_softmax()": (lambda: function_of("torch.log_softmax(x, 1)"), ["log_softmax"]),
+}
+
+
+def check_read(model: nn.Module, form: str, wanted: list[str]) -> None:
+    """The model reads as `wanted`, and the plan answers as it does on windows that reading has not tried."""
+    given = FORMS[form](model)
+    plan = read_plan(given, SIZE)
+    assert kinds(plan) == wanted
+    assert isinstance(plan, Plan)
+    image = torch.randn(1, SIZE + 3, SIZE + 14, generator=torch.Generator().manual_seed(9))
+    stack = _native.as_stack(image)
+    windows = image.unfold(1, SIZE, 1).unfold(2, SIZE, 1)[0].reshape(-1, 1, SIZE, SIZE)
+    for least in (1, 10):
+        every = _native.as_windows(stack, SIZE, None)
+        got = _native.score_windows(stack, SIZE, plan.program(), every, least_of_nine=least)
+        with torch.no_grad():
+            torch.testing.assert_close(got.reshape(len(got), -1).T, given(windows), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", MAP_LAYERS)
+def test_every_layer_on_maps_is_read_in_every_form(name: str, form: str) -> None:
+    torch.manual_seed(0)
+    make, reads_as = MAP_LAYERS[name]
+    check_read(Between(make()).eval(), form, ["convolution", *reads_as, "linear"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", HEAD_LAYERS)
+def test_every_layer_of_a_head_is_read_in_every_form(name: str, form: str) -> None:
+    torch.manual_seed(0)
+    make, reads_as = HEAD_LAYERS[name]
+    check_read(Tail(make()).eval(), form, ["convolution", "relu", "linear", *reads_as])
 
 
 def test_steps_follow_pooling_and_floor_is_kept() -> None:
@@ -156,6 +326,13 @@ def with_nan() -> nn.Module:
         (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)).eval(), "fully connected"),
         (lambda: nn.Sequential(small_lenet(), nn.Softplus()).eval(), "softplus is not among"),
         (lambda: torch.jit.optimize_for_inference(torch.jit.script(small_lenet())), "not among"),
+        (lambda: Between(nn.MaxPool2d(3, padding=1)).eval(), "a pooling pads its input"),
+        (lambda: Between(nn.AvgPool2d(2, padding=1)).eval(), "a pooling pads its input"),
+        (lambda: Between(nn.MaxPool2d(5, ceil_mode=True)).eval(), "gives a map of shape"),
+        (lambda: Between(nn.AvgPool2d(2, divisor_override=3)).eval(), "divisor of its own"),
+        (lambda: Between(nn.ConvTranspose2d(3, 2, 3)).eval(), "a convolution pads"),
+        (lambda: Between(nn.ReLU6()).eval(), "hardtanh is not among"),
+        (lambda: Between(nn.Softmax(dim=2)).eval(), "along another axis"),
     ],
 )
 def test_what_cannot_be_read_says_why(make, reason: str) -> None:

@@ -203,7 +203,11 @@ def test_streamed_windows_are_the_same_and_nothing_around_them_is_touched(
     image = torch.randn(2, 90, 80, generator=torch.Generator().manual_seed(size))
     stack = _native.as_stack(image)
     shape = stack.window_shape(size)
-    index = torch.randint(math.prod(shape), (count,), generator=torch.Generator().manual_seed(count)).sort().values
+    index = (
+        torch.randint(math.prod(shape), (count,), generator=torch.Generator().manual_seed(count))
+        .sort()
+        .values
+    )
     windows = _native.Windows(shape, index)
     plain = torch.empty(count, size, size, dtype=element)
     _native.unfold(stack, size, windows, zscore=zscore, out=plain)
@@ -224,7 +228,12 @@ def test_a_large_output_that_is_given_is_streamed(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_an_output_of_more_than_two_to_the_31_elements() -> None:
-    image = torch.arange(23_200 * 23_200, dtype=torch.int32).remainder_(251).to(torch.float32).view(23_200, 23_200)
+    image = (
+        torch.arange(23_200 * 23_200, dtype=torch.int32)
+        .remainder_(251)
+        .to(torch.float32)
+        .view(23_200, 23_200)
+    )
     windows = unfold(image, 2, dtype=torch.float16)
     assert windows.numel() > 2**31
     for i in (0, 2**29 + 3, len(windows) - 1):
