@@ -254,9 +254,9 @@ def build_info() -> dict[str, Any]:
 
     Returns
     -------
-    compiler, openmp (its date), simd (the instruction set in use), simd_levels (those that `score_windows` can
-    be held to, the best one last), cuda (whether the kernels were built), cuda_architectures, cuda_devices (how
-    many can be used now), cuda_problem (why none), torch, threads.
+    compiler, openmp (its date), simd (the instruction set in use), simd_levels (those that `score_windows`
+    can be held to, the best one last), cuda (whether the kernels were built), cuda_architectures,
+    cuda_devices (how many can be used now), cuda_problem (why none), torch, threads.
     """
     info = _core.build_info()
     levels = SIMD[1 : info.pop("simd_best") + 1]
@@ -265,9 +265,9 @@ def build_info() -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------ unfold
 
-# Outputs of which nothing is left in the caches at the end: written past them, a line is not read before it is
-# overwritten, which is half as fast again as a plain copy. Pages that the system has just cleared are in the
-# caches, so new memory is written through them.
+# Outputs of which nothing is left in the caches at the end: written past them, a line is not read before it
+# is overwritten, which is a third faster than a plain copy. Pages that the system has just cleared are in
+# the caches, so new memory is written through them.
 STREAM_BYTES = 32 << 20
 
 

@@ -10,7 +10,7 @@ __all__ = ["NEVER", "least_of_nine"]
 NEVER = 10
 # What nine windows together cost, over the products they take, each as dear as one of a window by itself: the
 # transforms, and windows that nobody asked for. `python bench/bench_sliding.py --calibrate` measures it.
-NINE_COST = 1.3
+NINE_COST = 1.4
 
 
 def least_of_nine(kernel: tuple[int, int]) -> int:
