@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -70,18 +71,19 @@ void window_statistics(ImageStack<const float> images, std::int64_t size,
 // --------------------------------------------------------------------------------------------- sliding
 
 namespace cpu {
-struct SlidingOptions {
-    // Asked for in nine windows that lie together from which all nine get their first hidden layer at once, by
-    // minimal filtering; above 9, every window gets it by itself.
-    std::int64_t least_of_nine;
-    int threads;
-    Simd simd;
-};
+// A program's weights as one instruction set reads them: made once, used for many images.
+struct PreparedProgram;
+
+// least_of_nine: asked for in nine windows that lie together from which all nine get their first hidden layer at once,
+// by minimal filtering; above 9 every window gets it by itself.
+std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, std::int64_t parameter_count,
+                                                       std::int64_t least_of_nine, Simd simd);
 
 // What a chain of layers answers on each window. An answer depends on the window's pixels and, within rounding, on
-// which of its nine are asked for; not on other windows, on the tiling or on the thread count.
-void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program,
-                   WindowList windows, Scores out, const SlidingOptions &options);
+// which windows of its patch of the image are asked for (cpu/sliding/places.h); not on others, on the tiling or on
+// the thread count.
+void score_windows(ImageStack<const float> images, std::int64_t size, const PreparedProgram &program,
+                   WindowList windows, Scores out, int threads);
 
 // The CUDA twin's schedule, run on the host by blocks of `lanes` lanes, in reversed order where asked: a barrier
 // that is missing shows only then. For tests.

@@ -1,5 +1,6 @@
 // score_windows: the answers of a LeNet-like chain on every window asked for.
 #include <array>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "backend.h"
 #include "bindings/register.h"
 #include "bindings/views.h"
+#include "cpu/sliding/packed.h"
 
 namespace t3ssfast {
 namespace {
@@ -34,24 +36,25 @@ LayerProgram checked_program(const std::vector<Layer> &layers, std::int64_t map_
     return program;
 }
 
-// An instruction set that this processor does not have would end the process.
-cpu::Simd checked_simd(int simd) {
+using Prepared = std::shared_ptr<cpu::PreparedProgram>;
+
+// Weights as the CPU kernel reads them.
+Prepared prepare_program(const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
+                         std::int64_t parameter_count, std::int64_t size, std::int64_t least_of_nine, int simd) {
+    // An instruction set that this processor does not have would end the process.
     if (simd < 0 || simd > static_cast<int>(cpu::best_simd()))
         throw std::invalid_argument("score_windows: this processor lacks the instruction set asked for.");
-    return static_cast<cpu::Simd>(simd);
+    const std::vector<Layer> layers = read_layers(rows);
+    return cpu::prepare_program(checked_program(layers, map_layers, parameters, parameter_count, size),
+                                parameter_count, least_of_nine, static_cast<cpu::Simd>(simd));
 }
 
 void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
-                       std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
-                       std::int64_t parameter_count, std::uintptr_t windows, std::int64_t window_count,
-                       std::uintptr_t out, std::int64_t window_stride, std::int64_t class_stride,
-                       std::int64_t least_of_nine, int threads, int simd) {
-    const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    cpu::score_windows(image_stack(images, count, height, width), size, program,
-                       window_list(windows, window_count),
-                       {reinterpret_cast<float *>(out), window_stride, class_stride},
-                       {least_of_nine, threads, checked_simd(simd)});
+                       std::int64_t size, const cpu::PreparedProgram &program, std::uintptr_t windows,
+                       std::int64_t window_count, std::uintptr_t out, std::int64_t window_stride,
+                       std::int64_t class_stride, int threads) {
+    cpu::score_windows(image_stack(images, count, height, width), size, program, window_list(windows, window_count),
+                       {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
 }
 
 // Floats of device workspace that a tile of `tile` x `tile` windows takes.
@@ -94,6 +97,8 @@ void score_windows_tiles(std::uintptr_t images, std::int64_t count, std::int64_t
 
 void register_sliding(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
+    pybind11::class_<cpu::PreparedProgram, std::shared_ptr<cpu::PreparedProgram>>(module, "PreparedProgram");
+    module.def("prepare_program", &prepare_program);
     module.def("score_windows_cpu", &score_windows_cpu, release());
     module.def("score_windows_tile_floats", &score_windows_tile_floats);
     module.def("score_windows_tiles", &score_windows_tiles, release());

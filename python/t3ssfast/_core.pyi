@@ -104,24 +104,31 @@ def window_statistics_cuda(
 def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
 
 # ---------------------------------------------------------------------------------------------- sliding
+class PreparedProgram: ...
+
+def prepare_program(
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    parameters: int,
+    parameter_count: int,
+    size: int,
+    least_of_nine: int,
+    simd: int,
+    /,
+) -> PreparedProgram: ...
 def score_windows_cpu(
     images: int,
     count: int,
     height: int,
     width: int,
     size: int,
-    layers: Sequence[tuple[int, ...]],
-    map_layers: int,
-    parameters: int,
-    parameter_count: int,
+    program: PreparedProgram,
     windows: int,
     window_count: int,
     out: int,
     window_stride: int,
     class_stride: int,
-    least_of_nine: int,
     threads: int,
-    simd: int,
     /,
 ) -> None: ...
 def score_windows_tile_floats(layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /) -> int: ...

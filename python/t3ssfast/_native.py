@@ -8,7 +8,7 @@ first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -414,6 +414,8 @@ class LayerProgram:
         (P,) float32.
     least_of_nine
         Windows asked for in nine that lie together from which a CPU does all nine together.
+    prepared
+        Weights as the CPU kernel reads them, made when first used.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -421,6 +423,9 @@ class LayerProgram:
     classes: int
     parameters: torch.Tensor
     least_of_nine: int = 10
+    prepared: dict[tuple[int, int, str], _core.PreparedProgram] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
 
 def score_windows(
@@ -471,19 +476,31 @@ def score_windows(
         stack.address,
         *stack.geometry,
         size,
-        program.rows,
-        program.map_layers,
-        program.parameters.data_ptr(),
-        program.parameters.numel(),
+        _prepared(program, size, program.least_of_nine if least_of_nine is None else least_of_nine, simd),
         windows.address,
         windows.count,
         out.data_ptr(),
         *strides,
-        program.least_of_nine if least_of_nine is None else least_of_nine,
         threads or torch.get_num_threads(),
-        SIMD.index(simd),
     )
     return out
+
+
+def _prepared(program: LayerProgram, size: int, least_of_nine: int, simd: str) -> _core.PreparedProgram:
+    """The program's weights as the CPU kernel reads them, kept with the program."""
+    key = (size, least_of_nine, simd)
+    if key not in program.prepared:
+        parameters = program.parameters
+        program.prepared[key] = _core.prepare_program(
+            program.rows,
+            program.map_layers,
+            parameters.data_ptr(),
+            parameters.numel(),
+            size,
+            least_of_nine,
+            SIMD.index(simd),
+        )
+    return program.prepared[key]
 
 
 def _score_tiles(

@@ -15,9 +15,7 @@ namespace t3ssfast::cpu {
 constexpr std::int64_t kGroup = 96;
 // Nines done at once: their products stay in a 2 MiB L2 cache, and the weights are read once for all of them.
 constexpr std::int64_t kNines = 32;
-// Windows along the square whose transformed map is held at once, at least one cell.
-constexpr std::int64_t kPatch = 48;
-
+constexpr std::int64_t kWidest = width_of<Vector16>;
 struct Scratch {
     std::vector<float> maps[2];
     std::vector<float> block;   // outputs of one register block of a convolution
@@ -36,7 +34,7 @@ struct Scratch {
 
 struct Work {
     LayerProgram program;
-    const PackedProgram *packed;
+    const PreparedProgram *prepared;
     Nines nines;
     const float *image;
     std::int64_t image_width;
@@ -51,19 +49,17 @@ struct LastMap {
     std::int64_t top, left;
 };
 
-// Cells of a patch along an axis, and those its transformed map has.
-inline std::int64_t patch_cells(std::int64_t cell) { return std::max<std::int64_t>(1, kPatch / cell); }
-
 // How the transformed map of a patch lies in memory: [point][phase y][cell y][cell x][phase x, channel].
 struct Transformed {
     std::int64_t cells_y, cells_x, run, plane;
 
     Transformed(const Nines &nines, std::int64_t channels)
-        : cells_y(patch_cells(nines.cell_y()) + nines.threes_y - 1),
-          cells_x(patch_cells(nines.cell_x()) + nines.threes_x - 1),
-          run(nines.step_x * channels),
-          // Whole vectors run over the end of a plane.
-          plane(nines.step_y * cells_y * cells_x * run + 16) {}
+        : cells_y(patch_extent(nines).height / nines.cell_y() + nines.threes_y - 1),
+          cells_x(patch_extent(nines).width / nines.cell_x() + nines.threes_x - 1),
+          // Whole vectors are written.
+          run((nines.step_x * channels + kWidest - 1) / kWidest * kWidest),
+          // Not a multiple of 4096 bytes, where the planes' stores would fall on each other in the L1 cache.
+          plane(nines.step_y * cells_y * cells_x * run + kWidest) {}
 
     std::int64_t floats() const { return kMinimalPoints * kMinimalPoints * plane; }
     std::int64_t at(std::int64_t phase_y, std::int64_t cell_y, std::int64_t cell_x) const {
@@ -82,7 +78,7 @@ T3_ALWAYS_INLINE void finish(const Work &work, float *values, std::int64_t strid
     for (std::int64_t i = program.map_layers + 1; i < program.count; ++i) {
         const Layer &layer = program.layers[i];
         if (layer.kind == LayerKind::linear) {
-            const PackedLayer &packed = work.packed->layers[i];
+            const PackedLayer &packed = work.prepared->packed[i];
             const std::int64_t vectors = packed.outputs / W;
             for (std::int64_t v = 0; v < vectors; v += kPanel) {
                 for (std::int64_t p = 0; p < padded; p += P) {
@@ -119,7 +115,7 @@ T3_ALWAYS_INLINE void answer_positions(const Work &work, const LastMap &map, con
                                        std::int64_t count, Scratch &scratch) {
     constexpr std::int64_t W = width_of<V>;
     const Layer &layer = work.program.head();
-    const PackedLayer &packed = work.packed->layers[work.program.map_layers];
+    const PackedLayer &packed = work.prepared->packed[work.program.map_layers];
     const std::int64_t channels = layer.in_channels, row_step = layer.step_y * map.extent.width * channels;
     const std::int64_t row_terms = layer.kernel_x * channels, vectors = packed.outputs / W;
     float *hidden = scratch.hidden.data();
@@ -150,17 +146,17 @@ T3_ALWAYS_INLINE void answer_positions(const Work &work, const LastMap &map, con
     }
 }
 
-// 5 x 5 values of the map, `run` values each, to what the weights of each point are multiplied with.
+// 5 x 5 steps of the map, `step` values each, to what the weights of each point are multiplied with.
 template <class V>
-T3_ALWAYS_INLINE void transform_cell(const float *in, std::int64_t row_step, std::int64_t run, std::int64_t plane,
+T3_ALWAYS_INLINE void transform_cell(const float *in, std::int64_t row_step, std::int64_t step, std::int64_t plane,
                                      float *out) {
     constexpr int N = kMinimalPoints;
-    for (std::int64_t i = 0; i < run; i += width_of<V>) {
+    for (std::int64_t i = 0; i < step; i += width_of<V>) {
         V d[N * N];
 #pragma GCC unroll 5
         for (int y = 0; y < N; ++y) {
 #pragma GCC unroll 5
-            for (int x = 0; x < N; ++x) load(d[y * N + x], in + y * row_step + x * run + i);
+            for (int x = 0; x < N; ++x) load(d[y * N + x], in + y * row_step + x * step + i);
             minimal_inputs(d + y * N, 1);
         }
 #pragma GCC unroll 5
@@ -170,7 +166,7 @@ T3_ALWAYS_INLINE void transform_cell(const float *in, std::int64_t row_step, std
     }
 }
 
-// The transformed map of the cells marked in scratch.needed; cell (0, 0) begins at window (top, left).
+// The transformed map of the rows of cells marked in scratch.needed; cell (0, 0) begins at window (top, left).
 template <class V>
 T3_ALWAYS_INLINE void transform_patch(const Work &work, const LastMap &map, std::int64_t top, std::int64_t left,
                                       const Transformed &layout, Scratch &scratch) {
@@ -180,7 +176,8 @@ T3_ALWAYS_INLINE void transform_patch(const Work &work, const LastMap &map, std:
     const std::int64_t high = kMinimalPoints * nines.step_y, wide = kMinimalPoints * nines.step_x;
     for (std::int64_t cell_y = 0; cell_y < layout.cells_y; ++cell_y) {
         for (std::int64_t cell_x = 0; cell_x < layout.cells_x; ++cell_x) {
-            if (!scratch.needed[cell_y * layout.cells_x + cell_x]) continue;
+            const unsigned char *needed = scratch.needed.data() + (cell_y * layout.cells_x + cell_x) * nines.step_y;
+            if (std::find(needed, needed + nines.step_y, 1) == needed + nines.step_y) continue;
             const std::int64_t y = top - map.top + cell_y * nines.cell_y();
             const std::int64_t x = left - map.left + cell_x * nines.cell_x();
             const float *in = map.data + y * width + x * channels;
@@ -195,8 +192,9 @@ T3_ALWAYS_INLINE void transform_patch(const Work &work, const LastMap &map, std:
                 in = scratch.patch.data();
             }
             for (std::int64_t phase = 0; phase < nines.step_y; ++phase)
-                transform_cell<V>(in + phase * pitch, nines.step_y * pitch, layout.run, layout.plane,
-                                  scratch.transformed.data() + layout.at(phase, cell_y, cell_x));
+                if (needed[phase])
+                    transform_cell<V>(in + phase * pitch, nines.step_y * pitch, nines.step_x * channels, layout.plane,
+                                      scratch.transformed.data() + layout.at(phase, cell_y, cell_x));
         }
     }
 }
@@ -236,7 +234,7 @@ T3_ALWAYS_INLINE void answer_some_nines(const Work &work, const Nine *nines, std
     constexpr std::int64_t W = width_of<V>, kPoints = kMinimalPoints * kMinimalPoints;
     const Nines &grid = work.nines;
     const Layer &layer = work.program.head();
-    const PackedLayer &packed = work.packed->layers[work.program.map_layers];
+    const PackedLayer &packed = work.prepared->packed[work.program.map_layers];
     const std::int64_t channels = layer.in_channels, vectors = packed.outputs / W;
     const std::int64_t terms = grid.threes_y * grid.threes_x * channels;
     const std::int64_t padded = (count + P - 1) / P * P;
@@ -255,7 +253,7 @@ T3_ALWAYS_INLINE void answer_some_nines(const Work &work, const Nine *nines, std
     }
     for (std::int64_t v = 0; v < vectors; v += kPanel) {
         const std::int64_t panel = std::min<std::int64_t>(kPanel, vectors - v), columns = panel * W;
-        const float *weights = work.packed->minimal.data() + v * W * kPoints * terms;
+        const float *weights = work.prepared->minimal.data() + v * W * kPoints * terms;
         float *products = scratch.products.data();
         for (std::int64_t point = 0; point < kPoints; ++point) {
             for (std::int64_t n = 0; n < padded; n += P) {
@@ -284,9 +282,10 @@ T3_ALWAYS_INLINE void answer_patch(const Work &work, const LastMap &map, const N
     std::fill(scratch.needed.begin(), scratch.needed.end(), 0);
     for (std::int64_t n = 0; n < count; ++n) {
         const std::int64_t cell_y = (nines[n].y - top) / grid.cell_y(), cell_x = (nines[n].x - left) / grid.cell_x();
+        const std::int64_t phase = (nines[n].y - top) % grid.cell_y();
         for (std::int64_t y = 0; y < grid.threes_y; ++y)
             for (std::int64_t x = 0; x < grid.threes_x; ++x)
-                scratch.needed[(cell_y + y) * layout.cells_x + cell_x + x] = 1;
+                scratch.needed[((cell_y + y) * layout.cells_x + cell_x + x) * grid.step_y + phase] = 1;
     }
     transform_patch<V>(work, map, top, left, layout, scratch);
     for (std::int64_t first = 0; first < count; first += kNines)

@@ -70,16 +70,24 @@ std::vector<float> pack_minimal(const Layer &head, const float *parameters, cons
 
 }  // namespace
 
-PackedProgram pack(const LayerProgram &program, const Nines &nines, i64 vector_width) {
-    PackedProgram packed;
-    packed.layers.resize(program.count);
-    for (i64 i = 0; i < program.count; ++i)
-        if (program.layers[i].weighted())
-            packed.layers[i] = pack_layer(program.layers[i], program.parameters, vector_width);
-    if (nines.used())
-        packed.minimal = pack_minimal(program.head(), program.parameters, nines,
-                                      packed.layers[program.map_layers].outputs, vector_width);
-    return packed;
+std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, i64 parameter_count,
+                                                       i64 least_of_nine, Simd simd) {
+    simd = simd == Simd::best ? best_simd() : simd;
+    const i64 vector_width = simd == Simd::avx512 ? 16 : simd == Simd::avx2 ? 8 : 4;
+    PreparedProgram prepared{{program.layers, program.layers + program.count},
+                             program.map_layers,
+                             {program.parameters, program.parameters + parameter_count},
+                             nines_of(program.head(), least_of_nine),
+                             simd,
+                             {},
+                             {}};
+    for (const Layer &layer : prepared.layers)
+        prepared.packed.push_back(layer.weighted() ? pack_layer(layer, program.parameters, vector_width)
+                                                   : PackedLayer{});
+    if (prepared.nines.used())
+        prepared.minimal = pack_minimal(program.head(), program.parameters, prepared.nines,
+                                        prepared.packed[program.map_layers].outputs, vector_width);
+    return std::make_shared<PreparedProgram>(std::move(prepared));
 }
 
 }  // namespace t3ssfast::cpu

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "backend.h"
 #include "core/layers.h"
 #include "cpu/sliding/places.h"
 
@@ -18,12 +19,20 @@ struct PackedLayer {
     std::int64_t outputs = 0;  // out_channels rounded up to whole vectors; the rest has weight 0
 };
 
-struct PackedProgram {
-    std::vector<PackedLayer> layers;  // without weights where the layer has none
+// A program made ready for one instruction set; holds all it needs.
+struct PreparedProgram {
+    std::vector<Layer> layers;
+    std::int64_t map_layers;
+    std::vector<float> parameters;
+    Nines nines;
+    Simd simd;
+    std::vector<PackedLayer> packed;  // without weights where the layer has none
     // The head's first layer for nines: [panel][point][three of taps, channel][output].
     std::vector<float> minimal;
-};
 
-PackedProgram pack(const LayerProgram &program, const Nines &nines, std::int64_t vector_width);
+    LayerProgram program() const {
+        return {layers.data(), static_cast<std::int64_t>(layers.size()), map_layers, parameters.data()};
+    }
+};
 
 }  // namespace t3ssfast::cpu

@@ -10,8 +10,9 @@
 namespace t3ssfast::cpu {
 
 // Windows in nines: 3 x 3 of them, a step of the head's taps apart, get their first hidden layer by minimal
-// filtering (core/minimal.h). Nines lie at fixed places of the image, in cells of 3 x 3 steps, so what a window
-// is answered does not depend on the tiling; only on whether enough of its nine are asked for.
+// filtering (core/minimal.h). Nines lie at fixed places of the image, in cells of 3 x 3 steps, and cells in patches,
+// so what a window is answered does not depend on the tiling; only on whether enough of its nine are asked for, and
+// of its patch for the map's transform to pay.
 struct Nines {
     std::int64_t step_y, step_x;    // of the head's first layer
     std::int64_t threes_y, threes_x;  // threes of taps along its kernel, the last one filled up with zeros
@@ -61,6 +62,7 @@ struct Places {
     Rectangle tile;
     std::vector<std::int64_t> asked;  // of each window of the tile, the row of its answer; -1 if not asked for
     std::vector<unsigned char> touched;  // of each plot
+    std::vector<unsigned char> needed;   // of each row of a patch's cells, while nines are weighed
     std::vector<Plot> plots;
     std::vector<Position> positions;
     std::vector<Nine> nines;
@@ -72,15 +74,16 @@ struct Places {
     }
 };
 
-// Edges of a plot in windows, whole cells.
+// Edges in windows: of a plot, in whole cells; of a patch, whose transformed map is held at once, in whole plots.
 Extent plot_extent(const Nines &nines);
+Extent patch_extent(const Nines &nines);
 
 // What the maps of some windows, and the head at one, cost, in multiply-adds.
 double map_cost(const LayerProgram &program, Extent windows);
 double head_cost(const LayerProgram &program);
 
-// Sorts the windows asked for in `tile` of image `image`; false if there are none.
-bool find_places(const WindowList &windows, std::int64_t image, Extent all_windows, Rectangle tile,
+// Sorts the windows asked for in `tile`, whole patches, of image `image`; false if there are none.
+bool find_places(const WindowList &windows, std::int64_t image, Extent all_windows, Rectangle tile, const Layer &head,
                  const Nines &nines, Places &places);
 
 // Divides the plots into leaves so that the maps of all leaves together cost least.

@@ -32,7 +32,6 @@ constexpr std::int64_t kMostMapFloats = 16 << 20;
 constexpr std::int64_t kMostPositions = 8;
 // Floats past the end of every buffer, so that whole vectors may be read and written.
 constexpr std::int64_t kSlack = 64;
-constexpr std::int64_t kWidest = width_of<Vector16>;
 
 // The last map of a leaf.
 template <class V, int P>
@@ -46,7 +45,7 @@ T3_ALWAYS_INLINE LastMap make_maps(const Work &work, const Rectangle &reach, Scr
         const Layer &layer = program.layers[i];
         const Extent after = extent_before(program, i + 1, reach.extent());
         if (layer.kind == LayerKind::convolution) {
-            convolve<V, P>(layer, work.packed->layers[i], in, extent, out, after, scratch.block.data());
+            convolve<V, P>(layer, work.prepared->packed[i], in, extent, out, after, scratch.block.data());
             std::swap(in, out);
         } else if (layer.pools()) {
             pool(layer, in, extent, out, after);
@@ -66,10 +65,10 @@ template <class V, int P>
 T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Leaf &leaf, Scratch &scratch) {
     const LastMap map = make_maps<V, P>(work, leaf.reach, scratch);
     Places &places = scratch.places;
-    const Extent plot = plot_extent(work.nines);
-    const std::int64_t high = patch_cells(work.nines.cell_y()) * work.nines.cell_y();
-    const std::int64_t wide = patch_cells(work.nines.cell_x()) * work.nines.cell_x();
-    const auto patch_of = [&](const Plot &p) { return Nine{p.y * plot.height / high, p.x * plot.width / wide}; };
+    const Extent plot = plot_extent(work.nines), patch = patch_extent(work.nines);
+    const auto patch_of = [&](const Plot &p) {
+        return Nine{p.y * plot.height / patch.height * patch.height, p.x * plot.width / patch.width * patch.width};
+    };
     const auto begin = places.plots.begin() + leaf.first, end = places.plots.begin() + leaf.last;
     std::sort(begin, end, [&](const Plot &a, const Plot &b) {
         const Nine here = patch_of(a), there = patch_of(b);
@@ -79,9 +78,9 @@ T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Leaf &leaf, Scratch &s
     });
     scratch.positions.clear();
     for (auto first = begin, last = begin; first != end; first = last) {
-        const Nine patch = patch_of(*first);
+        const Nine corner = patch_of(*first);
         scratch.nines.clear();
-        for (; last != end && patch_of(*last).y == patch.y && patch_of(*last).x == patch.x; ++last) {
+        for (; last != end && patch_of(*last).y == corner.y && patch_of(*last).x == corner.x; ++last) {
             scratch.positions.insert(scratch.positions.end(), places.positions.begin() + last->first_position,
                                      places.positions.begin() + last->last_position);
             scratch.nines.insert(scratch.nines.end(), places.nines.begin() + last->first_nine,
@@ -89,7 +88,7 @@ T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Leaf &leaf, Scratch &s
         }
         if (!scratch.nines.empty())
             answer_patch<V, P>(work, map, scratch.nines.data(), static_cast<std::int64_t>(scratch.nines.size()),
-                               patch.y * high, patch.x * wide, scratch);
+                               corner.y, corner.x, scratch);
     }
     if (!scratch.positions.empty())
         answer_positions<V, P>(work, map, scratch.positions.data(),
@@ -97,11 +96,6 @@ T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Leaf &leaf, Scratch &s
 }
 
 using LeafFunction = void (*)(const Work &, const Leaf &, Scratch &);
-
-struct Instructions {
-    LeafFunction answer_leaf;
-    std::int64_t vector_width;
-};
 
 void answer_leaf_baseline(const Work &work, const Leaf &leaf, Scratch &scratch) {
     answer_leaf<Vector4, 4>(work, leaf, scratch);
@@ -118,17 +112,17 @@ __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,prefer-vector-width=51
 }
 #endif
 
-Instructions instructions_of(Simd simd) {
+LeafFunction leaf_function(Simd simd) {
 #if defined(__x86_64__)
-    if (simd == Simd::avx512) return {answer_leaf_avx512, width_of<Vector16>};
-    if (simd == Simd::avx2) return {answer_leaf_avx2, width_of<Vector8>};
+    if (simd == Simd::avx512) return answer_leaf_avx512;
+    if (simd == Simd::avx2) return answer_leaf_avx2;
 #endif
-    return {answer_leaf_baseline, width_of<Vector4>};
+    return answer_leaf_baseline;
 }
 
-// Windows along a tile: whole plots, the same for all tiles, and small enough that all threads have some.
-std::int64_t tile_edge(std::int64_t windows, std::int64_t pieces, std::int64_t plot) {
-    return ((windows + pieces - 1) / pieces + plot - 1) / plot * plot;
+// Windows along a tile: whole patches, the same for all tiles, and small enough that all threads have some.
+std::int64_t tile_edge(std::int64_t windows, std::int64_t pieces, std::int64_t patch) {
+    return ((windows + pieces - 1) / pieces + patch - 1) / patch * patch;
 }
 
 // Floats of the largest map that a tile of windows needs, the image counted.
@@ -144,33 +138,32 @@ std::int64_t map_floats(const LayerProgram &program, const Nines &nines, Extent 
 Extent tile_extent(const LayerProgram &program, const Nines &nines, std::int64_t images, Extent all, bool masked,
                    int threads) {
     const std::int64_t wanted = (masked ? kMaskedTilesPerThread : kTilesPerThread) * usable_threads(threads);
-    const Extent plot = plot_extent(nines);
+    const Extent patch = patch_extent(nines);
     Extent pieces{(all.height + kTile - 1) / kTile, (all.width + kTile - 1) / kTile};
     for (;;) {
-        const Extent tile{tile_edge(all.height, pieces.height, plot.height),
-                          tile_edge(all.width, pieces.width, plot.width)};
-        const bool small = std::max(tile.height, tile.width) <= kPatch;
+        const Extent tile{tile_edge(all.height, pieces.height, patch.height),
+                          tile_edge(all.width, pieces.width, patch.width)};
         const bool enough = images * pieces.area() >= wanted;
-        const bool least = tile.height <= plot.height && tile.width <= plot.width;
-        if (least || ((enough || small) && map_floats(program, nines, all, tile) <= kMostMapFloats)) return tile;
+        const bool least = tile.height <= patch.height && tile.width <= patch.width;
+        if (least || (enough && map_floats(program, nines, all, tile) <= kMostMapFloats)) return tile;
         ++(tile.height >= tile.width ? pieces.height : pieces.width);
     }
 }
 
-void prepare(Scratch &scratch, const Work &work, Extent tile) {
+void make_room(Scratch &scratch, const Work &work, Extent tile) {
     const LayerProgram &program = work.program;
     const Nines &nines = work.nines;
     const std::int64_t map = map_floats(program, nines, work.all_windows, tile);
     std::int64_t block = 0, head = 0;
-    for (std::int64_t i = 0; i < program.map_layers; ++i) block = std::max(block, work.packed->layers[i].outputs);
+    for (std::int64_t i = 0; i < program.map_layers; ++i) block = std::max(block, work.prepared->packed[i].outputs);
     for (std::int64_t i = program.map_layers + 1; i < program.count; ++i)
-        head = std::max(head, work.packed->layers[i].outputs);
+        head = std::max(head, work.prepared->packed[i].outputs);
     for (int i = 0; i < 2; ++i) {
         scratch.maps[i].assign(map + kSlack, 0.0f);
         scratch.head[i].assign(head * kGroup + kSlack, 0.0f);
     }
     scratch.block.assign(block * kMostPositions + kSlack, 0.0f);
-    const std::int64_t hidden = work.packed->layers[program.map_layers].outputs;
+    const std::int64_t hidden = work.prepared->packed[program.map_layers].outputs;
     const std::int64_t rows = std::max(kGroup, 9 * kNines) + kGroup;
     scratch.hidden.assign(rows * hidden + kSlack, 0.0f);
     scratch.rows.resize(kGroup);
@@ -178,7 +171,7 @@ void prepare(Scratch &scratch, const Work &work, Extent tile) {
     if (!nines.used()) return;
     const Transformed layout(nines, program.head().in_channels);
     scratch.transformed.assign(layout.floats() + kSlack, 0.0f);
-    scratch.needed.resize(layout.cells_y * layout.cells_x);
+    scratch.needed.resize(layout.cells_y * layout.cells_x * nines.step_y);
     scratch.patch.resize(kMinimalPoints * kMinimalPoints * nines.step_y * layout.run + kSlack);
     const std::int64_t panel = std::min<std::int64_t>(kPanel * kWidest, hidden);
     scratch.products.assign((kNines + kMostPositions) * kMinimalPoints * kMinimalPoints * panel + kSlack, 0.0f);
@@ -188,25 +181,24 @@ void prepare(Scratch &scratch, const Work &work, Extent tile) {
 
 }  // namespace
 
-void score_windows(ImageStack<const float> images, std::int64_t size, LayerProgram program, WindowList windows,
-                   Scores out, const SlidingOptions &options) {
+void score_windows(ImageStack<const float> images, std::int64_t size, const PreparedProgram &prepared,
+                   WindowList windows, Scores out, int threads) {
     const Extent all{valid_windows(images.height, size), valid_windows(images.width, size)};
     if (all.height <= 0 || all.width <= 0 || (!windows.dense() && windows.count == 0)) return;
-    const Instructions instructions = instructions_of(options.simd == Simd::best ? best_simd() : options.simd);
-    const Nines nines = nines_of(program.head(), options.least_of_nine);
-    const PackedProgram packed = pack(program, nines, instructions.vector_width);
+    const LayerProgram program = prepared.program();
+    const LeafFunction answer = leaf_function(prepared.simd);
     const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
-    const Extent tile = tile_extent(program, nines, images.count, all, masked, options.threads);
+    const Extent tile = tile_extent(program, prepared.nines, images.count, all, masked, threads);
     const Extent tiles{(all.height + tile.height - 1) / tile.height, (all.width + tile.width - 1) / tile.width};
-    parallel_tasks<Scratch>(images.count * tiles.area(), options.threads, [&](Scratch &scratch, std::int64_t t) {
+    parallel_tasks<Scratch>(images.count * tiles.area(), threads, [&](Scratch &scratch, std::int64_t t) {
         const WindowPosition at = window_position(t, tiles.height, tiles.width);
         const std::int64_t top = at.y * tile.height, left = at.x * tile.width;
         const Rectangle here{top, std::min(all.height, top + tile.height), left, std::min(all.width, left + tile.width)};
-        if (!find_places(windows, at.image, all, here, nines, scratch.places)) return;
-        const Work work{program, &packed, nines, images.image(at.image), images.width, all, out};
-        if (scratch.rows.empty()) prepare(scratch, work, tile);
+        const Work work{program, &prepared, prepared.nines, images.image(at.image), images.width, all, out};
+        if (!find_places(windows, at.image, all, here, program.head(), work.nines, scratch.places)) return;
+        if (scratch.rows.empty()) make_room(scratch, work, tile);
         divide_places(program, scratch.places);
-        for (const Leaf &leaf : scratch.places.leaves) instructions.answer_leaf(work, leaf, scratch);
+        for (const Leaf &leaf : scratch.places.leaves) answer(work, leaf, scratch);
     });
 }
 
