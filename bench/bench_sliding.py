@@ -22,6 +22,7 @@ import t3ssfast
 from t3ssfast import _native
 from t3ssfast.classify import score_windows
 from t3ssfast.plan import Plan, estimate_cost, read_plan
+from t3ssfast.plan.cost import DENSE_RATE, WINDOWS_RATE
 
 SIZE = 50
 SIDE = 512
@@ -329,9 +330,11 @@ def calibrate(rounds: int = 5) -> None:
         },
         rounds,
     )
-    cost = estimate_cost(executions.plan)
-    print(f"DENSE_RATE = {cost.dense_flops * count * count / seconds['dense']:.3g}")
-    print(f"WINDOWS_RATE = {cost.windows_flops * int(batch.sum()) / seconds['windows']:.3g}")
+    estimated = estimate_cost(executions.plan)
+    as_estimated = estimated.dense_seconds * count * count / seconds["dense"]
+    print(f"DENSE_RATE = {DENSE_RATE * as_estimated:.3g}")
+    as_estimated = estimated.windows_seconds * int(batch.sum()) / seconds["windows"]
+    print(f"WINDOWS_RATE = {WINDOWS_RATE * as_estimated:.3g}")
 
 
 def scaling(threads: int, rounds: int = 3) -> None:

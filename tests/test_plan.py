@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from t3ssfast import _native
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.plan import LayerKind, Plan, estimate_cost, explain_plan, read_plan, run_model
+from t3ssfast.plan.nines import NEVER, least_of_nine
 
 SIZE = 20
 
@@ -406,3 +408,30 @@ def test_cost_counts_the_published_network() -> None:
     cost = estimate_cost(plan)
     assert cost.windows_flops == pytest.approx(2.70e6, rel=0.05)
     assert 0.337e6 < cost.dense_flops < 0.337e6 * 1.06
+
+
+def test_nines_are_chosen_where_they_take_fewer_products() -> None:
+    assert least_of_nine((9, 9)) == 4  # as measured; 225 products for nine windows, and 81 for one
+    assert least_of_nine((3, 3)) == 4
+    assert least_of_nine((1, 1)) == NEVER
+    assert least_of_nine((2, 2)) == 9
+    plan = read_plan(small_lenet(), SIZE)
+    assert isinstance(plan, Plan)
+    assert plan.program().least_of_nine == plan.least_of_nine == 4
+    assert replace(plan, nines=False).program().least_of_nine == NEVER
+    few, many = (estimate_cost(plan, fraction).dense_seconds for fraction in (0.01, 1.0))
+    assert many < few < 4 * many
+    for one_by_one in (estimate_cost(replace(plan, nines=False), f).dense_seconds for f in (0.5, 1.0)):
+        assert many < one_by_one
+
+
+def test_a_plan_whose_nines_round_too_coarsely_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = _native.score_windows
+
+    def coarse(*arguments: object, **how: object) -> torch.Tensor:
+        return score(*arguments, **how) + (1e-3 if how["least_of_nine"] == 1 else 0.0)
+
+    monkeypatch.setattr(_native, "score_windows", coarse)
+    plan = read_plan(small_lenet(), SIZE)
+    assert isinstance(plan, Plan)
+    assert plan.least_of_nine == NEVER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["NEVER", "least_of_nine"]
+__all__ = ["NEVER", "cost_of_nine", "least_of_nine"]
 
 # More than nine windows are never asked for in nine.
 NEVER = 10
@@ -13,20 +13,31 @@ NEVER = 10
 NINE_COST = 1.4
 
 
-def least_of_nine(kernel: tuple[int, int]) -> int:
-    """Asked for in nine windows from which doing all nine together costs less than each by itself.
+def cost_of_nine(kernel: tuple[int, int]) -> float:
+    """What nine windows done together cost in the head's first layer, over what one costs by itself.
 
-    Together, their first fully connected layer takes 25 products for 3 x 3 of its taps (minimal filtering,
-    `csrc/core/minimal.h`), where each by itself takes 9.
+    Together, they take 25 products for 3 x 3 taps of the layer (minimal filtering, `csrc/core/minimal.h`),
+    where one by itself takes 9.
 
     Parameters
     ----------
     kernel
-        (y, x) taps of that layer.
+        (y, x) taps of the layer.
+    """
+    together = 25 * math.ceil(kernel[0] / 3) * math.ceil(kernel[1] / 3)
+    return NINE_COST * together / (kernel[0] * kernel[1])
+
+
+def least_of_nine(kernel: tuple[int, int]) -> int:
+    """Asked for in nine windows from which doing all nine together costs less than each by itself.
+
+    Parameters
+    ----------
+    kernel
+        (y, x) taps of the head's first layer.
 
     Returns
     -------
     1 to 9, or `NEVER`.
     """
-    together = 25 * math.ceil(kernel[0] / 3) * math.ceil(kernel[1] / 3)
-    return min(NEVER, math.ceil(NINE_COST * together / (kernel[0] * kernel[1])))
+    return min(NEVER, math.ceil(cost_of_nine(kernel)))
