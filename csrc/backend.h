@@ -17,15 +17,6 @@
 
 namespace t3ssfast {
 
-// ------------------------------------------------------------------------------------ instruction sets
-
-namespace cpu {
-// Of kernels that choose for themselves, so that tests may force a lesser one than the processor has.
-enum class Simd : int { best = 0, portable = 1, avx2 = 2, avx512 = 3 };
-
-Simd best_simd();
-}  // namespace cpu
-
 // ---------------------------------------------------------------------------------------------- unfold
 
 struct UnfoldRequest {
@@ -71,13 +62,15 @@ void window_statistics(ImageStack<const float> images, std::int64_t size,
 // --------------------------------------------------------------------------------------------- sliding
 
 namespace cpu {
+enum class SimdLevel : int;  // cpu/simd.h
+
 // A program's weights as one instruction set reads them: made once, used for many images.
 struct PreparedProgram;
 
 // least_of_nine: asked for in nine windows that lie together from which all nine get their first hidden layer at once,
 // by minimal filtering; above 9 every window gets it by itself.
 std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, std::int64_t parameter_count,
-                                                       std::int64_t least_of_nine, Simd simd);
+                                                       std::int64_t least_of_nine, SimdLevel level);
 
 // What a chain of layers answers on each window. An answer depends on the window's pixels and, within rounding, on
 // which windows of its patch of the image are asked for (cpu/sliding/places.h); not on others, on the tiling or on

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -239,3 +242,29 @@ def test_an_output_of_more_than_two_to_the_31_elements() -> None:
     for i in (0, 2**29 + 3, len(windows) - 1):
         y, x = divmod(i, 23_199)
         assert torch.equal(windows[i], image[y : y + 2, x : x + 2].half())
+
+
+LEVELS = """
+import hashlib, sys
+import numpy as np, torch
+from t3ssfast import _native, unfold
+assert _native.build_info()["simd_levels"][-1] == sys.argv[1]
+image = np.random.default_rng(0).normal(size=(2, 70, 83)).astype(np.float32)
+for size in (1, 13, 50):
+    for dtype in (np.float32, np.float16):
+        for normalise in (None, "zscore"):
+            windows = unfold(image, size, dtype=dtype, normalise=normalise)
+            print(hashlib.sha256(windows.tobytes()).hexdigest())
+"""
+
+
+def test_bits_do_not_depend_on_the_instruction_set() -> None:
+    answers = set()
+    for level in _native.build_info()["simd_levels"]:
+        forced = {**os.environ, "T3SSFAST_SIMD": level, "OMP_NUM_THREADS": "1"}
+        ran = subprocess.run(
+            [sys.executable, "-c", LEVELS, level], env=forced, capture_output=True, text=True, check=True
+        )
+        answers.add(ran.stdout)
+    assert len(answers) == 1
+    assert next(iter(answers)).count("\n") == 12

@@ -12,8 +12,8 @@
 #include "backend.h"
 #include "bindings/register.h"
 #include "bindings/views.h"
-#include "core/macros.h"
 #include "core/tile.h"
+#include "cpu/simd.h"
 
 #ifndef T3SSFAST_CUDA_ARCHITECTURES
 #define T3SSFAST_CUDA_ARCHITECTURES ""
@@ -32,28 +32,12 @@ std::string compiler() {
 #endif
 }
 
-// What both choose that choose at run time: the loader among T3_SIMD_CLONES, and kernels that choose for themselves.
-std::string simd() {
-    switch (cpu::best_simd()) {
-        case cpu::Simd::avx512: return "x86-64-v4 (AVX-512)";
-        case cpu::Simd::avx2: return "x86-64-v3 (AVX2)";
-        default: break;
-    }
-#if defined(__x86_64__)
-    return "x86-64 (SSE2)";
-#elif defined(__ARM_NEON)
-    return "NEON";
-#else
-    return "compiler's baseline";
-#endif
-}
-
 pybind11::dict build_info() {
     pybind11::dict info;
     info["compiler"] = compiler();
     info["openmp"] = _OPENMP;
-    info["simd"] = simd();
-    info["simd_best"] = static_cast<int>(cpu::best_simd());
+    info["simd"] = cpu::simd_name();
+    info["simd_level"] = static_cast<int>(cpu::simd_level());
 #if defined(T3SSFAST_WITH_CUDA)
     info["cuda"] = true;
 #else

@@ -40,13 +40,13 @@ using Prepared = std::shared_ptr<cpu::PreparedProgram>;
 
 // Weights as the CPU kernel reads them.
 Prepared prepare_program(const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
-                         std::int64_t parameter_count, std::int64_t size, std::int64_t least_of_nine, int simd) {
+                         std::int64_t parameter_count, std::int64_t size, std::int64_t least_of_nine, int level) {
     // An instruction set that this processor does not have would end the process.
-    if (simd < 0 || simd > static_cast<int>(cpu::best_simd()))
+    if (level < 0 || level > static_cast<int>(cpu::simd_level()))
         throw std::invalid_argument("score_windows: this processor lacks the instruction set asked for.");
     const std::vector<Layer> layers = read_layers(rows);
     return cpu::prepare_program(checked_program(layers, map_layers, parameters, parameter_count, size),
-                                parameter_count, least_of_nine, static_cast<cpu::Simd>(simd));
+                                parameter_count, least_of_nine, static_cast<cpu::SimdLevel>(level));
 }
 
 void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,

@@ -113,7 +113,7 @@ def prepare_program(
     parameter_count: int,
     size: int,
     least_of_nine: int,
-    simd: int,
+    level: int,
     /,
 ) -> PreparedProgram: ...
 def score_windows_cpu(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -259,7 +260,7 @@ def build_info() -> dict[str, Any]:
     cuda_devices (how many can be used now), cuda_problem (why none), torch, threads.
     """
     info = _core.build_info()
-    levels = SIMD[1 : info.pop("simd_best") + 1]
+    levels = SIMD[: info.pop("simd_level") + 1]
     return {**info, "simd_levels": levels, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
@@ -394,8 +395,8 @@ CUDA_TILE = 32
 # Device memory that the feature maps of one batch of tiles may take, and windows sorted into tiles at once.
 CUDA_WORKSPACE_BYTES = 256 << 20
 CUDA_WINDOWS = 1 << 22
-# Instruction sets of the CPU kernel by their native numbers; on any machine there are the first two.
-SIMD = ("best", "portable", "avx2", "avx512")
+# Instruction sets of the CPU kernel by their native numbers; the first is there on any machine.
+SIMD = ("portable", "avx2", "avx512")
 
 
 @dataclass(frozen=True)
@@ -423,7 +424,7 @@ class LayerProgram:
     classes: int
     parameters: torch.Tensor
     least_of_nine: int = 10
-    prepared: dict[tuple[int, int, str], _core.PreparedProgram] = field(
+    prepared: dict[tuple[int, int, int], _core.PreparedProgram] = field(
         default_factory=dict, repr=False, compare=False
     )
 
@@ -436,7 +437,7 @@ def score_windows(
     *,
     threads: int | None = None,
     least_of_nine: int | None = None,
-    simd: str = "best",
+    simd: str | None = None,
     host_lanes: int = 0,
     reversed_lanes: bool = False,
 ) -> torch.Tensor:
@@ -454,7 +455,7 @@ def score_windows(
         On a CPU: asked for in nine windows that lie together from which all nine are done together; above 9,
         each is done by itself. The program's own number where None.
     simd
-        On a CPU: "best", or the instruction set to use, one of `SIMD`; for tests.
+        On a CPU: the instruction set to use, one of `SIMD`, or None for the best there is; for tests.
     host_lanes, reversed_lanes
         Where not 0, the CUDA schedule runs on the CPU, in blocks of so many lanes; for tests.
 
@@ -486,9 +487,12 @@ def score_windows(
     return out
 
 
-def _prepared(program: LayerProgram, size: int, least_of_nine: int, simd: str) -> _core.PreparedProgram:
+def _prepared(
+    program: LayerProgram, size: int, least_of_nine: int, simd: str | None
+) -> _core.PreparedProgram:
     """The program's weights as the CPU kernel reads them, kept with the program."""
-    key = (size, least_of_nine, simd)
+    level = _core.build_info()["simd_level"] if simd is None else SIMD.index(simd)
+    key = (size, least_of_nine, level)
     if key not in program.prepared:
         parameters = program.parameters
         program.prepared[key] = _core.prepare_program(
@@ -498,7 +502,7 @@ def _prepared(program: LayerProgram, size: int, least_of_nine: int, simd: str) -
             parameters.numel(),
             size,
             least_of_nine,
-            SIMD.index(simd),
+            level,
         )
     return program.prepared[key]
 

@@ -71,14 +71,13 @@ std::vector<float> pack_minimal(const Layer &head, const float *parameters, cons
 }  // namespace
 
 std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, i64 parameter_count,
-                                                       i64 least_of_nine, Simd simd) {
-    simd = simd == Simd::best ? best_simd() : simd;
-    const i64 vector_width = simd == Simd::avx512 ? 16 : simd == Simd::avx2 ? 8 : 4;
+                                                       i64 least_of_nine, SimdLevel level) {
+    const i64 vector_width = level == SimdLevel::avx512 ? 16 : level == SimdLevel::avx2 ? 8 : 4;
     PreparedProgram prepared{{program.layers, program.layers + program.count},
                              program.map_layers,
                              {program.parameters, program.parameters + parameter_count},
                              nines_of(program.head(), least_of_nine),
-                             simd,
+                             level,
                              {},
                              {}};
     for (const Layer &layer : prepared.layers)

@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "core/layers.h"
+#include "cpu/simd.h"
 #include "cpu/sliding/places.h"
 
 namespace t3ssfast::cpu {
@@ -25,7 +26,7 @@ struct PreparedProgram {
     std::int64_t map_layers;
     std::vector<float> parameters;
     Nines nines;
-    Simd simd;
+    SimdLevel level;
     std::vector<PackedLayer> packed;  // without weights where the layer has none
     // The head's first layer for nines: [panel][point][three of taps, channel][output].
     std::vector<float> minimal;

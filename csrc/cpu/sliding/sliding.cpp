@@ -101,7 +101,7 @@ void answer_leaf_baseline(const Work &work, const Leaf &leaf, Scratch &scratch) 
     answer_leaf<Vector4, 4>(work, leaf, scratch);
 }
 
-#if defined(__x86_64__)
+#if T3_HAS_SIMD_LEVELS
 __attribute__((target("avx2,fma"))) void answer_leaf_avx2(const Work &work, const Leaf &leaf, Scratch &scratch) {
     answer_leaf<Vector8, 4>(work, leaf, scratch);
 }
@@ -112,10 +112,10 @@ __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,prefer-vector-width=51
 }
 #endif
 
-LeafFunction leaf_function(Simd simd) {
-#if defined(__x86_64__)
-    if (simd == Simd::avx512) return answer_leaf_avx512;
-    if (simd == Simd::avx2) return answer_leaf_avx2;
+LeafFunction leaf_function(SimdLevel level) {
+#if T3_HAS_SIMD_LEVELS
+    if (level == SimdLevel::avx512) return answer_leaf_avx512;
+    if (level == SimdLevel::avx2) return answer_leaf_avx2;
 #endif
     return answer_leaf_baseline;
 }
@@ -186,7 +186,7 @@ void score_windows(ImageStack<const float> images, std::int64_t size, const Prep
     const Extent all{valid_windows(images.height, size), valid_windows(images.width, size)};
     if (all.height <= 0 || all.width <= 0 || (!windows.dense() && windows.count == 0)) return;
     const LayerProgram program = prepared.program();
-    const LeafFunction answer = leaf_function(prepared.simd);
+    const LeafFunction answer = leaf_function(prepared.level);
     const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
     const Extent tile = tile_extent(program, prepared.nines, images.count, all, masked, threads);
     const Extent tiles{(all.height + tile.height - 1) / tile.height, (all.width + tile.width - 1) / tile.width};
