@@ -487,11 +487,16 @@ def score_windows(
     return out
 
 
+@cache
+def _best_level() -> int:
+    return int(_core.build_info()["simd_level"])
+
+
 def _prepared(
     program: LayerProgram, size: int, least_of_nine: int, simd: str | None
 ) -> _core.PreparedProgram:
     """The program's weights as the CPU kernel reads them, kept with the program."""
-    level = _core.build_info()["simd_level"] if simd is None else SIMD.index(simd)
+    level = _best_level() if simd is None else SIMD.index(simd)
     key = (size, least_of_nine, level)
     if key not in program.prepared:
         parameters = program.parameters
