@@ -260,7 +260,7 @@ def build_info() -> dict[str, Any]:
     cuda_devices (how many can be used now), cuda_problem (why none), torch, threads.
     """
     info = _core.build_info()
-    levels = SIMD[: info.pop("simd_level") + 1]
+    levels = list(SIMD[: info.pop("simd_level") + 1])
     return {**info, "simd_levels": levels, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
