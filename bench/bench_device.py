@@ -1,141 +1,409 @@
-"""The three kernels on a CUDA device, against the same work written with PyTorch there.
+"""The kernels on a CUDA device at the size of a tomogram, against their floors and against PyTorch there.
 
-Run by bench/device.sh. Every answer is first compared with the CPU kernels' on the same input.
+python bench/bench_device.py [OUTPUT_FOLDER] [--parts masked,dense,...] [--depth SLICES]
+
+Run by bench/device.sh. Every answer is checked before it is timed, against the CPU kernels or the model run
+window by window. Times are medians, by CUDA events; the table, dated, goes to standard output and, after each
+part, to OUTPUT_FOLDER/table.md: a run cut short has told what it knew. Exits with 1 where a part failed, and
+with 2 where there is no device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import datetime
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
+from torch import nn
 
 import t3ssfast as t3
-from bench_sliding import lenet, membrane_ring, torch_batches, torch_dilated
+from bench_sliding import DENSE_FLOPS, lenet, membrane_ring, torch_batches, torch_dilated, torch_gathered
+from t3ssfast import _native
+from t3ssfast.plan import Plan, read_plan
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
-
+SIZE, SIDE, DEPTH = 50, 1024, 256
 SIX = ("mean", "std", "skewness", "kurtosis", "min", "max")
-SIZE = 50
+# Read once, written six times.
+SIX_BYTES = 28
+# Largest error of a score of the published network; its scores stay below 1.
+ALLOWED = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 5e-2}
+MASKED_GOAL_MS = {"float32": 60.0, "bfloat16": 20.0}
+DENSE_GOAL, DETECT_GOAL_MS = 0.5, 1500.0
 
 
-@pytest.fixture(scope="module")
-def stack() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).normal(size=(16, 1024, 1024)).astype(np.float32)).cuda()
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: who did what in how many milliseconds, what it means, whether a goal is met."""
+
+    work: str
+    who: str
+    milliseconds: float
+    figure: str = ""
+    met: bool | None = None
 
 
-@pytest.fixture(scope="module")
-def model() -> torch.nn.Sequential:
-    return lenet().cuda()
+@dataclass(frozen=True)
+class Device:
+    """What this device does at most, measured in this run."""
+
+    name: str
+    copied_bytes: float  # a second, read and written
+    flops: dict[str, float]  # a second, of a large matrix product
+
+
+def milliseconds(work: Callable[[], Any], seconds: float = 1.0) -> float:
+    """Median over up to `seconds` of runs, at least three, after one to warm up."""
+    work()
+    torch.cuda.synchronize()
+    times: list[float] = []
+    end = time.monotonic() + seconds
+    while len(times) < 3 or (time.monotonic() < end and len(times) < 50):
+        begin, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        work()
+        stop.record()
+        stop.synchronize()
+        times.append(begin.elapsed_time(stop))
+    return statistics.median(times)
+
+
+def measure_device() -> Device:
+    """Copy rate and matrix rates, on random numbers."""
+    pair = torch.randn(2, 1 << 28, device="cuda")
+    copied = 4 * pair.numel() / milliseconds(lambda: pair[0].copy_(pair[1])) * 1e3
+    edge, flops = 8192, {}
+    for name, dtype in (("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
+        matrix = torch.randn(edge, edge, device="cuda", dtype=dtype)
+        before = torch.backends.cuda.matmul.fp32_precision
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        flops[name] = 2 * edge**3 / milliseconds(lambda m=matrix: m @ m) * 1e3  # type: ignore[misc]
+        torch.backends.cuda.matmul.fp32_precision = before
+    return Device(torch.cuda.get_device_name(), copied, flops)
+
+
+def volume(depth: int) -> torch.Tensor:
+    return torch.randn(depth, SIDE, SIDE, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+
+
+def shells(depth: int) -> torch.Tensor:
+    """5% of the windows of each slice, along a circle that wanders, as a membrane lies."""
+    count = SIDE - SIZE + 1
+    z, y, x = torch.meshgrid(*(torch.arange(n, device="cuda") for n in (depth, count, count)), indexing="ij")
+    return (torch.hypot(y - count / 2 - 40 * torch.sin(z / 9), x - count / 2) - 300).abs() < 12.6
+
+
+# ---------------------------------------------------------------------------------------------------- parts
 
 
 def six_by_pooling(stack: torch.Tensor, size: int) -> torch.Tensor:
     """The six statistics by average and maximum pooling, moments in float64: (6, N, H', W')."""
     x = stack[:, None].double()
-    m1, m2, m3, m4 = (torch.nn.functional.avg_pool2d(x**k, size, stride=1)[:, 0] for k in range(1, 5))
+    m1, m2, m3, m4 = (nn.functional.avg_pool2d(x**k, size, stride=1)[:, 0] for k in range(1, 5))
     variance = m2 - m1**2
     third = m3 - 3 * m1 * m2 + 2 * m1**3
     fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
-    low, high = (
-        -torch.nn.functional.max_pool2d(-stack, size, stride=1),
-        torch.nn.functional.max_pool2d(stack, size, 1),
-    )
+    low, high = -nn.functional.max_pool2d(-stack, size, 1), nn.functional.max_pool2d(stack, size, 1)
     moments = (m1, variance.sqrt(), third / variance**1.5, fourth / variance**2 - 3)
     return torch.stack([*(m.float() for m in moments), low, high])
 
 
-def timed(work: Callable[[], Any]) -> Callable[[], Any]:
-    """The work, waited for: a launch alone is no measure."""
+def part_statistics(device: Device, depth: int) -> Iterator[Row]:
+    few = volume(min(depth, 4))
+    want = t3.window_statistics(few[:1].cpu(), SIZE, SIX)
+    for answer in (t3.window_statistics(few, SIZE, SIX), six_by_pooling(few, SIZE)):
+        torch.testing.assert_close(answer[:, :1].cpu(), want, rtol=1e-3, atol=1e-3)
+    work = f"six statistics, {len(few)} x {SIDE} x {SIDE}"
+    yield Row(work, "t3ssfast", milliseconds(lambda: t3.window_statistics(few, SIZE, SIX)))
+    yield Row(work, "torch pooling", milliseconds(lambda: six_by_pooling(few, SIZE)))
+    whole = volume(depth)
+    taken = milliseconds(lambda: t3.window_statistics(whole, SIZE, SIX))
+    share = SIX_BYTES * whole.numel() / device.copied_bytes * 1e3 / taken
+    work = f"six statistics, {depth} x {SIDE} x {SIDE}"
+    yield Row(work, "t3ssfast", taken, f"{share:.0%} of the copy rate at {SIX_BYTES} bytes a pixel")
 
-    def run() -> Any:
-        answer = work()
-        torch.cuda.synchronize()
-        return answer
 
-    return run
+def part_median(device: Device, depth: int) -> Iterator[Row]:
+    image = volume(1)[0, :256, :256].contiguous()
+
+    def torch_median() -> torch.Tensor:
+        windows = image.unfold(0, SIZE, 1).unfold(1, SIZE, 1)
+        middle = SIZE * SIZE // 2
+        rows = [row.reshape(len(row), -1).sort(dim=1).values for row in windows]
+        return torch.stack([(row[:, middle - 1] + row[:, middle]) / 2 for row in rows])[None]
+
+    want = t3.window_statistics(image.cpu(), SIZE, ("median",))
+    assert torch.equal(t3.window_statistics(image, SIZE, ("median",)).cpu(), want)
+    torch.testing.assert_close(torch_median().cpu(), want, rtol=0, atol=1e-6)
+    yield Row(
+        "median, 256 x 256", "t3ssfast", milliseconds(lambda: t3.window_statistics(image, SIZE, ("median",)))
+    )
+    yield Row("median, 256 x 256", "torch sort", milliseconds(torch_median))
+    whole = volume(depth)
+    taken = milliseconds(lambda: t3.window_statistics(whole, SIZE, ("median",)), 3)
+    yield Row(
+        f"median, {depth} x {SIDE} x {SIDE}", "t3ssfast", taken, f"{whole.numel() / taken / 1e3:.0f} Mpx/s"
+    )
 
 
-@pytest.mark.benchmark(group="unfold, every window of 512 x 512")
-@pytest.mark.parametrize("who", ["t3ssfast", "torch"])
-def bench_unfold(benchmark: Any, stack: torch.Tensor, who: str) -> None:
-    image = stack[0, :512, :512].contiguous()
+def part_unfold(device: Device, depth: int) -> Iterator[Row]:
+    image = volume(1)[0, :512, :512].contiguous()
 
     def torch_unfold() -> torch.Tensor:
         return image.unfold(0, SIZE, 1).unfold(1, SIZE, 1).reshape(-1, SIZE, SIZE)
 
-    work = timed({"t3ssfast": lambda: t3.unfold(image, SIZE), "torch": torch_unfold}[who])
-    assert torch.equal(work(), torch_unfold())
-    benchmark(work)
+    want = torch_unfold()
+    assert torch.equal(t3.unfold(image, SIZE), want)
+    written = want.numel() * 4
+    del want
+    for who, work in (("t3ssfast", lambda: t3.unfold(image, SIZE)), ("torch", torch_unfold)):
+        taken = milliseconds(work)
+        share = written / taken * 1e3 / (device.copied_bytes / 2)
+        yield Row(
+            "unfold, every window of 512 x 512", who, taken, f"{share:.0%} of the rate at which a copy writes"
+        )
 
 
-@pytest.mark.benchmark(group="six statistics, 16 x 1024 x 1024")
-@pytest.mark.parametrize("who", ["t3ssfast", "torch pooling"])
-def bench_six_statistics(benchmark: Any, stack: torch.Tensor, who: str) -> None:
-    work = timed(
-        {
-            "t3ssfast": lambda: t3.window_statistics(stack, SIZE, SIX),
-            "torch pooling": lambda: six_by_pooling(stack, SIZE),
-        }[who]
+def check_scores(answers: torch.Tensor, image: torch.Tensor, index: torch.Tensor, precision: str) -> None:
+    """Some answers (M, C), for windows of flat index (M,), against the model run on each window by itself."""
+    some = torch.randint(len(index), (2048,), generator=torch.Generator().manual_seed(1)).to(index.device)
+    count = SIDE - SIZE + 1
+    z, y, x = index[some] // count**2, index[some] // count % count, index[some] % count
+    around = torch.arange(SIZE, device=image.device)
+    pixels = ((z[:, None] * SIDE + y[:, None] + around)[:, :, None] * SIDE) + (x[:, None] + around)[:, None]
+    with torch.no_grad():
+        want = lenet()(image.reshape(-1)[pixels][:, None].cpu())
+    error = (answers[some].cpu() - want).abs().max().item()
+    assert error <= ALLOWED[precision], f"{precision} is off by {error:.2g}"
+
+
+def score(model: nn.Module, image: torch.Tensor, mask: torch.Tensor | None, precision: str) -> torch.Tensor:
+    answer: torch.Tensor = t3.score_windows(model, image, mask=mask, plan="dense", precision=precision)
+    return answer
+
+
+def part_masked(device: Device, depth: int) -> Iterator[Row]:
+    model, image, mask = lenet().cuda(), volume(depth), shells(depth)
+    index = mask.reshape(-1).nonzero().reshape(-1)
+    work = f"score_windows, {depth} x {SIDE} x {SIDE}, {len(index) / mask.numel():.1%} of the windows"
+    for precision in ALLOWED:
+        check_scores(score(model, image, mask, precision), image, index, precision)
+        taken = milliseconds(lambda p=precision: score(model, image, mask, p), 2)  # type: ignore[misc]
+        goal = MASKED_GOAL_MS.get(precision)
+        met = None if goal is None or depth != DEPTH else taken <= goal
+        wanted = "" if goal is None else f", {goal:.0f} ms wanted at {DEPTH} slices"
+        yield Row(
+            work, f"t3ssfast {precision}", taken, f"{len(index) / taken / 1e3:.0f} M windows/s{wanted}", met
+        )
+    yield from knobs(work, model, image, mask)
+
+    # PyTorch's ways on one slice of the size that bench_sliding.py has.
+    slice_, ring = image[0, :512, :512].contiguous(), membrane_ring().cuda()
+    want = torch_batches(lenet(), slice_.cpu(), ring.cpu())
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        **{f"t3ssfast {p}": lambda p=p: score(model, slice_, ring, p) for p in ALLOWED},  # type: ignore[misc]
+        "torch gathered": lambda: torch_gathered(model, slice_, ring),
+        "torch windows": lambda: torch_batches(model, slice_, ring),
+    }
+    for who, way in ways.items():
+        error = (way().cpu() - want).abs().max().item()
+        # PyTorch may take TF32 for its convolutions unless told otherwise.
+        assert error <= ALLOWED.get(who.split()[-1], ALLOWED["tf32"]), f"{who} is off by {error:.2g}"
+        yield Row("score_windows, a ring of 6% in 512 x 512", who, milliseconds(way))
+
+
+def knobs(work: str, model: nn.Module, image: torch.Tensor, mask: torch.Tensor) -> Iterator[Row]:
+    """What the kernel chooses by itself, chosen otherwise."""
+    plan = read_plan(model, SIZE)
+    assert isinstance(plan, Plan), plan
+    stack = _native.as_stack(image)
+    windows, program = _native.as_windows(stack, SIZE, mask), plan.program()
+    # 256 lanes have rows of three times 48 KiB under way.
+    roomy = torch.cuda.get_device_properties(0).shared_memory_per_block_optin >= 160 << 10
+    for name, how in {
+        "float32, blocks of lanes": {"schedule": "lanes"},
+        "float32, 256 lanes a head": {"head_lanes": 256},
+        "float32, 128 lanes a head": {"head_lanes": 128},
+        "tf32, 256 lanes a head": {"precision": "tf32", "head_lanes": 256},
+        "bfloat16, 256 lanes a head": {"precision": "bfloat16", "head_lanes": 256},
+        "bfloat16, 128 lanes a head": {"precision": "bfloat16", "head_lanes": 128},
+    }.items():
+        options: dict[str, Any] = how
+        if how.get("head_lanes") == 256 and not roomy:
+            continue
+        taken = milliseconds(lambda o=options: _native.score_windows(stack, SIZE, program, windows, **o))  # type: ignore[misc]
+        yield Row(work, f"t3ssfast kernels alone, {name}", taken)
+
+
+def part_dense(device: Device, depth: int) -> Iterator[Row]:
+    depth = min(depth, 16)
+    model, image = lenet().cuda(), volume(depth)
+    count = depth * (SIDE - SIZE + 1) ** 2
+    index = torch.arange(count, device="cuda")
+    for precision in ALLOWED:
+        answers = score(model, image, None, precision)
+        check_scores(answers.reshape(answers.shape[0], -1).T, image, index, precision)
+        taken = milliseconds(lambda p=precision: score(model, image, None, p), 2)  # type: ignore[misc]
+        peak = "bfloat16" if precision == "bfloat16" else "tf32"
+        share = DENSE_FLOPS * count / taken * 1e3 / device.flops[peak]
+        met = share >= DENSE_GOAL if precision == "tf32" else None
+        wanted = f", {DENSE_GOAL:.0%} wanted" if precision == "tf32" else ""
+        figure = f"{share:.0%} of the {peak} rate of a matrix product{wanted}"
+        yield Row(
+            f"score_windows, every window of {depth} x {SIDE} x {SIDE}",
+            f"t3ssfast {precision}",
+            taken,
+            figure,
+            met,
+        )
+    slice_ = image[0, :512, :512].contiguous()
+    torch.testing.assert_close(
+        torch_dilated(model, slice_), score(model, slice_, None, "float32"), rtol=0, atol=5e-3
     )
-    expected = t3.window_statistics(stack[:1].cpu(), SIZE, SIX)
-    torch.testing.assert_close(work()[:, :1].cpu(), expected, rtol=1e-3, atol=1e-3)
-    benchmark(work)
+    work = "score_windows, every window of 512 x 512"
+    for precision in ALLOWED:
+        taken = milliseconds(lambda p=precision: score(model, slice_, None, p))  # type: ignore[misc]
+        yield Row(work, f"t3ssfast {precision}", taken)
+    yield Row(work, "torch dilated", milliseconds(lambda: torch_dilated(model, slice_)))
 
 
-@pytest.mark.benchmark(group="median, 256 x 256")
-@pytest.mark.parametrize("who", ["t3ssfast", "torch sort"])
-def bench_median(benchmark: Any, stack: torch.Tensor, who: str) -> None:
-    image = stack[0, :256, :256].contiguous()
-
-    def torch_median() -> torch.Tensor:
-        windows = image.unfold(0, SIZE, 1).unfold(1, SIZE, 1)
-        rows = [row.reshape(len(row), -1).sort(dim=1).values for row in windows]
-        middle = SIZE * SIZE // 2
-        return torch.stack([(row[:, middle - 1] + row[:, middle]) / 2 for row in rows])[None]
-
-    work = timed(
-        {"t3ssfast": lambda: t3.window_statistics(image, SIZE, ("median",)), "torch sort": torch_median}[who]
+def part_detect(device: Device, depth: int) -> Iterator[Row]:
+    """A simulated tomogram laid side by side, from a file that the page cache holds."""
+    small = t3.simulate(seed=0, shape=(64, 256, 256)).tomogram
+    tiled = np.tile(np.asarray(small.data), (-(-depth // 64), SIDE // 256, SIDE // 256))[:depth]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tomogram.mrc"
+        t3.write(path, tiled, small.voxel_size_angstrom)
+        found = t3.detect(path, device="cuda", progress=False)
+        assert len(found.candidates) > 0, "nothing was found"
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            t3.detect(path, device="cuda", progress=False)
+            times.append((time.perf_counter() - begin) * 1e3)
+    taken = statistics.median(times)
+    met = taken <= DETECT_GOAL_MS if depth == DEPTH else None
+    figure = f"{len(found.candidates)} candidates, {DETECT_GOAL_MS:.0f} ms wanted at {DEPTH} slices"
+    yield Row(
+        f"detect(), {depth} x {SIDE} x {SIDE} float32 from the page cache", "t3ssfast", taken, figure, met
     )
-    assert torch.equal(work().cpu(), t3.window_statistics(image.cpu(), SIZE, ("median",)))
-    benchmark(work)
 
 
-@pytest.mark.benchmark(group="median of t3ssfast, 16 x 1024 x 1024")
-def bench_median_stack(benchmark: Any, stack: torch.Tensor) -> None:
-    work = timed(lambda: t3.window_statistics(stack, SIZE, ("median",)))
-    assert torch.equal(work()[:, :1].cpu(), t3.window_statistics(stack[:1].cpu(), SIZE, ("median",)))
-    benchmark(work)
+PARTS = {
+    "masked": part_masked,
+    "dense": part_dense,
+    "statistics": part_statistics,
+    "median": part_median,
+    "unfold": part_unfold,
+    "detect": part_detect,
+}
 
 
-@pytest.mark.benchmark(group="LeNet on every window, 512 x 512")
-@pytest.mark.parametrize("who", ["t3ssfast", "torch dilated"])
-def bench_dense_scores(benchmark: Any, stack: torch.Tensor, model: torch.nn.Sequential, who: str) -> None:
-    image = stack[0, :512, :512].contiguous()
-    work = timed(
-        {
-            "t3ssfast": lambda: t3.score_windows(model, image, plan="dense"),
-            "torch dilated": lambda: torch_dilated(model, image),
-        }[who]
+# ---------------------------------------------------------------------------------------------------- table
+
+
+def kernel_times(depth: int) -> list[str]:
+    """Which kernels a masked run spends its time in, where the profiler works."""
+    from torch.profiler import ProfilerActivity, profile
+
+    model, image, mask = lenet().cuda(), volume(depth), shells(depth)
+    lines = []
+    for precision in ALLOWED:
+        score(model, image, mask, precision)
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            score(model, image, mask, precision)
+            torch.cuda.synchronize()
+        events = sorted(record.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
+        lines += [
+            f"| {precision} | `{e.key[:90]}` | {e.count} | {e.self_device_time_total / 1e3:.2f} |"
+            for e in events
+        ]
+    return ["", "| masked run | kernel | launches | ms |", "|---|---|---:|---:|", *lines]
+
+
+def table(device: Device, rows: list[Row], notes: list[str]) -> str:
+    """Markdown; a peer's time is given as a multiple of ours in float32 for the same work."""
+    ours = {row.work: row.milliseconds for row in rows if row.who in ("t3ssfast", "t3ssfast float32")}
+    lines = [
+        f"## {datetime.date.today().isoformat()}, {device.name}, torch {torch.__version__}",
+        "",
+        (
+            f"Measured in this run: copy {device.copied_bytes / 1e9:.0f} GB/s read and written; matrix "
+            f"products {device.flops['tf32'] / 1e12:.0f} TFLOP/s TF32, "
+            f"{device.flops['bfloat16'] / 1e12:.0f} bfloat16."
+        ),
+        "",
+        "| work | who | median (ms) | peer / ours | figure | goal met |",
+        "|---|---|---:|---:|---|---|",
+    ]
+    for row in rows:
+        peer = (
+            ""
+            if row.who.startswith("t3ssfast") or row.work not in ours
+            else f"{row.milliseconds / ours[row.work]:.1f}"
+        )
+        met = {None: "", True: "yes", False: "no"}[row.met]
+        lines.append(f"| {row.work} | {row.who} | {row.milliseconds:.3g} | {peer} | {row.figure} | {met} |")
+    return "\n".join([*lines, *notes, ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Times the CUDA kernels against their floors and PyTorch.")
+    parser.add_argument("output", nargs="?", type=Path, default=Path("bench-device"))
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help="comma-separated names of " + ", ".join(PARTS)
     )
-    corner = t3.score_windows(lenet(), image[:80, :80].cpu(), plan="windows")
-    torch.testing.assert_close(work()[:, :31, :31].cpu(), corner, rtol=0, atol=1e-4)
-    benchmark(work)
-
-
-@pytest.mark.benchmark(group="LeNet inside a 6% ring, 512 x 512")
-@pytest.mark.parametrize("who", ["t3ssfast", "torch windows"])
-def bench_masked_scores(benchmark: Any, stack: torch.Tensor, model: torch.nn.Sequential, who: str) -> None:
-    image, mask = stack[0, :512, :512].contiguous(), membrane_ring().cuda()
-    work = timed(
-        {
-            "t3ssfast": lambda: t3.score_windows(model, image, mask=mask, plan="dense"),
-            "torch windows": lambda: torch_batches(model, image, mask),
-        }[who]
+    parser.add_argument(
+        "--depth", type=int, default=DEPTH, help="slices of the volume; fewer where memory is short"
     )
-    torch.testing.assert_close(work(), torch_batches(model, image, mask), rtol=0, atol=1e-4)
-    benchmark(work)
+    given = parser.parse_args()
+    unknown = sorted(set(given.parts.split(",")) - set(PARTS))
+    if unknown:
+        parser.error(f"there is no part {', '.join(unknown)}; give some of {', '.join(PARTS)}")
+    info = t3.build_info()
+    if not torch.cuda.is_available() or not info["cuda_devices"]:
+        why = info["cuda_problem"] or "this PyTorch has no CUDA"
+        print(f"No CUDA device can be used ({why}); run this on a machine that has one.", file=sys.stderr)
+        return 2
+    given.output.mkdir(parents=True, exist_ok=True)
+    free, _ = torch.cuda.mem_get_info()
+    # The statistics of a slice and what checking it takes are about twelve times its own bytes.
+    depth = max(1, min(given.depth, free // (12 * 4 * SIDE * SIDE)))
+    device = measure_device()
+    rows: list[Row] = []
+    notes: list[str] = []
+    failed = False
+    for name in given.parts.split(","):
+        begin = time.monotonic()
+        try:
+            rows.extend(PARTS[name](device, depth))
+        except Exception as problem:  # a part that fails must not silence the others
+            failed = True
+            traceback.print_exc()
+            notes.append(
+                f"\nPart {name} FAILED: {type(problem).__name__}: {str(problem).splitlines()[0][:300]}"
+            )
+        torch.cuda.empty_cache()
+        print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        (given.output / "table.md").write_text(table(device, rows, notes))
+    try:
+        notes += kernel_times(min(depth, 32))
+    except Exception as problem:
+        notes.append(f"\nNo times of single kernels: {type(problem).__name__}: {str(problem)[:200]}")
+    text = table(device, rows, notes)
+    (given.output / "table.md").write_text(text)
+    print(text)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@
 #include "core/sliding.h"
 #include "core/statistic.h"
 #include "core/view.h"
+#include "core/warp_program.h"
 
 namespace t3ssfast {
 
@@ -86,6 +87,35 @@ void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed);
 namespace cuda {
 // One batch of tiles; all pointers are device pointers but program.layers, which is read on the host.
 void score_windows(const TileBatch &batch, Launch launch);
+}  // namespace cuda
+
+// How blocks of warps run on the host: lanes a block, in which order, whether copies land as late as they may, and
+// which of the two shapes of a head.
+struct WarpChoice {
+    int lanes;
+    bool reversed, late, wide;
+};
+
+namespace cpu {
+// The schedule of cuda::score_windows_warps on the host; all pointers are host pointers. For tests.
+void score_windows_warps(const WarpRun &run, Precision precision, const WarpChoice &choice);
+
+// One product of fragments, lane by lane: a (32, 4), b (32, 2), d (32, 4). For tests.
+void multiply_fragments(Precision precision, const std::uint32_t *a, const std::uint32_t *b, float *d);
+}  // namespace cpu
+
+namespace cuda {
+// Shared memory that one block may have, and each of two on one multiprocessor, on a device that multiplies TF32 and
+// bfloat16; 0 on an older one.
+struct WarpMemory {
+    std::int64_t one, two;
+};
+WarpMemory warp_memory(int device);
+
+// Windows of one batch of images, on tensor cores; all pointers are device pointers. Packs the weights first where
+// asked to, and notes the tiles that windows look at where there is a list of them. `lanes` a block of the head; 0
+// leaves the choice to the device.
+void score_windows_warps(const WarpRun &run, Precision precision, bool pack, int lanes, Launch launch);
 }  // namespace cuda
 
 // ---------------------------------------------------------------------------------------------- device

@@ -1,4 +1,7 @@
-"""The CUDA half against the CPU half: order statistics and copies to the bit, sums within rounding."""
+"""The CUDA half against the CPU half: order statistics and copies to the bit, sums within rounding.
+
+What a sanitizer should see is called "tiny": each kernel once, on as little as will do.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import pytest
 import torch
 
 import t3ssfast as t3
+from t3ssfast import _native
 from t3ssfast.models import LeNet
+from t3ssfast.plan import Plan, read_plan
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,7 +90,119 @@ def test_scores_small(share: float | None, plan: str) -> None:
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-4)
 
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+# The same numbers are multiplied, and added in another order.
+ORDER_OF_SUMS = 2e-5
+
+
+def kernel_scores(
+    model: torch.nn.Module, image: torch.Tensor, mask: torch.Tensor | None, device: str, **how: object
+) -> torch.Tensor:
+    """The native kernel alone."""
+    plan = read_plan(model.cpu(), 50)
+    assert isinstance(plan, Plan), plan
+    stack = _native.as_stack(image.to(device))
+    windows = _native.as_windows(stack, 50, None if mask is None else mask.to(device))
+    return _native.score_windows(stack, 50, plan.program(), windows, **how).cpu()  # type: ignore[arg-type]
+
+
+def has_tensor_cores() -> bool:
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
+@pytest.mark.parametrize("head_lanes", [128, 256])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("share", [None, 0.02])
+def test_warps_answer_as_emulated_ones(share: float | None, precision: str, head_lanes: int) -> None:
+    if not has_tensor_cores():
+        pytest.skip("no tensor cores for TF32 and bfloat16")
+    shared_bytes = torch.cuda.get_device_properties(0).shared_memory_per_block_optin
+    if head_lanes == 256 and shared_bytes < 160 << 10:
+        pytest.skip("too little shared memory for 256 lanes a head")
+    torch.manual_seed(2)
+    image = images("noise", (2, 92, 131)) + 2.0
+    mask = None if share is None else mask_of((2, 43, 82), share)
+    model = torch.nn.Sequential(LeNet(channels=(6, 16), hidden=(120, 84)), torch.nn.Softmax(1)).eval()
+    found = kernel_scores(
+        model, image, mask, "cuda", precision=precision, schedule="warps", head_lanes=head_lanes
+    )
+    if share is None:
+        image, found = image[:1, :58, :60], found[:, :1, :9, :11]
+    host = _native.HostWarps(128, wide=precision == "float32")
+    expected = kernel_scores(model, image, mask, "cpu", precision=precision, host_warps=host)
+    torch.testing.assert_close(found, expected, rtol=0, atol=ORDER_OF_SUMS)
+
+
+def test_the_split_is_as_good_as_float32() -> None:
+    if not has_tensor_cores():
+        pytest.skip("no tensor cores for TF32")
+    model, image = LeNet().eval(), images("noise", (1, 60, 70)) * 3.0
+    expected = kernel_scores(model, image, None, "cpu")
+    for schedule in ("warps", "lanes"):
+        found = kernel_scores(model, image, None, "cuda", schedule=schedule)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_scores_by_precision_are_close_to_the_model(precision: str) -> None:
+    model, image = LeNet().eval(), images("noise", (1, 70, 75))
+    mask = mask_of((1, 21, 26), 0.3)
+    expected = t3.score_windows(model, image, mask=mask, plan="windows")
+    found = t3.score_windows(model.cuda(), image.cuda(), mask=mask.cuda(), plan="dense", precision=precision)
+    tolerance = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 5e-2}[precision]
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=tolerance)
+
+
+def test_batches_of_rows_and_images_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, image, mask = LeNet().eval(), images("noise", (3, 80, 90)), mask_of((3, 31, 41), 0.2)
+    expected = kernel_scores(model, image, mask, "cuda")
+    monkeypatch.setattr(_native, "CUDA_MAP_BYTES", 250_000)
+    assert torch.equal(kernel_scores(model, image, mask, "cuda"), expected)
+
+
+def test_a_list_of_windows_gets_what_every_window_gets() -> None:
+    model, image, mask = LeNet().eval(), images("noise", (2, 90, 90)), mask_of((2, 41, 41), 0.1)
+    for precision in PRECISIONS:
+        everything = kernel_scores(model, image, None, "cuda", precision=precision)
+        assert torch.equal(
+            kernel_scores(model, image, mask, "cuda", precision=precision), everything[:, mask].T
+        )
+
+
+def test_scores_follow_the_current_stream() -> None:
+    model, image = LeNet().eval(), images("noise", (4, 200, 200)).cuda()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        found = kernel_scores(model, image * 2, None, "cuda")
+    assert torch.equal(found, kernel_scores(model, (image * 2).cpu(), None, "cuda"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("schedule", ["auto", "lanes"])
+def test_scores_tiny(schedule: str, precision: str) -> None:
+    model, image, mask = LeNet().eval(), images("noise", (1, 58, 60)), mask_of((1, 9, 11), 0.3)
+    expected = kernel_scores(model, image, mask, "cpu")
+    found = kernel_scores(model, image, mask, "cuda", schedule=schedule, precision=precision)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if precision == "float32" else 5e-2)
+
+
+def test_statistics_tiny() -> None:
+    image, mask = images("noise", (1, 70, 60)), mask_of((1, 55, 45), 0.1)
+    for chosen in (None, mask):
+        expected = t3.window_statistics(image, 16, (*ORDER, *MOMENTS), mask=chosen)
+        given = None if chosen is None else chosen.cuda()
+        found = t3.window_statistics(image.cuda(), 16, (*ORDER, *MOMENTS), mask=given)
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_unfold_tiny() -> None:
+    image = images("noise", (1, 20, 21))
+    for normalise in (None, "zscore"):
+        found = t3.unfold(image.cuda(), 7, normalise=normalise)
+        torch.testing.assert_close(found.cpu(), t3.unfold(image, 7, normalise=normalise), rtol=0, atol=1e-5)
+
+
 def test_detection_on_the_device_agrees_with_the_cpu() -> None:
+    pytest.importorskip("mrcfile")
     simulation = t3.simulate(seed=41, shape=(48, 224, 224))
     on_cpu = t3.detect(simulation.tomogram, device="cpu", progress=False)
     on_device = t3.detect(simulation.tomogram, device="cuda", progress=False)

@@ -13,14 +13,24 @@
 #define T3_HD T3_ALWAYS_INLINE
 #endif
 
-// A template over a Block (core/block.h), or over a Type and a Block: runs where the block it is given runs.
+// A template over a Block (core/block.h, core/warp.h), over a Type and a Block, or over what is named: runs where the
+// block or warp it is given runs.
 #if defined(__CUDACC__)
 #define T3_BLOCK_FUNCTION _Pragma("nv_exec_check_disable") template <typename Block> __host__ __device__
 #define T3_TYPED_BLOCK_FUNCTION \
     _Pragma("nv_exec_check_disable") template <typename Type, typename Block> __host__ __device__
+#define T3_WARP_FUNCTION(...) _Pragma("nv_exec_check_disable") template <__VA_ARGS__> __host__ __device__ __forceinline__
 #else
 #define T3_BLOCK_FUNCTION template <typename Block>
 #define T3_TYPED_BLOCK_FUNCTION template <typename Type, typename Block>
+#define T3_WARP_FUNCTION(...) template <__VA_ARGS__> inline
+#endif
+
+// Arrays that stand for registers are indexed by unrolled loops only.
+#if defined(__CUDA_ARCH__)
+#define T3_UNROLL _Pragma("unroll")
+#else
+#define T3_UNROLL
 #endif
 
 // A function marked T3_SIMD_CLONES is compiled for several instruction sets and the best one is picked when

@@ -32,6 +32,10 @@ void window_statistics(ImageStack<const float>, std::int64_t, const std::vector<
 
 void score_windows(const TileBatch &, Launch) { unavailable(); }
 
+WarpMemory warp_memory(int) { return {0, 0}; }
+
+void score_windows_warps(const WarpRun &, Precision, bool, int, Launch) { unavailable(); }
+
 // ---------------------------------------------------------------------------------------------- device
 
 int device_count() { return 0; }

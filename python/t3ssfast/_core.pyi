@@ -159,3 +159,47 @@ def score_windows_tiles(
     reversed: bool,
     /,
 ) -> None: ...
+def score_windows_warp_layout(
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    precision: int,
+    device: int,
+    tile_bytes: int,
+    head_bytes: int,
+    wide: bool,
+    /,
+) -> tuple[str, int, int, int, int, int, int]: ...
+def score_windows_warps(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    layers: Sequence[tuple[int, ...]],
+    map_layers: int,
+    parameters: int,
+    parameter_count: int,
+    precision: int,
+    planes: Sequence[int],
+    tile: Sequence[int],
+    packed: int,
+    pack: bool,
+    maps: int,
+    touched: int,
+    windows: int,
+    first_window: int,
+    window_count: int,
+    out: int,
+    window_stride: int,
+    class_stride: int,
+    device: int,
+    stream: int,
+    lanes: int,
+    reversed: bool,
+    late: bool,
+    wide: bool,
+    /,
+) -> None: ...
+def fragment_places(lane: int, /) -> list[list[tuple[int, int]]]: ...
+def multiply_fragments(precision: int, a: int, b: int, d: int, /) -> None: ...
+def convert_values(precision: int, values: int, count: int, terms: int, /) -> None: ...

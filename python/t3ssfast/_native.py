@@ -24,6 +24,7 @@ from t3ssfast.errors import DeviceError, InputError
 __all__ = [
     "STATISTICS",
     "Array",
+    "HostWarps",
     "ImageStack",
     "LayerProgram",
     "Windows",
@@ -390,13 +391,43 @@ def window_statistics(
 
 # --------------------------------------------------------------------------------------------- sliding
 
-# Edge of a tile of windows on a CUDA device: its halo costs 6% of a LeNet's dense work.
+# Edge of a tile of windows in blocks of lanes: its halo costs 6% of a LeNet's dense work.
 CUDA_TILE = 32
 # Device memory that the feature maps of one batch of tiles may take, and windows sorted into tiles at once.
 CUDA_WORKSPACE_BYTES = 256 << 20
 CUDA_WINDOWS = 1 << 22
 # Instruction sets of the CPU kernel by their native numbers; the first is there on any machine.
 SIMD = ("portable", "avx2", "avx512")
+# Device memory for the feature maps of one batch of images in blocks of warps: enough windows for several
+# rounds of blocks even where a mask holds few.
+CUDA_MAP_BYTES = 512 << 20
+_PRECISIONS = {"float32": 0, "tf32": 1, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class HostWarps:
+    """How blocks of warps run on the host, for tests.
+
+    Parameters
+    ----------
+    lanes
+        Of a block: a multiple of 32, of 64 where not `wide`.
+    reversed
+        Whether warps and lanes run backwards.
+    late
+        Whether copies land as late as they may.
+    wide
+        Which shape of a head: a warp holds all columns of 32 rows, or half of those of 64.
+    tile_bytes, head_bytes
+        Shared memory for a tile of feature maps, and for the rows of a head.
+    """
+
+    lanes: int
+    reversed: bool = False
+    late: bool = False
+    wide: bool = True
+    tile_bytes: int = 64 << 10
+    head_bytes: int = 99 << 10
 
 
 @dataclass(frozen=True)
@@ -435,11 +466,15 @@ def score_windows(
     program: LayerProgram,
     windows: Windows,
     *,
+    precision: str = "float32",
     threads: int | None = None,
     least_of_nine: int | None = None,
     simd: str | None = None,
+    schedule: str = "auto",
+    head_lanes: int = 0,
     host_lanes: int = 0,
     reversed_lanes: bool = False,
+    host_warps: HostWarps | None = None,
 ) -> torch.Tensor:
     """Answers of a chain of layers on every window, or on the windows asked for.
 
@@ -449,6 +484,9 @@ def score_windows(
         Images, edge of a window, and which windows.
     program
         The chain.
+    precision
+        "float32", or on a CUDA device "tf32" or "bfloat16": the numbers that tensor cores multiply. In
+        blocks of lanes, and on a CPU, float32 whatever is given.
     threads
         OpenMP threads; PyTorch's number where None.
     least_of_nine
@@ -456,12 +494,23 @@ def score_windows(
         each is done by itself. The program's own number where None.
     simd
         On a CPU: the instruction set to use, one of `SIMD`, or None for the best there is; for tests.
+    schedule
+        On a CUDA device "warps" (tensor cores), "lanes", or "auto": warps where device and chain allow.
+    head_lanes
+        Of a block of warps, 128 or 256; 0 for the kernel's own choice.
     host_lanes, reversed_lanes
-        Where not 0, the CUDA schedule runs on the CPU, in blocks of so many lanes; for tests.
+        Where not 0, the CUDA schedule of lanes runs on the CPU, in blocks of so many; for tests.
+    host_warps
+        Where given, the CUDA schedule of warps runs on the CPU; for tests.
 
     Returns
     -------
     (M, C) float32 where windows are listed, or (C, ..., H-size+1, W-size+1); on the images' device.
+
+    Raises
+    ------
+    ValueError
+        If the chain does not fit the schedule.
     """
     if windows.index is None:
         shape, strides = (program.classes, *windows.shape), (1, windows.count)
@@ -470,6 +519,12 @@ def score_windows(
     out = torch.empty(shape, dtype=torch.float32, device=stack.device)
     if windows.count == 0:
         return out
+    if host_warps is not None or (stack.device.type == "cuda" and schedule != "lanes"):
+        problem = _score_warps(stack, size, program, windows, out, strides, precision, head_lanes, host_warps)
+        if not problem:
+            return out
+        if schedule == "warps" or host_warps is not None:
+            raise ValueError(f"score_windows: {problem}.")
     if stack.device.type == "cuda" or host_lanes:
         _score_tiles(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
         return out
@@ -510,6 +565,88 @@ def _prepared(
             level,
         )
     return program.prepared[key]
+
+
+def _map_batches(
+    stack: ImageStack, windows: Windows, rows: int, reach_y: int, row_bytes: int
+) -> list[tuple[int, int, int, int]]:
+    """Batches (first image, images, first row, rows) of windows whose feature maps fit CUDA_MAP_BYTES."""
+    images = stack.geometry[0]
+    together = CUDA_MAP_BYTES // (row_bytes * (rows + reach_y))
+    if together >= 1:
+        return [(z, min(together, images - z), 0, rows) for z in range(0, images, together)]
+    band = max(1, CUDA_MAP_BYTES // row_bytes - reach_y)
+    return [(z, 1, y, min(band, rows - y)) for z in range(images) for y in range(0, rows, band)]
+
+
+def _score_warps(
+    stack: ImageStack,
+    size: int,
+    program: LayerProgram,
+    windows: Windows,
+    out: torch.Tensor,
+    strides: tuple[int, int],
+    precision: str,
+    head_lanes: int,
+    host: HostWarps | None,
+) -> str:
+    """Answers windows in blocks of warps, a batch of images at a time; why it cannot be done, or ""."""
+    device, numbers = stack.device, _PRECISIONS[precision]
+    windows_y, windows_x = windows.shape[-2:]
+    launch = (-1, 0) if host is not None else launch_of(device)
+    memory = (0, 0, False) if host is None else (host.tile_bytes, host.head_bytes, host.wide)
+    problem, packed_words, pixel_words, reach_y, reach_x, *tile = _core.score_windows_warp_layout(
+        program.rows, program.map_layers, numbers, launch[0], *memory
+    )
+    if problem:
+        return str(problem)
+    parameters = program.parameters.to(device)
+    packed = torch.empty(packed_words, dtype=torch.int32, device=device)
+    row_words = (windows_x + reach_x) * pixel_words
+    batches = _map_batches(stack, windows, windows_y, reach_y, 4 * row_words)
+    plane_words = (max(rows for *_, rows in batches) + reach_y) * row_words
+    maps = torch.empty(max(n for _, n, *_ in batches) * plane_words, dtype=torch.int32, device=device)
+    # Windows of a batch follow each other in C order, listed or not.
+    ends = torch.tensor([(z * windows_y + y) * windows_x for z, _, y, _ in batches] + [windows.count])
+    if windows.index is not None:
+        ends[:-1] = torch.searchsorted(windows.index, ends[:-1].to(device)).cpu()
+    blocks = HostWarps(head_lanes) if host is None else host
+    pack = True
+    for batch, first, last in zip(batches, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        if first == last:
+            continue
+        touched = None
+        if windows.index is not None:
+            down, across = -(-(batch[3] + reach_y) // tile[0]), -(-(windows_x + reach_x) // tile[1])
+            touched = torch.zeros(batch[1] * down * across, dtype=torch.uint8, device=device)
+        _core.score_windows_warps(
+            stack.address,
+            *stack.geometry,
+            size,
+            program.rows,
+            program.map_layers,
+            parameters.data_ptr(),
+            parameters.numel(),
+            numbers,
+            batch,
+            tile,
+            packed.data_ptr(),
+            pack,
+            maps.data_ptr(),
+            0 if touched is None else touched.data_ptr(),
+            windows.address,
+            first,
+            last - first,
+            out.data_ptr(),
+            *strides,
+            *launch,
+            blocks.lanes,
+            blocks.reversed,
+            blocks.late,
+            blocks.wide,
+        )
+        pack = False
+    return ""
 
 
 def _score_tiles(
