@@ -247,8 +247,10 @@ DEFINITIONS = [
     "def f(x) -> Tensor:\n  return x",
     "def f(x: Tensor):\n  return x",
     "async def f(x: Tensor) -> Tensor:\n  return x",
-    "def f(x: Tensor) -> int:\n  return __torch__.t3ssfast.models.lenet.g(x, )\ndef g(x: Tensor) -> int:\n"
-    "  return __torch__.t3ssfast.models.lenet.f(x, )",
+    (
+        "def f(x: Tensor) -> int:\n  return __torch__.t3ssfast.models.lenet.g(x, )\ndef g(x: Tensor) -> int:\n"
+        "  return __torch__.t3ssfast.models.lenet.f(x, )"
+    ),
     "\n".join(
         f"def f{k}(x: Tensor) -> Tensor:\n  return __torch__.t3ssfast.models.lenet.f{k + 1}(x, )"
         for k in range(300)
@@ -260,8 +262,10 @@ DEFINITIONS = [
     "class Other(ModuleInterface):\n  pass",
     "class Other:\n  pass",
     "class Other(Module, metaclass=type):\n  pass",
-    "class A(Module):\n  b : __torch__.t3ssfast.models.lenet.B\nclass B(Module):\n"
-    "  a : __torch__.t3ssfast.models.lenet.A",
+    (
+        "class A(Module):\n  b : __torch__.t3ssfast.models.lenet.B\nclass B(Module):\n"
+        "  a : __torch__.t3ssfast.models.lenet.A"
+    ),
     "x = 1",
 ]
 
