@@ -1,7 +1,7 @@
 """Reads mutated MRC files with little memory to spare; each must be a tomogram inside its file, or a T3Error.
 
-`python mutate_headers.py COUNT SEED FOLDER` prints how many were read, how many refused, and the most seconds of
-processor time that one took.
+`python mutate_headers.py COUNT SEED FOLDER` prints how many were read, how many refused, and the most seconds
+of processor time that one took.
 """
 
 from __future__ import annotations
@@ -23,29 +23,7 @@ from t3ssfast.io import HEADER_DTYPE, read
 SHAPE = (3, 4, 5)
 # What is promised: the file's own size and this.
 SPARE_BYTES = 64 << 20
-SPECIAL = [
-    0,
-    1,
-    -1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    12,
-    16,
-    17,
-    101,
-    400,
-    401,
-    630,
-    1024,
-    2**16,
-    2**31 - 1,
-    -(2**31),
-    2 * 10**9,
-]
+SPECIAL = [*range(-1, 8), 12, 16, 17, 101, 400, 401, 630, 1024, 2**16, 2**31 - 1, -(2**31), 2 * 10**9]
 FLOATS = [0.0, -0.0, float("nan"), float("inf"), float("-inf"), 1e-40, 1e38, -3.0, 1.0, 13.6]
 WORDS = 56
 
@@ -103,7 +81,7 @@ def bomb(shape: tuple[int, int, int], zeros: int) -> bytes:
 def main(count: int, seed: int, folder: Path) -> None:
     rng = random.Random(seed)
     path = folder / "mutated.mrc"
-    files = [bomb((1024, 1024, 1024), 256 << 20), bomb((50_000,) * 3, 256 << 20), bomb(SHAPE, 256 << 20)]
+    files = [bomb((1024, 1024, 1024), 128 << 20), bomb((50_000,) * 3, 128 << 20), bomb(SHAPE, 128 << 20)]
     for pack in (bytes, gzip.compress, bz2.compress):  # what is imported on first use is no cost of a file
         path.write_bytes(pack(bytes(header("<", 2)) + bytes(240)))
         read(path)

@@ -248,7 +248,7 @@ DEFINITIONS = [
     "def f(x: Tensor):\n  return x",
     "async def f(x: Tensor) -> Tensor:\n  return x",
     (
-        "def f(x: Tensor) -> int:\n  return __torch__.t3ssfast.models.lenet.g(x, )\ndef g(x: Tensor) -> int:\n"
+        "def f(x: int) -> int:\n  return __torch__.t3ssfast.models.lenet.g(x, )\ndef g(x: int) -> int:\n"
         "  return __torch__.t3ssfast.models.lenet.f(x, )"
     ),
     "\n".join(

@@ -315,7 +315,7 @@ def test_mutated_headers_are_refused_or_read_quickly(tmp_path):
 
 
 def run_mutated_headers(count, folder):
-    """In a process of its own, which may not use more memory than the files and 64 MB; read, refused, seconds."""
+    """In a process of its own, which may not use more memory than it has and 64 MB."""
     script = Path(__file__).parent / "mutate_headers.py"
     done = subprocess.run(
         [sys.executable, script, str(count), "1", str(folder)],
