@@ -68,7 +68,8 @@ def tomogram_name(path: str | os.PathLike[str]) -> str:
     name = Path(path).name
     while Path(name).suffix.lower() in SUFFIXES | COMPRESSED_SUFFIXES and Path(name).stem:
         name = Path(name).stem
-    return name or "tomogram"
+    # "...mrc" would be "..", the folder above.
+    return name if name.strip(".") else "tomogram"
 
 
 # --------------------------------------------------------------------------------------------------- writing

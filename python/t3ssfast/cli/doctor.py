@@ -23,6 +23,7 @@ CORE = [
     ("numpy", "numpy", "nothing works"),
     ("scipy", "scipy", "nothing works"),
     ("mrcfile", "mrcfile", "no tomogram can be read"),
+    ("pandas", "pandas", "no tables of candidates"),
     ("starfile", "starfile", "no RELION files"),
     ("dynamotable", "dynamotable", "no Dynamo tables"),
     ("imodmodel", "imodmodel", "no IMOD models"),
@@ -220,8 +221,11 @@ def _native() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from t3ssfast.io import file_sha256
-
+    try:
+        from t3ssfast.io import file_sha256
+    except ImportError as error:
+        yield Check("bundled models", FAILED, f"cannot be looked at: {error}", "install t3ssfast again")
+        return
     try:
         folder = resources.files("t3ssfast") / "weights"
         expected: dict[str, str] = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
