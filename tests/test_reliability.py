@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 import t3ssfast as t3
 from t3ssfast.cli import app
 from t3ssfast.cli.detect import _folders
-from t3ssfast.errors import InputError, ModelError, T3Error
+from t3ssfast.errors import InputError, ModelError, OutputError, T3Error
 from t3ssfast.export import export, load_all_candidates
 from t3ssfast.figures import draw_candidates
 from t3ssfast.io import read, write
@@ -477,6 +478,95 @@ def test_provenance_is_json_whatever_the_name(tmp_path):
         assert json.loads((tmp_path / "provenance.json").read_text())["input"]["name"] == name
 
 
+# ----------------------------------------------------------------------------------- kills and full disks
+
+TABLES = ("candidates.star", "candidates.csv", "candidates.mod", "candidates.tbl", "membrane.mrc")
+
+
+def results(number: int) -> t3.Detection:
+    """Results that can be told from those of another number in every file."""
+    some = candidates_named(f"TS_{number}")
+    some = replace(some, score=some.score - 0.1 * number, centre_zyx=some.centre_zyx + number)
+    membrane = np.full((20, 300, 400), number, np.uint8)
+    return t3.Detection(some, membrane, {"number": number})
+
+
+def kill_while_saving(times: int, tmp_path: Path) -> None:
+    whole: dict[str, set[bytes]] = {name: set() for name in TABLES}
+    for number in (0, 1):
+        results(number).save(tmp_path / f"{number}")
+        for name in TABLES:
+            whole[name].add((tmp_path / f"{number}" / name).read_bytes())
+    out = tmp_path / "out"
+    script = f"""
+        import itertools, test_reliability as t
+        both = [t.results(0), t.results(1)]
+        print("ready", flush=True)
+        for number in itertools.cycle((0, 1)):
+            both[number].save({str(out)!r})
+        """
+    rng = np.random.default_rng(0)
+    seen = {True: 0, False: 0}
+    for _ in range(times):
+        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(float(rng.uniform(0.0, 0.3)))
+        process.kill()
+        process.communicate(timeout=100)
+        done = (out / "provenance.json").exists()
+        seen[done] += 1
+        for name in TABLES:
+            path_of = out / name
+            if path_of.exists():
+                assert path_of.read_bytes() in whole[name], f"{name} is torn"
+        if done:
+            number = json.loads((out / "provenance.json").read_text())["number"]
+            for name in TABLES:
+                assert (out / name).read_bytes() == (tmp_path / f"{number}" / name).read_bytes()
+    if times > 50:
+        assert min(seen.values()) > 0, "kills fell on both sides of the mark"
+    results(1).save(out)
+    for name in TABLES:
+        assert (out / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_a_kill_leaves_no_torn_file(tmp_path):
+    kill_while_saving(2, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_leave_no_torn_file(tmp_path):
+    kill_while_saving(200, tmp_path)
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_not_done(tmp_path):
+    """Twenty limits on what a file may hold, each of which stops another write."""
+    results(0).save(tmp_path / "want")
+    largest = max((tmp_path / "want" / name).stat().st_size for name in TABLES)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in np.unique(np.geomspace(1, largest - 1, 20).astype(int)).tolist():
+        out = tmp_path / "out"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(OutputError) as caught:
+                results(0).save(out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert str(caught.value).isprintable()
+        assert not (out / "provenance.json").exists()
+        assert not list(out.glob(".t3ssfast*")), "nothing is left over"
+        results(0).save(out)
+        for name in (*TABLES, "provenance.json"):
+            assert (out / name).read_bytes() == (tmp_path / "want" / name).read_bytes()
+            (out / name).unlink()
+
+
 # ------------------------------------------------------------------------------------ same input, same output
 
 
@@ -521,7 +611,8 @@ ABSENT = ["zarr", "torch", "mrcfile", "pandas", "starfile", "dynamotable", "imod
 
 
 @pytest.mark.parametrize(
-    "module", [*ABSENT[:3], *(pytest.param(m, marks=pytest.mark.slow) for m in ABSENT[3:])]
+    "module",
+    [*ABSENT[:3], *(pytest.param(name, marks=pytest.mark.slow) for name in ABSENT[3:])],
 )
 def test_what_is_missing_is_named_with_what_it_costs(module):
     script = f"""
