@@ -604,7 +604,7 @@ def test_the_same_input_gives_the_same_bytes_twenty_times(tmp_path):
     repeat_detections(20, tmp_path)
 
 
-# ------------------------------------------------------------------------------------------ imports everywhere
+# ---------------------------------------------------------------------------------------- imports everywhere
 
 # Packages that may be missing.
 ABSENT = ["zarr", "torch", "mrcfile", "pandas", "starfile", "dynamotable", "imodmodel", "matplotlib", "cc3d"]
