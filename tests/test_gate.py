@@ -455,6 +455,18 @@ ARCHIVES = {
     "a bomb": lambda members: with_entries(compression=zipfile.ZIP_DEFLATED)(
         {name: data for name, data in members.items() if "/data/" not in name} | {CODE: bytes(64 << 20)}
     ),
+    "a class that PyTorch has in C++": with_entries(
+        (
+            "archive/code/__torch__/torch/classes/quantized.py",
+            b"class Conv2dPackedParamsBase(Module):\n  pass\n",
+        )
+    ),
+    "a class whose fields PyTorch changes": with_entries(
+        (
+            "archive/code/__torch__/torch/nn/quantized/modules/___torch_mangle_7/linear.py",
+            b"class LinearPackedParams(Module):\n  _packed_params : Tensor\n",
+        )
+    ),
     "a module among the parameters": with_member(
         CODE, lambda content: content.replace(b"__parameters__ = []", b'__parameters__ = ["features", ]')
     ),

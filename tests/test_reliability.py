@@ -498,27 +498,38 @@ def kill_while_saving(times: int, tmp_path: Path) -> None:
         for name in TABLES:
             whole[name].add((tmp_path / f"{number}" / name).read_bytes())
     out = tmp_path / "out"
+    # One process that has imported everything forks those that are killed.
     script = f"""
-        import itertools, test_reliability as t
+        import itertools, os, sys, test_reliability as t
         both = [t.results(0), t.results(1)]
-        print("ready", flush=True)
-        for number in itertools.cycle((0, 1)):
-            both[number].save({str(out)!r})
+        for line in sys.stdin:
+            child = os.fork()
+            if child == 0:
+                for number in itertools.cycle((0, 1)):
+                    both[number].save({str(out)!r})
+            print(child, flush=True)
+            os.waitpid(child, 0)
+            print("gone", flush=True)
         """
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=os.environ | {"PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
     rng = np.random.default_rng(0)
     seen = {True: 0, False: 0}
     for _ in range(times):
-        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            env=os.environ | {"PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        parent.stdin.write("go\n")
+        parent.stdin.flush()
+        child = int(parent.stdout.readline())
         time.sleep(float(rng.uniform(0.0, 0.3)))
-        process.kill()
-        process.communicate(timeout=100)
+        os.kill(child, signal.SIGKILL)
+        assert parent.stdout.readline() == "gone\n"
         done = (out / "provenance.json").exists()
         seen[done] += 1
         for name in TABLES:
@@ -529,6 +540,9 @@ def kill_while_saving(times: int, tmp_path: Path) -> None:
             number = json.loads((out / "provenance.json").read_text())["number"]
             for name in TABLES:
                 assert (out / name).read_bytes() == (tmp_path / f"{number}" / name).read_bytes()
+    parent.stdin.close()
+    assert parent.wait(timeout=100) == 0
+    parent.stdout.close()
     if times > 50:
         assert min(seen.values()) > 0, "kills fell on both sides of the mark"
     results(1).save(out)
@@ -537,7 +551,7 @@ def kill_while_saving(times: int, tmp_path: Path) -> None:
 
 
 def test_a_kill_leaves_no_torn_file(tmp_path):
-    kill_while_saving(2, tmp_path)
+    kill_while_saving(10, tmp_path)
 
 
 @pytest.mark.slow

@@ -213,8 +213,8 @@ def _torch() -> Iterator[Check]:
 def _native() -> Iterator[Check]:
     try:
         information: dict[str, Any] = import_module("t3ssfast._native").build_info()
-    except (ImportError, OSError) as error:
-        yield Check("native kernels", FAILED, f"cannot be imported: {error}", "build t3ssfast again")
+    except (ImportError, OSError, AttributeError) as error:  # missing, broken, or of another version
+        yield Check("native kernels", FAILED, f"cannot be used: {error}", "build t3ssfast again")
         return
     for key, value in information.items():
         yield Check(f"build: {key}", OK, str(value))

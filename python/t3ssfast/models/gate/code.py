@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import keyword
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ range int float bool str list tuple dict len print fork inf nan infj nanj math
 Tensor Module Optional List Tuple Dict Final NoneType Device number
 """
 RESERVED = frozenset(_RESERVED.split())
+# PyTorch takes classes of these names for its own in C++, or gives their fields types they do not declare.
+MANGLED = re.compile(r"\.___torch_mangle_\d+", re.ASCII)
+TAKEN_NAMES = re.compile(r"__torch__\.torch\.(classes|distributed)\b|__torch__\.torch\..*quantized", re.ASCII)
 CONVERSIONS = frozenset(["int", "float", "bool", "str"])
 # Of the others PyTorch runs __setstate__ on loading, and some stand in for what it calls itself.
 HARMLESS_DUNDERS = frozenset(["__len__", "__contains__"])
@@ -86,6 +90,8 @@ def vet_code(
     for file in files:
         for definition in file.definitions:
             name = f"{file.prefix}.{definition.name}"
+            if TAKEN_NAMES.match(MANGLED.sub("", name)):
+                raise Refusal(f"its code defines {quoted(name)}, which is a name of PyTorch's own")
             if name in classes or name in functions or len(classes) + len(functions) > MOST_DEFINITIONS:
                 raise Refusal(f"its code defines {quoted(name)} twice, or too much")
             if isinstance(definition, _Class):
