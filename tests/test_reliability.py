@@ -500,13 +500,14 @@ def kill_while_saving(times: int, tmp_path: Path) -> None:
     out = tmp_path / "out"
     # One process that has imported everything forks those that are killed.
     script = f"""
-        import itertools, os, sys, test_reliability as t
+        import itertools, os, sys, time, test_reliability as t
         both = [t.results(0), t.results(1)]
         for line in sys.stdin:
             child = os.fork()
             if child == 0:
                 for number in itertools.cycle((0, 1)):
                     both[number].save({str(out)!r})
+                    time.sleep(0.05)
             print(child, flush=True)
             os.waitpid(child, 0)
             print("gone", flush=True)
