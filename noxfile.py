@@ -12,6 +12,18 @@ import nox
 nox.options.sessions = ["tests", "lint", "types"]
 CONSTRAINTS = ("-c", "constraints.txt")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+# What runs native code of this package; the rest of the suite would only be slow here.
+SANITIZED = [
+    "tests/test_windows.py",
+    "tests/test_statistics.py",
+    "tests/test_classify.py",
+    "tests/test_native.py",
+    "tests/test_preselect.py",
+    "tests/test_reliability.py",
+    "-k",
+    "not interrupt and not kill and not missing and not names and not disk",
+    "--timeout=1800",
+]
 
 
 @nox.session(python=PYTHONS)
@@ -66,7 +78,7 @@ def build_in_tree(session: nox.Session, folder: str, *options: str) -> Path:
 
 @nox.session
 def asan(session: nox.Session) -> None:
-    """The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """Every test that runs the kernels, under AddressSanitizer and UndefinedBehaviorSanitizer."""
     package = build_in_tree(session, "build-asan", "-DT3SSFAST_CUDA=OFF", "-DT3SSFAST_SANITIZE=ON")
     preload = [
         subprocess.run(
@@ -76,7 +88,7 @@ def asan(session: nox.Session) -> None:
     ]
     session.run(
         "pytest",
-        *(session.posargs or ["tests/test_windows.py", "tests/test_statistics.py", "tests/test_classify.py"]),
+        *(session.posargs or SANITIZED),
         "-p",
         "no:cacheprovider",
         env={

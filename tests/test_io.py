@@ -9,8 +9,10 @@ import json
 import os
 import resource
 import struct
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -310,6 +312,67 @@ def test_mutated_headers_are_refused_or_read_quickly(tmp_path):
         assert time.perf_counter() - begin < 1
     assert min(outcomes.values()) > 50
     assert not any("\n" in message for message in messages)
+
+
+def run_mutated_headers(count, folder):
+    """In a process of its own, which may not use more memory than it has and 64 MB."""
+    script = Path(__file__).parent / "mutate_headers.py"
+    done = subprocess.run(
+        [sys.executable, script, str(count), "1", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    tomograms, refused, seconds = done.stdout.split()
+    assert int(tomograms) + int(refused) == count
+    assert min(int(tomograms), int(refused)) > count // 10
+    assert float(seconds) < 1
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux to know its own memory")
+def test_mutated_files_are_read_with_little_memory(tmp_path):
+    run_mutated_headers(300, tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutated_files_are_read_with_little_memory(tmp_path):
+    run_mutated_headers(10_000, tmp_path)
+
+
+def unusable_cells():
+    """200 cells (lengths, intervals) out of which no voxel size can be known."""
+    rng = np.random.default_rng(0)
+    bad = [0.0, -0.0, np.nan, np.inf, -np.inf, -50.0, 1e-42, 1e-30, 1e30, 3.4e38]
+    cells = []
+    for number in range(200):
+        lengths, intervals = [50.0, 40.0, 30.0], [5, 4, 3]
+        axis = number % 3
+        if number < 60:
+            lengths[axis] = bad[number % len(bad)]
+        elif number < 90:
+            intervals[axis] = int(rng.choice([0, -1, -(2**31)]))
+        elif number < 110:  # what is written where nothing is known
+            lengths = [5.0, 4.0, 3.0]
+        elif number < 160:
+            lengths[axis] *= float(rng.choice([0.5, 0.98, 1.02, 3, 1000]))
+        else:
+            lengths = [float(rng.choice(bad)) for _ in range(3)]
+        cells.append((tuple(lengths), tuple(intervals)))
+    return cells
+
+
+def test_two_hundred_unusable_voxel_sizes_are_asked_for(tmp_path):
+    array = values("f4")
+    for number, (lengths, intervals) in enumerate(unusable_cells()):
+        mx, my, mz = intervals
+        order = "<>"[number % 2]
+        path = save(tmp_path / "a.mrc", array, order, cella=lengths, mx=mx, my=my, mz=mz)
+        with pytest.raises(VoxelSizeError, match="voxel_size_angstrom") as caught:
+            read(path)
+        assert str(caught.value).isprintable()
+        np.testing.assert_array_equal(read(path, voxel_size_angstrom=13.6).data, array)
 
 
 # --------------------------------------------------------------------------------------------------- writing

@@ -114,7 +114,7 @@ def _choose(
         return None
     if plan == "dense":
         return read
-    every = math.prod(windows.shape)
+    every = max(1, math.prod(windows.shape))
     cost = estimate_cost(read, windows.count / every)
     return read if cost.dense_seconds <= cost.windows_seconds else None
 
@@ -151,7 +151,7 @@ def _score_batches(
         else:
             out[first:last] = answer
     assert out is not None  # at least one batch is run
-    return out if windows.index is not None else out.reshape(-1, *windows.shape)
+    return out if windows.index is not None else out.reshape(len(out), *windows.shape)
 
 
 # ------------------------------------------------------------------------------------------- in detection

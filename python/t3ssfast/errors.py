@@ -13,6 +13,7 @@ __all__ = [
     "OutputError",
     "ReadError",
     "T3Error",
+    "TrustWarning",
     "VoxelSizeError",
 ]
 
@@ -47,3 +48,7 @@ class ModelError(T3Error):
 
 class DeviceError(T3Error):
     """The device asked for is not there or cannot be used."""
+
+
+class TrustWarning(UserWarning):
+    """A file is used without the checks that it would otherwise have to pass."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.evaluate import evaluate
-from t3ssfast.io import atomic_path
+from t3ssfast.io import atomic_path, shown
 from t3ssfast.types import Candidates, Tomogram
 
 if TYPE_CHECKING:
@@ -320,6 +320,8 @@ def _legend(figure: Figure, kinds: set[str], with_membrane: bool) -> None:
 
 def _headline(tomogram: Tomogram, marks: list[_Mark], truth: Candidates | None) -> str:
     counts = {kind: sum(m.kind == kind for m in marks) for kind in STYLES}
+    # Between dollar signs matplotlib reads a language of its own.
+    name = shown(tomogram.name).replace("$", r"\$")
     if truth is None:
-        return f"{tomogram.name}: {counts['candidate']} candidates"
-    return f"{tomogram.name}: {counts['true']} found, {counts['false']} false, {counts['missed']} missed"
+        return f"{name}: {counts['candidate']} candidates"
+    return f"{name}: {counts['true']} found, {counts['false']} false, {counts['missed']} missed"

@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode
 from t3ssfast.errors import InputError, OutputError, ReadError, T3Error, VoxelSizeError
 from t3ssfast.types import Tomogram, check_voxel_size
 
-__all__ = ["atomic_path", "file_sha256", "read", "shown", "tomogram_name", "write"]
+__all__ = ["Layout", "atomic_path", "file_sha256", "layout", "read", "shown", "tomogram_name", "write"]
 
 HEADER_BYTES = 1024
 # Words 39 and 40 of the header, inside `extra2` (bytes 112-195): IMOD's stamp and flags.
@@ -68,7 +68,8 @@ def tomogram_name(path: str | os.PathLike[str]) -> str:
     name = Path(path).name
     while Path(name).suffix.lower() in SUFFIXES | COMPRESSED_SUFFIXES and Path(name).stem:
         name = Path(name).stem
-    return name or "tomogram"
+    # "...mrc" would be "..", the folder above.
+    return name if name.strip(".") else "tomogram"
 
 
 # --------------------------------------------------------------------------------------------------- writing
@@ -254,12 +255,9 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
         raise ReadError(f"{shown(path)} is not a regular file; give an MRC file or an OME-Zarr folder.")
     try:
         with open(path, "rb") as file:
-            magic = file.read(4)
-            if magic[:2] == b"\x1f\x8b":
-                with gzip.open(path, "rb") as unpacked:
-                    header, data = _unpack(path, unpacked)
-            elif magic[:3] == b"BZh":
-                with bz2.open(path, "rb") as unpacked:
+            unpacking = _unpacking(file.read(4))
+            if unpacking is not None:
+                with unpacking(path, "rb") as unpacked:
                     header, data = _unpack(path, unpacked)
             else:
                 file.seek(0)
@@ -274,6 +272,65 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
         voxel_size_angstrom=given if given is not None else header.voxel_size(path),
         name=tomogram_name(path),
     )
+
+
+def _unpacking(magic: bytes) -> Callable[..., Any] | None:
+    """What opens a compressed file, told by its first bytes; None for a plain one."""
+    if magic[:2] == b"\x1f\x8b":
+        return gzip.open
+    return bz2.open if magic[:3] == b"BZh" else None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tomogram lies in its file.
+
+    Parameters
+    ----------
+    format
+        "MRC", "MRC, compressed" or "OME-Zarr".
+    mode
+        MRC data mode; None for OME-Zarr.
+    dtype
+        Of the values, as read.
+    axes
+        What the stored columns, rows and sections are: "xyz" is the usual order.
+    imod_stamp
+        Whether the header says, as IMOD does, if bytes are signed.
+    """
+
+    format: str
+    mode: int | None = None
+    dtype: str = ""
+    axes: str = "xyz"
+    imod_stamp: bool = False
+
+
+def layout(path: str | os.PathLike[str]) -> Layout:
+    """How a tomogram that `read` can read lies in its file; looks at the header only.
+
+    Raises
+    ------
+    ReadError
+        As `read`.
+    """
+    if os.path.isdir(path):
+        return Layout("OME-Zarr")
+    try:
+        with open(path, "rb") as file:
+            unpacking = _unpacking(file.read(4))
+            file.seek(0)
+            if unpacking is None:
+                raw = file.read(HEADER_BYTES)
+            else:
+                with unpacking(path, "rb") as unpacked:
+                    raw = unpacked.read(HEADER_BYTES)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ReadError(_cannot_open(path, error)) from error
+    header = _parse_header(raw, None, path)
+    stored = "".join("zyx"[header.order.index(k)] for k in (2, 1, 0))
+    format = "MRC" if unpacking is None else "MRC, compressed"
+    return Layout(format, header.mode, header.dtype.name, stored, header.imod_stamp)
 
 
 def _cannot_open(path: object, error: Exception) -> str:
@@ -292,6 +349,8 @@ class _Header:
     offset: int
     order: tuple[int, int, int]  # transposition of the stored axes that gives z, y, x
     voxel_sizes: tuple[float, float, float]  # x, y, z; NaN where the header gives none
+    mode: int
+    imod_stamp: bool
 
     @property
     def data_bytes(self) -> int:
@@ -390,6 +449,8 @@ def _check_header(header: Any, byte_order: str, available: int | None, path: obj
         offset=HEADER_BYTES + extended,
         order=(axes.index(3), axes.index(2), axes.index(1)),
         voxel_sizes=_voxel_sizes(header),
+        mode=mode,
+        imod_stamp=_imod_words(header, byte_order)[0] == IMOD_STAMP,
     )
     promised = parsed.offset + parsed.data_bytes
     if available is not None and promised > available:
@@ -406,13 +467,18 @@ def _data_dtype(header: Any, mode: int, byte_order: str, name: str) -> np.dtype[
     if mode != 0:
         dtype: np.dtype[Any] = np.dtype(dtype_from_mode(mode)).newbyteorder(byte_order)
         return dtype
-    extra = bytes(header["extra2"])
-    stamp, flags = np.frombuffer(extra, f"{byte_order}i4", 2, IMOD_STAMP_OFFSET)
+    stamp, flags = _imod_words(header, byte_order)
     if stamp != IMOD_STAMP:
         return np.dtype(np.int8)
-    if int(flags) & IMOD_PACKED_NIBBLES:
+    if flags & IMOD_PACKED_NIBBLES:
         raise ReadError(f"{name}: the data are packed 4-bit integers; convert them to bytes (IMOD newstack).")
-    return np.dtype(np.int8 if int(flags) & IMOD_SIGNED_BYTES else np.uint8)
+    return np.dtype(np.int8 if flags & IMOD_SIGNED_BYTES else np.uint8)
+
+
+def _imod_words(header: Any, byte_order: str) -> tuple[int, int]:
+    """IMOD's stamp and flags."""
+    stamp, flags = np.frombuffer(bytes(header["extra2"]), f"{byte_order}i4", 2, IMOD_STAMP_OFFSET)
+    return int(stamp), int(flags)
 
 
 def _voxel_sizes(header: Any) -> tuple[float, float, float]:

@@ -47,6 +47,10 @@ def detect(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads.", show_default="as set")] = None,
     memory_budget: Annotated[float | None, typer.Option(help="Memory to use, GiB.", show_default="2")] = None,
+    trust_model: Annotated[
+        bool,
+        typer.Option("--trust-model", help="Load the model files unchecked; they can then run any code."),
+    ] = False,
     png: Annotated[bool, typer.Option(help="Draw the candidates on slices, too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the candidates as JSON.")] = False,
 ) -> None:
@@ -71,8 +75,8 @@ def detect(
     folders = _folders(tomograms, out)
     config = _config(threshold, contrast, threads, memory_budget)
     # Once for all tomograms; a model that cannot be used fails before the first is searched.
-    judge = load_model(classifier, kind="classifier")
-    finder = None if membrane else load_model(segmenter, kind="segmenter")
+    judge = load_model(classifier, kind="classifier", trust_model=trust_model)
+    finder = None if membrane else load_model(segmenter, kind="segmenter", trust_model=trust_model)
     report = []
     for path, mask, folder in zip(tomograms, masks, folders, strict=True):
         if len(tomograms) > 1 and not as_json:

@@ -1,4 +1,4 @@
-"""`t3ssfast doctor`: what is installed, what is missing, and what that costs."""
+"""`t3ssfast doctor`: what is installed, what is missing, and what that costs; or what a file is missing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from importlib import import_module, resources
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-OK, NOTE, FAILED = "ok", "note", "FAILED"
+from t3ssfast.cli.checks import FAILED, NOTE, OK, Check, show_table
+from t3ssfast.cli.preflight import Options, preflight
 
 # Distribution, the module it is imported as, and what is lost without it.
 CORE = [
     ("numpy", "numpy", "nothing works"),
     ("scipy", "scipy", "nothing works"),
     ("mrcfile", "mrcfile", "no tomogram can be read"),
+    ("pandas", "pandas", "no tables of candidates"),
     ("starfile", "starfile", "no RELION files"),
     ("dynamotable", "dynamotable", "no Dynamo tables"),
     ("imodmodel", "imodmodel", "no IMOD models"),
@@ -33,48 +36,115 @@ EXTRAS = [
 SMALL_MEMORY_BYTES = 4 << 30
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    status: str
-    value: str
-    note: str = ""
-
-
 def doctor(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Tomograms to look at before a run; none: this machine.", show_default=False),
+    ] = None,
+    segmenter: Annotated[
+        Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="TorchScript LeNet instead of the bundled one.", metavar="FILE")
+    ] = None,
+    membrane: Annotated[
+        list[Path] | None,
+        typer.Option(help="Membrane mask of the tomogram; once for each tomogram.", metavar="FILE"),
+    ] = None,
+    tomograms: Annotated[
+        Path | None,
+        typer.Option(help="RELION tomograms.star that should know the tomograms.", metavar="FILE"),
+    ] = None,
+    voxel_size: Annotated[
+        float | None, typer.Option(help="Voxel size in Angstrom, instead of the headers'.")
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help='Protein is "dark", "light" or "auto".', show_default="auto")
+    ] = None,
+    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1".')] = "auto",
+    memory_budget: Annotated[float | None, typer.Option(help="Memory to use, GiB.", show_default="2")] = None,
+    trust_model: Annotated[
+        bool,
+        typer.Option("--trust-model", help="Load the model files unchecked; they can then run any code."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say what is installed, what is missing and what that costs; exit code 1 if detection cannot run.
+    """Say what is installed, what is missing and what that costs; or whether tomograms are fit for a run.
+
+    Exit code 1 if detection cannot run, or would fail on one of the files.
 
     \b
     Example:
       t3ssfast doctor
+      t3ssfast doctor TS_01.mrc TS_02.mrc --tomograms tomograms.star
     """
-    checks = [*_machine(), *_packages(), *_torch(), *_native(), *_models()]
-    failed = any(check.status == FAILED for check in checks)
-    if as_json:
-        typer.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}))
+    if files:
+        options = _options(
+            segmenter, classifier, tomograms, voxel_size, contrast, device, memory_budget, trust_model
+        )
+        report = _files(files, membrane, options)
     else:
-        _print(checks)
+        report = {"t3ssfast doctor": [*_machine(), *_packages(), *_torch(), *_native(), *_models()]}
+    failed = any(check.status == FAILED for checks in report.values() for check in checks)
+    if as_json:
+        lines = {name: [asdict(check) for check in checks] for name, checks in report.items()}
+        typer.echo(
+            json.dumps(
+                {"ok": not failed, "files": lines}
+                if files
+                else {"ok": not failed, "checks": lines["t3ssfast doctor"]}
+            )
+        )
+    else:
+        for name, checks in report.items():
+            show_table(name, checks)
     if failed:
         raise typer.Exit(1)
 
 
-def _print(checks: list[Check]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _options(
+    segmenter: Path | None,
+    classifier: Path | None,
+    tomograms: Path | None,
+    voxel_size: float | None,
+    contrast: str | None,
+    device: str,
+    memory_budget: float | None,
+    trust_model: bool,
+) -> Options:
+    from t3ssfast.types import DetectConfig
 
-    table = Table(title="t3ssfast doctor")
-    for column in ("what", "state", "found", "note"):
-        table.add_column(column, overflow="fold")
-    styles = {OK: "green", NOTE: "yellow", FAILED: "bold red"}
-    for check in checks:
-        state = f"[{styles[check.status]}]{check.status}[/]"
-        table.add_row(escape(check.name), state, escape(check.value), escape(check.note))
-    Console().print(table)
+    given: dict[str, Any] = {
+        "contrast": contrast,
+        "memory_budget_bytes": None if memory_budget is None else int(memory_budget * 2**30),
+    }
+    config = DetectConfig(**{name: value for name, value in given.items() if value is not None})
+    return Options(
+        segmenter=segmenter,
+        classifier=classifier,
+        membrane=None,
+        tomograms=tomograms,
+        voxel_size=voxel_size,
+        config=config,
+        device=device,
+        trust_model=trust_model,
+    )
+
+
+def _files(files: list[Path], membrane: list[Path] | None, options: Options) -> dict[str, list[Check]]:
+    """What is found out about each of the files."""
+    from t3ssfast.errors import InputError
+    from t3ssfast.io import shown
+
+    masks: list[Path | None] = [*membrane] if membrane else [None] * len(files)
+    if len(masks) != len(files):
+        raise InputError(
+            f"There are {len(masks)} membrane masks for {len(files)} tomograms; give one for each."
+        )
+    return {
+        shown(path): preflight(path, replace(options, membrane=mask))
+        for path, mask in zip(files, masks, strict=True)
+    }
 
 
 def _version(distribution: str) -> str | None:
@@ -143,16 +213,19 @@ def _torch() -> Iterator[Check]:
 def _native() -> Iterator[Check]:
     try:
         information: dict[str, Any] = import_module("t3ssfast._native").build_info()
-    except (ImportError, OSError) as error:
-        yield Check("native kernels", FAILED, f"cannot be imported: {error}", "build t3ssfast again")
+    except (ImportError, OSError, AttributeError) as error:  # missing, broken, or of another version
+        yield Check("native kernels", FAILED, f"cannot be used: {error}", "build t3ssfast again")
         return
     for key, value in information.items():
         yield Check(f"build: {key}", OK, str(value))
 
 
 def _models() -> Iterator[Check]:
-    from t3ssfast.io import file_sha256
-
+    try:
+        from t3ssfast.io import file_sha256
+    except ImportError as error:
+        yield Check("bundled models", FAILED, f"cannot be looked at: {error}", "install t3ssfast again")
+        return
     try:
         folder = resources.files("t3ssfast") / "weights"
         expected: dict[str, str] = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))

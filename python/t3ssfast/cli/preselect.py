@@ -31,6 +31,10 @@ def preselect(
     keep: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Fraction of the picks' windows that must pass.")
     ] = 0.995,
+    trust_model: Annotated[
+        bool,
+        typer.Option("--trust-model", help="Load the classifier unchecked; it can then run any code."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rule as JSON.")] = False,
 ) -> None:
     """Say which windows near a membrane are worth the classifier, by their statistics.
@@ -55,7 +59,7 @@ def preselect(
         source,
         mask,
         known[0] if known else None,
-        classifier=load_model(classifier, kind="classifier"),
+        classifier=load_model(classifier, kind="classifier", trust_model=trust_model),
         contrast_sign=1 if contrast == "dark" else -1,
         keep=keep,
     )

@@ -29,6 +29,8 @@ __all__ = ["read_coords", "read_csv", "write_coords", "write_csv"]
 CENTRE = ["z", "y", "x"]
 NORMAL = ["normal_z", "normal_y", "normal_x"]
 EULER = ["rot", "tilt", "psi"]
+# What a spreadsheet would take for a formula; an apostrophe in front makes it a text there.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 HEADER = re.compile(r"voxel size ([0-9.eE+-]+) Angstrom(?:; tomogram (.+))?")
 
 
@@ -37,11 +39,23 @@ def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
     frames = []
     for some in candidates:
         frame = some.to_dataframe()
-        frame["tomogram"] = [some.tomogram_name] * len(some)
+        frame["tomogram"] = [_as_text(some.tomogram_name)] * len(some)
+        frame["kind"] = [_as_text(kind) for kind in frame["kind"]]
         frame["voxel_size_angstrom"] = some.voxel_size_angstrom
         frames.append(frame)
     with atomic_path(path) as temporary:
         pd.concat(frames, ignore_index=True).to_csv(temporary, index=False, encoding="utf-8")
+
+
+def _as_text(name: str) -> str:
+    """A name as no spreadsheet takes it for a formula, without zeros, which end a text for many readers."""
+    name = name.replace("\0", "_")
+    return f"'{name}" if FORMULA.match(name) else name
+
+
+def _from_text(name: str) -> str:
+    """The inverse of `_as_text`, but for zeros."""
+    return name[1:] if name.startswith("'") and FORMULA.match(name) else name
 
 
 def read_csv(source: Source) -> list[Candidates]:
@@ -65,8 +79,12 @@ def read_csv(source: Source) -> list[Candidates]:
             "rename its columns."
         )
     n = len(table)
-    names = list(table["tomogram"]) if "tomogram" in table else [source.path.stem] * n
-    kind = np.array(list(table["kind"]), dtype=str) if "kind" in table else np.full(n, "t3ss")
+    names = (
+        [_from_text(name) for name in table["tomogram"]] if "tomogram" in table else [source.path.stem] * n
+    )
+    kind = (
+        np.array([_from_text(k) for k in table["kind"]], dtype=str) if "kind" in table else np.full(n, "t3ss")
+    )
     scores = numbers(source, [table["score"]])[:, 0] if "score" in table else np.ones(n)
     normal, rot = _poses(source, table)
     sizes = numbers(source, [table["voxel_size_angstrom"]])[:, 0] if "voxel_size_angstrom" in table else None

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from t3ssfast.errors import ConfigError, ModelError
-from t3ssfast.io import atomic_path
+from t3ssfast.errors import ConfigError, ModelError, TrustWarning
+from t3ssfast.io import atomic_path, shown
+from t3ssfast.models.gate import vet
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.loaded import LoadedModel
 from t3ssfast.models.metadata import KINDS, METADATA_NAME, TARGET_CLASS, ModelMetadata
@@ -26,6 +27,9 @@ from t3ssfast.models.probe import looks_like_probabilities, probe
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
 
 __all__ = ["load_model", "save_model"]
+
+# Model files are read whole; honest ones are a hundredth of this.
+MOST_BYTES = 2 << 30
 
 
 def save_model(module: nn.Module, path: str | os.PathLike[str], metadata: ModelMetadata) -> str:
@@ -89,8 +93,13 @@ def load_model(
     *,
     kind: str,
     device: str | torch.device = "cpu",
+    trust_model: bool = False,
 ) -> LoadedModel:
     """Load a model, check that it is what it should be, and move it to a device.
+
+    A file is a program: before PyTorch sees it, it is taken apart, held against what a network for inference
+    needs, and put together again from what was understood (see `t3ssfast.models.gate`). The bundled models
+    are known by their SHA-256 instead.
 
     Parameters
     ----------
@@ -100,6 +109,8 @@ def load_model(
         "classifier" or "segmenter".
     device
         Where it shall run.
+    trust_model
+        Load the file as it is, whatever it may do; a torch.export archive (.pt2) is only loaded so.
 
     Returns
     -------
@@ -108,11 +119,14 @@ def load_model(
     Raises
     ------
     ModelError
-        The file is missing, damaged, no TorchScript, of another kind, or its answers have the wrong shape or
-        are not finite; a bundled file is not the one that was released.
+        The file is missing, damaged, no TorchScript, holds what no network for inference needs, is of another
+        kind, or its answers have the wrong shape, are not finite, come too late, or show that it is in
+        training mode; a bundled file is not the one that was released.
 
     Warns
     -----
+    TrustWarning
+        A file was loaded unchecked.
     UserWarning
         The model has no t3ssfast metadata: it is then taken to expect the tomogram's own voxel size, a window
         of 50 pixels, the default normalisation and dark protein; its answers are taken as probabilities where
@@ -128,10 +142,22 @@ def load_model(
         module = copy_module(model)
         name, sha256, metadata = "<module>", _sha256_of_weights(module), None
     else:
-        content, name = _bundled(kind) if model is None else _content(Path(model))
+        content, name = _bundled(kind) if model is None else _content(Path(model), trust_model)
         sha256 = hashlib.sha256(content).hexdigest()
-        module, metadata = _open(content, name)
-    module = module.to("cpu", torch.float32).eval()
+        if model is not None and trust_model:
+            warnings.warn(
+                f"{name} is loaded unchecked, as it was asked for: it can do whatever a program can.",
+                TrustWarning,
+                stacklevel=2,
+            )
+        elif model is not None:
+            content = vet(content, name, METADATA_NAME)
+        exported = model is not None and _is_exported(Path(model))
+        module, metadata = _open_exported(content, name) if exported else _open(content, name)
+    # A module of torch.export has no modes: it is what it was when it was exported.
+    module = module.to("cpu", torch.float32)
+    if not isinstance(module, torch.fx.GraphModule):
+        module = module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     if metadata is None:
@@ -189,30 +215,47 @@ def _bundled(kind: str) -> tuple[bytes, str]:
     return content, f"bundled:{name}"
 
 
-def _content(path: Path) -> tuple[bytes, str]:
+def _is_exported(path: Path) -> bool:
+    return path.suffix.lower() == ".pt2"
+
+
+def _content(path: Path, trust_model: bool) -> tuple[bytes, str]:
     """Content of a model file, or why it is none."""
-    if not path.is_file():
-        raise ModelError(f"There is no model file {path}; give the path of a TorchScript file.")
+    name = shown(path)
     how = "save it with torch.jit.script(module).save(path) or t3ssfast.models.save_model"
-    if path.suffix == ".pt2":
-        raise ModelError(f"{path} is a torch.export archive, not TorchScript; {how}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelError(f"{name} is no file; give the path of a TorchScript file.")
+        if size > MOST_BYTES:
+            raise ModelError(f"{name} is {size / 2**30:.1f} GiB large; give a model of less than 2 GiB.")
         content = path.read_bytes()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is not a TorchScript file ({error}); {how}.") from error
+        if _is_exported(path):
+            if trust_model:
+                return content, name
+            raise ModelError(
+                f"{name} is a torch.export archive, which can run any code when it is loaded; {how}, or load "
+                "it with trust_model=True (--trust-model) if you trust whoever made it."
+            )
+        with zipfile.ZipFile(stdio.BytesIO(content)) as archive:
+            names = archive.namelist()
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no model file {name}; give the path of a TorchScript file.") from error
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{name} is not a TorchScript file ({' '.join(str(error).split())}); {how}."
+        ) from error
     if any(n.endswith("/constants.pkl") for n in names):
-        return content, str(path)
+        return content, name
     if any(
         n.endswith(("models/model.json", "serialized_exported_program.json", "archive_format")) for n in names
     ):
-        raise ModelError(f"{path} is a torch.export archive, not TorchScript; {how}.")
+        raise ModelError(f"{name} is a torch.export archive that is not called .pt2; {how}.")
     if any(n.endswith("/data.pkl") for n in names):
         raise ModelError(
-            f"{path} is a pickle (state dict or module) written by torch.save, not TorchScript; {how}."
+            f"{name} is a pickle (state dict or module) written by torch.save, not TorchScript; {how}."
         )
-    raise ModelError(f"{path} is a zip archive but not a TorchScript file; {how}.")
+    raise ModelError(f"{name} is a zip archive but not a TorchScript file; {how}.")
 
 
 def _open(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata | None]:
@@ -224,14 +267,32 @@ def _open(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata | None]:
                 stdio.BytesIO(content), map_location="cpu", _extra_files=extra
             )
         except Exception as error:
-            first = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise ModelError(
-                f"{name} cannot be loaded as TorchScript ({first}); save the model again."
-            ) from error
+            raise _unloadable(name, "TorchScript", error) from error
+    return module, _metadata(extra)
+
+
+def _open_exported(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata | None]:
+    """Module and metadata out of a torch.export archive that is trusted."""
+    extra: dict[str, Any] = {METADATA_NAME: ""}
+    try:
+        program = torch.export.load(stdio.BytesIO(content), extra_files=extra)
+        module: nn.Module = program.module()
+    except Exception as error:
+        raise _unloadable(name, "a torch.export archive", error) from error
+    return module, _metadata(extra)
+
+
+def _unloadable(name: str, what: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return ModelError(f"{name} cannot be loaded as {what} ({first}); save the model again.")
+
+
+def _metadata(extra: Mapping[str, Any]) -> ModelMetadata | None:
+    """What an archive says about itself; None where it says nothing."""
     text = extra[METADATA_NAME]
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
-    return module, ModelMetadata.from_json(text) if text else None
+    return ModelMetadata.from_json(text) if text else None
 
 
 def _sha256_of_weights(module: nn.Module) -> str:

@@ -61,13 +61,14 @@ class LoadedModel:
             module = copy_module(self.module).to(self.device)
             # Parameters with four axes only; the others have no channels to move.
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if not isinstance(module, torch.jit.ScriptModule):
-                module = torch.jit.script(module)
             try:
+                if not isinstance(module, torch.jit.ScriptModule):
+                    module = torch.jit.script(module)
                 frozen: nn.Module = torch.jit.freeze(module)
                 return frozen
-            except RuntimeError:
-                # Frozen before, or holding something that cannot be folded: as it is, it answers the same.
+            except (RuntimeError, torch.jit.frontend.FrontendError):
+                # Frozen before, from torch.export, or holding something that cannot be folded: as it is, it
+                # answers the same.
                 return module
 
     def probability(self, answers: Tensor) -> Tensor:

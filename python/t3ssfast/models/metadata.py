@@ -127,7 +127,7 @@ class ModelMetadata:
             return cls(**known)
         except ModelError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
             raise ModelError(
                 f"The model's metadata cannot be read ({error}); save the model again with "
                 "t3ssfast.models.save_model."

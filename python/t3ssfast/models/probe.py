@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,11 @@ __all__ = ["looks_like_probabilities", "probe"]
 
 # A side that every U-Net of up to five poolings accepts.
 PROBE_SIDE = 64
+# The bundled models take milliseconds; one that takes this long for two windows would take a tomogram years.
+PROBE_SECONDS = 60.0
+# Between one window in a batch and the same alone there is rounding; a network that normalises over its batch
+# differs by far more.
+BATCH_TOLERANCE = 1e-2
 
 
 def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
@@ -25,8 +32,9 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     wanted = f"(M, {len(metadata.classes) or 'classes'})" if classifier else "(N, 1, H, W)"
     asked = f"windows (M, 1, {side}, {side})" if classifier else "slices (N, 1, H, W)"
     try:
-        with torch.inference_mode(), quiet_torchscript():
-            answer: Tensor = module(batch)
+        answer = _ask(module, batch, name)
+    except ModelError:
+        raise
     except Exception as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
@@ -54,7 +62,55 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
         )
     if not torch.isfinite(answer).all():
         raise ModelError(f"{name} answers NaN or infinity to ordinary input; train or save it again.")
+    _check_evaluation(module, batch, answer, name)
     return answer
+
+
+def _ask(module: nn.Module, batch: Tensor, name: str) -> Tensor:
+    """A module's answer, or ModelError if it takes too long (to stop it is not in PyTorch's power)."""
+    outcome: list[Tensor] = []
+    failure: list[Exception] = []
+
+    def run() -> None:
+        try:
+            with torch.inference_mode(), quiet_torchscript():
+                outcome.append(module(batch))
+        except Exception as error:
+            failure.append(error)
+
+    worker = threading.Thread(target=run, name="t3ssfast-probe", daemon=True)
+    worker.start()
+    worker.join(PROBE_SECONDS)
+    if worker.is_alive():
+        raise ModelError(
+            f"{name} did not answer an input of shape {tuple(batch.shape)} within {PROBE_SECONDS:g} s; give "
+            "a smaller model."
+        )
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _check_evaluation(module: nn.Module, batch: Tensor, answer: Tensor, name: str) -> None:
+    """Refuse a model that was saved in training mode in a way that cannot be switched off any more."""
+    if not torch.equal(_ask(module, batch, name), answer):
+        raise ModelError(
+            f"{name} answers differently when asked again: dropout or something else in it is random; save "
+            "it in evaluation mode (module.eval())."
+        )
+    try:
+        alone = _ask(module, batch[:1], name)
+    except ModelError:
+        raise
+    except Exception:
+        # Traced for a batch of two and more: what it answers for one cannot be compared.
+        return
+    scale = float(answer.abs().max()) + 1e-6
+    if alone.shape != answer[:1].shape or float((alone - answer[:1]).abs().max()) > BATCH_TOLERANCE * scale:
+        raise ModelError(
+            f"{name} answers differently to an input alone and in a batch: its batch normalisation is in "
+            "training mode; save it in evaluation mode (module.eval())."
+        )
 
 
 def looks_like_probabilities(answer: Tensor) -> bool:

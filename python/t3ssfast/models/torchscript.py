@@ -31,4 +31,7 @@ def copy_module(module: nn.Module) -> nn.Module:
             buffer.seek(0)
             loaded: nn.Module = torch.jit.load(buffer, map_location="cpu")  # type: ignore[no-untyped-call]
             return loaded
-    return copy.deepcopy(module)
+    with warnings.catch_warnings():
+        # Modules of torch.export warn about their own parts when they are copied.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        return copy.deepcopy(module)
