@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from t3ssfast.calibrate import picking_threshold, read_calibration
 from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError, VoxelSizeError
 from t3ssfast.export import save_results
@@ -132,6 +133,9 @@ def detect(
         with stages("load models"):
             judge = load_model(classifier, kind="classifier", device=where)
             finder = None if given is not None else load_model(segmenter, kind="segmenter", device=where)
+        calibration = read_calibration(judge.metadata.calibration)
+        # Before the work begins: a precision that cannot be promised is refused at once.
+        threshold = picking_threshold(calibration, config)
         with stages("prepare"):
             grid = _prepare(source, judge)
             _check_window(grid, judge)
@@ -154,13 +158,13 @@ def detect(
                 scores,
                 voxel_size_angstrom=grid.voxel_size_angstrom,
                 smoothing_nm=config.score_smoothing_nm,
-                threshold=config.score_threshold,
+                threshold=threshold,
                 min_distance_nm=config.min_distance_nm,
                 max_candidates=config.max_candidates,
             )
             candidates = Candidates(
                 centre_zyx=np.clip(grid.to_tomogram(centre), 0, np.array(source.shape) - 1),
-                score=score,
+                score=score if calibration is None else calibration.apply(score),
                 normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
                 voxel_size_angstrom=source.voxel_size_angstrom,
                 tomogram_shape=source.shape,
