@@ -18,9 +18,10 @@ from t3ssfast.errors import ConfigError, DeviceError, InputError, ModelError
 from t3ssfast.export import export
 from t3ssfast.io import write
 from t3ssfast.models import load_model
+from t3ssfast.recipe import train_bundled
+from t3ssfast.recipe.examples import held_out_seed, simulate_examples, training_seed
 from t3ssfast.train import classifier, loop, train_classifier, train_segmenter
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
-from t3ssfast.train.bundled import held_out_seed, simulate_examples, train_bundled, training_seed
 from t3ssfast.train.data import make_sources, split_sources
 from t3ssfast.train.options import AugmentOptions, ClassifierOptions, SegmenterOptions, make_options
 from t3ssfast.types import Candidates, Tomogram

@@ -117,7 +117,7 @@ class Calibration:
                 f"min_precision is {wanted:g}, and this classifier reaches {self.precision[-1]:.3f} at most; "
                 f"give less, or leave it out."
             )
-        return self.threshold[reached[0]]
+        return float(self.threshold[reached[0]])
 
     def score_for_recall(self, wanted: float) -> float:
         """The highest score above which the expected recall is at least `wanted`.
@@ -133,7 +133,7 @@ class Calibration:
                 f"min_recall is {wanted:g}, and this classifier reaches {self.recall[0]:.3f} at most; give "
                 f"less, or leave it out."
             )
-        return self.threshold[reached[-1]]
+        return float(self.threshold[reached[-1]])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""

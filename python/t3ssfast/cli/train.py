@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from t3ssfast.types import Tomogram
+    from t3ssfast.types import Candidates, Tomogram
 
 app = typer.Typer(help="Train the segmenter or the classifier.", no_args_is_help=True)
 
@@ -63,6 +63,16 @@ def _read_masks(paths: list[Path], volumes: list[Tomogram]) -> list[npt.NDArray[
 
     return [
         read(p, voxel_size_angstrom=v.voxel_size_angstrom).data for p, v in zip(paths, volumes, strict=True)
+    ]
+
+
+def _read_picks(paths: list[Path], volumes: list[Tomogram]) -> list[Candidates]:
+    """Picks of tomograms, in whatever format."""
+    from t3ssfast.export import load_candidates
+
+    return [
+        load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
+        for p, v in zip(paths, volumes, strict=True)
     ]
 
 
@@ -124,20 +134,65 @@ def classifier(
     Example:
       t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
     """
-    from t3ssfast.export import load_candidates
     from t3ssfast.io import read
     from t3ssfast.train import train_classifier
 
     _check_lengths(tomograms, picks=picks, membranes=membranes)
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
-    candidates = [
-        load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
-        for p, v in zip(picks, volumes, strict=True)
-    ]
+    candidates = _read_picks(picks, volumes)
     masks = _read_masks(membranes, volumes) if membranes else None
     options = _given(seed=seed, steps=steps, rounds=rounds)
     train_classifier(volumes, candidates, masks, out, device=device, resume=resume, **options)
     _report(out, "classifier", as_json)
+
+
+@app.command()
+def calibrate(
+    classifier: Annotated[Path, typer.Argument(help="TorchScript LeNet; its metadata are rewritten.")],
+    tomograms: Tomograms,
+    picks: Annotated[
+        list[Path],
+        typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
+    ],
+    segmenter: Annotated[
+        Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
+    ] = None,
+    membranes: Annotated[
+        list[Path] | None,
+        typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
+    ] = None,
+    voxel_size: VoxelSize = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make probabilities of a classifier's scores, from tomograms it has not been trained on.
+
+    \b
+    Example:
+      t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
+    """
+    from t3ssfast.io import read
+    from t3ssfast.recipe import calibrate_classifier
+
+    _check_lengths(tomograms, picks=picks, membranes=membranes)
+    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    learned = calibrate_classifier(
+        classifier,
+        volumes,
+        _read_picks(picks, volumes),
+        segmenter=segmenter,
+        membranes=_read_masks(membranes, volumes) if membranes else None,
+        device=device,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps({"model": str(classifier), "calibration": learned.to_dict()}))
+        return
+    error = learned.figures
+    typer.echo(
+        f"wrote {classifier}; calibration error {error['calibration_error_before']:.3f} before, "
+        f"{error['calibration_error_after']:.3f} after, in tomograms left out"
+    )
 
 
 @app.command()
@@ -163,7 +218,7 @@ def bundled(
     Example:
       t3ssfast train bundled -o weights --jobs 2
     """
-    from t3ssfast.train.bundled import train_bundled
+    from t3ssfast.recipe import train_bundled
 
     figures = train_bundled(
         out,
