@@ -124,6 +124,15 @@ def classifier(
     seed: Seed = 0,
     steps: Steps = None,
     rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of hard-negative mining.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help='TorchScript LeNet to go on from, or "bundled"; it says grid and window.', metavar="FILE"
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the schedule; lower to go on from a model.")
+    ] = None,
     device: Device = "cpu",
     resume: Resume = False,
     as_json: AsJson = False,
@@ -131,18 +140,24 @@ def classifier(
     """Train the LeNet on tomograms and picks of T3SS.
 
     \b
-    Example:
+    Examples:
       t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
+      t3ssfast train classifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
+      torchrun --nproc-per-node 2 --no-python t3ssfast train classifier a.mrc -p a.star
     """
     from t3ssfast.io import read
+    from t3ssfast.models import load_model
     from t3ssfast.train import train_classifier
 
     _check_lengths(tomograms, picks=picks, membranes=membranes)
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
     candidates = _read_picks(picks, volumes)
     masks = _read_masks(membranes, volumes) if membranes else None
-    options = _given(seed=seed, steps=steps, rounds=rounds)
-    train_classifier(volumes, candidates, masks, out, device=device, resume=resume, **options)
+    options = _given(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
+    begun = None
+    if start is not None:
+        begun = load_model(None if start == "bundled" else start, kind="classifier")
+    train_classifier(volumes, candidates, masks, out, start=begun, device=device, resume=resume, **options)
     _report(out, "classifier", as_json)
 
 
@@ -193,6 +208,41 @@ def calibrate(
         f"wrote {classifier}; calibration error {error['calibration_error_before']:.3f} before, "
         f"{error['calibration_error_after']:.3f} after, in tomograms left out"
     )
+
+
+@app.command("few-labels")
+def few_labels(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the curve (.csv, .png) and models.")],
+    counts: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--picks", min=2, help="A number of picks; may be given again.", show_default="5 10 20 50"
+        ),
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="TorchScript LeNet to start from instead of the bundled one.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Show what fine-tuning on few picks does in a simulated domain that the models have not seen.
+
+    \b
+    Example:
+      t3ssfast train few-labels -o few --picks 10 --picks 50
+    """
+    from t3ssfast.recipe.few import few_labels_curve
+
+    rows = few_labels_curve(
+        out,
+        counts=tuple(counts) if counts else (5, 10, 20, 50),
+        classifier=classifier,
+        seed=seed,
+        device=device,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(json.dumps(rows, indent=None if as_json else 1))
 
 
 @app.command()

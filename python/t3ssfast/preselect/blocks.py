@@ -24,8 +24,8 @@ BoolArray = npt.NDArray[np.bool_]
 # Voxels of the model's grid in a block.
 BLOCK_Z, BLOCK_YX = 4, 2
 # The tomogram's own scale is taken from so many planes of blocks, and so many blocks of each.
-SCALE_PLANES = 12
-SCALE_BLOCKS = 800
+SCALE_PLANES = 5
+SCALE_BLOCKS = 2_000
 # Values farther than this from the median, in robust standard deviations, are so far and no farther.
 CLIP = 8.0
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from t3ssfast.calibrate import Calibration, calibrate
 from t3ssfast.detect import detect
+from t3ssfast.errors import ConfigError
 from t3ssfast.models import LoadedModel, load_model, save_model
-from t3ssfast.preselect import learn_preselection
+from t3ssfast.preselect import CoarseLook, Preselection, learn_preselection
 from t3ssfast.recipe.examples import Example
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 
@@ -21,7 +22,7 @@ __all__ = ["CALIBRATION_FLOOR", "calibrate_classifier", "finish_classifier", "re
 
 # Peaks below this are hardly ever particles; above it, a calibration wants to see them all.
 CALIBRATION_FLOOR = 0.1
-# Tomograms that a preselection is learned from: more of them change nothing that was measured.
+# Tomograms that statistics are learned from.
 PRESELECTION_TOMOGRAMS = 32
 # Share of the windows about particles, in tomograms left out, that the preselection has to keep.
 PRESELECTION_KEEP = 0.995
@@ -94,10 +95,11 @@ def finish_classifier(
     training: Sequence[Example],
     calibration: Sequence[Example],
     *,
+    preselection: str = "look",
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Give a classifier its preselection, from training tomograms, and its calibration, from others.
+    """Give a classifier its preselection and, from tomograms it has not seen, its calibration.
 
     Parameters
     ----------
@@ -105,23 +107,30 @@ def finish_classifier(
         Model files; the classifier's metadata are rewritten.
     training, calibration
         Simulated tomograms.
+    preselection
+        "look": the coarse look, with its default strides and level; "model": statistics of blocks, learned
+        from the membranes that detection finds in the training tomograms.
     device
         Where to detect.
     report
         Called with a line at every stage.
     """
+    if preselection not in ("look", "model"):
+        raise ConfigError(f'The preselection is {preselection!r}; give "look" or "model".')
     finder = load_model(segmenter, kind="segmenter", device=device)
-    chosen = training[:PRESELECTION_TOMOGRAMS]
-    report(f"learning the preselection from {len(chosen)} tomograms")
-    masks = [found_membrane(example.tomogram, finder, classifier, device) for example in chosen]
-    seen = [k for k, mask in enumerate(masks) if mask.any()]
-    learned = learn_preselection(
-        [chosen[k].tomogram for k in seen],
-        [masks[k] for k in seen],
-        [chosen[k].truth for k in seen],
-        classifier=classifier,
-        keep=PRESELECTION_KEEP,
-    )
+    learned: Preselection = CoarseLook()
+    if preselection == "model":
+        chosen = training[:PRESELECTION_TOMOGRAMS]
+        report(f"learning the preselection from {len(chosen)} tomograms")
+        masks = [found_membrane(example.tomogram, finder, classifier, device) for example in chosen]
+        seen = [k for k, mask in enumerate(masks) if mask.any()]
+        learned = learn_preselection(
+            [chosen[k].tomogram for k in seen],
+            [masks[k] for k in seen],
+            [chosen[k].truth for k in seen],
+            classifier=classifier,
+            keep=PRESELECTION_KEEP,
+        )
     rewrite_metadata(classifier, preselect=learned.to_dict())
     report(f"calibrating the scores on {len(calibration)} tomograms")
     calibrate_classifier(

@@ -190,6 +190,7 @@ def _train(
             device=where,
             progress=progress,
             title=f"classifier, round {phase}",
+            keep_start=begun is not None,
         )
     metadata = replace(
         metadata,

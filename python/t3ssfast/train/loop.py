@@ -152,6 +152,7 @@ def optimise(
     device: torch.device,
     progress: bool,
     title: str,
+    keep_start: bool = False,
 ) -> dict[str, float]:
     """Train for one phase and leave the best weights in the module.
 
@@ -171,6 +172,8 @@ def optimise(
         The one to maximise.
     progress
         Whether to show a bar, on a terminal.
+    keep_start
+        Whether the weights at the start of the phase count as an epoch: they stay where nothing is better.
 
     Returns
     -------
@@ -186,6 +189,11 @@ def optimise(
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
     step: int = state["step"]
+    if keep_start and "best" not in state:
+        module.eval()
+        with torch.inference_mode():
+            figures = validate(module)
+        state.update(best=_weights(module), best_figure=figures[figure], best_figures=figures, stale=0)
     shown = progress and sys.stderr.isatty() and run.world.leads
     columns = (
         TextColumn("{task.description}"),
