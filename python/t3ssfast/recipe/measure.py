@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -201,7 +200,7 @@ def _preselection_figures(
         about_kept += int(np.count_nonzero(particle & (mask != 0)))
     return {
         "windows_near_membrane": near,
-        "windows_kept": kept / near if near else math.nan,
+        "windows_kept": kept / near if near else None,
         "windows_about_particles": about,
-        "windows_about_particles_kept": about_kept / about if about else math.nan,
+        "windows_about_particles_kept": about_kept / about if about else None,
     }
