@@ -25,8 +25,10 @@ from t3ssfast.errors import ConfigError, DeviceError, InputError, ModelError
 from t3ssfast.export import export
 from t3ssfast.io import write
 from t3ssfast.models import load_model
+from t3ssfast.preselect import CoarseLook
 from t3ssfast.recipe import train_bundled
 from t3ssfast.recipe.examples import held_out_seed, simulate_examples, training_seed
+from t3ssfast.recipe.finish import rewrite_metadata
 from t3ssfast.train import classifier, loop, train_classifier, train_segmenter
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
 from t3ssfast.train.data import make_sources, split_sources
@@ -270,6 +272,11 @@ def test_a_training_goes_on_from_a_trained_classifier(tmp_path, toys):
     before, after = (weights(tmp_path / f"{name}.pt", "classifier") for name in "ab")
     for name in before:
         torch.testing.assert_close(before[name], after[name], atol=1e-4, rtol=0)
+    # Its coarse look fits any classifier, and is carried over.
+    look = CoarseLook().to_dict()
+    rewrite_metadata(path, preselect=look)
+    train_classifier(tomograms, picks, membranes, tmp_path / "d.pt", start=path, **few)
+    assert load_model(tmp_path / "d.pt", kind="classifier").metadata.preselect == look
     other = few | {"channels": (5, 4)}
     with pytest.raises(ModelError, match="cannot be trained further"):
         train_classifier(tomograms, picks, membranes, tmp_path / "c.pt", start=path, **other)

@@ -172,10 +172,13 @@ def first_picks(labelled: Sequence[Labelled], count: int) -> list[Labelled]:
 def _measured(
     examples: Sequence[Labelled], classifier: str | os.PathLike[str] | LoadedModel | None, device: str
 ) -> Evaluation:
+    loaded = load_model(classifier, kind="classifier")
+    # Scores as picked: a calibration is worth nothing in a domain it has not seen, and the tuned have none.
+    judge = replace(loaded, metadata=replace(loaded.metadata, calibration=None))
     found = [
         detect(
             tomogram,
-            classifier=classifier,
+            classifier=judge,
             membrane=membrane,
             config=DetectConfig(contrast="dark", score_threshold=CALIBRATION_FLOOR),
             device=device,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, check_device, load_model, save_model
-from t3ssfast.preselect import DEFAULT_STATISTICS, learn_rule
+from t3ssfast.preselect import DEFAULT_STATISTICS, CoarseLook, learn_rule, read_preselection
 from t3ssfast.segment import search_region
 from t3ssfast.statistics import window_statistics
 from t3ssfast.train.augment import augment_values, random_placing, sample
@@ -195,7 +195,7 @@ def _train(
     metadata = replace(
         metadata,
         recipe={**chosen.to_dict(), "tomograms": len(tomograms)},
-        preselect=_preselect_rule(pools[0], chosen),
+        preselect=_preselection(pools[0], chosen, begun),
         figures=figures,
     )
     if world.leads:
@@ -213,6 +213,15 @@ def _take_weights(module: nn.Module, begun: LoadedModel) -> None:
             f"{begun.path} cannot be trained further, because its layers are not those of a LeNet of these "
             "widths; give channels and hidden as it has them, or train without it."
         ) from error
+
+
+def _preselection(
+    pool: _Pool, options: ClassifierOptions, begun: LoadedModel | None
+) -> dict[str, Any] | None:
+    """The coarse look of the classifier that was started from, which fits any; else a rule of its own."""
+    if begun is not None and isinstance(read_preselection(begun.metadata.preselect), CoarseLook):
+        return begun.metadata.preselect
+    return _preselect_rule(pool, options)
 
 
 def _preselect_rule(pool: _Pool, options: ClassifierOptions) -> dict[str, Any] | None:
