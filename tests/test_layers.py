@@ -19,8 +19,9 @@ LEVELS = [
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick", "provenance"},
-    {"export", "evaluate", "figures", "average", "simulate", "train"},
+    {"export", "evaluate", "calibrate", "figures", "average", "simulate", "train"},
     {"detect"},
+    {"recipe"},
     {"cli", "__init__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

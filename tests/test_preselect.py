@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,24 @@ from typer.testing import CliRunner
 import t3ssfast as t3
 from t3ssfast.cli import app
 from t3ssfast.errors import InputError, ModelError
+from t3ssfast.models import load_model
+from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.preselect import (
     DEFAULT_STATISTICS,
+    BlockStatistics,
+    CoarseLook,
+    Gate,
     PreselectRule,
     apply_rule,
+    block_windows,
+    learn_model,
+    learn_preselection,
     learn_rule,
+    particle_windows,
+    read_preselection,
     rule_keeps,
 )
+from t3ssfast.segment import search_region
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig
 from t3ssfast.windows import pad_for_windows
@@ -186,3 +198,210 @@ def test_the_command_writes_the_mask(tmp_path: Path) -> None:
 def test_statistics_of_padded_slices_are_those_of_every_voxel() -> None:
     slab = np.random.default_rng(0).normal(size=(1, 30, 31)).astype(np.float32)
     assert window_statistics(pad_for_windows(slab, 14), 14, ("mean",)).shape == (1, 1, 30, 31)
+
+
+# ------------------------------------------------------------------------------------- statistics of blocks
+
+
+def blocks_world() -> tuple[PreparedTomogram, np.ndarray]:
+    tomogram, _, membrane = toy_tomogram(shape=(11, 101, 108), particles=1)
+    return PreparedTomogram.prepare(tomogram, voxel_size_angstrom=VOXEL), membrane
+
+
+def test_features_of_blocks_are_those_of_averaged_slices() -> None:
+    grid, membrane = blocks_world()
+    blocks = BlockStatistics(grid, membrane, sizes=(6, 3), statistics=("mean", "max"), search_distance_nm=16)
+    assert blocks.planes == 3
+    wanted = np.zeros((51, 54), bool)
+    wanted[20, 30] = wanted[40, 5] = True
+    every = blocks.region(1)
+    features = blocks.features(1, wanted | every)
+    # By hand: means over 4 x 2 x 2 voxels, of the plane and its neighbours; the last has three slices.
+    volume = grid.slab(0, 11).astype(np.float64)
+    planes = [volume[a:b].mean(axis=0) for a, b in ((0, 4), (4, 8), (8, 11))]
+    padded = np.pad(np.mean(planes, axis=0), ((0, 1), (0, 0)), mode="edge")
+    coarse = padded.reshape(51, 2, 54, 2).mean(axis=(1, 3))
+    share = np.pad(membrane[4:8].mean(axis=0), ((0, 1), (0, 0)), mode="edge").reshape(51, 2, 54, 2)
+    share = share.mean(axis=(1, 3))
+    places = np.argwhere(wanted | every)
+    by_hand = []
+    for values, names in ((coarse, (np.mean, np.max)), (share, (np.mean,))):
+        for size in (6, 3):
+            around = np.pad(values, ((size // 2, size - 1 - size // 2),) * 2, mode="reflect")
+            by_hand += [[name(around[y : y + size, x : x + size]) for y, x in places] for name in names]
+    expected = np.array(by_hand)
+    # Statistics come in the tomogram's own units: a straight line of what was computed by hand.
+    for got, want in zip(features[:4], expected[:4], strict=True):
+        inner = np.abs(got) < 7.9
+        slope, offset = np.polyfit(want[inner], got[inner], 1)
+        np.testing.assert_allclose(got[inner], slope * want[inner] + offset, atol=2e-3)
+        assert slope > 0
+    np.testing.assert_allclose(features[4:], expected[4:], atol=1e-5)
+
+
+def test_features_do_not_depend_on_the_brightness_of_a_tomogram_nor_on_the_slab() -> None:
+    grid, membrane = blocks_world()
+    options: dict[str, Any] = {
+        "sizes": (6,),
+        "statistics": ("mean", "std", "skewness"),
+        "search_distance_nm": 16,
+    }
+    blocks = BlockStatistics(grid, membrane, **options)
+    wanted = blocks.region(1)
+    features = blocks.features(1, wanted)
+    louder = t3.Tomogram(grid.tomogram.data * 3 + 7, VOXEL, "louder")
+    other = PreparedTomogram.prepare(louder, voxel_size_angstrom=VOXEL)
+    np.testing.assert_allclose(
+        BlockStatistics(other, membrane, **options).features(1, wanted), features, atol=2e-3
+    )
+    for z0, z1 in ((4, 8), (3, 7), (0, 11)):
+        again = BlockStatistics(grid, membrane, **options).features(1, wanted, grid.slab(z0, z1), z0)
+        np.testing.assert_array_equal(again, features)
+
+
+def learnable(seed: int, tomograms: int = 6, n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    true = rng.random(n) < 0.2
+    features = rng.normal(size=(4, n))
+    features[1] += 4.0 * true
+    features[2] -= 2.0 * true
+    return features, true, np.arange(n) % tomograms
+
+
+def test_a_model_keeps_what_it_promises_in_other_tomograms() -> None:
+    options: dict[str, Any] = {"sizes": (6, 3), "statistics": ("mean",)}
+    model = learn_model(*learnable(0), **options, keep=0.97)
+    features, true, _ = learnable(1, n=4000)
+    kept = model.keeps(features)
+    assert kept[true].mean() > 0.94
+    assert kept[~true].mean() < 0.2
+    assert model.figures["negatives_kept"] == pytest.approx(kept[~true].mean(), abs=0.1)
+    assert model.weight[1] > abs(model.weight[0])
+    stricter = learn_model(*learnable(0), **options, keep=0.8)
+    assert stricter.threshold > model.threshold
+    spoilt = features.copy()
+    spoilt[0, :5] = np.nan
+    assert not model.keeps(spoilt)[:5].any()
+
+
+def test_preselections_survive_json() -> None:
+    model = learn_model(*learnable(2), sizes=(6, 3), statistics=("mean",))
+    rule = PreselectRule(10, ("mean",), (0.0,), (1.0,))
+    for some in (model, CoarseLook(4, 2, 0.05), rule):
+        assert read_preselection(json.loads(json.dumps(some.to_dict()))) == some
+    assert read_preselection(None) is None
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"kind": "guess"},
+        {"kind": "look"},
+        {"kind": "look", "stride_z": 0, "stride_yx": 4, "level": 0.1},
+        {"kind": "look", "stride_z": 4, "stride_yx": 4, "level": "x"},
+        {"kind": "model", "sizes": [6], "statistics": ["mean"], "weight": [1.0], "threshold": 0},
+        {"kind": "model", "sizes": [], "statistics": [], "weight": [], "threshold": 0},
+        {"kind": "model", "sizes": [6], "statistics": ["mean"], "weight": [1.0, 2.0]},
+    ],
+)
+def test_a_preselection_that_is_none_is_refused(entries: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        read_preselection(entries)
+
+
+def test_a_model_cannot_be_learned_from_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, true, tomogram = learnable(3)
+    options: dict[str, Any] = {"sizes": (6, 3), "statistics": ("mean",)}
+    with pytest.raises(InputError, match="features"):
+        learn_model(features[:3], true, tomogram, **options)
+    with pytest.raises(InputError, match="at least two"):
+        learn_model(features, true, np.zeros_like(tomogram), **options)
+    with pytest.raises(InputError, match="keep"):
+        learn_model(features, true, tomogram, **options, keep=1.0)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(t3.T3Error, match=r"t3ssfast\[train\]"):
+        learn_model(features, true, tomogram, **options)
+
+
+def gate_of(preselection: Any, world: Any, classifier: Path) -> Gate:
+    tomogram, membrane = world
+    judge = load_model(classifier, kind="classifier")
+    grid = PreparedTomogram.prepare(
+        tomogram, voxel_size_angstrom=VOXEL, normalisation=judge.metadata.normalisation
+    )
+    return Gate(preselection, grid, membrane, judge, search_distance_nm=16.0)
+
+
+def narrowed(gate: Gate, membrane: np.ndarray, thickness: int) -> np.ndarray:
+    region = search_region(membrane, VOXEL, 16.0)
+    parts = []
+    for z0 in range(0, len(region), thickness):
+        z1 = min(z0 + thickness, len(region))
+        parts.append(gate.narrow(gate._grid.slab(z0, z1), region[z0:z1], z0))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("kind", ["look", "model"])
+def test_a_gate_finds_the_particles_whatever_the_slabs(tmp_path: Path, kind: str) -> None:
+    tomogram, truth, membrane = toy_tomogram()
+    _, classifier = save_toy_models(tmp_path)
+    preselection: Any = CoarseLook(4, 4, 0.1)
+    if kind == "model":
+        worlds = [toy_tomogram(shape=(24, 120 + 2 * k, 132)) for k in range(2)]
+        preselection = learn_preselection(
+            *([w[i] for w in worlds] for i in (0, 2, 1)), classifier=classifier, keep=0.99
+        )
+    whole = narrowed(gate_of(preselection, (tomogram, membrane), classifier), membrane, 24)
+    for thickness in (1, 5, 9):
+        cut = narrowed(gate_of(preselection, (tomogram, membrane), classifier), membrane, thickness)
+        np.testing.assert_array_equal(cut, whole)
+    region = search_region(membrane, VOXEL, 16.0)
+    assert whole.dtype == np.uint8
+    assert not (whole & ~region).any()
+    assert whole.sum() < 0.5 * region.sum()
+    about = particle_windows(tomogram, truth) & (region != 0)
+    assert about.sum() > 100
+    assert whole[about].mean() > 0.97
+    # Carried by a classifier, it is what detection uses, and everything is found as without.
+    _, carrying = save_toy_models(tmp_path, preselect=preselection.to_dict())
+    options = {"membrane": membrane, "classifier": carrying, "device": "cpu", "progress": False}
+    chosen = t3.detect(tomogram, **options)
+    assert chosen.provenance["counts"]["windows_judged"] == whole.sum()
+    assert t3.evaluate(chosen.candidates, truth, 120.0).f1 == 1
+
+
+def test_looks_keep_the_blocks_round_a_high_score(tmp_path: Path) -> None:
+    tomogram, _, membrane = toy_tomogram(shape=(9, 110, 121))
+    _, classifier = save_toy_models(tmp_path)
+    gate = gate_of(CoarseLook(3, 5, 0.2), (tomogram, membrane), classifier)
+    kept = narrowed(gate, membrane, 9)
+    region = search_region(membrane, VOXEL, 16.0)
+    every = t3.score_windows(
+        load_model(classifier, kind="classifier").module,
+        pad_for_windows(gate._grid.slab(0, 9), 50),
+        mask=region,
+    )
+    score = np.zeros(region.shape)
+    score[region != 0] = np.exp(every[:, 1]) / np.exp(every).sum(axis=1)
+    for z, y, x in np.argwhere(region)[::53]:
+        looks = [
+            score[min(3 * k + 1, 8), min(5 * j + 2, 999), 5 * i + 2]
+            for k in range(max(0, z // 3 - 1), min(2, z // 3 + 1) + 1)
+            for j in range(max(0, y // 5 - 1), min(21, y // 5 + 1) + 1)
+            for i in range(max(0, x // 5 - 1), x // 5 + 2)
+            if 5 * j + 2 < 110 and 5 * i + 2 < 121
+        ]
+        assert kept[z, y, x] == (max(looks) >= 0.2)
+
+
+def test_block_windows_are_all_particles_and_a_sample_of_the_others() -> None:
+    tomogram, truth, membrane = toy_tomogram()
+    grid = PreparedTomogram.prepare(tomogram, voxel_size_angstrom=VOXEL)
+    features, true = block_windows(grid, membrane, grid.from_tomogram(truth.centre_zyx), 16.0)
+    assert features.shape == (32, len(true))
+    assert 20 < true.sum() < len(true) / 2
+    none, nothing = block_windows(grid, np.zeros_like(membrane), np.zeros((0, 3)), 16.0)
+    assert none.shape == (32, 0)
+    assert len(nothing) == 0
+    with pytest.raises(InputError, match="one of each"):
+        learn_preselection([tomogram], [], [truth])

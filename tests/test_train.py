@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import t3ssfast
 from t3ssfast.cli.train import app
 from t3ssfast.errors import ConfigError, DeviceError, InputError, ModelError
 from t3ssfast.export import export
 from t3ssfast.io import write
 from t3ssfast.models import load_model
+from t3ssfast.preselect import CoarseLook
+from t3ssfast.recipe import train_bundled
+from t3ssfast.recipe.examples import held_out_seed, simulate_examples, training_seed
+from t3ssfast.recipe.finish import rewrite_metadata
 from t3ssfast.train import classifier, loop, train_classifier, train_segmenter
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
-from t3ssfast.train.bundled import held_out_seed, simulate_examples, train_bundled, training_seed
 from t3ssfast.train.data import make_sources, split_sources
+from t3ssfast.train.distributed import World
 from t3ssfast.train.options import AugmentOptions, ClassifierOptions, SegmenterOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
 
@@ -183,6 +194,105 @@ def test_a_killed_classifier_goes_on_as_if_nothing_had_happened(tmp_path, toys, 
     )
 
 
+def in_a_process(*arguments, command=(sys.executable,), wait=True):
+    """Run the toy training by itself."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(t3ssfast.__file__).parent.parent), str(Path(__file__).parent)]
+        ),
+        "OMP_NUM_THREADS": "1",
+    }
+    given = [*command, str(Path(__file__).parent / "train_toy.py"), *map(str, arguments)]
+    process = subprocess.Popen(given, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if wait:
+        output = process.communicate(timeout=240)[0].decode()
+        assert process.returncode == 0, output
+    return process
+
+
+def test_a_training_that_was_shot_goes_on_to_the_same_weights(tmp_path):
+    in_a_process(tmp_path / "whole.pt")
+    process = in_a_process(tmp_path / "shot.pt", "--slow", wait=False)
+    checkpoint = tmp_path / "shot.pt.checkpoint"
+    try:
+        end = time.monotonic() + 240
+        while not checkpoint.exists():
+            assert time.monotonic() < end
+            assert process.poll() is None, process.communicate()[0].decode()
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "shot.pt").exists()
+    in_a_process(tmp_path / "shot.pt", "--resume")
+    assert_same_weights(*(weights(tmp_path / f"{name}.pt", "classifier") for name in ("shot", "whole")))
+    shot, whole = (load_model(tmp_path / f"{name}.pt", kind="classifier") for name in ("shot", "whole"))
+    assert shot.metadata == whole.metadata
+    assert (tmp_path / "shot.training.csv").read_bytes() == (tmp_path / "whole.training.csv").read_bytes()
+
+
+def test_two_processes_train_one_model(tmp_path):
+    # What `torchrun` is, from the environment that runs the tests.
+    torchrun = (
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("--no-python", sys.executable),
+    )
+    in_a_process(tmp_path / "two.pt", command=torchrun)
+    ranks = [(tmp_path / f"rank{k}.txt").read_text() for k in range(2)]
+    assert ranks[0] == ranks[1]
+    rows = table(tmp_path / "two.training.csv")
+    assert [(row["phase"], row["step"]) for row in rows] == [
+        (p, s) for p in (0, 1) for s in (4, 8, 12, 16, 20)
+    ]
+    assert rows[4]["training_loss"] < rows[0]["training_loss"]
+    assert load_model(tmp_path / "two.pt", kind="classifier").metadata.figures["average_precision"] > 0.3
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_a_batch_is_shared_equally_and_drawn_apart():
+    alone, first, second = (
+        World(0, 1, torch.device("cpu")),
+        World(0, 2, torch.device("cpu")),
+        World(1, 2, torch.device("cpu")),
+    )
+    assert (alone.share(7), alone.stream, alone.leads) == (7, (), True)
+    assert (first.share(8), first.stream, second.stream, second.leads) == (4, (0,), (1,), False)
+    with pytest.raises(ConfigError, match="cannot share"):
+        first.share(7)
+
+
+def test_a_training_goes_on_from_a_trained_classifier(tmp_path, toys):
+    tomograms, membranes, picks = toys
+    path = train_classifier(tomograms, picks, membranes, tmp_path / "a.pt", **CLASSIFIER | {"rounds": 0})
+    few = {
+        name: value for name, value in CLASSIFIER.items() if name not in ("window_px", "channels", "hidden")
+    } | {"rounds": 0, "steps": 2, "learning_rate": 1e-7}
+    train_classifier(tomograms, picks, membranes, tmp_path / "b.pt", start=path, **few)
+    before, after = (weights(tmp_path / f"{name}.pt", "classifier") for name in "ab")
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], atol=1e-4, rtol=0)
+    # Its coarse look fits any classifier, and is carried over.
+    look = CoarseLook().to_dict()
+    rewrite_metadata(path, preselect=look)
+    train_classifier(tomograms, picks, membranes, tmp_path / "d.pt", start=path, **few)
+    assert load_model(tmp_path / "d.pt", kind="classifier").metadata.preselect == look
+    other = few | {"channels": (5, 4)}
+    with pytest.raises(ModelError, match="cannot be trained further"):
+        train_classifier(tomograms, picks, membranes, tmp_path / "c.pt", start=path, **other)
+
+
+def test_one_tomogram_with_few_picks_keeps_one_to_validate_with(toys):
+    tomograms, membranes, picks = toys
+    options = make_options(ClassifierOptions, CLASSIFIER)
+    sources = make_sources(tomograms[:1], membranes[:1], picks[:1], options)
+    low = replace(sources[0], targets_zyx=np.array([[1.0, 14, 36], [4.0, 38, 36]]))
+    training, held_out = split_sources([low], options)
+    assert training[0].z1 == held_out[0].z0 == 4
+    assert len(held_out[0].centres_in_reach(low.targets_zyx)) == 1
+    assert len(training[0].centres_in_reach(low.targets_zyx)) == 1
+
+
 def test_mining_finds_what_scores_high_and_is_no_particle(toys, monkeypatch):
     tomograms, membranes, picks = toys
     options = make_options(ClassifierOptions, CLASSIFIER)
@@ -259,7 +369,8 @@ def test_validation_is_by_tomogram(toys):
     assert len(held_out) == 1
     assert all(held_out[0] is not source for source in training)
     training, held_out = split_sources(sources[:1], options)
-    assert training[0].z1 == held_out[0].z0 == 8
+    # Its last slices, from where there is a T3SS to validate with.
+    assert training[0].z1 == held_out[0].z0 == 6
 
 
 def test_picks_of_another_binning_are_rescaled(toys):

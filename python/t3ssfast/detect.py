@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from t3ssfast.calibrate import picking_threshold, read_calibration
 from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError, VoxelSizeError
 from t3ssfast.export import save_results
@@ -22,12 +23,11 @@ from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, orient, pick
 from t3ssfast.plan import read_plan
-from t3ssfast.preselect import PreselectRule, apply_rule
+from t3ssfast.preselect import Gate, read_preselection
 from t3ssfast.progress import Stages
 from t3ssfast.provenance import describe_input, describe_model, describe_plan, describe_software
 from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
 from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
-from t3ssfast.windows import pad_for_windows
 
 __all__ = ["Detection", "detect"]
 
@@ -132,6 +132,9 @@ def detect(
         with stages("load models"):
             judge = load_model(classifier, kind="classifier", device=where)
             finder = None if given is not None else load_model(segmenter, kind="segmenter", device=where)
+        calibration = read_calibration(judge.metadata.calibration)
+        # Before the work begins: a precision that cannot be promised is refused at once.
+        threshold = picking_threshold(calibration, config)
         with stages("prepare"):
             grid = _prepare(source, judge)
             _check_window(grid, judge)
@@ -154,13 +157,13 @@ def detect(
                 scores,
                 voxel_size_angstrom=grid.voxel_size_angstrom,
                 smoothing_nm=config.score_smoothing_nm,
-                threshold=config.score_threshold,
+                threshold=threshold,
                 min_distance_nm=config.min_distance_nm,
                 max_candidates=config.max_candidates,
             )
             candidates = Candidates(
                 centre_zyx=np.clip(grid.to_tomogram(centre), 0, np.array(source.shape) - 1),
-                score=score,
+                score=score if calibration is None else calibration.apply(score),
                 normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
                 voxel_size_angstrom=source.voxel_size_angstrom,
                 tomogram_shape=source.shape,
@@ -217,13 +220,18 @@ def _judge_windows(
     stages: Stages,
 ) -> tuple[SparseScores, dict[str, int]]:
     """Probability of a T3SS at every voxel near the membrane whose window passes the preselection."""
-    rule = None
-    if config.preselect and judge.metadata.preselect is not None:
-        rule = PreselectRule.from_dict(judge.metadata.preselect)
     plan = config.plan
     if plan == "auto":
         # Once for the whole tomogram: chosen slab by slab, rounding would depend on the slabs.
         plan = "windows" if isinstance(read_plan(judge.module, _window(judge)), str) else "dense"
+    gate = Gate(
+        read_preselection(judge.metadata.preselect) if config.preselect else None,
+        *(grid, mask, judge),
+        search_distance_nm=config.search_distance_nm,
+        device=where,
+        precision=config.precision,
+        plan=plan,
+    )
     parts = []
     near, kept, plane = 0, 0, grid.shape[1] * grid.shape[2]
     with stages.bar("judge windows", grid.shape[0]) as advance:
@@ -234,9 +242,8 @@ def _judge_windows(
             if region.any():
                 with stages("prepare"):
                     slab = grid.slab(z0, z1)
-                if rule is not None:
-                    with stages("preselect"):
-                        region = apply_rule(rule, pad_for_windows(slab, rule.size), region).view(np.uint8)
+                with stages("preselect"):
+                    region = gate.narrow(slab, region, z0)
                 with stages("classify"):
                     index, probability = classify_slab(
                         slab, region, judge, device=where, precision=config.precision, plan=plan

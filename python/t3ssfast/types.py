@@ -276,6 +276,9 @@ class DetectConfig:
         Sigma along z over which the scores of neighbouring slices are averaged.
     score_threshold
         Candidates below this score are not reported.
+    min_precision, min_recall
+        Instead of the threshold: the lowest score above which the classifier's calibration expects at least
+        this precision, or the highest above which it expects at least this recall. One of the two at most.
     min_distance_nm
         Two candidates are never closer than this.
     max_candidates
@@ -296,7 +299,9 @@ class DetectConfig:
     search_distance_nm: float = 16.0
     preselect: bool = True
     score_smoothing_nm: float = 5.0
-    score_threshold: float = 0.6
+    score_threshold: float = 0.5
+    min_precision: float | None = None
+    min_recall: float | None = None
     min_distance_nm: float = 24.0
     max_candidates: int = 10_000
     plan: str = "auto"
@@ -313,6 +318,14 @@ class DetectConfig:
         require(self.contrast in ("auto", "dark", "light"), "contrast", '"auto", "dark" or "light"')
         for name in ("membrane_threshold", "score_threshold"):
             require(0 <= getattr(self, name) <= 1, name, "a number from 0 to 1")
+        for name in ("min_precision", "min_recall"):
+            value = getattr(self, name)
+            require(value is None or 0 < value <= 1, name, "None, or a share above 0, up to 1")
+        if self.min_precision is not None and self.min_recall is not None:
+            raise ConfigError(
+                f"DetectConfig has min_precision {self.min_precision} and min_recall {self.min_recall}; give "
+                f"one of the two."
+            )
         for name in ("membrane_min_area_nm2", "search_distance_nm", "score_smoothing_nm", "min_distance_nm"):
             value = getattr(self, name)
             require(np.isfinite(value) and value >= 0, name, "a finite number, 0 or more")

@@ -42,6 +42,14 @@ def detect(
     threshold: Annotated[
         float | None, typer.Option(help="Lowest score of a candidate, 0 to 1.", show_default="0.5")
     ] = None,
+    min_precision: Annotated[
+        float | None,
+        typer.Option(help="Instead of a threshold: expect so much precision.", show_default=False),
+    ] = None,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(help="Instead of a threshold: expect so much recall.", show_default=False),
+    ] = None,
     contrast: Annotated[
         str | None, typer.Option(help='Protein is "dark", "light" or "auto".', show_default="auto")
     ] = None,
@@ -73,7 +81,7 @@ def detect(
             f"There are {len(masks)} membrane masks for {len(tomograms)} tomograms; give one for each."
         )
     folders = _folders(tomograms, out)
-    config = _config(threshold, contrast, threads, memory_budget)
+    config = _config(threshold, min_precision, min_recall, contrast, threads, memory_budget)
     # Once for all tomograms; a model that cannot be used fails before the first is searched.
     judge = load_model(classifier, kind="classifier", trust_model=trust_model)
     finder = None if membrane else load_model(segmenter, kind="segmenter", trust_model=trust_model)
@@ -104,7 +112,12 @@ def detect(
 
 
 def _config(
-    threshold: float | None, contrast: str | None, threads: int | None, memory_budget: float | None
+    threshold: float | None,
+    min_precision: float | None,
+    min_recall: float | None,
+    contrast: str | None,
+    threads: int | None,
+    memory_budget: float | None,
 ) -> DetectConfig:
     """The defaults, with what was given on the command line."""
     from t3ssfast.types import DetectConfig
@@ -112,6 +125,8 @@ def _config(
     budget = None if memory_budget is None else int(memory_budget * 2**30)
     given: dict[str, Any] = {
         "score_threshold": threshold,
+        "min_precision": min_precision,
+        "min_recall": min_recall,
         "contrast": contrast,
         "threads": threads,
         "memory_budget_bytes": budget,

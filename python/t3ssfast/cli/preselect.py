@@ -48,6 +48,7 @@ def preselect(
     from t3ssfast.errors import ConfigError
     from t3ssfast.io import read, write
     from t3ssfast.models import load_model
+    from t3ssfast.preselect import PreselectRule
     from t3ssfast.preselect import preselect as run
 
     if contrast not in ("dark", "light"):
@@ -67,6 +68,7 @@ def preselect(
     if as_json:
         typer.echo(json.dumps(rule.to_dict()))
         return
-    for name, low, high in zip(rule.statistics, rule.low, rule.high, strict=True):
-        typer.echo(f"{name:>10} from {low:.3g} to {high:.3g}")
+    if isinstance(rule, PreselectRule):
+        for name, low, high in zip(rule.statistics, rule.low, rule.high, strict=True):
+            typer.echo(f"{name:>10} from {low:.3g} to {high:.3g}")
     typer.echo(f"wrote {np.count_nonzero(kept):,} window centres to {out}")

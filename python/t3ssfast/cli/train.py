@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from t3ssfast.types import Tomogram
+    from t3ssfast.types import Candidates, Tomogram
 
 app = typer.Typer(help="Train the segmenter or the classifier.", no_args_is_help=True)
 
@@ -66,6 +66,16 @@ def _read_masks(paths: list[Path], volumes: list[Tomogram]) -> list[npt.NDArray[
     ]
 
 
+def _read_picks(paths: list[Path], volumes: list[Tomogram]) -> list[Candidates]:
+    """Picks of tomograms, in whatever format."""
+    from t3ssfast.export import load_candidates
+
+    return [
+        load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
+        for p, v in zip(paths, volumes, strict=True)
+    ]
+
+
 @app.command()
 def segmenter(
     tomograms: Tomograms,
@@ -114,6 +124,15 @@ def classifier(
     seed: Seed = 0,
     steps: Steps = None,
     rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of hard-negative mining.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help='TorchScript LeNet to go on from, or "bundled"; it says grid and window.', metavar="FILE"
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the schedule; lower to go on from a model.")
+    ] = None,
     device: Device = "cpu",
     resume: Resume = False,
     as_json: AsJson = False,
@@ -121,23 +140,109 @@ def classifier(
     """Train the LeNet on tomograms and picks of T3SS.
 
     \b
-    Example:
+    Examples:
       t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
+      t3ssfast train classifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
+      torchrun --nproc-per-node 2 --no-python t3ssfast train classifier a.mrc -p a.star
     """
-    from t3ssfast.export import load_candidates
     from t3ssfast.io import read
+    from t3ssfast.models import load_model
     from t3ssfast.train import train_classifier
 
     _check_lengths(tomograms, picks=picks, membranes=membranes)
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
-    candidates = [
-        load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
-        for p, v in zip(picks, volumes, strict=True)
-    ]
+    candidates = _read_picks(picks, volumes)
     masks = _read_masks(membranes, volumes) if membranes else None
-    options = _given(seed=seed, steps=steps, rounds=rounds)
-    train_classifier(volumes, candidates, masks, out, device=device, resume=resume, **options)
+    options = _given(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
+    begun = None
+    if start is not None:
+        begun = load_model(None if start == "bundled" else start, kind="classifier")
+    train_classifier(volumes, candidates, masks, out, start=begun, device=device, resume=resume, **options)
     _report(out, "classifier", as_json)
+
+
+@app.command()
+def calibrate(
+    classifier: Annotated[Path, typer.Argument(help="TorchScript LeNet; its metadata are rewritten.")],
+    tomograms: Tomograms,
+    picks: Annotated[
+        list[Path],
+        typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
+    ],
+    segmenter: Annotated[
+        Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
+    ] = None,
+    membranes: Annotated[
+        list[Path] | None,
+        typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
+    ] = None,
+    voxel_size: VoxelSize = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make probabilities of a classifier's scores, from tomograms it has not been trained on.
+
+    \b
+    Example:
+      t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
+    """
+    from t3ssfast.io import read
+    from t3ssfast.recipe import calibrate_classifier
+
+    _check_lengths(tomograms, picks=picks, membranes=membranes)
+    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    learned = calibrate_classifier(
+        classifier,
+        volumes,
+        _read_picks(picks, volumes),
+        segmenter=segmenter,
+        membranes=_read_masks(membranes, volumes) if membranes else None,
+        device=device,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps({"model": str(classifier), "calibration": learned.to_dict()}))
+        return
+    error = learned.figures
+    typer.echo(
+        f"wrote {classifier}; calibration error {error['calibration_error_before']:.3f} before, "
+        f"{error['calibration_error_after']:.3f} after, in tomograms left out"
+    )
+
+
+@app.command("few-labels")
+def few_labels(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the curve (.csv, .png) and models.")],
+    counts: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--picks", min=2, help="A number of picks; may be given again.", show_default="5 10 20 50"
+        ),
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="TorchScript LeNet to start from instead of the bundled one.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Show what fine-tuning on few picks does in a simulated domain that the models have not seen.
+
+    \b
+    Example:
+      t3ssfast train few-labels -o few --picks 10 --picks 50
+    """
+    from t3ssfast.recipe.few import few_labels_curve
+
+    rows = few_labels_curve(
+        out,
+        counts=tuple(counts) if counts else (5, 10, 20, 50),
+        classifier=classifier,
+        seed=seed,
+        device=device,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(json.dumps(rows, indent=None if as_json else 1))
 
 
 @app.command()
@@ -163,7 +268,7 @@ def bundled(
     Example:
       t3ssfast train bundled -o weights --jobs 2
     """
-    from t3ssfast.train.bundled import train_bundled
+    from t3ssfast.recipe import train_bundled
 
     figures = train_bundled(
         out,

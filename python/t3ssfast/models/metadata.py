@@ -52,6 +52,8 @@ class ModelMetadata:
         Of t3ssfast at training time.
     preselect
         Rule by which a classifier's windows may be ruled out beforehand, as plain values; see preselect.py.
+    calibration
+        What a classifier's scores are worth, as plain values; see calibrate.py.
     figures
         What was measured on held-out data.
     """
@@ -67,6 +69,7 @@ class ModelMetadata:
     recipe: dict[str, Any] = field(default_factory=dict)
     code_version: str = field(default_factory=code_version)
     preselect: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -17,13 +17,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from t3ssfast.classify import classify_slab
-from t3ssfast.errors import InputError
-from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, check_device, save_model
-from t3ssfast.preselect import DEFAULT_STATISTICS, learn_rule
+from t3ssfast.errors import InputError, ModelError
+from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, check_device, load_model, save_model
+from t3ssfast.preselect import DEFAULT_STATISTICS, CoarseLook, learn_rule, read_preselection
 from t3ssfast.segment import search_region
 from t3ssfast.statistics import window_statistics
 from t3ssfast.train.augment import augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
+from t3ssfast.train.distributed import World, join_world
 from t3ssfast.train.loop import Run, optimise
 from t3ssfast.train.options import ClassifierOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
@@ -46,6 +47,7 @@ def train_classifier(
     membranes: Sequence[npt.NDArray[Any] | None] | None = None,
     out: str | os.PathLike[str] = "classifier.pt",
     *,
+    start: str | os.PathLike[str] | LoadedModel | None = None,
     device: str | torch.device = "cpu",
     resume: bool = False,
     progress: bool = True,
@@ -67,6 +69,8 @@ def train_classifier(
         (z, y, x) masks of the same shapes; None: negatives come from anywhere.
     out
         The TorchScript file to write; ``<stem>.training.csv`` and ``.png`` come beside it.
+    start
+        A classifier to go on from, with the grid, window, widths and normalisation it has; None begins anew.
     device
         "cpu", "cuda", "cuda:1" or "auto".
     resume
@@ -87,10 +91,43 @@ def train_classifier(
         outside their tomogram.
     ConfigError
         An option that does not exist or cannot be.
+    ModelError
+        The classifier to start from is no LeNet of these widths.
     """
+    begun = None if start is None else load_model(start, kind="classifier")
+    if begun is not None:
+        options = {**_options_of(begun), **options}
     chosen = make_options(ClassifierOptions, options)
-    where = check_device(device)
-    path = Path(out)
+    with join_world(check_device(device)) as world:
+        return _train(
+            *(tomograms, picks, membranes, Path(out), chosen, begun, world), resume=resume, progress=progress
+        )
+
+
+def _options_of(model: LoadedModel) -> dict[str, Any]:
+    """Options that must be those of the model that a training starts from."""
+    said, recipe = model.metadata, model.metadata.recipe
+    given = {name: tuple(recipe[name]) for name in ("channels", "hidden") if name in recipe}
+    return given | {
+        "window_px": said.window_px,
+        "voxel_size_angstrom": said.voxel_size_angstrom,
+        "normalisation": said.normalisation,
+    }
+
+
+def _train(
+    tomograms: Sequence[Tomogram],
+    picks: Sequence[Candidates],
+    membranes: Sequence[npt.NDArray[Any] | None] | None,
+    path: Path,
+    chosen: ClassifierOptions,
+    begun: LoadedModel | None,
+    world: World,
+    *,
+    resume: bool,
+    progress: bool,
+) -> Path:
+    where, share = world.device, replace(chosen, batch=world.share(chosen.batch))
     sources = make_sources(tomograms, membranes, picks, chosen)
     training, held_out = split_sources(sources, chosen)
     for name, part in (("training", training), ("validation", held_out)):
@@ -99,10 +136,16 @@ def train_classifier(
                 f"There is no T3SS among the picks of the {name} tomograms; give tomograms with picks, "
                 "at least two, or change validation_fraction."
             )
-    data = [(t.name, t.shape, t.voxel_size_angstrom, len(p)) for t, p in zip(tomograms, picks, strict=True)]
-    run = Run(path, chosen, data, resume=resume)
+    data: list[Any] = [
+        (t.name, t.shape, t.voxel_size_angstrom, len(p)) for t, p in zip(tomograms, picks, strict=True)
+    ]
+    if begun is not None:
+        data.append(("start", begun.sha256))
+    run = Run(path, chosen, data, resume=resume, world=world)
     torch.manual_seed(chosen.seed)
     module = LeNet(chosen.channels, chosen.hidden, len(CLASSES), chosen.window_px).to(where)
+    if begun is not None:
+        _take_weights(module, begun)
     pools = [_Pool.collect(part, chosen, [chosen.seed, 4 + k]) for k, part in enumerate((training, held_out))]
     none = np.zeros((0, 3), np.int64)
     mined = [[none for _ in part] for part in (training, held_out)]
@@ -130,7 +173,7 @@ def train_classifier(
         windows, target = pools[1].as_they_are(chosen)
 
         def batch(step: int, phase: int = phase) -> tuple[Tensor, Tensor]:
-            return pools[0].draw(np.random.default_rng([chosen.seed, 8, phase, step]), chosen)
+            return pools[0].draw(np.random.default_rng([chosen.seed, 8, phase, step, *world.stream]), share)
 
         def validate(
             module: nn.Module, windows: Tensor = windows, target: Tensor = target
@@ -147,16 +190,38 @@ def train_classifier(
             device=where,
             progress=progress,
             title=f"classifier, round {phase}",
+            keep_start=begun is not None,
         )
     metadata = replace(
         metadata,
         recipe={**chosen.to_dict(), "tomograms": len(tomograms)},
-        preselect=_preselect_rule(pools[0], chosen),
+        preselect=_preselection(pools[0], chosen, begun),
         figures=figures,
     )
-    save_model(module, path, metadata)
+    if world.leads:
+        save_model(module, path, metadata)
     run.finish()
     return path
+
+
+def _take_weights(module: nn.Module, begun: LoadedModel) -> None:
+    """Begin with the weights of another classifier."""
+    try:
+        module.load_state_dict(begun.module.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"{begun.path} cannot be trained further, because its layers are not those of a LeNet of these "
+            "widths; give channels and hidden as it has them, or train without it."
+        ) from error
+
+
+def _preselection(
+    pool: _Pool, options: ClassifierOptions, begun: LoadedModel | None
+) -> dict[str, Any] | None:
+    """The coarse look of the classifier that was started from, which fits any; else a rule of its own."""
+    if begun is not None and isinstance(read_preselection(begun.metadata.preselect), CoarseLook):
+        return begun.metadata.preselect
+    return _preselect_rule(pool, options)
 
 
 def _preselect_rule(pool: _Pool, options: ClassifierOptions) -> dict[str, Any] | None:

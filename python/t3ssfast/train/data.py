@@ -96,7 +96,7 @@ def make_sources(
 
 
 def split_sources(sources: list[Source], options: TrainOptions) -> tuple[list[Source], list[Source]]:
-    """Training and validation sources; whole tomograms, or the last slices of a single one.
+    """Training and validation sources; whole tomograms, or the last slices of a single one, with a T3SS.
 
     Tomograms without any picked T3SS stay in training when others could be held out.
     """
@@ -104,6 +104,9 @@ def split_sources(sources: list[Source], options: TrainOptions) -> tuple[list[So
     if len(sources) == 1:
         only = sources[0]
         cut = min(only.z1 - 1, max(1, round(only.z1 * (1 - fraction))))
+        if len(only.targets_zyx):
+            # With few picks, the last of them may lie before those slices; it is the one to validate with.
+            cut = min(cut, max(1, int(only.targets_zyx[:, 0].max())))
         if only.z1 < 2:
             raise InputError(
                 "One tomogram of one slice cannot be both trained on and held out; give more slices."

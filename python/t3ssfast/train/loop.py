@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.io import atomic_path
+from t3ssfast.train.distributed import World
 from t3ssfast.train.options import TrainOptions
 
 __all__ = ["Run", "learning_rate", "optimise"]
@@ -55,13 +56,17 @@ class Run:
         What the run depends on; a checkpoint of other options or data is refused.
     resume
         Whether to go on from a checkpoint that is there; without it a new run begins.
+    world
+        The processes that train together; the first of them writes the files.
     """
 
-    def __init__(self, out: Path, options: TrainOptions, data: Any, *, resume: bool) -> None:
+    def __init__(self, out: Path, options: TrainOptions, data: Any, *, resume: bool, world: World) -> None:
         self.out = out
         self.options = options
+        self.world = world
         self.path = out.with_name(out.name + ".checkpoint")
-        recipe = json.dumps([type(options).__name__, options.to_dict(), data], sort_keys=True, default=str)
+        depends = [type(options).__name__, options.to_dict(), data, world.size]
+        recipe = json.dumps(depends, sort_keys=True, default=str)
         self.fingerprint = hashlib.sha256(recipe.encode()).hexdigest()
         self.state: dict[str, Any] = {"phase": 0, "step": 0, "history": [], "extra": {}}
         if resume and self.path.is_file():
@@ -87,6 +92,8 @@ class Run:
     def save(self, **state: Any) -> None:
         """Write the checkpoint and the table of figures; atomic."""
         self.state.update(state, fingerprint=self.fingerprint)
+        if not self.world.leads:
+            return
         with atomic_path(self.path) as temporary:
             torch.save(self.state, temporary)
         if self.history:
@@ -106,6 +113,8 @@ class Run:
 
     def finish(self) -> None:
         """Draw the curves and remove the checkpoint, once the model is written."""
+        if not self.world.leads:
+            return
         _draw(self.history, self.out)
         self.path.unlink(missing_ok=True)
 
@@ -143,6 +152,7 @@ def optimise(
     device: torch.device,
     progress: bool,
     title: str,
+    keep_start: bool = False,
 ) -> dict[str, float]:
     """Train for one phase and leave the best weights in the module.
 
@@ -162,21 +172,29 @@ def optimise(
         The one to maximise.
     progress
         Whether to show a bar, on a terminal.
+    keep_start
+        Whether the weights at the start of the phase count as an epoch: they stay where nothing is better.
 
     Returns
     -------
     The figures of the best epoch.
     """
     options, state = run.options, run.state
+    if "model" in state:
+        module.load_state_dict(state["model"])
+    parallel = run.world.wrap(module)
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    if "model" in state:
-        module.load_state_dict(state["model"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
     step: int = state["step"]
-    shown = progress and sys.stderr.isatty()
+    if keep_start and "best" not in state:
+        module.eval()
+        with torch.inference_mode():
+            figures = validate(module)
+        state.update(best=_weights(module), best_figure=figures[figure], best_figures=figures, stale=0)
+    shown = progress and sys.stderr.isatty() and run.world.leads
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -194,7 +212,7 @@ def optimise(
                 group["lr"] = rate
             images, target = (t.to(device) for t in batch(step))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                answer = module(images)
+                answer = parallel(images)
             error = loss(answer.float(), target)
             optimiser.zero_grad(set_to_none=True)
             error.backward()  # type: ignore[no-untyped-call]

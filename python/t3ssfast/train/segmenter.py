@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from t3ssfast.errors import InputError
 from t3ssfast.models import ModelMetadata, UNet, check_device, save_model
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
+from t3ssfast.train.distributed import World, join_world
 from t3ssfast.train.loop import Run, optimise
 from t3ssfast.train.options import SegmenterOptions, make_options
 from t3ssfast.types import Tomogram
@@ -65,13 +67,27 @@ def train_segmenter(
         An option that does not exist or cannot be.
     """
     chosen = make_options(SegmenterOptions, options)
-    where = check_device(device)
-    path = Path(out)
+    with join_world(check_device(device)) as world:
+        return _train(tomograms, membranes, Path(out), chosen, world, resume=resume, progress=progress)
+
+
+def _train(
+    tomograms: Sequence[Tomogram],
+    membranes: Sequence[npt.NDArray[Any]],
+    path: Path,
+    chosen: SegmenterOptions,
+    world: World,
+    *,
+    resume: bool,
+    progress: bool,
+) -> Path:
+    where, share = world.device, replace(chosen, batch=world.share(chosen.batch))
     sources = make_sources(tomograms, membranes, None, chosen)
     if not any(s.membrane is not None and s.membrane.any() for s in sources):
         raise InputError("The membrane masks are empty; give masks in which non-zero voxels are membrane.")
     training, held_out = split_sources(sources, chosen)
-    run = Run(path, chosen, [(t.name, t.shape, t.voxel_size_angstrom) for t in tomograms], resume=resume)
+    data = [(t.name, t.shape, t.voxel_size_angstrom) for t in tomograms]
+    run = Run(path, chosen, data, resume=resume, world=world)
     torch.manual_seed(chosen.seed)
     module = UNet(chosen.depth, chosen.base).to(where)
     # A fifth faster on the CPU, and what tensor cores want.
@@ -80,7 +96,8 @@ def train_segmenter(
     check = _validation_set(held_out, chosen)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        return _draw_batch(training, slices, np.random.default_rng([chosen.seed, 2, step]), chosen)
+        rng = np.random.default_rng([chosen.seed, 2, step, *world.stream])
+        return _draw_batch(training, slices, rng, share)
 
     def validate(module: nn.Module) -> dict[str, float]:
         return _figures(module, check, where, chosen.batch)
@@ -104,7 +121,8 @@ def train_segmenter(
         recipe={**chosen.to_dict(), "tomograms": len(tomograms)},
         figures=figures,
     )
-    save_model(module, path, metadata)
+    if world.leads:
+        save_model(module, path, metadata)
     run.finish()
     return path
 

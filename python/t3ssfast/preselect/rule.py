@@ -1,43 +1,27 @@
-"""Which windows of the membrane deserve the classifier: a rule over their statistics, learned from picks."""
+"""The robust rule: every statistic of a window between two bounds."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from t3ssfast.errors import InputError, ModelError
-from t3ssfast.models import LoadedModel, load_model
-from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.segment import search_region
 from t3ssfast.statistics import window_statistics
-from t3ssfast.types import Candidates, DetectConfig, Tomogram
-from t3ssfast.windows import pad_for_windows
 
 __all__ = [
     "DEFAULT_STATISTICS",
     "PreselectRule",
     "apply_rule",
     "learn_rule",
-    "preselect",
     "rule_keeps",
 ]
 
 # The statistics that the field looks at first.
 DEFAULT_STATISTICS = ("mean", "std", "skewness", "kurtosis", "min", "max", "median")
-
-# Windows this close to a pick show the same particle: about what separates its score from half of it.
-PICK_REACH_Z_NM = 8.0
-PICK_REACH_NM = 3.0
-# So many windows of the membrane, evenly spread, stand for all of them in a rule's figures.
-NEGATIVE_WINDOWS = 20_000
-# So many slices are prepared and looked at together; the answer does not depend on it.
-SLAB_SLICES = 16
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -230,120 +214,3 @@ def apply_rule(rule: PreselectRule, image: npt.NDArray[Any], mask: npt.NDArray[A
         statistics = window_statistics(image, rule.size, rule.statistics, mask=smaller)
         smaller[smaller] = rule_keeps(rule, np.asarray(statistics))
     return smaller
-
-
-def preselect(
-    tomogram: Tomogram,
-    membrane: npt.NDArray[Any],
-    picks: Candidates | None = None,
-    *,
-    classifier: str | os.PathLike[str] | nn.Module | LoadedModel | None = None,
-    contrast_sign: int = 1,
-    config: DetectConfig | None = None,
-    keep: float = 0.995,
-    margin: float = 0.25,
-) -> tuple[npt.NDArray[np.uint8], PreselectRule]:
-    """Say which windows near the membrane are worth the classifier, and by which rule.
-
-    Parameters
-    ----------
-    tomogram
-        To look at.
-    membrane
-        (z, y, x) mask of its shape.
-    picks
-        T3SS of this tomogram, to learn the rule from; None applies the rule that the classifier carries.
-    classifier
-        Model (file) whose grid, window and normalisation count; None is the bundled one.
-    contrast_sign
-        +1 where protein is dark, -1 where it is bright.
-    config
-        Of it, the search distance and the memory budget count.
-    keep, margin
-        As in `learn_rule`.
-
-    Returns
-    -------
-    mask
-        (z, y, x) uint8 of the tomogram's shape: centres of windows that pass.
-    rule
-        The rule they pass.
-
-    Raises
-    ------
-    InputError
-        If the mask has another shape or is empty, or no pick has a whole window about it.
-    ModelError
-        If there are no picks and the classifier carries no rule.
-    """
-    config = DetectConfig() if config is None else config
-    model = load_model(classifier, kind="classifier")
-    if not np.any(membrane):
-        raise InputError("The membrane mask is empty; give one with the membranes set to 1.")
-    prepared = PreparedTomogram.prepare(
-        tomogram,
-        voxel_size_angstrom=model.metadata.voxel_size_angstrom,
-        normalisation=model.metadata.normalisation,
-        contrast_sign=contrast_sign,
-    )
-    depth = prepared.shape[0]
-    on_grid = prepared.mask_from_tomogram(membrane, 0, depth)
-    region = search_region(on_grid, prepared.voxel_size_angstrom, config.search_distance_nm)
-    if picks is not None:
-        size = model.metadata.window_px or 50
-        rule = _learn_from_picks(prepared, region, picks, size, keep=keep, margin=margin)
-    elif model.metadata.preselect is not None:
-        rule = PreselectRule.from_dict(model.metadata.preselect)
-    else:
-        raise ModelError(f"{model.path} carries no preselection rule; give picks to learn one from.")
-    for z0 in range(0, depth, SLAB_SLICES):
-        z1 = min(depth, z0 + SLAB_SLICES)
-        if region[z0:z1].any():
-            slab = pad_for_windows(prepared.slab(z0, z1), rule.size)
-            region[z0:z1] = apply_rule(rule, slab, region[z0:z1])
-    return prepared.mask_to_tomogram(region), rule
-
-
-def _learn_from_picks(
-    prepared: PreparedTomogram,
-    region: npt.NDArray[np.uint8],
-    picks: Candidates,
-    size: int,
-    *,
-    keep: float,
-    margin: float,
-) -> PreselectRule:
-    """The rule of the windows about picks, with its figures on the rest of the windows near the membrane."""
-    nm_per_voxel = prepared.voxel_size_angstrom / 10
-    zyx = prepared.from_tomogram(picks.centre_zyx[picks.kind == "t3ss"])
-    reach = np.array([PICK_REACH_Z_NM, PICK_REACH_NM, PICK_REACH_NM]) / nm_per_voxel
-    positive, negative = [], []
-    depth, height, width = prepared.shape
-    grid_y, grid_x = np.ogrid[:height, :width]
-    spacing = 1
-    for z in range(depth):
-        near = np.zeros((1, height, width), bool)
-        for centre in zyx:
-            scaled = ((z - centre[0]) / reach[0]) ** 2
-            if scaled <= 1:
-                in_plane = ((grid_y - centre[1]) / reach[1]) ** 2 + ((grid_x - centre[2]) / reach[2]) ** 2
-                near[0] |= in_plane <= 1 - scaled
-        others = np.flatnonzero((region[z] != 0) & ~near[0])
-        spacing = max(spacing, len(others) * depth // NEGATIVE_WINDOWS, 1)
-        sample = np.zeros(near.size, bool)
-        sample[others[::spacing]] = True
-        wanted = sample.reshape(near.shape) | near
-        if wanted.any():
-            image = pad_for_windows(prepared.slab(z, z + 1), size)
-            values = np.asarray(window_statistics(image, size, DEFAULT_STATISTICS, mask=wanted))
-            positive.append(values[:, near[wanted]])
-            negative.append(values[:, ~near[wanted]])
-    positives = np.concatenate(positive, axis=1) if positive else np.zeros((len(DEFAULT_STATISTICS), 0))
-    positives = positives[:, np.isfinite(positives).all(axis=0)]
-    if positives.shape[1] == 0:
-        raise InputError(
-            f"None of the {len(picks)} picks is a T3SS inside {prepared.tomogram.name}; give picks in voxels "
-            f"of this tomogram, 0-based."
-        )
-    negatives = np.concatenate(negative, axis=1)
-    return learn_rule(positives, DEFAULT_STATISTICS, negatives, size=size, keep=keep, margin=margin)

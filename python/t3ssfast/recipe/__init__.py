@@ -1,0 +1,9 @@
+"""Recipes above detection: the bundled models made, finished and measured; what few picks can do."""
+
+from __future__ import annotations
+
+from t3ssfast.recipe.bundled import SIZES, train_bundled
+from t3ssfast.recipe.finish import calibrate_classifier, finish_classifier
+from t3ssfast.recipe.measure import measure
+
+__all__ = ["SIZES", "calibrate_classifier", "finish_classifier", "measure", "train_bundled"]

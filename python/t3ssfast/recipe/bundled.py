@@ -1,0 +1,181 @@
+"""The recipe of the two bundled models: simulate, train, preselect, calibrate, measure, and pin.
+
+`train_bundled` is the whole of it. The tomograms are drawn from `simulate.random_physics`; their seeds are
+those of `training_seed`, `calibration_seed` and `held_out_seed`, and are used for nothing else here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from t3ssfast.errors import ConfigError
+from t3ssfast.io import atomic_path, file_sha256
+from t3ssfast.models import load_model
+from t3ssfast.recipe.examples import calibration_seed, held_out_seed, simulate_examples, training_seed
+from t3ssfast.recipe.finish import finish_classifier, rewrite_metadata
+from t3ssfast.recipe.measure import measure
+from t3ssfast.train import train_classifier, train_segmenter
+
+__all__ = ["SIZES", "BundledSize", "train_bundled"]
+
+
+@dataclass(frozen=True)
+class BundledSize:
+    """How much of everything the recipe takes.
+
+    Parameters
+    ----------
+    tomograms, calibration, held_out
+        Numbers of simulated ones to train on, to calibrate the scores on, and to measure on.
+    shape
+        (z, y, x) voxels of each.
+    segmenter, classifier
+        Options of the two trainings.
+    """
+
+    tomograms: int
+    calibration: int
+    held_out: int
+    shape: tuple[int, int, int]
+    segmenter: dict[str, Any]
+    classifier: dict[str, Any]
+
+
+SIZES = {
+    # An hour on two cores.
+    "full": BundledSize(
+        tomograms=60,
+        calibration=16,
+        held_out=24,
+        shape=(88, 384, 384),
+        segmenter={"steps": 1_500, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
+        classifier={
+            "steps": 1_500,
+            "steps_per_epoch": 150,
+            "rounds": 2,
+            "negatives_per_tomogram": 700,
+            "mined_per_tomogram": 200,
+            "mined_slices": 8,
+        },
+    ),
+    # A few minutes: shows that the recipe runs, not how well it can do.
+    "small": BundledSize(
+        tomograms=6,
+        calibration=2,
+        held_out=2,
+        shape=(48, 224, 224),
+        segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
+        classifier={"steps": 60, "steps_per_epoch": 30, "rounds": 1, "mined_slices": 4},
+    ),
+}
+
+
+def train_bundled(
+    out: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    size: str = "full",
+    tomograms: int | None = None,
+    jobs: int = 1,
+    device: str = "cpu",
+    resume: bool = True,
+    progress: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Make the two bundled models from nothing.
+
+    Parameters
+    ----------
+    out
+        Folder for segmenter.pt, classifier.pt, checksums.json, figures.json and the training curves; the
+        simulated tomograms are kept in its folder "simulated" and used again.
+    seed
+        Of the simulation and the trainings.
+    size
+        A key of `SIZES`.
+    tomograms
+        To train on, instead of the size's number.
+    jobs
+        Simulations at a time.
+    device
+        Where to train.
+    resume
+        Go on from what an interrupted run has left in the folder: its tomograms, checkpoints, and a finished
+        segmenter.
+    progress
+        Show bars on a terminal.
+    report
+        Called with a line at every stage.
+
+    Returns
+    -------
+    What figures.json holds: figures on held-out simulated tomograms, and both recipes.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"There is no recipe of the size {size!r}; choose from {', '.join(SIZES)}.")
+    recipe = SIZES[size] if tomograms is None else replace(SIZES[size], tomograms=tomograms)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds = [training_seed(seed, k) for k in range(recipe.tomograms)]
+    examples = simulate_examples(folder / "simulated", seeds, recipe.shape, jobs=jobs, report=report)
+    volumes = [e.tomogram for e in examples]
+    membranes = [e.membrane for e in examples]
+    common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
+
+    segmenter, classifier = folder / "segmenter.pt", folder / "classifier.pt"
+    if not (resume and segmenter.is_file()):
+        report(f"training the segmenter on {len(volumes)} tomograms")
+        train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)
+    report("training the classifier")
+    train_classifier(
+        volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
+    )
+
+    finish_classifier(
+        classifier,
+        segmenter,
+        examples,
+        simulate_examples(
+            folder / "simulated",
+            [calibration_seed(seed, k) for k in range(recipe.calibration)],
+            recipe.shape,
+            jobs=jobs,
+            report=report,
+        ),
+        device=device,
+        report=report,
+    )
+    held_out = simulate_examples(
+        folder / "simulated",
+        [held_out_seed(seed, k) for k in range(recipe.held_out)],
+        recipe.shape,
+        jobs=jobs,
+        report=report,
+    )
+    report(f"measuring on {len(held_out)} held-out tomograms")
+    finder = load_model(segmenter, kind="segmenter")
+    judge = load_model(classifier, kind="classifier")
+    measured, detections = measure(held_out, finder, judge, device=device, report=report)
+    detections.plot(folder / "held_out.png")
+    rewrite_metadata(classifier, figures={**judge.metadata.figures, **measured})
+    figures = {
+        **measured,
+        "segmenter_validation": finder.metadata.figures,
+        "classifier_validation": judge.metadata.figures,
+        "seed": seed,
+        "size": size,
+        "tomograms": recipe.tomograms,
+        "shape": recipe.shape,
+    }
+    for name, document in (
+        ("figures.json", figures),
+        ("checksums.json", {p.name: file_sha256(p) for p in (segmenter, classifier)}),
+    ):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return figures

@@ -1,0 +1,164 @@
+"""Simulated tomograms to learn from and to measure on, kept in files; every seed has one use only."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3ssfast.io import atomic_path
+from t3ssfast.simulate import Physics, random_physics, simulate
+from t3ssfast.types import Candidates, Tomogram
+
+__all__ = ["Example", "calibration_seed", "held_out_seed", "simulate_examples", "training_seed"]
+
+# Two in three tomograms are made on the models' own grid, the others between these voxel sizes.
+OWN_VOXEL_SIZE_SHARE = 2 / 3
+VOXEL_SIZE_RANGE = (10.0, 15.0)
+MODEL_VOXEL_SIZE = 13.6
+# Kinds of particles that are shown to the classifier wherever they are; of the many others, those that it
+# falls for are found by mining.
+LOOK_ALIKES = ("flagellar_motor", "secretin", "chemoreceptor_array", "gold_bead")
+
+
+def training_seed(seed: int, index: int) -> int:
+    """Simulation seed of a training tomogram."""
+    return 1_000_000 * (seed + 1) + index
+
+
+def calibration_seed(seed: int, index: int) -> int:
+    """Simulation seed of a tomogram that scores are calibrated on."""
+    return 1_000_000 * (seed + 1) + 600_000 + index
+
+
+def held_out_seed(seed: int, index: int) -> int:
+    """Simulation seed of a tomogram that the models are measured on."""
+    return 1_000_000 * (seed + 1) + 500_000 + index
+
+
+@dataclass(frozen=True)
+class Example:
+    """A simulated tomogram and what is known of it.
+
+    Attributes
+    ----------
+    tomogram, membrane
+        The volume, and its true (z, y, x) mask.
+    picks
+        What the classifier is taught: the T3SS, and the look-alikes.
+    truth, distractors
+        The T3SS; every other particle.
+    physics
+        What was simulated.
+    """
+
+    tomogram: Tomogram
+    membrane: npt.NDArray[np.uint8]
+    picks: Candidates
+    truth: Candidates
+    distractors: Candidates
+    physics: Physics
+
+
+def _drawn(seed: int) -> tuple[float, Physics]:
+    """Voxel size (A) and physics of a seed's tomogram."""
+    rng = np.random.default_rng([seed, 9])
+    own = rng.random() < OWN_VOXEL_SIZE_SHARE
+    voxel_size = MODEL_VOXEL_SIZE if own else round(float(rng.uniform(*VOXEL_SIZE_RANGE)), 2)
+    return voxel_size, random_physics(rng)
+
+
+def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int]) -> Path:
+    """Simulate one example into a file, unless it is there."""
+    if path.is_file():
+        return path
+    voxel_size, physics = _drawn(seed)
+    made = simulate(seed, shape, voxel_size, **physics.to_dict())
+    centre = np.concatenate([made.truth.centre_zyx, made.distractors.centre_zyx])
+    normal = np.concatenate([made.truth.normal_zyx, made.distractors.normal_zyx])
+    kind = np.concatenate([made.truth.kind, made.distractors.kind])
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            # Half the size; its rounding is far below the noise of values of unit variance.
+            tomogram=made.tomogram.data.astype(np.float16),
+            membrane=made.membrane,
+            voxel_size_angstrom=voxel_size,
+            centre_zyx=centre,
+            normal_zyx=normal,
+            kind=kind,
+        )
+    return path
+
+
+def _load(path: Path, seed: int) -> Example:
+    with np.load(path) as stored:
+        tomogram = Tomogram(stored["tomogram"], float(stored["voxel_size_angstrom"]), path.stem)
+        everything = Candidates(
+            stored["centre_zyx"],
+            np.ones(len(stored["kind"]), np.float32),
+            stored["normal_zyx"],
+            tomogram.voxel_size_angstrom,
+            tomogram.shape,
+            tomogram.name,
+            stored["kind"],
+        )
+        target = everything.kind == "t3ss"
+        return Example(
+            tomogram,
+            stored["membrane"],
+            picks=everything[target | np.isin(everything.kind, LOOK_ALIKES)],
+            truth=everything[target],
+            distractors=everything[~target],
+            physics=_drawn(seed)[1],
+        )
+
+
+def simulate_examples(
+    folder: Path,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    *,
+    jobs: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Example]:
+    """Simulate examples, or read those that are in the folder already.
+
+    Parameters
+    ----------
+    folder
+        Where they are kept, one ``.npz`` each, named by shape and seed.
+    seeds
+        One for each example.
+    shape
+        (z, y, x) voxels.
+    jobs
+        Processes that simulate at the same time.
+    report
+        Called with a line after each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    size = "x".join(map(str, shape))
+    paths = [folder / f"{size}_seed{seed}.npz" for seed in seeds]
+    missing = [(p, s) for p, s in zip(paths, seeds, strict=True) if not p.is_file()]
+    if missing and jobs > 1:
+        # Spawned, because a forked copy of a process that has used OpenMP hangs.
+        context = multiprocessing.get_context("spawn")
+        workers = min(jobs, len(missing))
+        threads = max(1, torch.get_num_threads() // workers)
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+        ) as pool:
+            made = [pool.submit(_simulate_to, p, s, shape) for p, s in missing]
+            for done, future in enumerate(made, 1):
+                report(f"simulated {done} of {len(made)}: {future.result().name}")
+    else:
+        for done, (path, seed) in enumerate(missing, 1):
+            report(f"simulated {done} of {len(missing)}: {_simulate_to(path, seed, shape).name}")
+    return [_load(path, seed) for path, seed in zip(paths, seeds, strict=True)]

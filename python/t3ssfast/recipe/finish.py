@@ -1,0 +1,155 @@
+"""What a trained classifier still needs: a preselection learned from detections, and calibrated scores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from t3ssfast.calibrate import Calibration, calibrate
+from t3ssfast.detect import detect
+from t3ssfast.errors import ConfigError
+from t3ssfast.models import LoadedModel, load_model, save_model
+from t3ssfast.preselect import CoarseLook, Preselection, learn_preselection
+from t3ssfast.recipe.examples import Example
+from t3ssfast.types import Candidates, DetectConfig, Tomogram
+
+__all__ = ["CALIBRATION_FLOOR", "calibrate_classifier", "finish_classifier", "rewrite_metadata"]
+
+# Peaks below this are hardly ever particles; above it, a calibration wants to see them all.
+CALIBRATION_FLOOR = 0.1
+# Tomograms that statistics are learned from.
+PRESELECTION_TOMOGRAMS = 32
+# Share of the windows about particles, in tomograms left out, that the preselection has to keep.
+PRESELECTION_KEEP = 0.995
+
+
+def rewrite_metadata(classifier: str | os.PathLike[str], **changes: Any) -> None:
+    """Write a model file again with other metadata; its weights stay as they are."""
+    loaded = load_model(classifier, kind="classifier")
+    save_model(loaded.module, classifier, replace(loaded.metadata, **changes))
+
+
+def calibrate_classifier(
+    classifier: str | os.PathLike[str],
+    tomograms: Sequence[Tomogram],
+    truth: Sequence[Candidates],
+    *,
+    segmenter: str | os.PathLike[str] | LoadedModel | None = None,
+    membranes: Sequence[Any] | None = None,
+    config: DetectConfig | None = None,
+    device: str = "auto",
+    report: Callable[[str], None] = lambda line: None,
+) -> Calibration:
+    """Learn what a classifier's scores are worth, and write it into its file.
+
+    Parameters
+    ----------
+    classifier
+        Model file; its metadata are rewritten.
+    tomograms, truth
+        Of tomograms that it has not been trained on, with every T3SS picked: others count as false.
+    segmenter, membranes
+        As for `detect`; one mask for each tomogram.
+    config
+        As the detections will have; its threshold is not used.
+    device
+        As for `detect`.
+    report
+        Called with a line after each tomogram.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two tomograms, or no true or no false candidates in them.
+    """
+    base = DetectConfig() if config is None else config
+    wanted = replace(base, score_threshold=CALIBRATION_FLOOR, min_precision=None, min_recall=None)
+    loaded = load_model(classifier, kind="classifier")
+    judge = replace(loaded, metadata=replace(loaded.metadata, calibration=None))
+    found = []
+    for k, tomogram in enumerate(tomograms):
+        detection = detect(
+            tomogram,
+            segmenter=segmenter,
+            classifier=judge,
+            membrane=None if membranes is None else membranes[k],
+            config=wanted,
+            device=device,
+            progress=False,
+        )
+        found.append(detection.candidates)
+        report(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
+    learned = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
+    rewrite_metadata(classifier, calibration=learned.to_dict())
+    return learned
+
+
+def finish_classifier(
+    classifier: str | os.PathLike[str],
+    segmenter: str | os.PathLike[str],
+    training: Sequence[Example],
+    calibration: Sequence[Example],
+    *,
+    preselection: str = "look",
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Give a classifier its preselection and, from tomograms it has not seen, its calibration.
+
+    Parameters
+    ----------
+    classifier, segmenter
+        Model files; the classifier's metadata are rewritten.
+    training, calibration
+        Simulated tomograms.
+    preselection
+        "look": the coarse look, with its default strides and level; "model": statistics of blocks, learned
+        from the membranes that detection finds in the training tomograms.
+    device
+        Where to detect.
+    report
+        Called with a line at every stage.
+    """
+    if preselection not in ("look", "model"):
+        raise ConfigError(f'The preselection is {preselection!r}; give "look" or "model".')
+    finder = load_model(segmenter, kind="segmenter", device=device)
+    learned: Preselection = CoarseLook()
+    if preselection == "model":
+        chosen = training[:PRESELECTION_TOMOGRAMS]
+        report(f"learning the preselection from {len(chosen)} tomograms")
+        masks = [found_membrane(example.tomogram, finder, classifier, device) for example in chosen]
+        seen = [k for k, mask in enumerate(masks) if mask.any()]
+        learned = learn_preselection(
+            [chosen[k].tomogram for k in seen],
+            [masks[k] for k in seen],
+            [chosen[k].truth for k in seen],
+            classifier=classifier,
+            keep=PRESELECTION_KEEP,
+        )
+    rewrite_metadata(classifier, preselect=learned.to_dict())
+    report(f"calibrating the scores on {len(calibration)} tomograms")
+    calibrate_classifier(
+        classifier,
+        [example.tomogram for example in calibration],
+        [example.truth for example in calibration],
+        segmenter=finder,
+        device=device,
+        report=report,
+    )
+
+
+def found_membrane(
+    tomogram: Tomogram,
+    segmenter: LoadedModel,
+    classifier: str | os.PathLike[str] | LoadedModel,
+    device: str,
+) -> npt.NDArray[np.uint8]:
+    """(z, y, x) mask of the membrane as a detection finds it."""
+    detection = detect(tomogram, segmenter=segmenter, classifier=classifier, device=device, progress=False)
+    assert detection.membrane is not None, "it was not given"
+    return detection.membrane

@@ -1,0 +1,206 @@
+"""What the two models can do, on simulated tomograms that neither has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from t3ssfast.calibrate import Calibration, picking_threshold, read_calibration
+from t3ssfast.detect import Detection, detect
+from t3ssfast.errors import ConfigError
+from t3ssfast.evaluate import Evaluation, evaluate
+from t3ssfast.models import LoadedModel
+from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.preselect import particle_windows, preselect
+from t3ssfast.recipe.examples import MODEL_VOXEL_SIZE, Example
+from t3ssfast.recipe.finish import CALIBRATION_FLOOR
+from t3ssfast.segment import search_region, segment
+from t3ssfast.simulate import Physics
+from t3ssfast.train.segmenter import overlap_figures
+from t3ssfast.types import Candidates, DetectConfig
+
+__all__ = ["DOMAINS", "measure"]
+
+TOLERANCE_ANGSTROM = 120.0
+# What a detection is asked to promise.
+PROMISES = ({"min_precision": 0.9}, {"min_precision": 0.95}, {"min_recall": 0.9}, {"min_recall": 0.95})
+# Ranges of the simulation in which figures are given by themselves.
+DOMAINS: dict[str, Callable[[Physics, float], bool]] = {
+    "low noise": lambda physics, voxel: physics.noise_scale < 0.65,
+    "medium noise": lambda physics, voxel: 0.65 <= physics.noise_scale < 1.0,
+    "high noise": lambda physics, voxel: physics.noise_scale >= 1.0,
+    "defocus below 5 um": lambda physics, voxel: physics.defocus_um < 5,
+    "defocus above 5 um": lambda physics, voxel: physics.defocus_um >= 5,
+    "tilts to less than 52 degrees": lambda physics, voxel: physics.tilt_range_degrees < 52,
+    "the models' voxel size": lambda physics, voxel: voxel == MODEL_VOXEL_SIZE,
+    "other voxel sizes": lambda physics, voxel: voxel != MODEL_VOXEL_SIZE,
+    "without T3SS": lambda physics, voxel: physics.t3ss_per_cell == 0 or physics.cells == 0,
+}
+
+
+def _membrane_figures(examples: Sequence[Example], model: LoadedModel) -> dict[str, float]:
+    """Dice, precision and recall of the voxels above 0.5, pooled over whole tomograms."""
+    hits = found = true = 0
+    for example in examples:
+        prepared = PreparedTomogram.prepare(
+            example.tomogram,
+            voxel_size_angstrom=model.metadata.voxel_size_angstrom,
+            normalisation=model.metadata.normalisation,
+        )
+        for z in range(prepared.shape[0]):
+            seen = segment(prepared.slab(z, z + 1), model) > 0.5
+            there = prepared.mask_from_tomogram(example.membrane, z, z + 1) != 0
+            hits += int((seen & there).sum())
+            found += int(seen.sum())
+            true += int(there.sum())
+    return overlap_figures(hits, found, true)
+
+
+def measure(
+    examples: Sequence[Example],
+    segmenter: LoadedModel,
+    classifier: LoadedModel,
+    *,
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], Evaluation]:
+    """Detect in simulated tomograms, and count.
+
+    Parameters
+    ----------
+    examples
+        Seen by neither model, and not calibrated on.
+    segmenter, classifier
+        The models.
+    device
+        Where to detect.
+    report
+        Called with a line after each tomogram.
+
+    Returns
+    -------
+    figures
+        Plain values: of the membrane, of the detections together and by domain, of the promised precisions
+        and recalls, of the scores' calibration, and of the preselection.
+    detections
+        The evaluation at the default threshold.
+    """
+    calibration = read_calibration(classifier.metadata.calibration)
+    found, detections = [], []
+    for k, example in enumerate(examples):
+        detection = detect(
+            example.tomogram,
+            segmenter=segmenter,
+            classifier=classifier,
+            config=DetectConfig(score_threshold=_floor(calibration)),
+            device=device,
+            progress=False,
+        )
+        found.append(detection.candidates)
+        detections.append(detection)
+        report(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
+    default = DetectConfig().score_threshold
+    whole = _evaluated(examples, found, default)
+    everything = _evaluated(examples, found, 0.0)
+    figures: dict[str, Any] = {
+        "membrane_on_held_out_simulation": _membrane_figures(examples, segmenter),
+        "detection": _summary(whole, intervals=True),
+        "detection_by_domain": {
+            name: _summary(_evaluated(*_chosen(examples, found, belongs), default))
+            for name, belongs in DOMAINS.items()
+        },
+        "candidates_down_to_low_scores": {
+            "calibration_error": everything.calibration_error,
+            "average_precision": everything.average_precision,
+            "candidates": everything.n_candidates,
+        },
+        "promises": {
+            f"{name} {wanted}": _promised(examples, found, calibration, {name: wanted})
+            for promise in PROMISES
+            for name, wanted in promise.items()
+        },
+        "preselection": _preselection_figures(examples, detections, classifier),
+    }
+    return figures, whole
+
+
+def _floor(calibration: Calibration | None) -> float:
+    """The threshold that lets everything through that a calibration was learned from."""
+    return CALIBRATION_FLOOR if calibration is None else float(calibration.apply([CALIBRATION_FLOOR])[0])
+
+
+def _chosen(
+    examples: Sequence[Example], found: Sequence[Candidates], belongs: Callable[[Physics, float], bool]
+) -> tuple[list[Example], list[Candidates]]:
+    pairs = [
+        (example, candidates)
+        for example, candidates in zip(examples, found, strict=True)
+        if belongs(example.physics, example.tomogram.voxel_size_angstrom)
+    ]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _evaluated(examples: Sequence[Example], found: Sequence[Candidates], threshold: float) -> Evaluation:
+    return evaluate(
+        [candidates[candidates.score >= threshold] for candidates in found],
+        [example.truth for example in examples],
+        TOLERANCE_ANGSTROM,
+        distractors=[example.distractors for example in examples],
+    )
+
+
+def _summary(evaluation: Evaluation, *, intervals: bool = False) -> dict[str, Any]:
+    """The figures without the curves."""
+    figures = evaluation.to_dict(intervals=intervals)
+    return {name: value for name, value in figures.items() if name not in ("curve", "reliability")}
+
+
+def _promised(
+    examples: Sequence[Example],
+    found: Sequence[Candidates],
+    calibration: Calibration | None,
+    promise: dict[str, float],
+) -> dict[str, Any] | None:
+    """Precision and recall at the threshold of a promise, with intervals; None where there is none."""
+    if calibration is None:
+        return None
+    try:
+        raw = picking_threshold(calibration, DetectConfig(**promise))  # type: ignore[arg-type]
+    except ConfigError:
+        return None
+    evaluation = _evaluated(examples, found, float(calibration.apply([raw])[0]))
+    intervals = evaluation.intervals()
+    return {
+        name: [getattr(evaluation, name), intervals[name].low, intervals[name].high]
+        for name in ("precision", "recall", "f1")
+    }
+
+
+def _preselection_figures(
+    examples: Sequence[Example], detections: Sequence[Detection], classifier: LoadedModel
+) -> dict[str, Any] | None:
+    """Which share of the windows near the membrane, and of those about particles, the preselection keeps."""
+    if classifier.metadata.preselect is None:
+        return None
+    near = kept = about = about_kept = 0
+    for example, detection in zip(examples, detections, strict=True):
+        membrane = detection.membrane
+        if membrane is None or not membrane.any():
+            continue
+        mask, _ = preselect(example.tomogram, membrane, classifier=classifier)
+        region = search_region(
+            membrane, example.tomogram.voxel_size_angstrom, DetectConfig().search_distance_nm
+        )
+        particle = particle_windows(example.tomogram, example.truth) & (region != 0)
+        near += int(np.count_nonzero(region))
+        kept += int(np.count_nonzero(mask))
+        about += int(np.count_nonzero(particle))
+        about_kept += int(np.count_nonzero(particle & (mask != 0)))
+    return {
+        "windows_near_membrane": near,
+        "windows_kept": kept / near if near else None,
+        "windows_about_particles": about,
+        "windows_about_particles_kept": about_kept / about if about else None,
+    }

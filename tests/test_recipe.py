@@ -1,0 +1,151 @@
+"""The recipes: finishing a classifier, measuring it, and learning from few picks; on the toy world."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import t3ssfast as t3
+from t3ssfast.cli import app
+from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.models import load_model
+from t3ssfast.recipe import calibrate_classifier, finish_classifier, measure
+from t3ssfast.recipe.examples import Example, calibration_seed, held_out_seed, training_seed
+from t3ssfast.recipe.few import few_labels_curve, first_picks
+from t3ssfast.recipe.finish import rewrite_metadata
+from t3ssfast.simulate import Physics
+from t3ssfast.types import DetectConfig
+from toy import VOXEL, save_toy_models, toy_tomogram
+
+
+def toy_example(k: int) -> Example:
+    """The toy cell, one of its three particles a look-alike."""
+    tomogram, truth, membrane = toy_tomogram(shape=(24, 120 + 2 * k, 132))
+    tomogram = replace(tomogram, name=f"toy_{k}")
+    known, other = truth[:2], replace(truth[2:], kind=np.array(["secretin"]))
+    physics = Physics(noise_scale=(0.5, 0.8, 1.2)[k % 3])
+    return Example(tomogram, membrane, known, known, other, physics)
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    return [toy_example(k) for k in range(3)]
+
+
+def test_no_seed_has_two_uses() -> None:
+    kinds = (training_seed, calibration_seed, held_out_seed)
+    assert len({kind(s, k) for kind in kinds for s in range(3) for k in range(100)}) == 900
+
+
+def test_a_classifier_is_finished_and_measured(tmp_path: Path, examples: list[Example]) -> None:
+    segmenter, classifier = save_toy_models(tmp_path)
+    before = load_model(classifier, kind="classifier").module.state_dict()
+    lines: list[str] = []
+    finish_classifier(classifier, segmenter, examples, examples, report=lines.append)
+    assert any("toy_2" in line for line in lines)
+    judge = load_model(classifier, kind="classifier")
+    after = judge.module.state_dict()
+    assert all((before[name] == after[name]).all() for name in before)
+    assert judge.metadata.preselect is not None
+    assert judge.metadata.preselect["kind"] == "look"
+    assert judge.metadata.calibration is not None
+    # Two in three of its candidates are true, whatever they score: that is what a score is now worth.
+    detection = t3.detect(
+        examples[0].tomogram, segmenter=segmenter, classifier=classifier, device="cpu", progress=False
+    )
+    assert 0.5 < detection.candidates.score.min() <= detection.candidates.score.max() < 0.85
+    figures, whole = measure(examples, load_model(segmenter, kind="segmenter"), judge)
+    json.dumps(figures, allow_nan=False)
+    assert (whole.true_positives, whole.false_positives, whole.false_negatives) == (6, 3, 0)
+    assert figures["detection"]["false_positive_kinds"] == {"secretin": 3}
+    assert figures["detection_by_domain"]["low noise"]["truth"] == 2
+    assert figures["membrane_on_held_out_simulation"]["dice"] > 0.6
+    assert figures["preselection"]["windows_kept"] < 0.5
+    assert figures["preselection"]["windows_about_particles_kept"] > 0.97
+    assert figures["promises"]["min_recall 0.9"]["recall"][0] == 1
+    assert figures["promises"]["min_precision 0.95"] is None
+    with pytest.raises(ConfigError, match="min_precision"):
+        t3.detect(
+            examples[0].tomogram,
+            segmenter=segmenter,
+            classifier=classifier,
+            config=DetectConfig(min_precision=0.95),
+            progress=False,
+        )
+    with pytest.raises(ConfigError, match='"look" or "model"'):
+        finish_classifier(classifier, segmenter, examples, examples, preselection="guess")
+
+
+def test_calibration_needs_something_to_tell_apart(tmp_path: Path, examples: list[Example]) -> None:
+    _, classifier = save_toy_models(tmp_path)
+    only = examples[0]
+    with pytest.raises(InputError, match="to calibrate with"):
+        calibrate_classifier(classifier, [only.tomogram], [only.truth], membranes=[only.membrane])
+    assert load_model(classifier, kind="classifier").metadata.calibration is None
+    rewrite_metadata(classifier, figures={"f1": 0.5})
+    assert load_model(classifier, kind="classifier").metadata.figures == {"f1": 0.5}
+
+
+def test_the_command_calibrates(tmp_path: Path, examples: list[Example]) -> None:
+    _, classifier = save_toy_models(tmp_path)
+    given: list[str] = []
+    for k, example in enumerate(examples[:2]):
+        t3.write(tmp_path / f"{k}.mrc", example.tomogram.data, VOXEL)
+        t3.write(tmp_path / f"{k}_m.mrc", example.membrane, VOXEL)
+        t3.export(example.truth, tmp_path / f"{k}.csv", "csv")
+        given += [str(tmp_path / f"{k}.mrc"), "-p", str(tmp_path / f"{k}.csv")]
+        given += ["-m", str(tmp_path / f"{k}_m.mrc")]
+    result = CliRunner().invoke(app, ["train", "calibrate", str(classifier), *given, "--json"])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)["calibration"]
+    assert said == load_model(classifier, kind="classifier").metadata.calibration
+    assert said["truth"] == 4
+
+
+def test_picks_are_counted_out_and_the_rest_is_cut_off() -> None:
+    labelled = []
+    for k in range(3):
+        tomogram, truth, membrane = toy_tomogram(shape=(24, 120, 132))
+        labelled.append((replace(tomogram, name=f"toy_{k}"), membrane, truth))
+    for count in range(1, 10):
+        chosen = first_picks(labelled, count)
+        assert sum(len(truth) for _, _, truth in chosen) == count
+        assert len(chosen) == -(-count // 3)
+        for tomogram, membrane, truth in chosen:
+            assert tomogram.shape == membrane.shape
+            assert (truth.centre_zyx[:, 2] < tomogram.shape[2]).all()
+    cut = first_picks(labelled, 4)[1]
+    left = labelled[1][2].centre_zyx
+    assert sorted(left[:, 2])[0] < cut[0].shape[2] <= sorted(left[:, 2])[1]
+
+
+def test_the_curve_of_few_labels_has_a_row_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Made:
+        def __init__(self, seed: int) -> None:
+            self.tomogram, self.truth, self.membrane = toy_tomogram(shape=(24, 120, 132))
+            self.tomogram = replace(self.tomogram, name=f"toy_{seed}")
+
+    monkeypatch.setattr("t3ssfast.recipe.few.simulate", lambda seed, shape, **physics: Made(seed))
+    options: dict[str, Any] = {
+        "steps": 2,
+        "steps_per_epoch": 2,
+        "batch": 16,
+        "rounds": 0,
+        "negatives_per_tomogram": 30,
+    }
+    rows = few_labels_curve(tmp_path, counts=(2, 3), held_out=1, options=options)
+    assert [row["picks"] for row in rows] == [0, 2, 3]
+    assert all(0 <= row["f1_low"] <= row["f1"] <= row["f1_high"] <= 1 for row in rows)
+    with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "classifier_3.pt").exists()
+    with pytest.raises(ConfigError, match="at least 2"):
+        few_labels_curve(tmp_path, counts=(1,))
