@@ -19,7 +19,7 @@ LEVELS = [
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick", "provenance"},
-    {"export", "evaluate", "figures", "average", "simulate", "train"},
+    {"export", "extract", "evaluate", "figures", "average", "simulate", "train"},
     {"detect"},
     {"cli", "__init__"},
 ]
