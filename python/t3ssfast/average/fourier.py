@@ -64,7 +64,8 @@ class Shells:
     @cached_property
     def shell(self) -> Tensor:
         """(K,) distance from the origin, rounded."""
-        return self.frequency.norm(dim=1).round().to(torch.int64)
+        shell: Tensor = torch.linalg.vector_norm(self.frequency, dim=1).round().to(torch.int64)
+        return shell
 
     @cached_property
     def multiplicity(self) -> Tensor:
@@ -86,8 +87,8 @@ class Shells:
         low = n // 2 - r
         half[..., low : low + 2 * r + 1, low : low + 2 * r + 1, : r + 1] = self.on_grid(values)
         spectrum = torch.fft.ifftshift(half, dim=(-3, -2))
-        real = torch.fft.irfftn(spectrum, s=(n, n, n))
-        return torch.fft.fftshift(real, dim=(-3, -2, -1))
+        real: Tensor = torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(n, n, n)), dim=(-3, -2, -1))
+        return real
 
     def transform(self, volume: Tensor) -> Tensor:
         """(..., n, n, n) volumes to (..., K): the inverse of `volume` for what is listed."""
@@ -96,7 +97,8 @@ class Shells:
         spectrum = torch.fft.fftshift(spectrum, dim=(-3, -2))
         low = n // 2 - r
         part = spectrum[..., low : low + 2 * r + 1, low : low + 2 * r + 1, : r + 1]
-        return part.reshape(*volume.shape[:-3], -1)[..., self.index]
+        listed: Tensor = part.reshape(*volume.shape[:-3], -1)[..., self.index]
+        return listed
 
     def shell_mean(self, values: Tensor) -> Tensor:
         """(..., K) real to (..., radius + 1): means over shells of the whole transform."""

@@ -200,6 +200,6 @@ def _own_frame(size: int, nm: float, physics: Physics) -> Float32:
     first = _frame(scene, centre, axis, 0.0).as_matrix()[0, :, 0]
     turn = float(np.arctan2(first[1], first[0]))
     # The turn of Scene.put runs one way or the other about the axis: the one that undoes it is taken.
-    rot = min((turn, -turn), key=lambda r: _frame(scene, centre, axis, r).magnitude()[0])
+    rot = min((turn, -turn), key=lambda r: float(np.max(_frame(scene, centre, axis, r).magnitude())))
     scene.put(_injectisome(physics), centre, axis, rot)
     return scene.density
