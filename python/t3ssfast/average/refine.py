@@ -7,7 +7,11 @@ a group is compared with the reference that it is no part of.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from t3ssfast.average.fourier import Shells, Spectrum, phase_ramp, turned
 from t3ssfast.average.options import AverageConfig
 from t3ssfast.average.resolution import SIGNAL, compare_halves
-from t3ssfast.average.search import Reference, ShiftSearch, find_pose, local_rotations
+from t3ssfast.average.search import Match, Reference, ShiftSearch, find_pose, local_rotations
 from t3ssfast.average.stack import ParticleStack, zyx_matrices
 from t3ssfast.average.state import State
 from t3ssfast.average.weed import kept_by_score
@@ -28,6 +32,7 @@ __all__ = ["Refinement"]
 
 Tensor = torch.Tensor
 Advance = Callable[[int], None]
+Result = TypeVar("Result")
 
 # The global search compares no finer than this: 12 cycles a box tell rotations 5 degrees apart at its rim.
 COARSE_RADIUS = 12
@@ -185,18 +190,30 @@ class Refinement:
             volume = references[number, group] * self.mask
             reference = Reference(volume, whitened, shells, searched, min(COARSE_RADIUS, shells.radius))
             coarse = ShiftSearch(reference.coarse, reach)
-            for index in members.tolist():
+            match = partial(self._match, reference, noise, (coarse, fine), step)
+            for index, found in zip(members.tolist(), self._each(match, members.tolist()), strict=True):
                 prior = stack.rotation[index]
-                k = shells.frequency @ prior.T
-                values = Spectrum(stack.box(index)[None], shells.radius).at(k[None])[0]
-                values = values * phase_ramp(k, stack.offset[index], self.size) / noise[shells.shell]
-                wedge = wedge_weight(k, config.tilt_range_degrees)
-                match = find_pose(reference, values, wedge, coarse, fine, config.refinements, step)
-                rotation[index] = prior @ match.rotation
-                offset[index] = stack.offset[index] + prior @ match.shift_zyx
-                score[index] = match.score
+                rotation[index] = prior @ found.rotation
+                offset[index] = stack.offset[index] + prior @ found.shift_zyx
+                score[index] = found.score
                 advance(1)
         return rotation, offset, score
+
+    def _match(
+        self,
+        reference: Reference,
+        noise: Tensor,
+        shifts: tuple[ShiftSearch, ShiftSearch],
+        step: float,
+        index: int,
+    ) -> Match:
+        """How one particle fits a reference."""
+        stack, shells = self.stack, reference.shells
+        k = shells.frequency @ stack.rotation[index].T
+        values = Spectrum(stack.box(index)[None], shells.radius).at(k[None])[0]
+        values = values * phase_ramp(k, stack.offset[index], self.size) / noise[shells.shell]
+        wedge = wedge_weight(k, self.config.tilt_range_degrees)
+        return find_pose(reference, values, wedge, *shifts, self.config.refinements, step)
 
     # --------------------------------------------------------------------------------------------- averaging
 
@@ -211,24 +228,47 @@ class Refinement:
         """
         count = len(self.all.frequency)
         halves, references = [], []
+
+        def turned_back(index: int) -> tuple[Tensor, Tensor]:
+            k = self.all.frequency @ rotation[index].T
+            wedge = wedge_weight(k, self.config.tilt_range_degrees)
+            values = Spectrum(self.stack.box(index)[None], self.all.radius).at(k[None])[0]
+            return values * phase_ramp(k, offset[index], self.size) * wedge, wedge
+
         for number in (0, 1):
             total = torch.zeros(GROUPS, count, dtype=torch.complex64, device=self.device)
             measured = torch.zeros(GROUPS, count, device=self.device)
-            for index in np.flatnonzero(self.half == number).tolist():
+            mine = self.half == number
+            advance(int((mine & ~kept).sum()))
+            members = np.flatnonzero(mine & kept).tolist()
+            for index, (values, wedge) in zip(members, self._each(turned_back, members), strict=True):
+                total[self.group[index]] += values
+                measured[self.group[index]] += wedge
                 advance(1)
-                if not kept[index]:
-                    continue
-                group = int(self.group[index])
-                k = self.all.frequency @ rotation[index].T
-                wedge = wedge_weight(k, self.config.tilt_range_degrees)
-                values = Spectrum(self.stack.box(index)[None], self.all.radius).at(k[None])[0]
-                total[group] += values * phase_ramp(k, offset[index], self.size) * wedge
-                measured[group] += wedge
             whole, seen = total.sum(0), measured.sum(0)
             halves.append(self._averaged(whole, seen))
             without = [self._averaged(whole - t, seen - m) for t, m in zip(total, measured, strict=True)]
             references.append(torch.stack(without))
         return torch.stack(halves), torch.stack(references)
+
+    def _each(self, work: Callable[[int], Result], indices: Sequence[int]) -> Iterator[Result]:
+        """Results for particles, in their order, each by one thread: the number of threads changes no bit."""
+        if self.device.type != "cpu":
+            yield from map(work, indices)
+            return
+
+        def alone(index: int) -> Result:
+            with torch.inference_mode():
+                return work(index)
+
+        threads = torch.get_num_threads()
+        with (
+            _one_thread_each(),
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            # A bounded number at a time: results wait in memory until they are taken.
+            for first in range(0, len(indices), 4 * threads):
+                yield from pool.map(alone, indices[first : first + 4 * threads])
 
     def _averaged(self, total: Tensor, measured: Tensor) -> Tensor:
         return self._symmetric(self.all.volume(total / (measured + DAMPING)))
@@ -274,3 +314,14 @@ def split(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     """(n,) half, 0 or 1, and (n,) group within the half, at random and as equal in size as can be."""
     place = np.random.default_rng(seed).permutation(count)
     return place % 2, place // 2 % GROUPS
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """PyTorch's own threads set to one for the while."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
