@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,9 +227,7 @@ def average(
     if edge % 2 or edge < 16:
         raise ConfigError(f"The box is {edge} voxels; averaging needs an even number, at least 16.")
     where = check_device(device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    with torch.inference_mode(), Stages(progress) as stages:
+    with _one_torch_thread() as threads, torch.inference_mode(), Stages(progress) as stages:
         stack = ParticleStack(volumes, some, edge, config, where)
         nm = stack.voxel_size_angstrom / 10
         if mask is None:
@@ -236,9 +235,23 @@ def average(
         else:
             soft = _given(mask, edge, "mask", where).clamp(0, 1)
         start = None if reference is None else _given(reference, edge, "reference", where)
-        work = Refinement(stack, soft, fold, config, start)
+        work = Refinement(stack, soft, fold, config, start, config.threads or threads)
         state = _iterate(work, symmetry, None if folder is None else Path(folder) / "state", stages)
         return _finished(work, state, symmetry)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[int]:
+    """PyTorch on one thread, so that no sum depends on how many there are; gives how many there were.
+
+    Particles are worked on side by side instead.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _volumes(tomograms: Source | Sequence[Source], candidates: list[Candidates]) -> list[Tomogram]:

@@ -52,7 +52,8 @@ class AverageConfig:
     memory_budget_bytes
         Boxes are kept in memory up to this; beyond, they are cut anew from the tomograms when needed.
     threads
-        PyTorch threads; None leaves them as they are.
+        Particles that are worked on side by side on a CPU; None: as many as PyTorch has threads. The answer
+        does not depend on it, bit for bit.
     """
 
     iterations: int = 5

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -61,6 +60,8 @@ class Refinement:
     reference
         (n, n, n) map to begin with; it is low-passed for both halves. None: each half begins with its own
         average at the poses the particles came with.
+    threads
+        Particles that are worked on at a time, on a CPU.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Refinement:
         fold: int,
         config: AverageConfig,
         reference: Tensor | None,
+        threads: int,
     ) -> None:
+        self.threads = threads
         self.stack, self.mask, self.fold, self.config = stack, mask, fold, config
         self.reference = reference
         self.size, self.device = stack.size, stack.device
@@ -261,14 +264,10 @@ class Refinement:
             with torch.inference_mode():
                 return work(index)
 
-        threads = torch.get_num_threads()
-        with (
-            _one_thread_each(),
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
+        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             # A bounded number at a time: results wait in memory until they are taken.
-            for first in range(0, len(indices), 4 * threads):
-                yield from pool.map(alone, indices[first : first + 4 * threads])
+            for first in range(0, len(indices), 4 * self.threads):
+                yield from pool.map(alone, indices[first : first + 4 * self.threads])
 
     def _averaged(self, total: Tensor, measured: Tensor) -> Tensor:
         return self._symmetric(self.all.volume(total / (measured + DAMPING)))
@@ -314,14 +313,3 @@ def split(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     """(n,) half, 0 or 1, and (n,) group within the half, at random and as equal in size as can be."""
     place = np.random.default_rng(seed).permutation(count)
     return place % 2, place // 2 % GROUPS
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """PyTorch's own threads set to one for the while."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -120,12 +120,15 @@ def compare_halves(
     """
     n = mask.shape[-1]
     shells = Shells(n, n // 2 - 1, mask.device)
-    masked = shell_correlation(shells.transform(halves[0] * mask), shells.transform(halves[1] * mask), shells)
+    masked = shell_correlation(
+        shells.transform(_under(mask, halves[0])), shells.transform(_under(mask, halves[1])), shells
+    )
     low = torch.nonzero(masked < RANDOM_FROM)
     start = int(low[0]) if len(low) else shells.radius + 1
     generator = torch.Generator(device="cpu").manual_seed(seed)
     scrambled = [
-        shells.transform(shells.volume(_scrambled(shells, half, start, generator)) * mask) for half in halves
+        shells.transform(_under(mask, shells.volume(_scrambled(shells, half, start, generator))))
+        for half in halves
     ]
     of_mask = shell_correlation(scrambled[0], scrambled[1], shells)
     # The two shells next to the first random one still hold some of its neighbours' true phases.
@@ -144,6 +147,11 @@ def compare_halves(
         noise.double().cpu().numpy(),
         shared_angstrom,
     )
+
+
+def _under(mask: Tensor, volume: Tensor) -> Tensor:
+    """A masked volume whose mean under the mask is 0, so that the mask itself is not seen in it."""
+    return (volume - (volume * mask).sum() / mask.sum().clamp_min(1e-20)) * mask
 
 
 def _scrambled(shells: Shells, volume: Tensor, start: int, generator: torch.Generator) -> Tensor:

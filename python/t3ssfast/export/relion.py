@@ -144,7 +144,8 @@ def write_companions(
     for row, some, file in zip(rows, candidates, files, strict=True):
         target = folder / "coordinates" / file
         position = some.centre_zyx.astype(np.float64) * row[BINNING]
-        _write_star(target, {"particles": _particles(some, COORDINATE, position, False)})
+        table = _particles(some, COORDINATE, position, False).assign(**{PIXEL_SIZES[0]: row[PIXEL_SIZES[0]]})
+        _write_star(target, {"particles": table})
         imports.append({"rlnTomoName": row["rlnTomoName"], IMPORT_FILE: str(target)})
     targets = [folder / name for name in names]
     _write_star(targets[0], {"global": pd.DataFrame(rows)})
