@@ -561,7 +561,7 @@ def test_lists_that_lead_nowhere(tmp_path):
         load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
 
 
-# ----------------------------------------------------------------------------------------- files that run away
+# ---------------------------------------------------------------------------------------- files that run away
 
 
 def test_files_that_keep_libraries_busy_are_given_up(tmp_path, monkeypatch):
