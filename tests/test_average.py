@@ -527,6 +527,17 @@ def test_what_cannot_be_averaged(simulated, arguments, match):
     assert "\n" not in str(caught.value)
 
 
+def test_candidates_that_lack_a_size_or_a_name(tmp_path, simulated):
+    bare = [replace(some, tomogram_shape=None) for some in simulated.truth[:4]]
+    config = replace(CONFIG, iterations=1)
+    found = average(simulated.tomograms[:4], bare, BOX, symmetry="C6", config=config)
+    found.save(tmp_path)
+    assert len(load_all_candidates(tmp_path / "candidates.star")) == 4
+    same = [replace(some, tomogram_name="a") for some in simulated.truth[:2]]
+    with pytest.raises(InputError, match="'a'"):
+        average(simulated.tomograms[:2], same, BOX, config=config)
+
+
 def test_too_little_to_average(simulated):
     with pytest.raises(InputError, match="at least 2"):
         average(simulated.tomograms[0], simulated.truth[0], BOX)

@@ -222,6 +222,7 @@ def average(
     config = AverageConfig() if config is None else config
     some = [candidates] if isinstance(candidates, Candidates) else list(candidates)
     volumes = _volumes(tomograms, some)
+    some = [_placed(one, volume) for one, volume in zip(some, volumes, strict=True)]
     fold = _fold(symmetry)
     edge = box_voxels(box, box_nm, volumes[0].voxel_size_angstrom)
     if edge % 2 or edge < 16:
@@ -264,6 +265,12 @@ def _volumes(tomograms: Source | Sequence[Source], candidates: list[Candidates])
             f"{len(given)} tomograms and {len(candidates)} sets of candidates were given; give one set for "
             "each tomogram, in the same order."
         )
+    names = [some.tomogram_name for some in candidates]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"Several sets of candidates are of a tomogram called {twice!r}; give each its own tomogram_name."
+        )
     found = []
     for source, some in zip(given, candidates, strict=True):
         if isinstance(source, Tomogram):
@@ -273,6 +280,15 @@ def _volumes(tomograms: Source | Sequence[Source], candidates: list[Candidates])
         else:
             found.append(read(source))
     return found
+
+
+def _placed(candidates: Candidates, volume: Tomogram) -> Candidates:
+    """The candidates with the size of their tomogram, without which no program knows where they are."""
+    if candidates.tomogram_shape is not None:
+        return candidates
+    scale = volume.voxel_size_angstrom / candidates.voxel_size_angstrom
+    z, y, x = (round(n * scale) for n in volume.shape)
+    return replace(candidates, tomogram_shape=(z, y, x))
 
 
 def _fold(symmetry: str) -> int:
