@@ -6,10 +6,12 @@ import json
 import shutil
 import time
 import warnings
+from importlib import import_module
 
 import dynamotable
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
 import starfile
 from hypothesis import given, settings
@@ -20,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from t3ssfast.errors import ConfigError, InputError, OutputError, ReadError, T3Error, VoxelSizeError
 from t3ssfast.export import FORMATS, export, load_all_candidates, load_candidates, save_results
 from t3ssfast.export.poses import dynamo_from_relion, normal_and_rot, relion_from_dynamo, rotation_from_relion
+from t3ssfast.export.relion import read_star
 from t3ssfast.types import Candidates, normal_from_euler_zyz
 
 NAMES = {
@@ -213,8 +216,6 @@ def test_relion_frames_and_origins_are_composed(tmp_path):
         data |= {f"rlnCoordinate{axis}": position[:, i], f"rlnOrigin{axis}Angst": shift[:, i]}
     for i, angle in enumerate(("Rot", "Tilt", "Psi")):
         data |= {f"rlnTomoSubtomogram{angle}": frame[:, i], f"rlnAngle{angle}": own[:, i]}
-    import pandas as pd
-
     starfile.write({"particles": pd.DataFrame(data)}, tmp_path / "a.star")
     back = load_candidates(tmp_path / "a.star")
     outer, inner = (Rotation.from_euler("ZYZ", a, degrees=True).inv() for a in (frame, own))
@@ -387,6 +388,201 @@ def test_a_foreign_imod_model(data):
     points = np.concatenate([c.points for item in reference.objects for c in item.contours])
     np.testing.assert_allclose(model.centre_zyx[:, ::-1] + [0.5, 0.5, 0.0], points, rtol=1e-5)
     assert model.voxel_size_angstrom == pytest.approx(19.73333)
+
+
+def test_every_star_file_reads_as_the_library_reads_it(data):
+    for path in sorted(data.glob("*.star")):
+        ours = read_star(path)
+        theirs = starfile.read(path, always_dict=True)
+        assert list(ours) == list(map(str, theirs))
+        for name, table in theirs.items():
+            assert list(ours[str(name)]) == list(table)
+            for column in table:
+                if pd.api.types.is_numeric_dtype(ours[str(name)][column]):
+                    np.testing.assert_allclose(ours[str(name)][column], table[column].astype(float))
+                else:
+                    assert list(ours[str(name)][column]) == list(table[column].astype(str))
+
+
+def test_star_syntax(tmp_path):
+    (tmp_path / "a.star").write_text(
+        "# written by hand\n\ndata_pairs\n_one 'two words' # and a comment\n_text\n;\nline 1\nline 2\n;\n"
+        "\ndata_loop\nloop_ \n_rlnTomoName #1\n_number #2\n\n007 1\n'TS 8' 2.5 # comment\n\"it's\" -3\n\n"
+    )
+    blocks = read_star(tmp_path / "a.star")
+    assert blocks["pairs"]["one"][0] == "two words"
+    assert blocks["pairs"]["text"][0] == "line 1\nline 2"
+    assert list(blocks["loop"]["rlnTomoName"]) == ["007", "TS 8", "it's"]
+    assert list(blocks["loop"]["number"]) == [1, 2.5, -3]
+
+
+def test_a_motive_list_of_stopgap(tmp_path):
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(0, 180, (3, 3))  # phi, psi, the
+    rows = [
+        f"{i + 1} {tomogram} 1 {i + 1} A {100 + i} 200 300 0.{i + 1} 0.25 -0.5 1.5 "
+        + " ".join(f"{a:.6f}" for a in angles[i])
+        + " 1"
+        for i, tomogram in enumerate((7, 7, 12))
+    ]
+    names = "motl_idx tomo_num object subtomo_num halfset orig_x orig_y orig_z score "
+    names += "x_shift y_shift z_shift phi psi the class"
+    header = "\ndata_stopgap_motivelist\n\nloop_\n" + "".join(f"_{name}\n" for name in names.split())
+    (tmp_path / "motl.star").write_text(header + "\n" + "\n".join(rows) + "\n")
+    with pytest.raises(VoxelSizeError):
+        load_all_candidates(tmp_path / "motl.star")
+    found = load_all_candidates(tmp_path / "motl.star", voxel_size_angstrom=8)
+    assert [(some.tomogram_name, len(some)) for some in found] == [("7", 2), ("12", 1)]
+    np.testing.assert_allclose(found[0].centre_zyx[1], [301.5, 199.5, 101.25])
+    np.testing.assert_allclose(found[1].score, [0.3])
+    phi, psi, theta = angles[2]
+    about_z, about_x = (
+        (lambda a: Rotation.from_euler("z", a, True)),
+        (lambda a: Rotation.from_euler("x", a, True)),
+    )
+    expected = about_z(psi) * about_x(theta) * about_z(phi)
+    assert np.degrees((rotation(found[1])[0].inv() * expected).magnitude()) < 0.01
+    # The same pose in Dynamo's convention: tdrot = -psi, tilt = -the, narot = -phi.
+    same = rotation_from_relion(relion_from_dynamo([[-psi, -theta, -phi]]))
+    assert np.degrees((same[0].inv() * expected).magnitude()) < 0.01
+
+
+def star_of(path, columns):
+    starfile.write({"particles": pd.DataFrame(columns)}, path, overwrite=True)
+
+
+def test_particles_of_warp_m_and_pytom(tmp_path):
+    at = dict(zip("XYZ", ([100.0, 50.0], [200.0, 60.0], [300.0, 70.0]), strict=True))
+    for suffix in ("", "1"):
+        columns = {f"wrpCoordinate{a}{suffix}": v for a, v in at.items()} | {
+            "wrpSourceName": ["a.tomostar"] * 2
+        }
+        columns |= {f"wrpAngle{n}{suffix}": [10.0, 20.0] for n in ("Rot", "Tilt", "Psi")}
+        star_of(tmp_path / "m.star", columns)
+        with pytest.raises(VoxelSizeError):
+            load_candidates(tmp_path / "m.star")
+        found = load_candidates(tmp_path / "m.star", voxel_size_angstrom=10)
+        np.testing.assert_allclose(found.centre_zyx, [[30, 20, 10], [7, 6, 5]])
+        np.testing.assert_allclose(found.euler_zyz[1], [20, 20, 20], atol=1e-3)
+    columns = {f"rlnCoordinate{a}": v for a, v in at.items()}
+    star_of(
+        tmp_path / "p.star", columns | {"rlnDetectorPixelSize": [13.8] * 2, "rlnMicrographName": ["0042"] * 2}
+    )
+    found = load_candidates(tmp_path / "p.star")
+    assert (found.voxel_size_angstrom, found.tomogram_name) == (13.8, "0042")
+    np.testing.assert_allclose(found.centre_zyx[0], [300, 200, 100])
+
+
+def test_dynamo_tables_of_any_width(tmp_path):
+    row = [1, 1, 0, 0.5, -1, 2, 10, 20, 30, 0.7, 0, 0, 1, -60, 60, 0, 0, 0, 0, 4, 0, 2, 0, 100, 200, 300]
+    row += [0] * 9 + [7.5] + [0] * 6
+    for width in range(26, 43):
+        (tmp_path / "a.tbl").write_text(" ".join(map(str, row[:width])) + "\n")
+        (found,) = load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=15)
+        scale = 0.5 if width >= 36 else 1.0
+        np.testing.assert_allclose(found.centre_zyx, [[302 * scale, 199 * scale, 100.5 * scale]])
+        assert (found.tomogram_name, found.kind[0]) == ("4", "class_2")
+    (tmp_path / "a.tbl").write_text(" ".join(map(str, row[:25])) + "\n")
+    with pytest.raises(ReadError, match="25 columns"):
+        load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=15)
+
+
+def test_imod_points_below_the_first_section(tmp_path, make_candidates):
+    below = make_candidates(4, centre_zyx=[[-12.5, 3, 4], [-1, -2, -3], [0, 0, 0], [7, 8, 9]])
+    export(below, tmp_path / "a.mod", "imod")
+    np.testing.assert_allclose(load_candidates(tmp_path / "a.mod").centre_zyx, below.centre_zyx, atol=1e-4)
+    points = ImodModel.from_file(tmp_path / "a.mod").objects[0].contours[0].points
+    np.testing.assert_allclose(points[:, 2], [-12.5, -1, 0, 7], atol=1e-4)
+
+
+def test_imod_text_points(tmp_path, make_candidates):
+    candidates = make_candidates(5)
+    export(candidates, tmp_path / "a.txt", "imod")
+    assert np.loadtxt(tmp_path / "a.txt")[0, 0] == pytest.approx(candidates.centre_zyx[0, 2] + 0.5, abs=1e-3)
+    back = load_candidates(tmp_path / "a.txt", format="imod", voxel_size_angstrom=13.6)
+    np.testing.assert_allclose(back.centre_zyx, candidates.centre_zyx, atol=1e-3)
+    (tmp_path / "b.txt").write_text("1 1 10.5 20.5 30\n1 2 1.5 2.5 -3\n")
+    two = load_candidates(tmp_path / "b.txt", format="imod", voxel_size_angstrom=13.6)
+    np.testing.assert_allclose(two.centre_zyx, [[30, 20, 10], [-3, 2, 1]])
+    (tmp_path / "b.txt").write_text("1 2\n")
+    with pytest.raises(ReadError, match="2 values"):
+        load_candidates(tmp_path / "b.txt", format="imod", voxel_size_angstrom=13.6)
+
+
+# ------------------------------------------------------------------------------------- RELION 5's companions
+
+
+def test_companions_lead_back_to_the_candidates(tmp_path, make_candidates, monkeypatch):
+    several = [make_candidates(3, 1, tomogram_name="01"), make_candidates(2, 2, tomogram_name="TS 2/b")]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Import").mkdir()
+    files = export(several, "Import/particles.star", tilt_series_pixel_size_angstrom=1.7, companions=True)
+    assert all(file.is_file() for file in files)
+    names = {str(file) for file in files}
+    assert {"Import/tomograms.star", "Import/optimisation_set.star", "Import/import.star"} < names
+    tomograms = read_star(tmp_path / "Import" / "tomograms.star")["global"]
+    assert list(tomograms["rlnTomoTomogramBinning"]) == [8, 8]
+    assert list(tomograms["rlnTomoSizeZ"]) == [301 * 8] * 2
+    index = read_star(tmp_path / "Import" / "import.star")["particles"]
+    assert list(index) == ["rlnTomoName", "rlnTomoImportParticleFile"]
+    for start, options in (
+        ("optimisation_set.star", {}),
+        ("import.star", {"voxel_size_angstrom": 13.6}),
+    ):
+        back = load_all_candidates(tmp_path / "Import" / start, **options)
+        assert [some.tomogram_name for some in back] == ["01", "TS 2/b"]
+        for some, other in zip(back, several, strict=True):
+            np.testing.assert_allclose(some.centre_zyx, other.centre_zyx, atol=0.01)
+            assert np.degrees((rotation(some).inv() * rotation(other)).magnitude()).max() < 0.01
+
+
+def test_companions_need_the_pixel_size(tmp_path, make_candidates):
+    with pytest.raises(ConfigError, match="tilt-series-pixel-size"):
+        export(make_candidates(2), tmp_path / "a.star", companions=True)
+    options = {"tilt_series_pixel_size_angstrom": 1.7, "companions": True}
+    with pytest.raises(ConfigError, match="tomogram_shape"):
+        export(make_candidates(2, tomogram_shape=None), tmp_path / "a.star", **options)
+    with pytest.raises(ConfigError, match="overwritten"):
+        export(make_candidates(2), tmp_path / "tomograms.star", **options)
+    with pytest.raises(ConfigError, match="Companions"):
+        export(make_candidates(2), tmp_path / "a.star", "relion4", **options)
+    with pytest.raises(ConfigError, match="larger than the voxels"):
+        export(make_candidates(2), tmp_path / "a.star", "relion4", tilt_series_pixel_size_angstrom=20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_that_lead_nowhere(tmp_path):
+    star_of(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["a.star"]})
+    with pytest.raises(ReadError, match="another list"):
+        load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
+    star_of(tmp_path / "b.star", {f"rlnCoordinate{a}": [1.0] for a in "XYZ"} | {"rlnTomoName": ["y"]})
+    star_of(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["b.star"]})
+    with pytest.raises(ReadError, match="'y'"):
+        load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
+
+
+# ---------------------------------------------------------------------------------------- files that run away
+
+
+def test_files_that_keep_libraries_busy_are_given_up(tmp_path, monkeypatch):
+    wide = "data_x\nloop_\n" + "".join(f"_a{i}\n" for i in range(20_000)) + "1 " * 20_000 + "\n"
+    long = "data_x\nloop_\n_a\n_b\n" + "1 " * 2_000_000 + "\n"
+    quotes = "data_x\nloop_\n_a\n_b\n" + "1 '" * 300_000 + "\n"
+    for content in (wide, long, quotes):
+        (tmp_path / "a.star").write_text(content)
+        begin = time.perf_counter()
+        with pytest.raises(ReadError):
+            load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
+        assert time.perf_counter() - begin < 5
+    (tmp_path / "a.tbl").write_text("1 " * 3_000_000 + "\n" + "2 " * 30 + "\n")
+    with pytest.raises(ReadError):
+        load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=10)
+    rows = "1 2 3\n" * 30_000
+    (tmp_path / "b.star").write_text("data_\nloop_\n" + "".join(f"_rlnCoordinate{a}\n" for a in "XYZ") + rows)
+    assert len(load_candidates(tmp_path / "b.star", voxel_size_angstrom=10)) == 30_000
+    monkeypatch.setattr(import_module("t3ssfast.export.star"), "MAX_SECONDS", -1.0)
+    with pytest.raises(ReadError, match="given up"):
+        load_candidates(tmp_path / "b.star", voxel_size_angstrom=10)
 
 
 def test_plain_tables_of_others(tmp_path):

@@ -19,7 +19,7 @@ LEVELS = [
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick", "provenance"},
-    {"export", "evaluate", "calibrate", "figures", "average", "simulate", "train"},
+    {"export", "extract", "evaluate", "calibrate", "figures", "average", "simulate", "train"},
     {"detect"},
     {"recipe"},
     {"cli", "__init__"},

@@ -4,8 +4,9 @@
 the native kernels with it.
 
 Some functions share their name with the module they live in (``t3.detect``, ``t3.preselect``,
-``t3.simulate``, ``t3.evaluate``, ``t3.export``). As an attribute of the package such a name is always the
-function; what else the module holds is imported from it: ``from t3ssfast.preselect import learn_rule``.
+``t3.simulate``, ``t3.evaluate``, ``t3.export``, ``t3.extract``, ``t3.average``). As an attribute of the
+package such a name is always the function; what else the module holds is imported from it:
+``from t3ssfast.preselect import learn_rule``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from t3ssfast.errors import T3Error
 
 if TYPE_CHECKING:
     from t3ssfast._native import build_info
+    from t3ssfast.average import Average, AverageConfig, average
     from t3ssfast.classify import score_windows
     from t3ssfast.detect import Detection, detect
     from t3ssfast.evaluate import Evaluation, evaluate
     from t3ssfast.export import export, load_candidates
+    from t3ssfast.extract import extract
     from t3ssfast.io import read, write
     from t3ssfast.plan import explain_plan
     from t3ssfast.preselect import PreselectRule, preselect
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from t3ssfast.windows import unfold
 
 __all__ = [
+    "Average",
+    "AverageConfig",
     "Candidates",
     "DetectConfig",
     "Detection",
@@ -42,12 +47,14 @@ __all__ = [
     "Simulation",
     "T3Error",
     "Tomogram",
+    "average",
     "build_info",
     "detect",
     "errors",
     "evaluate",
     "explain_plan",
     "export",
+    "extract",
     "load_candidates",
     "preselect",
     "read",
@@ -63,6 +70,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME = {
+    "Average": "average",
+    "AverageConfig": "average",
     "Candidates": "types",
     "DetectConfig": "types",
     "Detection": "detect",
@@ -70,11 +79,13 @@ _HOME = {
     "PreselectRule": "preselect",
     "Simulation": "simulate",
     "Tomogram": "types",
+    "average": "average",
     "build_info": "_native",
     "detect": "detect",
     "evaluate": "evaluate",
     "explain_plan": "plan",
     "export": "export",
+    "extract": "extract",
     "load_candidates": "export",
     "preselect": "preselect",
     "read": "io",

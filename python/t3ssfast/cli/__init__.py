@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from t3ssfast.cli import demo, detect, doctor, evaluate, export, preselect, simulate, train
+from t3ssfast.cli import average, demo, detect, doctor, evaluate, export, extract, preselect, simulate, train
 from t3ssfast.errors import T3Error
 
 __all__ = ["app", "main"]
@@ -83,6 +83,8 @@ app.add_typer(train.app, name="train")
 app.command()(preselect.preselect)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
+app.command()(extract.extract)
+app.command()(average.average)
 app.command()(doctor.doctor)
 
 

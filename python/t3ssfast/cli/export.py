@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,9 @@ def export(
     tomograms: Tomograms = None,
     tilt_series_pixel_size: Annotated[
         float | None,
-        typer.Option(help="Pixel size of the unbinned tilt series in Angstrom; RELION 4 needs it."),
+        typer.Option(
+            help="Pixel size of the unbinned tilt series in Angstrom; RELION 4 and --companions need it."
+        ),
     ] = None,
     membrane_frame: Annotated[
         bool,
@@ -37,7 +40,15 @@ def export(
             "--membrane-frame", help="RELION: poses as rlnTomoSubtomogramRot/Tilt/Psi, with priors."
         ),
     ] = False,
+    companions: Annotated[
+        bool,
+        typer.Option(
+            "--companions",
+            help="RELION 5: also tomograms.star, optimisation_set.star and a two-column import.star.",
+        ),
+    ] = False,
     min_score: Annotated[float, typer.Option(help="Leave out candidates with a lower score.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write candidates for RELION, Dynamo, IMOD or copick, or as plain tables.
 
@@ -54,11 +65,17 @@ def export(
         raise InputError(
             f"{candidates} holds no candidates and no voxel size; give --voxel-size to write an empty file."
         )
-    write(
-        [some[some.score >= min_score] for some in found],
+    chosen = [some[some.score >= min_score] for some in found]
+    files = write(
+        chosen,
         out,
         format or format_of(out),
         tilt_series_pixel_size_angstrom=tilt_series_pixel_size,
         membrane_frame=membrane_frame,
+        companions=companions,
     )
-    typer.echo(f"wrote {sum(map(len, found))} candidates to {out}")
+    count = sum(map(len, chosen))
+    if as_json:
+        typer.echo(json.dumps({"candidates": count, "files": [str(file) for file in files]}))
+    else:
+        typer.echo(f"wrote {count} candidates to {' '.join(map(str, files))}")

@@ -20,7 +20,7 @@ from t3ssfast.errors import ConfigError, InputError, OutputError, ReadError
 from t3ssfast.export.copick import read_copick, write_copick
 from t3ssfast.export.dynamo import read_dynamo, write_dynamo
 from t3ssfast.export.imod import read_imod, write_imod
-from t3ssfast.export.relion import read_relion, write_relion4, write_relion5
+from t3ssfast.export.relion import read_relion, write_companions, write_relion4, write_relion5
 from t3ssfast.export.source import Source
 from t3ssfast.export.text import read_coords, read_csv, write_coords, write_csv
 from t3ssfast.io import atomic_path, shown, write
@@ -66,7 +66,8 @@ def export(
     *,
     tilt_series_pixel_size_angstrom: float | None = None,
     membrane_frame: bool = False,
-) -> None:
+    companions: bool = False,
+) -> list[Path]:
     """Write candidates for another program, atomically.
 
     Parameters
@@ -74,8 +75,9 @@ def export(
     candidates
         Of one tomogram; RELION, Dynamo and csv also take a sequence, one entry for each tomogram.
     path
-        File to write. Dynamo's must end in .tbl and gets a .doc beside it; for copick the folder of a run
-        (the file is `Picks/{user}_{session}_{object}.json` in it) or such a .json itself.
+        File to write. Dynamo's must end in .tbl and gets a .doc beside it; IMOD's is a model if it ends in
+        .mod, otherwise text points; for copick the folder of a run (the file is
+        `Picks/{user}_{session}_{object}.json` in it) or such a .json itself.
     format
         "relion5", "relion4", "dynamo", "imod", "copick", "csv" or "coords".
     tilt_series_pixel_size_angstrom
@@ -84,6 +86,13 @@ def export(
         RELION only: write the pose into rlnTomoSubtomogramRot/Tilt/Psi, with the particle at tilt 90 in
         that frame and priors there, as RELION does for particles on surfaces, so that a refinement can be
         restrained to the membrane. Otherwise the pose is in rlnAngleRot/Tilt/Psi alone.
+    companions
+        RELION 5 only: also write tomograms.star, optimisation_set.star and the two-column import.star (with
+        a file a tomogram in coordinates/) beside `path`. Needs `tilt_series_pixel_size_angstrom`.
+
+    Returns
+    -------
+    The files written: `path`, then its companions.
 
     Raises
     ------
@@ -100,6 +109,14 @@ def export(
             "and different names for different tomograms."
         )
     target = Path(path)
+    if companions and format != "relion5":
+        raise ConfigError(f"Companions are RELION 5's and the format is {format!r}; leave them out.")
+    beside: list[Path] = []
+    if companions:
+        # First: what they need is asked for before anything is written.
+        beside = write_companions(
+            target, several, tilt_series_pixel_size_angstrom=tilt_series_pixel_size_angstrom
+        )
     if format in ("relion5", "relion4"):
         writer = write_relion5 if format == "relion5" else write_relion4
         writer(
@@ -112,6 +129,7 @@ def export(
         _PLAIN_WRITERS[format](target, several)
     else:
         raise ConfigError(f"There is no format {format!r}; give one of {', '.join(FORMATS)}.")
+    return [target, *beside]
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -6,7 +6,6 @@ apix 36. Positions are voxels of the tomogram, written as they are (as the field
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,16 @@ POSITION = ["x", "y", "z"]
 SHIFT = ["dx", "dy", "dz"]
 ANGLES = ["tdrot", "tilt", "narot"]
 SMALLEST_TABLE = 26  # columns, up to z
+LAST_COLUMN = 36
+COLUMNS = {
+    **dict(zip(SHIFT, (4, 5, 6), strict=True)),
+    **dict(zip(ANGLES, (7, 8, 9), strict=True)),
+    "cc": 10,
+    "tomo": 20,
+    "class": 22,
+    **dict(zip(POSITION, (24, 25, 26), strict=True)),
+    "apix": LAST_COLUMN,
+}
 
 
 def write_dynamo(path: Path, candidates: Sequence[Candidates]) -> None:
@@ -66,25 +75,13 @@ def read_dynamo(source: Source) -> list[Candidates]:
     names = _read_map(source.path.with_suffix(".doc"))
     if not text.strip():
         return [Candidates.empty(source.voxel_size(None), source.tomogram_shape, n) for n in names.values()]
-    # A table line is nothing but numbers; the library would take any text for a table.
-    first = text.lstrip().split("\n", 1)[0].split()
-    if len(first) < SMALLEST_TABLE:
-        raise ReadError(
-            f"{source.name} is no Dynamo table: its first line has {len(first)} columns, not 26 or more."
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table = dynamotable.read(str(source.path))
-    except Exception as error:  # pandas' errors of many kinds
-        reason = " ".join(str(error).split())[:120]
-        raise ReadError(f"{source.name} cannot be read as a Dynamo table ({reason}); check it.") from error
-    values = numbers(source, [table[c] for c in (*POSITION, *SHIFT, *ANGLES, "cc", "tomo")])
+    table = _read_table(source, text)
+    values = np.stack([table[c] for c in (*POSITION, *SHIFT, *ANGLES, "cc", "tomo")], axis=1)
     normal, rot = normal_and_rot(rotation_from_relion(relion_from_dynamo(values[:, 6:9])))
     tomograms = values[:, 10].astype(np.int64)
     labels = [names.get(int(n), str(int(n))) for n in tomograms]
     others: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
-    apix = numbers(source, [table["apix"]])[:, 0] if "apix" in table else np.zeros(len(table))
+    apix = table.get("apix", np.zeros(len(values)))
     for name, size in zip(labels, apix.tolist(), strict=True):
         others.setdefault(name, {}).setdefault("voxel_size_angstrom", size)
     fallback = next((f["voxel_size_angstrom"] for f in others.values() if f), 0.0)
@@ -98,14 +95,37 @@ def read_dynamo(source: Source) -> list[Candidates]:
         score=values[:, 9].astype(np.float32),
         normal_zyx=normal,
         voxel_size_angstrom=next(iter(others.values()))["voxel_size_angstrom"],
-        kind=_kinds(source, table),
+        kind=_kinds(table),
         rot_degrees=rot.astype(np.float32),
     )
     return split_by_tomogram(labels, whole, others)
 
 
-def _kinds(source: Source, table: pd.DataFrame) -> npt.NDArray[Any]:
-    classes = numbers(source, [table["class"]])[:, 0].astype(np.int64)
+def _read_table(source: Source, text: str) -> dict[str, npt.NDArray[np.float64]]:
+    """The columns that matter, by name; apix only where the table reaches so far.
+
+    Read here and not with dynamotable: it takes any text for a table, and a line of some megabytes keeps it
+    busy beyond patience. No column after the last that matters is looked at.
+    """
+    rows: list[list[str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        values = line.split(maxsplit=LAST_COLUMN)[:LAST_COLUMN]
+        if not values:
+            continue
+        if len(values) < SMALLEST_TABLE:
+            raise ReadError(
+                f"{source.name} is no Dynamo table: line {number} has {len(values)} columns, not "
+                f"{SMALLEST_TABLE} or more."
+            )
+        if rows and len(values) != len(rows[0]):
+            raise ReadError(f"{source.name}: line {number} has another number of columns; repair it.")
+        rows.append(values)
+    columns = numbers(source, list(zip(*rows, strict=True))).T
+    return {name: columns[at - 1] for name, at in COLUMNS.items() if at <= len(columns)}
+
+
+def _kinds(table: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[Any]:
+    classes = table["class"].astype(np.int64)
     return np.array(["t3ss" if n in (0, 1) else f"class_{n}" for n in classes], dtype=str)
 
 

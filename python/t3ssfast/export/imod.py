@@ -1,8 +1,10 @@
-"""IMOD models (.mod): one object of scattered points for each kind, and one of normals.
+"""IMOD models (.mod): one object of scattered points for each kind, and one of normals; and text points.
 
 IMOD's coordinates put the centre of the first voxel at (0.5, 0.5, 0) in x, y, z. A model has no place for
 scores or for the rotation about the normal: both are lost (scores read back as 1), the order is kept.
 Each normal is a contour of two points, from the centre outwards, in an object called "normals".
+A text file of points (any other suffix than .mod) is what point2model takes and model2point writes: x y z in
+the same coordinates, after object and contour or not; it holds positions alone.
 File layout: https://bio3d.colorado.edu/imod/doc/binspec.html
 """
 
@@ -39,6 +41,7 @@ __all__ = ["read_imod", "write_imod"]
 
 FIRST_VOXEL_XYZ = np.array([0.5, 0.5, 0.0])
 NORMALS = "normals"
+MAGIC = b"IMODV1.2"
 UNNAMED = "IMOD-NewModel"
 NORMAL_LENGTH_ANGSTROM = 400.0  # as drawn: about the length of a needle
 SPHERE_RADIUS_ANGSTROM = 130.0  # as drawn: half the widest part of the base
@@ -53,6 +56,11 @@ def write_imod(path: Path, candidates: Sequence[Candidates]) -> None:
         raise ConfigError(f"An IMOD model holds one tomogram and {len(candidates)} were given; write each.")
     some = candidates[0]
     points = some.centre_zyx[:, ::-1].astype(np.float64) + FIRST_VOXEL_XYZ
+    if path.suffix.lower() != ".mod":
+        with atomic_path(path) as temporary:
+            lines = [f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in points.tolist()]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        return
     tips = points + some.normal_zyx[:, ::-1] * (NORMAL_LENGTH_ANGSTROM / some.voxel_size_angstrom)
     radius = max(1, round(SPHERE_RADIUS_ANGSTROM / some.voxel_size_angstrom))
     objects = []
@@ -95,6 +103,8 @@ class _Object:
 def read_imod(source: Source) -> list[Candidates]:
     """Read the points of an IMOD model; see `t3ssfast.export.load_candidates`."""
     raw = source.read_bytes()
+    if source.path.suffix.lower() != ".mod" and not raw.startswith(MAGIC):
+        return [_read_points(source)]
     name, shape, pixel_size, objects = _parse(source, raw)
     picked = [item for item in objects if item.name != NORMALS]
     points = [np.concatenate([np.zeros((0, 3)), *item.contours]) for item in picked]
@@ -128,6 +138,30 @@ def read_imod(source: Source) -> list[Candidates]:
     return [candidates]
 
 
+def _read_points(source: Source) -> Candidates:
+    """Text points: the last three of three to five numbers on each line."""
+    rows = []
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        parts = line.split(maxsplit=6)
+        if not parts:
+            continue
+        if not 3 <= len(parts) <= 5:
+            raise ReadError(
+                f"{source.name}: line {number} has {len(parts)} values, not x y z after object and contour; "
+                "it is no list of points."
+            )
+        rows.append(parts[-3:])
+    points = numbers(source, list(zip(*rows, strict=True))) if rows else np.zeros((0, 3))
+    return Candidates(
+        centre_zyx=(points - FIRST_VOXEL_XYZ)[:, ::-1].astype(np.float32),
+        score=np.ones(len(points), np.float32),
+        normal_zyx=np.tile(np.array([1.0, 0.0, 0.0], np.float32), (len(points), 1)),
+        voxel_size_angstrom=source.voxel_size(None),
+        tomogram_shape=source.tomogram_shape,
+        tomogram_name=source.path.stem,
+    )
+
+
 def _parse(source: Source, raw: bytes) -> tuple[str, Any, float | None, list[_Object]]:
     """Name, shape (zyx, or None), pixel size in Angstrom (or None) and objects of a model.
 
@@ -135,7 +169,7 @@ def _parse(source: Source, raw: bytes) -> tuple[str, Any, float | None, list[_Ob
     Every step moves forward by at least 8 bytes and never beyond the end, so the time is bounded.
     """
     damaged = ReadError(f"{source.name} is a damaged IMOD model: it ends inside a chunk; save it again.")
-    if raw[:8] != b"IMODV1.2":
+    if not raw.startswith(MAGIC):
         raise ReadError(f"{source.name} is no IMOD model (IMODV1.2); check what it is.")
     try:
         xmax, ymax, zmax = struct.unpack_from(">3i", raw, 136)

@@ -1,4 +1,4 @@
-"""RELION star files: 5 (positions from the middle, in Angstrom), 4 and 3 (unbinned voxels), Warp.
+"""RELION star files: 5 (positions from the middle, in Angstrom), 4 and 3 (unbinned voxels); Warp's and M's.
 
 Positions. A voxel centre x (0-based) of a tomogram of size N and voxel size v is at x * v from the centre
 of the first voxel; RELION 5 writes (x - N / 2) * v, RELION 4 writes x * v / p with p the pixel size of the
@@ -10,10 +10,8 @@ Besides RELION's own blocks a file carries `data_t3ssfast` (size and voxel size 
 
 from __future__ import annotations
 
-import linecache
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,26 +22,49 @@ import numpy.typing as npt
 import pandas as pd
 import starfile
 
-from t3ssfast.errors import ConfigError, ReadError
+from t3ssfast.errors import ConfigError, OutputError, ReadError
 from t3ssfast.export.poses import normal_and_rot, rotation_from_relion, rotation_of, wrap_degrees
-from t3ssfast.export.source import Source, check_readable, numbers, split_by_tomogram
+from t3ssfast.export.source import Source, numbers, split_by_tomogram
+from t3ssfast.export.star import read_star_blocks
+from t3ssfast.export.stopgap import is_motive_list, read_stopgap
 from t3ssfast.io import atomic_path, shown
 from t3ssfast.types import Candidates, check_voxel_size
 
-__all__ = ["read_relion", "write_relion4", "write_relion5"]
+__all__ = ["read_relion", "write_companions", "write_relion4", "write_relion5"]
 
 CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
 COORDINATE = [f"rlnCoordinate{axis}" for axis in "XYZ"]
 ORIGIN_ANGST = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
 ORIGIN = [f"rlnOrigin{axis}" for axis in "XYZ"]
 SIZE = [f"rlnTomoSize{axis}" for axis in "XYZ"]
+BINNING = "rlnTomoTomogramBinning"
 ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+M_COORDINATES = (
+    [f"wrpCoordinate{axis}" for axis in "XYZ"],
+    [f"wrpCoordinate{axis}1" for axis in "XYZ"],
+)
+M_ANGLES = ("wrpAngle{}", "wrpAngle{}1")
+IMPORT_FILE = "rlnTomoImportParticleFile"
 SUBTOMOGRAM = ["rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi"]
 NAMES = ("rlnTomoName", "rlnMicrographName", "rlnTomogramName", "wrpSourceName")
 SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "rlnMaxValueProbDistribution")
 PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize", "rlnMicrographPixelSize")
-TEXT = [*NAMES, "rlnTomoParticleName", "rlnImageName", "rlnCtfImage", "rlnOpticsGroupName", "t3ssKind"]
+TEXT = [
+    *NAMES,
+    "tomo_num",
+    "halfset",
+    IMPORT_FILE,
+    "rlnTomoParticlesFile",
+    "rlnTomoTomogramsFile",
+    "rlnTomoParticleName",
+    "rlnImageName",
+    "rlnCtfImage",
+    "rlnOpticsGroupName",
+    "t3ssKind",
+]
 VOXEL_SIZE = "t3ssVoxelSizeAngstrom"
+# Marks positions in Angstrom.
+ANGSTROM = "t3ssAngstrom"
 # RELION's own frame for particles on a surface or filament: the particle's axis lies along x of the
 # subtomogram, so that the tilt prior is far from the poles, where psi would be undefined.
 LOCAL_TILT = 90.0
@@ -71,6 +92,90 @@ def write_relion5(
     _write(path, candidates, frames, tilt_series_pixel_size_angstrom)
 
 
+def write_companions(
+    path: Path, candidates: Sequence[Candidates], *, tilt_series_pixel_size_angstrom: float | None
+) -> list[Path]:
+    """Write what RELION 5 wants beside a particles file, in its folder.
+
+    tomograms.star (sizes in pixels of the tilt series, binning), optimisation_set.star (the two files), and
+    import.star: two columns, each tomogram's name and a star file of its own in coordinates/, with positions
+    in unbinned voxels, for RELION's import of coordinates. File names are as `path` was given: RELION looks
+    for them from the project's folder.
+
+    Returns
+    -------
+    The files written.
+
+    Raises
+    ------
+    ConfigError
+        Without the pixel size of the tilt series or the size of a tomogram, or where `path` has the name of
+        one of them.
+    """
+    folder = path.parent
+    names = ("tomograms.star", "optimisation_set.star", "import.star")
+    if path.name in names:
+        raise ConfigError(f"{shown(path)} would be overwritten by RELION's own {path.name}; change the name.")
+    rows = []
+    for some in candidates:
+        unbinned, binning = _binning(some, tilt_series_pixel_size_angstrom, "RELION 5's tomograms.star")
+        if some.tomogram_shape is None:
+            raise ConfigError(
+                f"tomograms.star tells the size of {some.tomogram_name!r}, which is not known; give "
+                "candidates with a tomogram_shape (--tomogram FILE)."
+            )
+        size = [round(n * binning) for n in some.tomogram_shape[::-1]]
+        row: dict[str, Any] = {
+            "rlnTomoName": star_name(some.tomogram_name),
+            PIXEL_SIZES[0]: unbinned,
+            BINNING: binning,
+        }
+        rows.append(row | dict(zip(SIZE, size, strict=True)))
+    files = [
+        f"{number:03d}_{_file_name(some.tomogram_name)}.star" for number, some in enumerate(candidates, 1)
+    ]
+    try:
+        (folder / "coordinates").mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{shown(folder / 'coordinates')} cannot be made a folder ({error.strerror}); choose another."
+        ) from error
+    imports = []
+    for row, some, file in zip(rows, candidates, files, strict=True):
+        target = folder / "coordinates" / file
+        position = some.centre_zyx.astype(np.float64) * row[BINNING]
+        table = _particles(some, COORDINATE, position, False).assign(**{PIXEL_SIZES[0]: row[PIXEL_SIZES[0]]})
+        _write_star(target, {"particles": table})
+        imports.append({"rlnTomoName": row["rlnTomoName"], IMPORT_FILE: str(target)})
+    targets = [folder / name for name in names]
+    _write_star(targets[0], {"global": pd.DataFrame(rows)})
+    both = {"rlnTomoParticlesFile": [str(path)], "rlnTomoTomogramsFile": [str(targets[0])]}
+    _write_star(targets[1], {"optimisation_set": pd.DataFrame(both)})
+    _write_star(targets[2], {"particles": pd.DataFrame(imports)})
+    return [*targets, *(folder / "coordinates" / file for file in files)]
+
+
+def _binning(some: Candidates, pixel_size: float | None, what: str) -> tuple[float, float]:
+    """Pixel size of the unbinned tilt series and the tomogram's binning; ConfigError where unusable."""
+    if pixel_size is None:
+        raise ConfigError(
+            f"{what} tells positions in voxels of the unbinned tilt series; give its pixel size as "
+            "tilt_series_pixel_size_angstrom (--tilt-series-pixel-size)."
+        )
+    unbinned = check_voxel_size(pixel_size, source="tilt_series_pixel_size_angstrom")
+    binning = some.voxel_size_angstrom / unbinned
+    if binning < 0.99:
+        raise ConfigError(
+            f"The tilt series' pixels of {unbinned:g} A are larger than the voxels of {some.tomogram_name!r} "
+            f"({some.voxel_size_angstrom:g} A); give the pixel size before binning."
+        )
+    return unbinned, float(f"{binning:.6g}")
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name)[:80] or "tomogram"
+
+
 def write_relion4(
     path: Path,
     candidates: Sequence[Candidates],
@@ -79,22 +184,12 @@ def write_relion4(
     membrane_frame: bool,
 ) -> None:
     """Write a RELION 4 particles file; see `t3ssfast.export.export`."""
-    if tilt_series_pixel_size_angstrom is None:
-        raise ConfigError(
-            "RELION 4 tells positions in voxels of the unbinned tilt series; give its pixel size as "
-            "tilt_series_pixel_size_angstrom (--tilt-series-pixel-size)."
-        )
-    unbinned = check_voxel_size(tilt_series_pixel_size_angstrom, source="tilt_series_pixel_size_angstrom")
-    frames = [
-        _particles(
-            some,
-            COORDINATE,
-            some.centre_zyx.astype(np.float64) * some.voxel_size_angstrom / unbinned,
-            membrane_frame,
-        )
-        for some in candidates
-    ]
-    _write(path, candidates, frames, unbinned)
+    frames = []
+    for some in candidates:
+        unbinned, _ = _binning(some, tilt_series_pixel_size_angstrom, "RELION 4")
+        position = some.centre_zyx.astype(np.float64) * some.voxel_size_angstrom / unbinned
+        frames.append(_particles(some, COORDINATE, position, membrane_frame))
+    _write(path, candidates, frames, tilt_series_pixel_size_angstrom)
 
 
 def star_name(name: str) -> str:
@@ -156,7 +251,11 @@ def _write(
     blocks["t3ssfast"] = pd.DataFrame(rows)
     numbered = {"rlnClassNumber": range(1, len(kinds) + 1), "t3ssKind": [star_name(k) for k in kinds]}
     blocks["t3ssfast_kinds"] = pd.DataFrame(numbered)
-    texts = [*(star_name(some.tomogram_name) for some in candidates), *kinds]
+    _write_star(path, blocks)
+
+
+def _write_star(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
+    texts = {str(t) for block in blocks.values() for c in block for t in block[c] if isinstance(t, str)}
     # RELION takes quotes, but some of its neighbours do not: only where a name would be misread without.
     odd = any(re.search(r"[^\w.+:@/\\-]|^(data_|loop_|_)", text) for text in texts)
     text = starfile.to_string(blocks, float_format="%.9g", quote_all_strings=odd)
@@ -171,10 +270,14 @@ def _write(
 
 def read_relion(source: Source) -> list[Candidates]:
     """Read the particles of a RELION 3-5 or Warp star file; see `t3ssfast.export.load_candidates`."""
-    blocks = read_star(source.path)
+    blocks = {name: _from_m(block) for name, block in read_star(source.path).items()}
     for block in blocks.values():
         if "rlnTomoParticlesFile" in block:
             return _read_optimisation_set(source, block)
+        if {"rlnTomoName", IMPORT_FILE} <= set(block):
+            return _read_import(source, block)
+        if is_motive_list(block):
+            return read_stopgap(source, block)
     particles = blocks.get("particles")
     if particles is None or not _has_coordinates(particles):
         particles = next((block for block in blocks.values() if _has_coordinates(block)), None)
@@ -209,46 +312,76 @@ def read_relion(source: Source) -> list[Candidates]:
 
 def read_star(path: Path) -> dict[str, pd.DataFrame]:
     """Every block of a star file as a table, names as text; ReadError for what is no star file."""
-    check_readable(path)
-    # The library reads lines through this cache and does not notice a file that was replaced.
-    linecache.checkcache(str(path))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            blocks = starfile.read(path, always_dict=True, parse_as_string=TEXT)
-    except Exception as error:  # the library passes on pandas', shlex's and its own errors
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ReadError(f"{shown(path)} cannot be read as a star file ({reason}); check the file.") from error
-    finally:
-        linecache.clearcache()
-    if not blocks:
-        raise ReadError(f"{shown(path)} is not a star file: it has no data_ block; check what it is.")
-    return {
-        str(name): block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
-        for name, block in blocks.items()
-    }
+    return read_star_blocks(Source(path), TEXT)
+
+
+def _from_m(block: pd.DataFrame) -> pd.DataFrame:
+    """A table of M (Warp) with RELION's columns: positions in Angstrom, the first sample in time."""
+    for coordinates, angles in zip(M_COORDINATES, M_ANGLES, strict=True):
+        if set(coordinates) <= set(block):
+            renamed = dict(zip(coordinates, COORDINATE, strict=True))
+            renamed |= {angles.format(name): f"rlnAngle{name}" for name in ("Rot", "Tilt", "Psi")}
+            angstrom: pd.DataFrame = block.rename(columns=renamed).assign(**{ANGSTROM: 1.0})
+            return angstrom
+    return block
+
+
+def _named_file(source: Source, named: str) -> Path:
+    """A file that a star file names: relative to its folder, or to one above (RELION: to the project's)."""
+    folders = [source.path.parent, *source.path.resolve().parents[:4]]
+    match = next((folder / named for folder in folders if (folder / named).is_file()), None)
+    if match is None:
+        raise ReadError(
+            f"{source.name} names {shown(named)}, which is neither in its folder nor in one above it; "
+            "give the particles file itself."
+        )
+    return match
 
 
 def _read_optimisation_set(source: Source, block: pd.DataFrame) -> list[Candidates]:
-    """Follow an optimisation set to its particles and tomograms, relative to its folder or one above."""
-    found: dict[str, Path] = {}
-    for column in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile"):
-        if column not in block:
-            continue
-        named = Path(str(block[column].iloc[0]))
-        folders = [source.path.parent, *source.path.resolve().parents[:4]]
-        match = next((folder / named for folder in folders if (folder / named).is_file()), None)
-        if match is None:
-            raise ReadError(
-                f"{source.name} names {shown(named)}, which is neither in its folder nor in one above it; "
-                "give the particles file itself."
-            )
-        found[column] = match
-    particles = found["rlnTomoParticlesFile"]
-    if any("rlnTomoParticlesFile" in inner for inner in read_star(particles).values()):
-        raise ReadError(f"{source.name} names another optimisation set; give the particles file itself.")
-    tomograms = source.tomograms or found.get("rlnTomoTomogramsFile")
+    """Follow an optimisation set to its particles and tomograms."""
+    if len(block) == 0:
+        raise ReadError(f"{source.name} names no particles file; give the particles file itself.")
+    particles = _named_file(source, str(block["rlnTomoParticlesFile"].iloc[0]))
+    _refuse_index(source, particles)
+    tomograms = source.tomograms
+    if tomograms is None and "rlnTomoTomogramsFile" in block:
+        tomograms = _named_file(source, str(block["rlnTomoTomogramsFile"].iloc[0]))
     return read_relion(replace(source, path=particles, tomograms=tomograms))
+
+
+def _read_import(source: Source, block: pd.DataFrame) -> list[Candidates]:
+    """Read each tomogram's file that the two columns of an import star name; several are put together."""
+    found: dict[str, Candidates] = {}
+    for name, named in zip(block["rlnTomoName"], block[IMPORT_FILE], strict=True):
+        path = _named_file(source, str(named))
+        _refuse_index(source, path)
+        for some in read_relion(replace(source, path=path)):
+            if some.tomogram_name not in (str(name), path.stem):
+                raise ReadError(
+                    f"{shown(path)} holds particles of {some.tomogram_name!r} where {source.name} says "
+                    f"{str(name)!r}; repair one of them."
+                )
+            some = replace(some, tomogram_name=str(name))
+            found[str(name)] = _joined(found[str(name)], some) if str(name) in found else some
+    return list(found.values())
+
+
+def _refuse_index(source: Source, path: Path) -> None:
+    """ReadError if a file that should hold particles names other files in its turn."""
+    blocks = read_star(path).values()
+    if any("rlnTomoParticlesFile" in block or IMPORT_FILE in block for block in blocks):
+        raise ReadError(
+            f"{source.name} names another list of files ({shown(path)}); give the particles file itself."
+        )
+
+
+def _joined(one: Candidates, other: Candidates) -> Candidates:
+    """Candidates of one tomogram from two files."""
+    scale = other.voxel_size_angstrom / one.voxel_size_angstrom
+    names = ("score", "normal_zyx", "kind", "rot_degrees")
+    fields: dict[str, Any] = {n: np.concatenate([getattr(one, n), getattr(other, n)]) for n in names}
+    return replace(one, centre_zyx=np.concatenate([one.centre_zyx, other.centre_zyx * scale]), **fields)
 
 
 def _has_coordinates(block: pd.DataFrame) -> bool:
@@ -311,6 +444,7 @@ class _Geometry:
         self.relion = {} if source.tomograms is None else self._relion_tomograms(source.tomograms)
         self.pixel_sizes = self._pixel_sizes(blocks, particles)
         self.centred = set(CENTRED) <= set(particles)
+        self.in_angstrom = ANGSTROM in particles
         self.values = numbers(source, [particles[c] for c in (CENTRED if self.centred else COORDINATE)])
 
     def _own_tomograms(self, blocks: dict[str, pd.DataFrame]) -> dict[str, tuple[Any, float]]:
@@ -334,8 +468,8 @@ class _Geometry:
             raise ReadError(
                 f"{shown(path)} is no RELION tomograms.star: it has no block with {', '.join(needed)}."
             )
-        table = table.assign(rlnTomoTomogramBinning=table.get("rlnTomoTomogramBinning", 1.0))
-        columns = [table[c] for c in (*SIZE, "rlnTomoTiltSeriesPixelSize", "rlnTomoTomogramBinning")]
+        table = table.assign(**{BINNING: table.get(BINNING, 1.0)})
+        columns = [table[c] for c in (*SIZE, PIXEL_SIZES[0], BINNING)]
         values = numbers(Source(path), columns)
         return {
             str(n): (row[:3], row[3], row[4]) for n, row in zip(table["rlnTomoName"], values, strict=True)
@@ -344,6 +478,11 @@ class _Geometry:
     def _pixel_sizes(self, blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> npt.NDArray[Any]:
         """(n,) Angstrom for one unit of rlnCoordinateX/Y/Z; NaN where the file does not say."""
         n = len(particles)
+        if ANGSTROM in particles:
+            return np.ones(n)
+        if "rlnDetectorPixelSize" in particles and "rlnMagnification" not in particles:
+            # PyTom's template matching: Angstrom.
+            return numbers(self.source, [particles["rlnDetectorPixelSize"]])[:, 0]
         if {"rlnMagnification", "rlnDetectorPixelSize"} <= set(particles):  # RELION 3.0, micrometres
             detector, magnification = numbers(
                 self.source, [particles["rlnDetectorPixelSize"], particles["rlnMagnification"]]
@@ -374,7 +513,8 @@ class _Geometry:
             size, pixel_size, binning = self.relion[name]
             in_file = pixel_size * binning if in_file is None else in_file
             shape = tuple(round(n / binning) for n in size[::-1]) if shape is None else shape
-        if in_file is None and not self.centred and len(self.pixel_sizes):
+        in_angstrom = self.in_angstrom or self.centred
+        if in_file is None and not in_angstrom and len(self.pixel_sizes):
             in_file = float(self.pixel_sizes[0])
         voxel_size = self.source.voxel_size(in_file)
         if self.source.tomogram_shape is not None:

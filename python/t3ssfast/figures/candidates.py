@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.evaluate import evaluate
-from t3ssfast.io import atomic_path, shown
+from t3ssfast.figures.canvas import halo, new_figure, save, scale_bar
+from t3ssfast.io import shown
 from t3ssfast.types import Candidates, Tomogram
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ SLICE_REACH_NM = 11.0
 SHOWN_THICKNESS_NM = 7.0
 MAX_PANELS = 9
 MAX_GALLERY = 60
-DPI = 160
 STYLES = {
     "candidate": ("#ffb000", "-", "candidate"),
     "true": ("#3ddc84", "-", "found (TP)"),
@@ -93,7 +93,7 @@ def draw_candidates(
     columns = min(len(shown), max(1, round(math.sqrt(len(shown) * height / width))))
     rows = math.ceil(len(shown) / columns)
     side = 3.6
-    figure = _figure(columns * side, rows * (side * height / width + 0.12) + 0.6)
+    figure = new_figure(columns * side, rows * (side * height / width + 0.12) + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, z in zip(panels, shown, strict=False):
         _draw_slice(axes, tomogram, z, membrane, contrast_sign)
@@ -103,12 +103,12 @@ def draw_candidates(
         axes.set_title(f"z = {z}  ({z * nm:.0f} nm)", fontsize=8, loc="left", pad=3)
         # Marks at the rim must not widen the picture.
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-        _scale_bar(axes, width, nm)
+        scale_bar(axes, width, nm)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     _legend(figure, {m.kind for m in marks}, membrane is not None)
     figure.suptitle(_headline(tomogram, marks, truth), fontsize=10, x=0.01, ha="left")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_gallery(
@@ -132,7 +132,7 @@ def draw_gallery(
     size = max(8, round(window_nm / nm))
     columns = 8
     rows = max(1, math.ceil(len(marks) / columns))
-    figure = _figure(columns * 1.2, rows * 1.33 + 0.6)
+    figure = new_figure(columns * 1.2, rows * 1.33 + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, mark in zip(panels, marks, strict=False):
         window = contrast_sign * _window(tomogram, mark.zyx, size)
@@ -151,14 +151,14 @@ def draw_gallery(
         )
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     if marks:
-        _scale_bar(panels[0], size, nm)
+        scale_bar(panels[0], size, nm)
     for axes in panels[len(marks) :]:
         axes.set_axis_off()
     _legend(figure, {m.kind for m in marks}, False)
     figure.suptitle(
         f"{size} x {size} voxel windows ({size * nm:.0f} nm), score above", fontsize=9, x=0.01, ha="left"
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _marks(candidates: Candidates, truth: Candidates | None, tolerance: float) -> list[_Mark]:
@@ -193,21 +193,6 @@ def _cover(depths: Sequence[float], reach: float, count: int, most: int) -> list
         shown.append(int(np.clip(round((middle.min() + middle.max()) / 2), 0, count - 1)))
         left = left[np.abs(left - shown[-1]) > reach]
     return sorted(shown)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot: nothing global is touched and no display is needed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": "t3ssfast"})
 
 
 def _mean_slice(tomogram: Tomogram, z: int) -> npt.NDArray[np.float32]:
@@ -246,7 +231,7 @@ def _draw_mark(axes: Axes, mark: _Mark, radius: float) -> None:
     _, y, x = (float(v) for v in mark.zyx)
     dy, dx = float(mark.normal_zyx[1]), float(mark.normal_zyx[2])
     circle = Circle((x, y), radius, fill=False, edgecolor=colour, linewidth=1.3, linestyle=line)
-    circle.set_path_effects(_halo())
+    circle.set_path_effects(halo())
     axes.add_patch(circle)
     (stub,) = axes.plot(
         [x + radius * dx, x + 1.6 * radius * dx],
@@ -254,7 +239,7 @@ def _draw_mark(axes: Axes, mark: _Mark, radius: float) -> None:
         color=colour,
         lw=1.3,
     )
-    stub.set_path_effects(_halo())
+    stub.set_path_effects(halo())
     if mark.label:
         # On the side away from the needle, inside the picture.
         below = dy < 0
@@ -268,37 +253,7 @@ def _draw_mark(axes: Axes, mark: _Mark, radius: float) -> None:
             va="top" if below else "bottom",
             clip_on=True,
         )
-        label.set_path_effects(_halo())
-
-
-def _halo() -> list[Any]:
-    """A dark rim, so that thin bright lines stand out from a grey picture."""
-    from matplotlib.patheffects import withStroke
-
-    return [withStroke(linewidth=2.2, foreground="black", alpha=0.55)]
-
-
-def _scale_bar(axes: Axes, width: int, nm_per_voxel: float) -> None:
-    """A bar of a round length, about a fifth of the picture."""
-    wanted = 0.22 * width * nm_per_voxel
-    power = 10 ** math.floor(math.log10(wanted))
-    length = max(step * power for step in (1, 2, 5) if step * power <= wanted)
-    bottom, top = axes.get_ylim()
-    y = bottom + 0.06 * (top - bottom)
-    x = 0.05 * width
-    axes.plot([x, x + length / nm_per_voxel], [y, y], color="white", lw=2.5, solid_capstyle="butt").pop(
-        0
-    ).set_path_effects(_halo())
-    text = axes.text(
-        x + length / nm_per_voxel / 2,
-        y + 0.02 * (top - bottom),
-        f"{length:g} nm",
-        color="white",
-        fontsize=6.5,
-        ha="center",
-        va="bottom",
-    )
-    text.set_path_effects(_halo())
+        label.set_path_effects(halo())
 
 
 def _legend(figure: Figure, kinds: set[str], with_membrane: bool) -> None:
