@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.io import release_pages
 from t3ssfast.types import Tomogram, check_voxel_size
 
 __all__ = ["Normalisation", "PreparedTomogram"]
@@ -293,6 +294,11 @@ class PreparedTomogram:
         """The same tomogram seen with the other contrast; costs nothing."""
         return replace(self, contrast_sign=contrast_sign)
 
+    @property
+    def on_own_voxels(self) -> bool:
+        """Whether the model's grid is the tomogram's own, so that nothing is resampled."""
+        return self._resample is None
+
     def _raw(self, z: int) -> FloatArray:
         """Slice z of the tomogram as float32; NaN and Inf are refused."""
         values = np.asarray(self.tomogram.data[z])
@@ -368,6 +374,7 @@ class PreparedTomogram:
             values -= np.float32(self._centre)
             values *= gain
             np.clip(values, -limit, limit, out=out[k])
+        release_pages(self.tomogram.data)
         return out
 
     def to_tomogram(self, zyx_on_model_grid: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -423,6 +430,7 @@ class PreparedTomogram:
         out = np.empty((z1 - z0, *self.shape[1:]), np.uint8)
         for k, source in enumerate(z[z0:z1]):
             out[k] = np.asarray(mask[source])[y][:, x] != 0
+        release_pages(mask)
         return out
 
     def mask_to_tomogram(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

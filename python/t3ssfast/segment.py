@@ -273,7 +273,7 @@ def _count_faces(
 
 def _touching(below: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """(n, 2) pairs of labels of two neighbouring slices that touch by a face, an edge or a corner."""
-    height, width = below.shape
+    width = below.shape[1]
     framed = np.pad(above, 1)
     inside = np.flatnonzero(below)
     y, x = np.divmod(inside, width)

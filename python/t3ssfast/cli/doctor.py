@@ -16,7 +16,8 @@ import typer
 
 OK, NOTE, FAILED = "ok", "note", "FAILED"
 
-# Distribution, the module it is imported as, and what is lost without it.
+# Distribution, the module it is imported as, and what is lost without it. One without a module is only looked
+# for: importing OpenVINO would report over the network.
 CORE = [
     ("numpy", "numpy", "nothing works"),
     ("scipy", "scipy", "nothing works"),
@@ -29,6 +30,11 @@ CORE = [
 ]
 EXTRAS = [
     ("zarr", "zarr", "OME-Zarr cannot be read; pip install 't3ssfast[zarr]'"),
+    (
+        "openvino",
+        "",
+        "membranes are segmented more slowly on a CPU; pip install 't3ssfast[openvino]'",
+    ),
 ]
 SMALL_MEMORY_BYTES = 4 << 30
 
@@ -111,7 +117,10 @@ def _packages() -> Iterator[Check]:
     for packages, missing, instead in ((CORE, FAILED, "install t3ssfast again"), (EXTRAS, NOTE, "")):
         for distribution, module, cost in packages:
             try:
-                import_module(module)
+                if module:
+                    import_module(module)
+                elif _version(distribution) is None:
+                    raise ModuleNotFoundError(distribution)
             except ImportError as error:
                 reason = "missing" if isinstance(error, ModuleNotFoundError) else f"broken: {error}"
                 note = f"{cost}; {instead}" if instead else cost

@@ -64,7 +64,7 @@ class CudaGraphEngine:
         with torch.cuda.device(tile.device):
             given = tile.half().contiguous(memory_format=torch.channels_last)
             # A capture must not meet work of the default stream, so the warm-up runs beside it.
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP_RUNS):

@@ -1,4 +1,4 @@
-"""What computes a segmenter's answers, and why that: the fastest there is, held against the network itself."""
+"""What computes a segmenter's answers, and why that: the fastest there is, held against the network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from t3ssfast._native import openvino_version
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models.cuda_engine import CudaGraphEngine
-from t3ssfast.models.openvino_engine import OpenVinoEngine, openvino_version
+from t3ssfast.models.openvino_engine import OpenVinoEngine
+from t3ssfast.types import SEGMENTER_ENGINES
 
-__all__ = ["ENGINES", "SegmenterEngine"]
+__all__ = ["SegmenterEngine"]
 
-ENGINES = ("auto", "torch", "openvino", "cuda-graphs")
 # How far a probability may lie from the network's own: float32 in another order, and float16.
 FLOAT32_TOLERANCE = 1e-4
 FLOAT16_TOLERANCE = 2e-2
@@ -35,7 +36,7 @@ class SegmenterEngine:
     device
         Where the network is.
     wanted
-        One of `ENGINES`. One that was asked for by name is never replaced.
+        One of `types.SEGMENTER_ENGINES`. One that was asked for by name is never replaced.
 
     Attributes
     ----------
@@ -101,7 +102,7 @@ class SegmenterEngine:
     def _give_up(self, why: str, tile: Tensor) -> Tensor:
         if self._wanted != "auto":
             raise ModelError(
-                f'The segmenter cannot be run by "{self._wanted}", because {why}; use engine "auto" or "torch".'
+                f'The segmenter cannot be run by "{self._wanted}", because {why}; use "auto" or "torch".'
             )
         self.reason = f"{self.name} was tried and given up: {why}"
         self.name, self._fast = "torch", None
@@ -110,7 +111,7 @@ class SegmenterEngine:
 
 def _choose(wanted: str, device: torch.device) -> tuple[str, str]:
     """Name of an engine, and why."""
-    if wanted not in ENGINES:
+    if wanted not in SEGMENTER_ENGINES:
         raise ConfigError(f'The engine is {wanted!r}; give "auto", "torch", "openvino" or "cuda-graphs".')
     found = openvino_version()
     if wanted == "torch":

@@ -48,11 +48,13 @@ def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModul
         torch.inference_mode(False),
         torch.no_grad(),
         quiet_torchscript(),
-        torch.jit.optimized_execution(False),
+        torch.jit.optimized_execution(False),  # type: ignore[attr-defined]
     ):
-        graph: fx.GraphModule = make_fx(run, decomposition_table=decompositions, tracing_mode="real")(
-            torch.zeros(shape, device=device)
-        )
+        graph: fx.GraphModule = make_fx(
+            run,
+            decomposition_table=decompositions,  # type: ignore[arg-type]
+            tracing_mode="real",
+        )(torch.zeros(shape, device=device))
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph

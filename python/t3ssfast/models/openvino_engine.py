@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
@@ -17,19 +16,10 @@ from torch import Tensor, nn
 from t3ssfast.models.flatten import flatten_network
 from t3ssfast.models.torchscript import quiet_torchscript
 
-__all__ = ["OpenVinoEngine", "openvino_version"]
+__all__ = ["OpenVinoEngine"]
 
-# Compiled networks kept at a time, each with its activations: the tile of a tomogram, and that of its contrast.
+# Compiled networks kept at a time, each with its activations: for a tomogram's tiles and for its contrast.
 KEPT_SHAPES = 2
-
-
-@cache
-def openvino_version() -> str | None:
-    """Version of the installed OpenVINO; None where there is none."""
-    try:
-        return version("openvino")
-    except PackageNotFoundError:
-        return None
 
 
 @contextmanager
@@ -55,7 +45,8 @@ def _openvino() -> ModuleType:
     with _without_telemetry():
         import openvino
         import openvino.frontend.pytorch.ts_decoder
-    return openvino
+    module: ModuleType = openvino
+    return module
 
 
 class OpenVinoEngine:
@@ -93,7 +84,9 @@ class OpenVinoEngine:
         openvino = _openvino()
         flat = flatten_network(self._network, shape)
         with quiet_torchscript(), torch.inference_mode(False), torch.no_grad():
-            traced = torch.jit.trace(flat, torch.zeros(shape), check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                flat, torch.zeros(shape), check_trace=False
+            )
         # The decoder belongs to Python: it must outlive the conversion.
         decoder = openvino.frontend.pytorch.ts_decoder.TorchScriptPythonDecoder(traced)
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
