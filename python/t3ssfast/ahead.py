@@ -26,7 +26,7 @@ def work_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator
     items
         Taken one by one, from the caller's thread.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="t3ssfast-ahead")
+    pool = ThreadPoolExecutor(1, "t3ssfast-ahead")
     try:
         waiting: Future[Made] | None = None
         for item in items:

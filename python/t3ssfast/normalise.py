@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
+from torch import Tensor
 
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
@@ -131,7 +133,7 @@ def _nearest(position: npt.NDArray[np.floating[Any]], length: int) -> npt.NDArra
     return index
 
 
-def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
+def _smoother(length: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Matrices (blocks, length) and (length, blocks) whose product is a local linear Gaussian smoother.
 
     Local linear regression (Cleveland 1979) instead of a plain local mean: an intensity ramp is reproduced
@@ -150,7 +152,8 @@ def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
     # One block, or all of them in one place: there is no slope to fit, and the mean is all there is.
     flat = determinant <= 1e-9 * s0**2
     local = weight * np.where(flat, 1.0, s2 - s1 * offset) / np.where(flat, s0, determinant)
-    return means.astype(np.float32), local.astype(np.float32)
+    # Copies, in memory that PyTorch aligns.
+    return torch.tensor(means, dtype=torch.float32), torch.tensor(local, dtype=torch.float32)
 
 
 def _median_and_sigma(values: FloatArray) -> tuple[float, float]:
@@ -188,7 +191,7 @@ class PreparedTomogram:
     contrast_sign: int
     _axes: tuple[_Axis, _Axis, _Axis]
     _resample: tuple[sparse.csr_array, sparse.csr_array] | None
-    _smooth: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]] | None
+    _smooth: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     _origin: float
     _outlier: float
     _centre: float
@@ -331,21 +334,25 @@ class PreparedTomogram:
 
     def _flatten(self, grid: FloatArray) -> FloatArray:
         """A slice less its local mean; outliers do not pull that mean."""
-        values: FloatArray = grid - np.float32(self._origin)
-        if self._smooth is None:
-            return values
+        # Products by PyTorch: NumPy's would take all cores whatever the number of threads asked for, and spin
+        # while they wait. Its memory is aligned alike for every slice, without which a product may round
+        # differently.
+        values = torch.empty(grid.shape)
+        np.subtract(grid, np.float32(self._origin), out=values.numpy())
+        if self._smooth is not None:
+            mean = self._local_mean(values)
+            if math.isfinite(self._outlier):
+                clipped = torch.clamp(values, mean - self._outlier, mean + self._outlier)
+                mean = self._local_mean(clipped)
+            values -= mean
+        flat: FloatArray = values.numpy()
+        return flat
+
+    def _local_mean(self, image: Tensor) -> Tensor:
+        assert self._smooth is not None, "only where there is a high-pass filter"
         (mean_y, local_y), (mean_x, local_x) = self._smooth
-
-        def local_mean(image: FloatArray) -> FloatArray:
-            blocks = (mean_y @ image) @ mean_x.T
-            return np.asarray((local_y @ blocks) @ local_x.T, dtype=np.float32)
-
-        mean = local_mean(values)
-        if math.isfinite(self._outlier):
-            limit = np.float32(self._outlier)
-            mean = local_mean(np.clip(values, mean - limit, mean + limit))
-        values -= mean
-        return values
+        blocks = (mean_y @ image) @ mean_x.T
+        return (local_y @ blocks) @ local_x.T
 
     def slab(self, z0: int, z1: int) -> FloatArray:
         """Slices z0 up to z1 of the model's grid, prepared.
