@@ -36,7 +36,7 @@ SIGN_CONFIDENT = 0.7
 # The faces of voxels along a surface add up to 1.5 times its area, averaged over directions (Cauchy-Crofton).
 FACES_PER_AREA = 1.5
 # Voxels of a mask that are labelled at a time; it bounds memory and never changes results.
-LABELLED_VOXELS = 1 << 23
+LABELLED_VOXELS = 1 << 21
 
 
 def _tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
@@ -203,7 +203,7 @@ def prune_membrane(
     min_area_nm2
         Pieces with less area go.
     slab_slices
-        Slices labelled at a time; None takes what is about 8 million voxels. Never changes the answer.
+        Slices labelled at a time; None takes about two million voxels. Never changes the answer.
     out
         (z, y, x) to write into; may be the mask itself.
 

@@ -83,7 +83,7 @@ class SegmenterEngine:
             answer = self._fast(tile)
         # The errors of a runtime that reads a stranger's network are of no common kind.
         except Exception as error:
-            return self._give_up(_first_line(error), tile)
+            return self._give_up(_gist(error), tile)
         if shape not in self._checked:
             expected = self._by_torch(tile)
             if answer.shape != expected.shape:
@@ -134,7 +134,9 @@ def _choose(wanted: str, device: torch.device) -> tuple[str, str]:
     return "torch", "OpenVINO, which is faster, is not installed"
 
 
-def _first_line(error: Exception) -> str:
+def _gist(error: Exception) -> str:
     """What an exception says, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    # OpenVINO begins with its own source lines and ends with a list of what it could not convert.
+    found = [line.removeprefix("-- ") for line in lines if line.startswith("-- ") and "perations" in line]
+    return f"{type(error).__name__}: {(found or lines)[0]}"

@@ -55,6 +55,18 @@ def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModul
             decomposition_table=decompositions,  # type: ignore[arg-type]
             tracing_mode="real",
         )(torch.zeros(shape, device=device))
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default):
+        # Decompositions convert to the type that they compute in, even what is of that type already.
+        value = node.args[0]
+        if node.kwargs.keys() == {"dtype"} and node.kwargs["dtype"] == _dtype(graph, value):
+            node.replace_all_uses_with(value)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _dtype(graph: fx.GraphModule, node: fx.Node) -> torch.dtype:
+    """Type of what a node gives."""
+    value = getattr(graph, str(node.target)) if node.op == "get_attr" else node.meta["val"]
+    kind: torch.dtype = value.dtype
+    return kind
