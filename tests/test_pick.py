@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import t3ssfast.pick as pick_module
 from t3ssfast.errors import InputError
-from t3ssfast.pick import SparseScores, _smooth_lines, orient, pick, what_matters
+from t3ssfast.pick import SparseScores, _smooth_lines, orient, pick, smooth_slabs
 
 VOXEL = 13.6
 NM = VOXEL / 10
@@ -175,43 +175,26 @@ def test_columns_without_high_scores_do_not_matter() -> None:
     st.floats(0, 9),
     st.integers(0, 2**31),
 )
-def test_only_scores_that_can_matter_are_kept(shape, thickness, threshold, smoothing_nm, seed) -> None:
+def test_scores_are_smoothed_alike_however_they_come(shape, thickness, threshold, smoothing_nm, seed) -> None:
     rng = np.random.default_rng(seed)
-    scores = rng.random(shape, np.float32) ** 30
+    scores = rng.random(shape, np.float32)
     judged = rng.random(shape) < 0.5
     options = {"voxel_size_angstrom": VOXEL, "smoothing_nm": smoothing_nm, "threshold": threshold}
     whole = SparseScores.from_dense(scores, judged)
     plane = shape[1] * shape[2]
     edges = np.searchsorted(whole.index, np.arange(0, shape[0] + thickness, thickness) * plane)
-    slabs = [(whole.index[a:b], whole.value[a:b]) for a, b in pairwise(edges)]
-    kept = SparseScores.from_slabs(iter(slabs), shape, what_matters(**options))
-    assert np.isin(kept.index, whole.index).all()
-    assert (np.diff(kept.index) > 0).all()
-    for ours, expected in zip(pick(kept, **options), pick(whole, **options), strict=True):
+    slabs = ((whole.index[a:b], whole.value[a:b]) for a, b in pairwise(edges))
+    smoothed = smooth_slabs(slabs, shape, **options)
+    at_once = smooth_slabs([(whole.index, whole.value)], shape, **options)
+    np.testing.assert_array_equal(smoothed.index, at_once.index)
+    np.testing.assert_array_equal(smoothed.value, at_once.value)
+    sigma = smoothing_nm / NM
+    every = pick_module._smooth(whole, (sigma, sigma / 4, sigma / 4))
+    high = every.value >= threshold / 2
+    np.testing.assert_array_equal(smoothed.index, every.index[high])
+    np.testing.assert_array_equal(smoothed.value, every.value[high])
+    for ours, expected in zip(pick(smoothed, **options), pick(whole, **options), strict=True):
         np.testing.assert_array_equal(ours, expected)
-
-
-def test_scores_far_from_any_high_one_are_dropped_on_the_way() -> None:
-    shape = (400, 64, 64)
-    index = np.arange(np.prod(shape))
-    held = []
-
-    def slabs():
-        for z in range(0, shape[0], 10):
-            here = index[z * 64 * 64 : (z + 10) * 64 * 64]
-            value = np.full(len(here), 0.01, np.float32)
-            if z == 200:
-                value[5 * 64 * 64 + 32 * 64 + 32] = 0.9
-            yield here, value
-            held.append(z)
-
-    near = what_matters(VOXEL, smoothing_nm=5.0, threshold=0.6)
-    kept = SparseScores.from_slabs(slabs(), shape, near)
-    z, y, x = np.unravel_index(kept.index, shape)
-    assert 0 < len(kept.index) < 0.02 * len(index)
-    for axis, centre, reach in ((z, 205, near.reach[0]), (y, 32, near.reach[1]), (x, 32, near.reach[2])):
-        assert axis.min() <= centre - reach
-        assert axis.max() >= centre + reach
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

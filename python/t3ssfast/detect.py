@@ -21,7 +21,7 @@ from t3ssfast.export import save_results
 from t3ssfast.io import read
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.pick import SparseScores, orient, pick, what_matters
+from t3ssfast.pick import SparseScores, orient, pick, smooth_slabs
 from t3ssfast.plan import read_plan
 from t3ssfast.preselect import PreselectRule, apply_rule
 from t3ssfast.progress import Stages
@@ -252,7 +252,7 @@ def _judge_windows(
 ) -> tuple[SparseScores, dict[str, int]]:
     """Probability of a T3SS at the voxels near the membrane whose window passes the preselection.
 
-    Only those that can matter to picking are kept.
+    Averaged with their neighbours as they come; only those that can matter to picking are kept.
     """
     rule = None
     if config.preselect and judge.metadata.preselect is not None:
@@ -290,11 +290,15 @@ def _judge_windows(
                     yield index + (z0 + a) * plane, probability
                 advance(z1 - z0)
 
-    near = what_matters(
-        grid.voxel_size_angstrom, smoothing_nm=config.score_smoothing_nm, threshold=config.score_threshold
-    )
     with closing(judged()) as slabs:
-        return SparseScores.from_slabs(slabs, grid.shape, near), counts
+        scores = smooth_slabs(
+            slabs,
+            grid.shape,
+            voxel_size_angstrom=grid.voxel_size_angstrom,
+            smoothing_nm=config.score_smoothing_nm,
+            threshold=config.score_threshold,
+        )
+    return scores, counts
 
 
 def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:

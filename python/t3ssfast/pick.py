@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from t3ssfast.errors import InputError
 
-__all__ = ["NearScore", "SparseScores", "orient", "pick", "what_matters"]
+__all__ = ["SparseScores", "orient", "pick", "smooth_slabs"]
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -27,8 +27,6 @@ KERNEL_SIGMAS = 3.0
 
 # Voxels whose scores are smoothed at a time; it bounds memory and never changes results.
 BAND_VOXELS = 1_000_000
-# Side of the cells, in voxels, in which distances to high scores are counted.
-CELL = 8
 
 # Edges of the membrane within this Gaussian of a candidate give its normal; the two membranes of a cell
 # lie 12-15 nm to either side of the centre of a base.
@@ -44,64 +42,6 @@ MIN_GRADIENT_PER_NM = 0.02
 
 
 @dataclass(frozen=True)
-class NearScore:
-    """Voxels within `reach` (z, y, x voxels, as a box) of one whose score is at least `floor`."""
-
-    floor: float
-    reach: Shape
-
-
-def _near_score(
-    slabs: Iterable[tuple[IndexArray, FloatArray]], shape: Shape, near: NearScore
-) -> Iterator[tuple[IndexArray, FloatArray]]:
-    """The pairs of slabs less what is not near a high score, each as soon as that is known.
-
-    Distances are counted in cells of `CELL` voxels a side and rounded up, so that a little more is kept.
-    """
-    cells = tuple(-(-n // CELL) for n in shape)
-    reach = tuple(-(-r // CELL) for r in near.reach)
-    high = np.zeros(cells, bool)
-    pending: list[tuple[IndexArray, FloatArray]] = []
-    decided = 0
-
-    def cell_of(index: IndexArray) -> tuple[IndexArray, ...]:
-        return tuple(axis // CELL for axis in np.unravel_index(index, shape))
-
-    def decide(until: int) -> tuple[IndexArray, FloatArray]:
-        """What is kept of the pending voxels in the layers of cells from `decided` up to `until`."""
-        index = np.concatenate([part for part, _ in pending])
-        value = np.concatenate([part for _, part in pending])
-        pending.clear()
-        split = int(np.searchsorted(index, until * CELL * shape[1] * shape[2]))
-        if split < len(index):
-            pending.append((index[split:].copy(), value[split:].copy()))
-        low = max(0, decided - reach[0])
-        wide = ndimage.maximum_filter(
-            high[low : until + reach[0]], size=tuple(2 * r + 1 for r in reach), mode="constant"
-        )
-        keep = np.empty(split, bool)
-        for first in range(0, split, BAND_VOXELS):
-            band = slice(first, min(first + BAND_VOXELS, split))
-            z, y, x = cell_of(index[band])
-            keep[band] = wide[z - low, y, x]
-        return index[:split][keep], value[:split][keep]
-
-    for index, value in slabs:
-        if not len(index):
-            continue
-        high[cell_of(index[value >= near.floor])] = True
-        pending.append((index, value))
-        # Layers of cells are decided once the slabs have gone past all that is within reach of them.
-        last = int(index[-1]) // (shape[1] * shape[2])
-        until = last // CELL - reach[0]
-        if until > decided:
-            yield decide(until)
-            decided = until
-    if pending:
-        yield decide(cells[0])
-
-
-@dataclass(frozen=True)
 class SparseScores:
     """Probabilities of the voxels of a grid that were judged, and of no others.
 
@@ -113,11 +53,14 @@ class SparseScores:
         (n,) float32 in [0, 1].
     shape
         (z, y, x) of the grid.
+    smoothed
+        Whether they are those of `smooth_slabs`.
     """
 
     index: IndexArray
     value: FloatArray
     shape: Shape
+    smoothed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.value):
@@ -127,30 +70,15 @@ class SparseScores:
 
     @classmethod
     def from_slabs(
-        cls,
-        slabs: Iterable[tuple[IndexArray, FloatArray]],
-        shape: tuple[int, ...],
-        near: NearScore | None = None,
+        cls, slabs: Sequence[tuple[IndexArray, FloatArray]], shape: tuple[int, ...], *, smoothed: bool = False
     ) -> SparseScores:
-        """Join the (index, value) pairs of slabs given from the first slice to the last.
-
-        Parameters
-        ----------
-        slabs
-            Ascending flat indices into the whole grid, and their scores; taken one slab at a time.
-        shape
-            (z, y, x) of the grid.
-        near
-            Keep only scores that can matter to what is picked (see `what_matters`); dropped as soon as
-            the slabs go past them, so that never all of them are held. A few others are kept as well.
-        """
-        z, y, x = (int(n) for n in shape)
-        parts = list(slabs) if near is None else list(_near_score(slabs, (z, y, x), near))
-        if not parts:
-            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x))
-        index = np.concatenate([part for part, _ in parts]).astype(np.int64, copy=False)
-        value = np.concatenate([part for _, part in parts]).astype(np.float32, copy=False)
-        return cls(index, value, (z, y, x))
+        """Join the (index, value) pairs of slabs given from the first slice to the last."""
+        z, y, x = shape
+        if not slabs:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x), smoothed)
+        index = np.concatenate([part for part, _ in slabs]).astype(np.int64, copy=False)
+        value = np.concatenate([part for _, part in slabs]).astype(np.float32, copy=False)
+        return cls(index, value, (z, y, x), smoothed)
 
     @classmethod
     def from_dense(cls, volume: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> SparseScores:
@@ -185,7 +113,8 @@ def pick(
     Parameters
     ----------
     scores
-        `SparseScores`, or a dense (z, y, x) volume of probabilities.
+        `SparseScores`, or a dense (z, y, x) volume of probabilities. Those of `smooth_slabs` are taken as
+        they are; they must have been made with the same options.
     voxel_size_angstrom
         Of the grid the scores lie on.
     smoothing_nm
@@ -207,9 +136,14 @@ def pick(
     if not isinstance(scores, SparseScores):
         scores = SparseScores.from_dense(scores)
     nm_per_voxel = voxel_size_angstrom / 10
-    sigmas = _sigmas(voxel_size_angstrom, smoothing_nm)
-    # Half the threshold, because the centroid of a peak at the threshold looks down to half of it.
-    scores = _smooth(_near_high_scores(scores, threshold / 2, _radius(sigmas[1])), sigmas)
+    if not scores.smoothed:
+        scores = smooth_slabs(
+            [(scores.index, scores.value)],
+            scores.shape,
+            voxel_size_angstrom=voxel_size_angstrom,
+            smoothing_nm=smoothing_nm,
+            threshold=threshold,
+        )
     peaks = _separate(_local_maxima(scores, threshold), scores.shape, min_distance_nm / nm_per_voxel)
     peaks = peaks[0][:max_candidates], peaks[1][:max_candidates]
     # Half the distance to the next candidate belongs to this one.
@@ -221,15 +155,56 @@ def pick(
     return np.array(centres, np.float32).reshape(-1, 3), np.clip(peaks[1], 0, 1)
 
 
-def what_matters(voxel_size_angstrom: float, *, smoothing_nm: float, threshold: float) -> NearScore:
-    """Which scores decide about the candidates of `pick` with these options.
+def smooth_slabs(
+    slabs: Iterable[tuple[IndexArray, FloatArray]],
+    shape: tuple[int, ...],
+    *,
+    voxel_size_angstrom: float,
+    smoothing_nm: float = 5.0,
+    threshold: float = 0.5,
+) -> SparseScores:
+    """The first step of `pick`, for scores that come slab by slab: average them, and keep the high ones.
 
-    A smoothed score above half the threshold (down to there a candidate's centroid looks) has a score as
-    high within the reach of the kernel, and is made of what is within the kernel's reach of itself.
+    Kept are the smoothed scores of at least half the threshold: down to there the centroid of a peak looks.
+    No more is held than the slices that the smoothing reaches, and the answer is that for all slabs at once.
+
+    Parameters
+    ----------
+    slabs
+        Ascending flat indices into the whole grid, and their scores; whole slices, from the first to the
+        last.
+    shape
+        (z, y, x) of the grid.
+    voxel_size_angstrom, smoothing_nm, threshold
+        As for `pick`.
     """
+    z, y, x = shape
     sigmas = _sigmas(voxel_size_angstrom, smoothing_nm)
-    z, y, x = (2 * _radius(sigma) for sigma in sigmas)
-    return NearScore(threshold / 2, (z, y, x))
+    reach = _radius(sigmas[0])
+    pending: list[tuple[IndexArray, FloatArray]] = []
+    kept: list[tuple[IndexArray, FloatArray]] = []
+    done = 0
+
+    def smooth_until(end: int) -> None:
+        """Smooth the slices from `done` up to `end`, and forget those that no later slice needs."""
+        block = SparseScores.from_slabs(pending, (z, y, x))
+        rest = int(np.searchsorted(block.index, (end - reach) * y * x))
+        pending[:] = [(block.index[rest:].copy(), block.value[rest:].copy())]
+        block = _smooth(_near_high_scores(block, threshold / 2, _radius(sigmas[1])), sigmas)
+        first, last = (int(np.searchsorted(block.index, n * y * x)) for n in (done, end))
+        high = np.flatnonzero(block.value[first:last] >= threshold / 2) + first
+        kept.append((block.index[high], block.value[high]))
+
+    for index, value in slabs:
+        if len(index):
+            pending.append((index, value))
+            end = int(index[-1]) // (y * x) + 1 - reach
+            # Steps shorter than the reach would mostly smooth what surrounds them.
+            if end - done >= max(reach, 1):
+                smooth_until(end)
+                done = end
+    smooth_until(z)
+    return SparseScores.from_slabs(kept, shape, smoothed=True)
 
 
 def _sigmas(voxel_size_angstrom: float, smoothing_nm: float) -> tuple[float, float, float]:
