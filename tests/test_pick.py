@@ -172,7 +172,7 @@ def test_columns_without_high_scores_do_not_matter() -> None:
     st.tuples(st.integers(1, 70), st.integers(9, 40), st.integers(9, 40)),
     st.integers(1, 30),
     st.floats(0.05, 0.9),
-    st.floats(0, 9),
+    st.just(0.0) | st.floats(0.1, 9),
     st.integers(0, 2**31),
 )
 def test_scores_are_smoothed_alike_however_they_come(shape, thickness, threshold, smoothing_nm, seed) -> None:

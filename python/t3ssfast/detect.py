@@ -159,11 +159,15 @@ def detect(
             assert given is not None, "without a mask there is a segmenter"
             contrast = _contrast_in_mask(grid, given, judge, config)
             mask, membrane_out = grid.mask_from_tomogram(given, 0, grid.shape[0]), None
+            segmented_by: dict[str, Any] | None = None
         else:
             finder_grid = _prepare(source, finder)
             contrast = _contrast_by_model(finder_grid, finder, config, stages)
             finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * _sign(finder))
             found = _find_membrane(finder_grid, finder, config, stages)
+            segmented_by = describe_segmenter(finder, config.segmenter_engine)
+            # The judging needs that memory.
+            finder.release_engines()
             membrane_out = found if finder_grid.on_own_voxels else finder_grid.mask_to_tomogram(found)
             same_grid = finder_grid.shape == grid.shape
             mask = found if same_grid else grid.mask_from_tomogram(membrane_out, 0, grid.shape[0])
@@ -198,7 +202,7 @@ def detect(
             "device": str(where),
             "input": described,
             "models": {
-                "segmenter": describe_segmenter(finder, config.segmenter_engine),
+                "segmenter": segmented_by,
                 "classifier": describe_model(judge),
             },
             "config": config.to_dict(),

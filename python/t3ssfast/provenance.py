@@ -77,13 +77,10 @@ def describe_model(model: LoadedModel | None) -> dict[str, Any] | None:
     }
 
 
-def describe_segmenter(model: LoadedModel | None, engine: str) -> dict[str, Any] | None:
+def describe_segmenter(model: LoadedModel, engine: str) -> dict[str, Any]:
     """As `describe_model`, and what computed its answers, and why that."""
-    described = describe_model(model)
-    if model is None or described is None:
-        return None
     used = model.engine(engine)
-    return {**described, "engine": used.name, "engine_reason": used.reason}
+    return {**(describe_model(model) or {}), "engine": used.name, "engine_reason": used.reason}
 
 
 def describe_plan(

@@ -81,6 +81,10 @@ class LoadedModel:
             self._engines[name] = SegmenterEngine(self.frozen, self.probability, self.device, name)
         return self._engines[name]
 
+    def release_engines(self) -> None:
+        """Give back what engines hold (compiled networks, activations); made again when needed."""
+        self._engines.clear()
+
     def probability(self, answers: Tensor) -> Tensor:
         """A model's answers as the probability of what it looks for.
 
