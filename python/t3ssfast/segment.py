@@ -243,10 +243,10 @@ def prune_membrane(
 
 def _label(mask: npt.NDArray[Any], z0: int, z1: int) -> tuple[npt.NDArray[Any], int]:
     """Connected pieces of a slab by itself, labelled from 1, and how many."""
-    labels, count = cc3d.connected_components(
-        np.ascontiguousarray(mask[z0:z1] != 0), connectivity=26, return_N=True
-    )
-    return labels, int(count)
+    # The empty column keeps cc3d's estimate of the labels it needs from falling short on the smallest slabs.
+    framed = np.pad(mask[z0:z1] != 0, ((0, 0), (0, 1), (0, 1)))
+    labels, count = cc3d.connected_components(framed, connectivity=26, return_N=True)
+    return np.ascontiguousarray(labels[:, :-1, :-1]), int(count)
 
 
 def _count_faces(
