@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import t3ssfast as t3
+from t3ssfast._native import openvino_version
 from t3ssfast.cli import app
 from t3ssfast.errors import (
     ConfigError,
@@ -91,6 +93,8 @@ def test_provenance_tells_what_was_done(
     assert {"segment", "classify", "pick"} <= set(provenance["seconds"])
     assert provenance["notes"] == []
     assert "dense" in provenance["plan"]
+    assert provenance["models"]["segmenter"]["engine"] in ("torch", "openvino")
+    assert provenance["models"]["segmenter"]["engine_reason"]
 
 
 @pytest.mark.parametrize("slab_slices", [1, 7, 1000])
@@ -110,6 +114,74 @@ def test_a_small_memory_budget_and_the_threads_do_not_change_the_result(
     small = DetectConfig(memory_budget_bytes=64 << 20, threads=2)
     same(run(world[0], models), run(world[0], models, config=small))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "torch",
+        pytest.param(
+            "openvino",
+            marks=pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed"),
+        ),
+    ],
+)
+def test_tiles_threads_and_engines_move_no_candidate(
+    world: tuple[Tomogram, Candidates, np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bundled U-Net, whose tiles differ by rounding, and slices of more than one tile."""
+    detect_module = importlib.import_module("t3ssfast.detect")
+    tomogram = replace(world[0], data=np.tile(world[0].data[4:10], (1, 3, 4)))
+    options = {"score_threshold": 0.05, "contrast": "dark", "membrane_min_area_nm2": 100.0}
+
+    def found(**config: Any) -> t3.Detection:
+        return run(tomogram, {}, config=DetectConfig(**options, **config))
+
+    whole = found(segmenter_engine="torch", threads=1)
+    assert len(whole.candidates) > 0
+    monkeypatch.setattr(detect_module, "_tile", lambda config: 304)
+    monkeypatch.setattr(importlib.import_module("t3ssfast.segment"), "MIN_TILE", 304)
+    for config in ({"threads": 1}, {"threads": 2, "slab_slices": 2}):
+        other = found(segmenter_engine=engine, **config)
+        assert other.provenance["models"]["segmenter"]["engine"] == engine
+        assert len(other.candidates) == len(whole.candidates)
+        np.testing.assert_allclose(other.candidates.centre_zyx, whole.candidates.centre_zyx, atol=0.05)
+        np.testing.assert_allclose(other.candidates.score, whole.candidates.score, atol=1e-4)
+
+
+def test_memory_stays_within_the_budget(models: Models, tmp_path: Path) -> None:
+    """A file larger than the budget; what libraries take once, on first use, is taken before."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of a process is read from /proc")
+    small, _, _ = toy_tomogram(shape=(24, 120, 132))
+    volume = np.random.default_rng(1).standard_normal((180, 450, 500), np.float32)
+    volume[90:114, 200:320, 100:232] = small.data
+    t3.write(tmp_path / "small.mrc", small.data, VOXEL)
+    t3.write(tmp_path / "large.mrc", volume, VOXEL)
+    budget = 128 << 20
+    assert volume.nbytes > 1.2 * budget
+    code = (
+        "import sys, t3ssfast as t3\n"
+        "def peak():\n"
+        "    with open('/proc/self/status') as file:\n"
+        "        return next(int(x.split()[1]) << 10 for x in file if x.startswith('VmHWM'))\n"
+        "def find(path):\n"
+        "    config = t3.DetectConfig(memory_budget_bytes=int(sys.argv[5]), contrast='dark', threads=1)\n"
+        "    models = {'segmenter': sys.argv[3], 'classifier': sys.argv[4]}\n"
+        "    return t3.detect(path, **models, config=config, device='cpu', progress=False)\n"
+        "find(sys.argv[1])\n"
+        "before = peak()\n"
+        "assert len(find(sys.argv[2]).candidates) == 3\n"
+        "print(peak() - before)\n"
+    )
+    arguments = [tmp_path / "small.mrc", tmp_path / "large.mrc", models["segmenter"], models["classifier"]]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments), str(budget)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert int(done.stdout) < budget
 
 
 def test_a_membrane_that_is_given_replaces_the_segmenter(

@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from t3ssfast.errors import InputError, OutputError, ReadError, T3Error, VoxelSizeError
-from t3ssfast.io import HEADER_DTYPE, atomic_path, file_sha256, read, shown, tomogram_name, write
+from t3ssfast.io import (
+    HEADER_DTYPE,
+    atomic_path,
+    file_sha256,
+    read,
+    release_pages,
+    shown,
+    tomogram_name,
+    write,
+)
 
 SHAPE = (3, 4, 5)
 
@@ -179,6 +188,25 @@ def test_a_plain_file_is_mapped_read_only(tmp_path):
         base = base.base
     with pytest.raises(ValueError, match="read-only"):
         tomogram.data[0, 0, 0] = 1
+
+
+def test_pages_of_a_map_are_given_back_and_read_again(tmp_path):
+    values = np.random.default_rng(0).normal(size=(40, 256, 256)).astype(np.float32)
+    write(tmp_path / "map.mrc", values, 13.6)
+    data = read(tmp_path / "map.mrc").data
+
+    def resident():
+        # The second figure: pages that the process has.
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    before = data.sum()
+    touched = resident()
+    release_pages(data)
+    assert resident() < touched - values.nbytes // 2
+    assert data.sum() == before
+    release_pages(values)
+    release_pages(values[::2].T)
 
 
 def test_a_large_file_costs_no_memory(tmp_path):

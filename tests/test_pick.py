@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from scipy import ndimage
 
 import t3ssfast.pick as pick_module
 from t3ssfast.errors import InputError
-from t3ssfast.pick import SparseScores, _smooth_lines, orient, pick
+from t3ssfast.pick import SparseScores, _smooth_lines, orient, pick, smooth_slabs
 
 VOXEL = 13.6
 NM = VOXEL / 10
@@ -163,6 +165,36 @@ def test_columns_without_high_scores_do_not_matter() -> None:
     near = ndimage.binary_dilation(judged, iterations=12)
     with_near = pick(SparseScores.from_dense(noise, near), voxel_size_angstrom=VOXEL)
     np.testing.assert_allclose(with_all[0], with_near[0], atol=1e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(9, 40), st.integers(9, 40)),
+    st.integers(1, 30),
+    st.floats(0.05, 0.9),
+    st.just(0.0) | st.floats(0.1, 9),
+    st.integers(0, 2**31),
+)
+def test_scores_are_smoothed_alike_however_they_come(shape, thickness, threshold, smoothing_nm, seed) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.random(shape, np.float32)
+    judged = rng.random(shape) < 0.5
+    options = {"voxel_size_angstrom": VOXEL, "smoothing_nm": smoothing_nm, "threshold": threshold}
+    whole = SparseScores.from_dense(scores, judged)
+    plane = shape[1] * shape[2]
+    edges = np.searchsorted(whole.index, np.arange(0, shape[0] + thickness, thickness) * plane)
+    slabs = ((whole.index[a:b], whole.value[a:b]) for a, b in pairwise(edges))
+    smoothed = smooth_slabs(slabs, shape, **options)
+    at_once = smooth_slabs([(whole.index, whole.value)], shape, **options)
+    np.testing.assert_array_equal(smoothed.index, at_once.index)
+    np.testing.assert_array_equal(smoothed.value, at_once.value)
+    sigma = smoothing_nm / NM
+    every = pick_module._smooth(whole, (sigma, sigma / 4, sigma / 4))
+    high = every.value >= threshold / 2
+    np.testing.assert_array_equal(smoothed.index, every.index[high])
+    np.testing.assert_array_equal(smoothed.value, every.value[high])
+    for ours, expected in zip(pick(smoothed, **options), pick(whole, **options), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

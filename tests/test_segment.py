@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import cc3d
 import numpy as np
 import pytest
 import torch
@@ -11,11 +16,18 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from t3ssfast import segment as module
+from t3ssfast._native import openvino_version
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata, UNet
+from t3ssfast.models import engine as engine_module
+from t3ssfast.models.cuda_engine import half_precision
+from t3ssfast.models.flatten import flatten_network
 from t3ssfast.normalise import Normalisation, PreparedTomogram
 from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
 from t3ssfast.types import Tomogram
+
+openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed")
+ENGINES = ["torch", pytest.param("openvino", marks=openvino_only)]
 
 
 def loaded(net: nn.Module) -> LoadedModel:
@@ -60,11 +72,194 @@ def test_slices_are_answered_as_by_the_network_alone(unet):
     np.testing.assert_allclose(segment(slab, unet), expected, atol=1e-5)
 
 
-def test_tiles_answer_as_the_whole_slice(unet, monkeypatch):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tiles_answer_as_the_whole_slice(unet, engine, monkeypatch):
     slab = np.random.default_rng(2).normal(size=(1, 290, 500)).astype(np.float32)
-    whole = segment(slab, unet)
-    monkeypatch.setattr(module, "MAX_TILE", 256)
-    np.testing.assert_allclose(segment(slab, unet), whole, atol=1e-6)
+    whole = segment(slab, unet, engine=engine)
+    monkeypatch.setattr(module, "MIN_TILE", 256)
+    for max_tile in (256, 320):
+        np.testing.assert_allclose(segment(slab, unet, engine=engine, max_tile=max_tile), whole, atol=1e-6)
+    for wrong in (250, 100):
+        with pytest.raises(ConfigError, match="max_tile"):
+            segment(slab, unet, max_tile=wrong)
+
+
+@given(st.integers(1, 400), st.integers(16, 80))
+def test_tiles_are_alike_and_cover_a_side_with_their_halo(length, max_tile):
+    length, max_tile = 16 * length, 16 * max_tile
+    tiles = module._tiles(length, max(max_tile, 256))
+    assert [a for a, *_ in tiles] == [0, *(b for _, b, *_ in tiles[:-1])]
+    assert tiles[-1][1] == length
+    assert len({end - start for *_, start, end in tiles}) == 1
+    for a, b, start, end in tiles:
+        assert 0 <= start <= a < b <= end <= length
+        assert start % 16 == end % 16 == 0
+        assert end - start <= max(max_tile, 256)
+        assert start == 0 or a - start >= module.TILE_HALO
+        assert end == length or end - b >= module.TILE_HALO
+
+
+# ------------------------------------------------------------------------------------------------- engines
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_answer_as_the_network_and_the_same_on_any_threads(unet, engine):
+    slab = np.random.default_rng(6).normal(size=(2, 64, 96)).astype(np.float32)
+    with torch.no_grad():
+        expected = torch.sigmoid(unet.module(torch.from_numpy(slab)[:, None]))[:, 0].numpy()
+    before = torch.get_num_threads()
+    answers = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            answers.append(segment(slab, unet, engine=engine))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(answers[0], expected, atol=1e-4)
+    for other in answers[1:]:
+        np.testing.assert_array_equal(other, answers[0])
+    used = unet.engine(engine)
+    assert used.name == engine
+    assert used.reason
+
+
+@openvino_only
+def test_openvino_is_taken_where_it_is_installed_and_reports_to_nobody(tmp_path):
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('a connection was tried')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "import numpy as np\n"
+        "from t3ssfast.models import load_model\n"
+        "from t3ssfast.segment import segment\n"
+        "model = load_model(None, kind='segmenter')\n"
+        "segment(np.zeros((1, 64, 64), np.float32), model)\n"
+        "assert model.engine().name == 'openvino', model.engine().reason\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=environment, cwd=tmp_path)
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+@openvino_only
+def test_networks_with_pieces_that_freezing_cannot_fold_are_read(unet):
+    class Strange(nn.Module):
+        """Normalisation before a convolution, a loop over a list, bilinear upsampling, a size in the code."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+            self.blocks = nn.ModuleList(nn.Conv2d(1 if k == 0 else 3, 3, 3, padding=1) for k in range(3))
+            self.head = nn.Conv2d(6, 1, 1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            x = self.norm(image)
+            seen: list[Tensor] = []
+            for block in self.blocks:
+                x = nn.functional.leaky_relu(block(x), 0.1)
+                seen.append(x)
+            small = nn.functional.avg_pool2d(seen[-1], 2)
+            back = nn.functional.interpolate(
+                small, size=image.shape[2:], mode="bilinear", align_corners=False
+            )
+            return self.head(torch.cat([seen[0], back], dim=1))
+
+    torch.manual_seed(1)
+    net = Strange()
+    net.norm.running_mean.fill_(0.3)
+    net.norm.running_var.fill_(2.0)
+    model = loaded(net)
+    slab = np.random.default_rng(7).normal(size=(1, 48, 64)).astype(np.float32)
+    expected = segment(slab, model, engine="torch")
+    np.testing.assert_allclose(segment(slab, model, engine="openvino"), expected, atol=1e-4)
+
+
+@openvino_only
+def test_what_openvino_cannot_read_is_run_by_torch_and_told_of():
+    class Bessel(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return torch.special.bessel_j0(image)
+
+    model = loaded(Bessel())
+    slab = np.random.default_rng(7).normal(size=(1, 32, 32)).astype(np.float32)
+    np.testing.assert_array_equal(segment(slab, model), segment(slab, model, engine="torch"))
+    assert model.engine().name == "torch"
+    assert "bessel_j0" in model.engine().reason
+
+
+class Unreadable:
+    """An engine that cannot read any network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        pass
+
+    def __call__(self, tile: Tensor) -> Tensor:
+        raise NotImplementedError("no rule for aten::strange\nand more")
+
+
+class Wrong(Unreadable):
+    """An engine that answers something else."""
+
+    def __call__(self, tile: Tensor) -> Tensor:
+        return torch.zeros_like(tile)
+
+
+@pytest.mark.parametrize(
+    ("fake", "why"), [(Unreadable, "NotImplementedError: no rule for aten::strange"), (Wrong, "differ by")]
+)
+def test_an_engine_that_fails_or_differs_is_given_up_and_told_of(unet, fake, why, monkeypatch):
+    monkeypatch.setattr(engine_module, "openvino_version", lambda: "0.0")
+    monkeypatch.setattr(engine_module, "OpenVinoEngine", fake)
+    slab = np.random.default_rng(8).normal(size=(1, 32, 48)).astype(np.float32)
+    model = loaded(unet.module)
+    np.testing.assert_array_equal(segment(slab, model), segment(slab, model, engine="torch"))
+    assert model.engine().name == "torch"
+    assert model.engine().reason.startswith("openvino was tried and given up")
+    assert why in model.engine().reason
+    with pytest.raises(ModelError, match="openvino") as caught:
+        segment(slab, model, engine="openvino")
+    assert "\n" not in str(caught.value)
+
+
+def test_engines_that_are_not_there_are_refused(unet, monkeypatch):
+    slab = np.zeros((1, 16, 16), np.float32)
+    with pytest.raises(ConfigError, match="engine"):
+        segment(slab, unet, engine="abacus")
+    with pytest.raises(ConfigError, match="CUDA"):
+        segment(slab, loaded(unet.module), engine="cuda-graphs")
+    monkeypatch.setattr(engine_module, "openvino_version", lambda: None)
+    with pytest.raises(ConfigError, match=r"t3ssfast\[openvino\]"):
+        segment(slab, loaded(unet.module), engine="openvino")
+    fresh = loaded(unet.module)
+    assert fresh.engine().name == "torch"
+    assert "not installed" in fresh.engine().reason
+
+
+def test_half_precision_is_near_the_network(unet):
+    image = torch.randn(1, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    flat = half_precision(flatten_network(unet.frozen, tuple(image.shape)))
+    with torch.no_grad():
+        answer = flat(image.half())
+        expected = unet.module(image)
+    assert answer.dtype == torch.float16
+    assert abs(answer.float().sigmoid() - expected.sigmoid()).max() < 2e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_graphs_answer_as_the_network(unet):
+    model = unet.to("cuda")
+    slab = np.random.default_rng(9).normal(size=(3, 40, 70)).astype(np.float32)
+    expected = segment(slab, model, engine="torch")
+    assert model.engine().name == "cuda-graphs"
+    for shape in ((slice(None), slice(None)), (slice(0, 2), slice(0, 50)), (slice(None), slice(None))):
+        np.testing.assert_allclose(
+            segment(slab[:, shape[0], shape[1]], model),
+            segment(slab[:, shape[0], shape[1]], model, engine="torch"),
+            atol=2e-2,
+        )
+    np.testing.assert_allclose(segment(slab, model), expected, atol=2e-2)
 
 
 def test_bad_slabs_and_answers_are_refused(unet):
@@ -169,3 +364,26 @@ def test_pieces_are_pruned_one_by_one_in_volumes_of_odd_sides() -> None:
             assert kept[z + 1, y + 1, x + 1] == (k >= limit)
         assert kept.dtype == np.uint8
         assert np.array_equal(mask, before), "the given mask is not written to"
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.integers(1, 13),
+    st.floats(0.05, 0.6),
+    st.floats(0, 40),
+    st.integers(0, 2**31),
+)
+def test_pieces_are_those_of_the_whole_volume_however_it_is_cut(shape, thickness, share, area, seed):
+    mask = (np.random.default_rng(seed).random(shape) < share).astype(np.uint8)
+    labels = cc3d.connected_components(mask, connectivity=26)
+    framed = np.pad(labels, 1)
+    expected = np.zeros(shape, np.uint8)
+    for label in range(1, labels.max() + 1):
+        faces = sum(np.count_nonzero(np.diff(framed == label, axis=axis)) for axis in range(3))
+        # At 10 A a face is 1 nm^2.
+        expected[labels == label] = area <= 0 or faces / 2 / 1.5 >= area
+    np.testing.assert_array_equal(prune_membrane(mask, 10.0, area, slab_slices=thickness), expected)
+    there = mask.copy()
+    assert prune_membrane(there, 10.0, area, slab_slices=thickness, out=there) is there
+    np.testing.assert_array_equal(there, expected)

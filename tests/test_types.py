@@ -134,6 +134,7 @@ def test_candidates_as_a_table(make_candidates):
         {"max_candidates": 0},
         {"plan": "fast"},
         {"precision": "int8"},
+        {"segmenter_engine": "abacus"},
         {"memory_budget_bytes": 1},
         {"slab_slices": 0},
         {"threads": 0},

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "as_windows",
     "build_info",
     "check_size",
+    "openvino_version",
     "score_windows",
     "to_caller",
     "unfold",
@@ -258,11 +260,30 @@ def build_info() -> dict[str, Any]:
     -------
     compiler, openmp (its date), simd (the instruction set in use), simd_levels (those that `score_windows`
     can be held to, the best one last), cuda (whether the kernels were built), cuda_architectures,
-    cuda_devices (how many can be used now), cuda_problem (why none), torch, threads.
+    cuda_devices (how many can be used now), cuda_problem (why none), torch, threads, openvino (its version,
+    None where it is not installed).
     """
     info = _core.build_info()
     levels = list(SIMD[: info.pop("simd_level") + 1])
-    return {**info, "simd_levels": levels, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    return {
+        **info,
+        "simd_levels": levels,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "openvino": openvino_version(),
+    }
+
+
+@cache
+def openvino_version() -> str | None:
+    """Version of the installed OpenVINO, by which segmenters can run; None where there is none.
+
+    It is looked up without an import, which would report over the network.
+    """
+    try:
+        return version("openvino")
+    except PackageNotFoundError:
+        return None
 
 
 # ------------------------------------------------------------------------------------------------ unfold

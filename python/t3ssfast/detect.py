@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from t3ssfast.ahead import work_ahead
 from t3ssfast.calibrate import picking_threshold, read_calibration
 from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError, VoxelSizeError
@@ -21,26 +22,45 @@ from t3ssfast.export import save_results
 from t3ssfast.io import read
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.pick import SparseScores, orient, pick
+from t3ssfast.pick import SparseScores, orient, pick, smooth_slabs
 from t3ssfast.plan import read_plan
 from t3ssfast.preselect import Gate, read_preselection
 from t3ssfast.progress import Stages
-from t3ssfast.provenance import describe_input, describe_model, describe_plan, describe_software
-from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
+from t3ssfast.provenance import (
+    describe_input,
+    describe_model,
+    describe_plan,
+    describe_segmenter,
+    describe_software,
+)
+from t3ssfast.segment import (
+    MAX_TILE,
+    MIN_TILE,
+    SIDE_MULTIPLE,
+    find_contrast_sign,
+    prune_membrane,
+    search_region,
+    segment,
+)
 from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
 
 __all__ = ["Detection", "detect"]
 
 Mask = npt.NDArray[np.uint8]
+Slab = tuple[int, int]
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any] | torch.Tensor
 Model = str | os.PathLike[str] | nn.Module | LoadedModel | None
 
-# What a slab holds for each of its voxels: prepared and padded values, membrane probability, mask, region,
-# and for the windows of the region their statistics and scores.
+# What the slabs hold for each voxel of one: three of prepared values (the last, this one and the next), their
+# regions, membrane probability, and copies in passing.
 SLAB_BYTES_PER_VOXEL = 32
-# The rest of the budget is for what does not depend on the slab: masks, sparse scores, network activations.
-SLAB_PART_OF_BUDGET = 0.5
+SLAB_PART_OF_BUDGET = 0.25
+# Windows judged by one call, so that memory does not follow from how much of a slab is membrane.
+PIECE_WINDOWS = 1 << 18
+# Activations that a U-Net of base 16 holds at a time, for each pixel of a tile.
+TILE_BYTES_PER_PIXEL = 512
+TILE_PART_OF_BUDGET = 0.25
 # Slices on which the grey values in a given membrane are compared with those outside.
 SIGN_SLICES = 12
 DARK, LIGHT = 1, -1
@@ -142,16 +162,21 @@ def detect(
             assert given is not None, "without a mask there is a segmenter"
             contrast = _contrast_in_mask(grid, given, judge, config)
             mask, membrane_out = grid.mask_from_tomogram(given, 0, grid.shape[0]), None
+            segmented_by: dict[str, Any] | None = None
         else:
             finder_grid = _prepare(source, finder)
             contrast = _contrast_by_model(finder_grid, finder, config, stages)
             finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * _sign(finder))
             found = _find_membrane(finder_grid, finder, config, stages)
-            membrane_out = finder_grid.mask_to_tomogram(found)
+            segmented_by = describe_segmenter(finder, config.segmenter_engine)
+            # The judging needs that memory.
+            finder.release_engines()
+            membrane_out = found if finder_grid.on_own_voxels else finder_grid.mask_to_tomogram(found)
             same_grid = finder_grid.shape == grid.shape
             mask = found if same_grid else grid.mask_from_tomogram(membrane_out, 0, grid.shape[0])
+            del found
         grid = grid.with_contrast_sign(contrast["sign"] * _sign(judge))
-        scores, counts = _judge_windows(grid, mask, judge, where, config, stages)
+        scores, counts = _judge_windows(grid, mask, judge, where, threshold, config, stages)
         with stages("pick"):
             centre, score = pick(
                 scores,
@@ -179,7 +204,10 @@ def detect(
             "software": describe_software(),
             "device": str(where),
             "input": described,
-            "models": {"segmenter": describe_model(finder), "classifier": describe_model(judge)},
+            "models": {
+                "segmenter": segmented_by,
+                "classifier": describe_model(judge),
+            },
             "config": config.to_dict(),
             "contrast": contrast,
             "grid": {"shape_zyx": list(grid.shape), "voxel_size_angstrom": grid.voxel_size_angstrom},
@@ -197,18 +225,28 @@ def detect(
 def _find_membrane(grid: PreparedTomogram, finder: LoadedModel, config: DetectConfig, stages: Stages) -> Mask:
     """Membrane mask on the segmenter's grid, one slab at a time, without the small pieces."""
     mask = np.empty(grid.shape, np.uint8)
-    with stages.bar("segment membranes", grid.shape[0]) as advance:
-        for z0, z1 in _slabs(grid, config):
-            with stages("prepare"):
-                slab = grid.slab(z0, z1)
+    tile = _tile(config)
+
+    def prepare(slab: Slab) -> tuple[Slab, npt.NDArray[np.float32]]:
+        return slab, grid.slab(*slab)
+
+    with (
+        stages.bar("segment membranes", grid.shape[0]) as advance,
+        closing(stages.waiting("prepare", work_ahead(prepare, _slabs(grid, config)))) as slabs,
+    ):
+        for (z0, z1), values in slabs:
             with stages("segment"):
-                mask[z0:z1] = segment(slab, finder) > config.membrane_threshold
-            advance(z1 - z0)
+                for z in range(z0, z1):
+                    answer = segment(
+                        values[z - z0 : z - z0 + 1], finder, engine=config.segmenter_engine, max_tile=tile
+                    )
+                    np.greater(answer[0], config.membrane_threshold, out=mask[z], casting="unsafe")
+                    advance(1)
     with stages("prune"):
         # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
         thickness_nm = grid.shape[0] * grid.voxel_size_angstrom / 10
         area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
-        return prune_membrane(mask, grid.voxel_size_angstrom, area)
+        return prune_membrane(mask, grid.voxel_size_angstrom, area, out=mask)
 
 
 def _judge_windows(
@@ -216,10 +254,14 @@ def _judge_windows(
     mask: Mask,
     judge: LoadedModel,
     where: torch.device,
+    threshold: float,
     config: DetectConfig,
     stages: Stages,
 ) -> tuple[SparseScores, dict[str, int]]:
-    """Probability of a T3SS at every voxel near the membrane whose window passes the preselection."""
+    """Probability of a T3SS at the voxels near the membrane whose window passes the preselection.
+
+    Averaged with their neighbours as they come; only those that can matter to picking are kept.
+    """
     plan = config.plan
     if plan == "auto":
         # Once for the whole tomogram: chosen slab by slab, rounding would depend on the slabs.
@@ -232,35 +274,61 @@ def _judge_windows(
         precision=config.precision,
         plan=plan,
     )
-    parts = []
-    near, kept, plane = 0, 0, grid.shape[1] * grid.shape[2]
-    with stages.bar("judge windows", grid.shape[0]) as advance:
-        for z0, z1 in _slabs(grid, config):
-            with stages("search region"):
-                region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, z0, z1)
-                near += int(np.count_nonzero(region))
-            if region.any():
-                with stages("prepare"):
-                    slab = grid.slab(z0, z1)
-                with stages("preselect"):
-                    region = gate.narrow(slab, region, z0)
-                with stages("classify"):
-                    index, probability = classify_slab(
-                        slab, region, judge, device=where, precision=config.precision, plan=plan
-                    )
-                kept += len(index)
-                parts.append((index + z0 * plane, probability))
-            advance(z1 - z0)
-    counts = {
-        "voxels": int(np.prod(grid.shape)),
-        "membrane_voxels": int(np.count_nonzero(mask)),
-        "windows_near_membrane": near,
-        "windows_judged": kept,
-    }
-    return SparseScores.from_slabs(parts, grid.shape), counts
+    plane = grid.shape[1] * grid.shape[2]
+    counts = {"voxels": grid.shape[0] * plane, "membrane_voxels": int(np.count_nonzero(mask))}
+    counts |= {"windows_near_membrane": 0, "windows_judged": 0}
+
+    def prepare(slab: Slab) -> tuple[Slab, Mask, npt.NDArray[np.float32] | None]:
+        region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, *slab)
+        return slab, region, grid.slab(*slab) if region.any() else None
+
+    def judged() -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]], None, None]:
+        with (
+            stages.bar("judge windows", grid.shape[0]) as advance,
+            closing(stages.waiting("prepare", work_ahead(prepare, _slabs(grid, config)))) as slabs,
+        ):
+            for (z0, z1), region, values in slabs:
+                for a, b in _few_windows(region) if values is not None else ():
+                    assert values is not None, "where there is a window the slab was prepared"
+                    part, wanted = values[a:b], region[a:b]
+                    counts["windows_near_membrane"] += int(np.count_nonzero(wanted))
+                    with stages("preselect"):
+                        wanted = gate.narrow(part, wanted, z0 + a)
+                    with stages("classify"):
+                        index, probability = classify_slab(
+                            part, wanted, judge, device=where, precision=config.precision, plan=plan
+                        )
+                    counts["windows_judged"] += len(index)
+                    yield index + (z0 + a) * plane, probability
+                advance(z1 - z0)
+
+    with closing(judged()) as slabs:
+        scores = smooth_slabs(
+            slabs,
+            grid.shape,
+            voxel_size_angstrom=grid.voxel_size_angstrom,
+            smoothing_nm=config.score_smoothing_nm,
+            threshold=threshold,
+        )
+    return scores, counts
 
 
-def _slabs(grid: PreparedTomogram, config: DetectConfig) -> Iterator[tuple[int, int]]:
+def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:
+    """(a, b) of runs of slices with windows, of so many slices that few windows are in each."""
+    windows = [int(np.count_nonzero(section)) for section in region]
+    a, held = 0, 0
+    for z, here in enumerate(windows):
+        if held and held + here > PIECE_WINDOWS:
+            yield a, z
+            a, held = z, 0
+        if not held:
+            a = z
+        held += here
+    if held:
+        yield a, len(windows)
+
+
+def _slabs(grid: PreparedTomogram, config: DetectConfig) -> Iterator[Slab]:
     """(z0, z1) of slabs that together cover the grid, as thick as the memory budget allows."""
     depth, height, width = grid.shape
     budget = config.memory_budget_bytes * SLAB_PART_OF_BUDGET
@@ -268,6 +336,12 @@ def _slabs(grid: PreparedTomogram, config: DetectConfig) -> Iterator[tuple[int, 
     thickness = config.slab_slices or max(1, fitting)
     for z0 in range(0, depth, thickness):
         yield z0, min(z0 + thickness, depth)
+
+
+def _tile(config: DetectConfig) -> int:
+    """Longest side of the segmenter's tiles that the memory budget allows."""
+    side = math.isqrt(int(config.memory_budget_bytes * TILE_PART_OF_BUDGET / TILE_BYTES_PER_PIXEL))
+    return min(max(side // SIDE_MULTIPLE * SIDE_MULTIPLE, MIN_TILE), MAX_TILE)
 
 
 # ----------------------------------------------------------------------------------------------------- inputs
@@ -367,7 +441,7 @@ def _contrast_by_model(
     if config.contrast != "auto":
         return {"sign": DARK if config.contrast == "dark" else LIGHT, "how": "given"}
     with stages("contrast"):
-        found = find_contrast_sign(grid, finder)
+        found = find_contrast_sign(grid, finder, engine=config.segmenter_engine)
     return {
         # The sign found is the one that the model likes; one trained on light protein likes the other.
         "sign": found.sign * _sign(finder),

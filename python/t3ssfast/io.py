@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import itertools
 import math
+import mmap
 import os
 import secrets
 import stat
@@ -31,7 +32,17 @@ from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode
 from t3ssfast.errors import InputError, OutputError, ReadError, T3Error, VoxelSizeError
 from t3ssfast.types import Tomogram, check_voxel_size
 
-__all__ = ["Layout", "atomic_path", "file_sha256", "layout", "read", "shown", "tomogram_name", "write"]
+__all__ = [
+    "Layout",
+    "atomic_path",
+    "file_sha256",
+    "layout",
+    "read",
+    "release_pages",
+    "shown",
+    "tomogram_name",
+    "write",
+]
 
 HEADER_BYTES = 1024
 # Words 39 and 40 of the header, inside `extra2` (bytes 112-195): IMOD's stamp and flags.
@@ -272,6 +283,19 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
         voxel_size_angstrom=given if given is not None else header.voxel_size(path),
         name=tomogram_name(path),
     )
+
+
+def release_pages(array: npt.NDArray[Any]) -> None:
+    """Give back the memory of what was read of a memory-mapped array; it is read again where it is needed.
+
+    Pages of a map count as the process's own once touched. Does nothing for an array that is not mapped, or
+    where the system cannot be told.
+    """
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _unpacking(magic: bytes) -> Callable[..., Any] | None:

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
+from torch import Tensor
 
 from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.io import release_pages
 from t3ssfast.types import Tomogram, check_voxel_size
 
 __all__ = ["Normalisation", "PreparedTomogram"]
@@ -130,7 +133,7 @@ def _nearest(position: npt.NDArray[np.floating[Any]], length: int) -> npt.NDArra
     return index
 
 
-def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
+def _smoother(length: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Matrices (blocks, length) and (length, blocks) whose product is a local linear Gaussian smoother.
 
     Local linear regression (Cleveland 1979) instead of a plain local mean: an intensity ramp is reproduced
@@ -149,7 +152,8 @@ def _smoother(length: int, sigma: float) -> tuple[FloatArray, FloatArray]:
     # One block, or all of them in one place: there is no slope to fit, and the mean is all there is.
     flat = determinant <= 1e-9 * s0**2
     local = weight * np.where(flat, 1.0, s2 - s1 * offset) / np.where(flat, s0, determinant)
-    return means.astype(np.float32), local.astype(np.float32)
+    # Copies, in memory that PyTorch aligns.
+    return torch.tensor(means, dtype=torch.float32), torch.tensor(local, dtype=torch.float32)
 
 
 def _median_and_sigma(values: FloatArray) -> tuple[float, float]:
@@ -187,7 +191,7 @@ class PreparedTomogram:
     contrast_sign: int
     _axes: tuple[_Axis, _Axis, _Axis]
     _resample: tuple[sparse.csr_array, sparse.csr_array] | None
-    _smooth: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]] | None
+    _smooth: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     _origin: float
     _outlier: float
     _centre: float
@@ -293,6 +297,11 @@ class PreparedTomogram:
         """The same tomogram seen with the other contrast; costs nothing."""
         return replace(self, contrast_sign=contrast_sign)
 
+    @property
+    def on_own_voxels(self) -> bool:
+        """Whether the model's grid is the tomogram's own, so that nothing is resampled."""
+        return self._resample is None
+
     def _raw(self, z: int) -> FloatArray:
         """Slice z of the tomogram as float32; NaN and Inf are refused."""
         values = np.asarray(self.tomogram.data[z])
@@ -325,21 +334,25 @@ class PreparedTomogram:
 
     def _flatten(self, grid: FloatArray) -> FloatArray:
         """A slice less its local mean; outliers do not pull that mean."""
-        values: FloatArray = grid - np.float32(self._origin)
-        if self._smooth is None:
-            return values
+        # Products by PyTorch: NumPy's would take all cores whatever the number of threads asked for, and spin
+        # while they wait. Its memory is aligned alike for every slice, without which a product may round
+        # differently.
+        values = torch.empty(grid.shape)
+        np.subtract(grid, np.float32(self._origin), out=values.numpy())
+        if self._smooth is not None:
+            mean = self._local_mean(values)
+            if math.isfinite(self._outlier):
+                clipped = torch.clamp(values, mean - self._outlier, mean + self._outlier)
+                mean = self._local_mean(clipped)
+            values -= mean
+        flat: FloatArray = values.numpy()
+        return flat
+
+    def _local_mean(self, image: Tensor) -> Tensor:
+        assert self._smooth is not None, "only where there is a high-pass filter"
         (mean_y, local_y), (mean_x, local_x) = self._smooth
-
-        def local_mean(image: FloatArray) -> FloatArray:
-            blocks = (mean_y @ image) @ mean_x.T
-            return np.asarray((local_y @ blocks) @ local_x.T, dtype=np.float32)
-
-        mean = local_mean(values)
-        if math.isfinite(self._outlier):
-            limit = np.float32(self._outlier)
-            mean = local_mean(np.clip(values, mean - limit, mean + limit))
-        values -= mean
-        return values
+        blocks = (mean_y @ image) @ mean_x.T
+        return (local_y @ blocks) @ local_x.T
 
     def slab(self, z0: int, z1: int) -> FloatArray:
         """Slices z0 up to z1 of the model's grid, prepared.
@@ -368,6 +381,7 @@ class PreparedTomogram:
             values -= np.float32(self._centre)
             values *= gain
             np.clip(values, -limit, limit, out=out[k])
+        release_pages(self.tomogram.data)
         return out
 
     def to_tomogram(self, zyx_on_model_grid: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -423,6 +437,7 @@ class PreparedTomogram:
         out = np.empty((z1 - z0, *self.shape[1:]), np.uint8)
         for k, source in enumerate(z[z0:z1]):
             out[k] = np.asarray(mask[source])[y][:, x] != 0
+        release_pages(mask)
         return out
 
     def mask_to_tomogram(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

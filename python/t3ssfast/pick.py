@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from t3ssfast.errors import InputError
 
-__all__ = ["SparseScores", "orient", "pick"]
+__all__ = ["SparseScores", "orient", "pick", "smooth_slabs"]
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -53,11 +53,14 @@ class SparseScores:
         (n,) float32 in [0, 1].
     shape
         (z, y, x) of the grid.
+    smoothed
+        Whether they are those of `smooth_slabs`.
     """
 
     index: IndexArray
     value: FloatArray
     shape: Shape
+    smoothed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.value):
@@ -67,15 +70,15 @@ class SparseScores:
 
     @classmethod
     def from_slabs(
-        cls, slabs: Sequence[tuple[IndexArray, FloatArray]], shape: tuple[int, ...]
+        cls, slabs: Sequence[tuple[IndexArray, FloatArray]], shape: tuple[int, ...], *, smoothed: bool = False
     ) -> SparseScores:
         """Join the (index, value) pairs of slabs given from the first slice to the last."""
         z, y, x = shape
         if not slabs:
-            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x))
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x), smoothed)
         index = np.concatenate([part for part, _ in slabs]).astype(np.int64, copy=False)
         value = np.concatenate([part for _, part in slabs]).astype(np.float32, copy=False)
-        return cls(index, value, (z, y, x))
+        return cls(index, value, (z, y, x), smoothed)
 
     @classmethod
     def from_dense(cls, volume: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> SparseScores:
@@ -110,7 +113,8 @@ def pick(
     Parameters
     ----------
     scores
-        `SparseScores`, or a dense (z, y, x) volume of probabilities.
+        `SparseScores`, or a dense (z, y, x) volume of probabilities. Those of `smooth_slabs` are taken as
+        they are; they must have been made with the same options.
     voxel_size_angstrom
         Of the grid the scores lie on.
     smoothing_nm
@@ -132,10 +136,14 @@ def pick(
     if not isinstance(scores, SparseScores):
         scores = SparseScores.from_dense(scores)
     nm_per_voxel = voxel_size_angstrom / 10
-    sigma = smoothing_nm / nm_per_voxel
-    sigmas = (sigma, sigma * LATERAL_SMOOTHING, sigma * LATERAL_SMOOTHING)
-    # Half the threshold, because the centroid of a peak at the threshold looks down to half of it.
-    scores = _smooth(_near_high_scores(scores, threshold / 2, _radius(sigmas[1])), sigmas)
+    if not scores.smoothed:
+        scores = smooth_slabs(
+            [(scores.index, scores.value)],
+            scores.shape,
+            voxel_size_angstrom=voxel_size_angstrom,
+            smoothing_nm=smoothing_nm,
+            threshold=threshold,
+        )
     peaks = _separate(_local_maxima(scores, threshold), scores.shape, min_distance_nm / nm_per_voxel)
     peaks = peaks[0][:max_candidates], peaks[1][:max_candidates]
     # Half the distance to the next candidate belongs to this one.
@@ -145,6 +153,64 @@ def pick(
         for index, value in zip(peaks[0].tolist(), peaks[1].tolist(), strict=True)
     ]
     return np.array(centres, np.float32).reshape(-1, 3), np.clip(peaks[1], 0, 1)
+
+
+def smooth_slabs(
+    slabs: Iterable[tuple[IndexArray, FloatArray]],
+    shape: tuple[int, ...],
+    *,
+    voxel_size_angstrom: float,
+    smoothing_nm: float = 5.0,
+    threshold: float = 0.5,
+) -> SparseScores:
+    """The first step of `pick`, for scores that come slab by slab: average them, and keep the high ones.
+
+    Kept are the smoothed scores of at least half the threshold: down to there the centroid of a peak looks.
+    No more is held than the slices that the smoothing reaches, and the answer is that for all slabs at once.
+
+    Parameters
+    ----------
+    slabs
+        Ascending flat indices into the whole grid, and their scores; whole slices, from the first to the
+        last.
+    shape
+        (z, y, x) of the grid.
+    voxel_size_angstrom, smoothing_nm, threshold
+        As for `pick`.
+    """
+    z, y, x = shape
+    sigmas = _sigmas(voxel_size_angstrom, smoothing_nm)
+    reach = _radius(sigmas[0])
+    pending: list[tuple[IndexArray, FloatArray]] = []
+    kept: list[tuple[IndexArray, FloatArray]] = []
+    done = 0
+
+    def smooth_until(end: int) -> None:
+        """Smooth the slices from `done` up to `end`, and forget those that no later slice needs."""
+        block = SparseScores.from_slabs(pending, (z, y, x))
+        rest = int(np.searchsorted(block.index, (end - reach) * y * x))
+        pending[:] = [(block.index[rest:].copy(), block.value[rest:].copy())]
+        block = _smooth(_near_high_scores(block, threshold / 2, _radius(sigmas[1])), sigmas)
+        first, last = (int(np.searchsorted(block.index, n * y * x)) for n in (done, end))
+        high = np.flatnonzero(block.value[first:last] >= threshold / 2) + first
+        kept.append((block.index[high], block.value[high]))
+
+    for index, value in slabs:
+        if len(index):
+            pending.append((index, value))
+            end = int(index[-1]) // (y * x) + 1 - reach
+            # Steps shorter than the reach would mostly smooth what surrounds them.
+            if end - done >= max(reach, 1):
+                smooth_until(end)
+                done = end
+    smooth_until(z)
+    return SparseScores.from_slabs(kept, shape, smoothed=True)
+
+
+def _sigmas(voxel_size_angstrom: float, smoothing_nm: float) -> tuple[float, float, float]:
+    """Sigmas in voxels of the smoothing along z, y and x."""
+    sigma = smoothing_nm / (voxel_size_angstrom / 10)
+    return sigma, sigma * LATERAL_SMOOTHING, sigma * LATERAL_SMOOTHING
 
 
 def _radius(sigma: float) -> int:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 __all__ = ["Stages"]
+
+Made = TypeVar("Made")
 
 
 class Stages:
@@ -56,6 +59,17 @@ class Stages:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def waiting(self, name: str, made: Generator[Made, None, None]) -> Generator[Made, None, None]:
+        """The same items; the time that each takes to come is counted as that of a stage."""
+        with closing(made):
+            while True:
+                with self(name):
+                    try:
+                        item = next(made)
+                    except StopIteration:
+                        return
+                yield item
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:

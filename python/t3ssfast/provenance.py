@@ -17,7 +17,7 @@ from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.plan import explain_plan
 from t3ssfast.types import Tomogram
 
-__all__ = ["describe_input", "describe_model", "describe_plan", "describe_software"]
+__all__ = ["describe_input", "describe_model", "describe_plan", "describe_segmenter", "describe_software"]
 
 
 def describe_software() -> dict[str, Any]:
@@ -75,6 +75,12 @@ def describe_model(model: LoadedModel | None) -> dict[str, Any] | None:
         "code_version": metadata.code_version,
         "preselect": metadata.preselect,
     }
+
+
+def describe_segmenter(model: LoadedModel, engine: str) -> dict[str, Any]:
+    """As `describe_model`, and what computed its answers, and why that."""
+    used = model.engine(engine)
+    return {**(describe_model(model) or {}), "engine": used.name, "engine_reason": used.reason}
 
 
 def describe_plan(

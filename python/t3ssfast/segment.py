@@ -10,6 +10,8 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel
@@ -19,8 +21,10 @@ __all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "search_regio
 
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
-# A slice is cut into tiles only where a side exceeds this; at base 16 a tile takes about 0.5 GB.
+# A slice is cut into tiles only where a side exceeds this.
 MAX_TILE = 1024
+# Below this, more than half of a tile is halo.
+MIN_TILE = 512
 # What a pixel of a depth-4 U-Net can see on each side is 92 px (two 3x3 convolutions per level, down and up);
 # as a multiple of 16 it keeps the poolings of a tile in step with those of the whole slice.
 TILE_HALO = 96
@@ -31,17 +35,24 @@ SIGN_CROP = 512
 SIGN_CONFIDENT = 0.7
 # The faces of voxels along a surface add up to 1.5 times its area, averaged over directions (Cauchy-Crofton).
 FACES_PER_AREA = 1.5
+# Voxels of a mask that are labelled at a time; it bounds memory and never changes results.
+LABELLED_VOXELS = 1 << 21
 
 
-def _tiles(length: int) -> list[tuple[int, int, int, int]]:
-    """Cores and their surroundings along one side: (core start, core end, start, end)."""
-    if length <= MAX_TILE:
+def _tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
+    """Cores and their surroundings along one side: (core start, core end, start, end).
+
+    All tiles are of one size, because engines prepare themselves for each size.
+    """
+    if length <= max_tile:
         return [(0, length, 0, length)]
-    core = MAX_TILE - 2 * TILE_HALO
-    return [
-        (a, min(a + core, length), max(0, a - TILE_HALO), min(length, a + core + TILE_HALO))
-        for a in range(0, length, core)
-    ]
+    inner = length - 2 * TILE_HALO
+    count = math.ceil(inner / (max_tile - 2 * TILE_HALO))
+    core = math.ceil(inner / count / SIDE_MULTIPLE) * SIDE_MULTIPLE
+    size = core + 2 * TILE_HALO
+    starts = [min(k * core, length - size) for k in range(count)]
+    edges = [0, *(start + TILE_HALO for start in starts[1:]), length]
+    return [(a, b, start, start + size) for a, b, start in zip(edges[:-1], edges[1:], starts, strict=True)]
 
 
 def segment(
@@ -49,11 +60,14 @@ def segment(
     model: LoadedModel,
     *,
     device: str | torch.device | None = None,
+    engine: str = "auto",
+    max_tile: int = MAX_TILE,
 ) -> npt.NDArray[np.float32]:
     """Membrane probability of prepared slices.
 
     Every slice is asked by itself, padded by reflection to a multiple of 16, and in tiles with a halo where a
-    side is above 1024 px. A slice's answer does not depend on the slab it came in.
+    side is longer than a tile. A slice's answer does not depend on the slab it came in, and on the tiles by
+    no more than rounding.
 
     Parameters
     ----------
@@ -63,6 +77,10 @@ def segment(
         A segmenter.
     device
         Where to run; None: where the model is.
+    engine
+        What computes: "auto", "torch", "openvino" or "cuda-graphs" (see `SegmenterEngine`).
+    max_tile
+        Longest side of a tile, a multiple of 16, at least 512.
 
     Returns
     -------
@@ -72,20 +90,24 @@ def segment(
     ------
     InputError
         The slab is not three-dimensional or has an empty side.
+    ConfigError
+        There is no such engine here, or the tile is too small.
     ModelError
-        The model answers NaN.
+        The model answers NaN, or cannot be run by the engine that was asked for.
     """
     if slab.ndim != 3 or min(slab.shape[1:]) == 0:
         raise InputError(
             f"A slab of shape {slab.shape} cannot be segmented; give (z, y, x) with y, x of at least 1."
         )
+    if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
+        raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     if device is not None:
         model = model.to(device)
     height, width = slab.shape[1:]
     pad = ((0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE))
     out = np.empty(slab.shape, np.float32)
-    rows, columns = (_tiles(n + after) for n, (_, after) in zip((height, width), pad, strict=True))
-    module = model.frozen
+    rows, columns = (_tiles(n + after, max_tile) for n, (_, after) in zip((height, width), pad, strict=True))
+    run = model.engine(engine)
     with torch.inference_mode():
         for k in range(len(slab)):
             padded = np.pad(slab[k], pad, mode="reflect")
@@ -93,7 +115,7 @@ def segment(
             for r0, r1, top, bottom in rows:
                 for c0, c1, left, right in columns:
                     tile = image[:, :, top:bottom, left:right].to(model.device)
-                    answer = model.probability(module(tile.contiguous(memory_format=torch.channels_last)))
+                    answer = model.probability(run(tile))
                     core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left].cpu().numpy()
                     out[k, r0:r1, c0:c1] = core[: height - r0, : width - c0]
     if not np.isfinite(out).all():
@@ -120,7 +142,11 @@ class ContrastSign:
 
 
 def find_contrast_sign(
-    prepared: PreparedTomogram, model: LoadedModel, *, device: str | torch.device | None = None
+    prepared: PreparedTomogram,
+    model: LoadedModel,
+    *,
+    device: str | torch.device | None = None,
+    engine: str = "auto",
 ) -> ContrastSign:
     """Find out whether protein is dark or bright: the sign under which more membrane is seen.
 
@@ -135,6 +161,8 @@ def find_contrast_sign(
         A segmenter trained on dark protein.
     device
         Where to run; None: where the model is.
+    engine
+        As for `segment`.
     """
     depth, height, width = prepared.shape
     count = min(SIGN_SLICES, depth)
@@ -145,18 +173,26 @@ def find_contrast_sign(
     for z in chosen.tolist():
         image = dark.slab(z, z + 1)[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
         for k, sign in enumerate((1, -1)):
-            probability = segment(np.float32(sign) * image, model, device=device)
+            probability = segment(np.float32(sign) * image, model, device=device, engine=engine)
             evidence[k] += float(np.mean(np.where(probability > SIGN_CONFIDENT, probability, 0.0))) / count
     return ContrastSign(1 if evidence[0] >= evidence[1] else -1, float(evidence[0]), float(evidence[1]))
 
 
 def prune_membrane(
-    mask: npt.NDArray[Any], voxel_size_angstrom: float, min_area_nm2: float
+    mask: npt.NDArray[Any],
+    voxel_size_angstrom: float,
+    min_area_nm2: float,
+    *,
+    slab_slices: int | None = None,
+    out: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Drop the small pieces of a membrane mask.
 
     The area of a piece is taken as half of its outer voxel faces, less the 1.5-fold excess of a staircase
     over the smooth surface: both sides of a sheet are counted, whatever its thickness.
+
+    Pieces are labelled slab by slab and joined where they touch across a seam, so that no labels of the
+    whole volume are held; the answer is that of labelling it at once.
 
     Parameters
     ----------
@@ -166,31 +202,97 @@ def prune_membrane(
         Of the mask.
     min_area_nm2
         Pieces with less area go.
+    slab_slices
+        Slices labelled at a time; None takes about two million voxels. Never changes the answer.
+    out
+        (z, y, x) to write into; may be the mask itself.
 
     Returns
     -------
-    (z, y, x) uint8, 0 or 1.
+    (z, y, x) uint8, 0 or 1; `out` where it was given.
     """
-    inside = np.ascontiguousarray(mask != 0)
-    if min_area_nm2 <= 0 or not inside.any():
-        return inside.astype(np.uint8)
-    labels, count = cc3d.connected_components(inside, connectivity=26, return_N=True)
-    faces = np.zeros(count + 1, np.int64)
-    # Slice by slice, so that nothing but the labels is as large as the volume.
-    for z in range(len(labels)):
-        here = labels[z]
-        for neighbour in (labels[z - 1] if z > 0 else None, labels[z + 1] if z + 1 < len(labels) else None):
-            exposed = here if neighbour is None else here[neighbour == 0]
-            faces += np.bincount(exposed.ravel(), minlength=count + 1)
-        framed = np.pad(here, 1)
-        for shifted in (framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]):
-            faces += np.bincount(here[shifted == 0], minlength=count + 1)
+    depth = len(mask)
+    kept = np.empty(mask.shape, np.uint8) if out is None else out
+    if min_area_nm2 <= 0 or not mask.size:
+        np.not_equal(mask, 0, out=kept, casting="unsafe")
+        return kept
+    thickness = slab_slices or max(1, LABELLED_VOXELS // max(1, math.prod(mask.shape[1:])))
+    slabs = [(z0, min(z0 + thickness, depth)) for z0 in range(0, depth, thickness)]
+    # Labels of a slab count from 1; added to its offset, from 1 over the whole volume.
+    offsets, faces, seams = [0], [np.zeros(1, np.int64)], []
+    below: npt.NDArray[Any] | None = None
+    for z0, z1 in slabs:
+        labels, count = _label(mask, z0, z1)
+        faces.append(_count_faces(mask, labels, count, z0, z1))
+        if below is not None:
+            seams.append(_touching(below, labels[0]) + np.array([offsets[-2], offsets[-1]]))
+        offsets.append(offsets[-1] + count)
+        below = labels[-1].copy()
+    pieces = _join(seams, offsets[-1] + 1)
     face_nm2 = (voxel_size_angstrom / 10.0) ** 2
-    area = faces * face_nm2 / (2.0 * FACES_PER_AREA)
-    keep = area >= min_area_nm2
-    keep[0] = False
-    kept: npt.NDArray[np.uint8] = keep.astype(np.uint8)[labels]
+    area = np.bincount(pieces, np.concatenate(faces)) * face_nm2 / (2.0 * FACES_PER_AREA)
+    keep = (area >= min_area_nm2)[pieces].astype(np.uint8)
+    for (z0, z1), offset in zip(slabs, offsets[:-1], strict=True):
+        labels, count = _label(mask, z0, z1)
+        # Label 0 is what lies outside of all pieces.
+        chosen = keep[offset : offset + count + 1].copy()
+        chosen[0] = 0
+        np.take(chosen, labels, out=kept[z0:z1])
     return kept
+
+
+def _label(mask: npt.NDArray[Any], z0: int, z1: int) -> tuple[npt.NDArray[Any], int]:
+    """Connected pieces of a slab by itself, labelled from 1, and how many."""
+    # The empty column keeps cc3d's estimate of the labels it needs from falling short on the smallest slabs.
+    framed = np.pad(mask[z0:z1] != 0, ((0, 0), (0, 1), (0, 1)))
+    labels, count = cc3d.connected_components(framed, connectivity=26, return_N=True)
+    return np.ascontiguousarray(labels[:, :-1, :-1]), int(count)
+
+
+def _count_faces(
+    mask: npt.NDArray[Any], labels: npt.NDArray[Any], count: int, z0: int, z1: int
+) -> npt.NDArray[np.int64]:
+    """Outer voxel faces of each label of a slab, from label 1 on."""
+    faces = np.zeros(count + 1, np.float64)
+    for z in range(z0, z1):
+        here = np.asarray(mask[z]) != 0
+        # A voxel has six faces, less one for each neighbour in the mask; beyond the volume there is none.
+        exposed = np.full(here.shape, 6, np.uint8)
+        exposed[1:] -= here[:-1]
+        exposed[:-1] -= here[1:]
+        exposed[:, 1:] -= here[:, :-1]
+        exposed[:, :-1] -= here[:, 1:]
+        for neighbour in (z - 1, z + 1):
+            if 0 <= neighbour < len(mask):
+                exposed -= np.asarray(mask[neighbour]) != 0
+        inside = np.flatnonzero(here)
+        faces += np.bincount(labels[z - z0].ravel()[inside], exposed.ravel()[inside], minlength=count + 1)
+    # Sums of small whole numbers are exact in float64.
+    return faces[1:].astype(np.int64)
+
+
+def _touching(below: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """(n, 2) pairs of labels of two neighbouring slices that touch by a face, an edge or a corner."""
+    width = below.shape[1]
+    framed = np.pad(above, 1)
+    inside = np.flatnonzero(below)
+    y, x = np.divmod(inside, width)
+    lower = below.ravel()[inside].astype(np.int64)
+    pairs = []
+    for dy in range(3):
+        for dx in range(3):
+            upper = framed[y + dy, x + dx].astype(np.int64)
+            both = upper != 0
+            pairs.append(np.unique(np.stack([lower[both], upper[both]], axis=1), axis=0))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int32]:
+    """Piece that each of `count` labels belongs to, from the pairs of labels that touch."""
+    pairs = np.concatenate(seams) if seams else np.zeros((0, 2), np.int64)
+    graph = sparse.coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    pieces: npt.NDArray[np.int32] = csgraph.connected_components(graph, directed=False)[1]
+    return pieces
 
 
 def _squared_distance(inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.signedinteger[Any]]:

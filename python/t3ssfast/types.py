@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "SEGMENTER_ENGINES",
     "Candidates",
     "DetectConfig",
     "Tomogram",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float32]
+
+# What can compute a segmenter's answers; "auto" is the fastest that is there.
+SEGMENTER_ENGINES = ("auto", "torch", "openvino", "cuda-graphs")
 
 # Voxels of a usable tomogram lie far inside these bounds; outside them the header is nonsense.
 MIN_VOXEL_SIZE_ANGSTROM = 0.5
@@ -285,8 +289,11 @@ class DetectConfig:
         At most so many are reported, the best ones.
     plan, precision
         Passed to `score_windows`.
+    segmenter_engine
+        What runs the segmenter: "auto" (the fastest that is there), "torch", "openvino" or "cuda-graphs".
     memory_budget_bytes
-        Bound on the memory that a detection takes beyond the imports; sets the thickness of the slabs.
+        Bound on the memory that a detection takes beyond the imports and the tomogram itself, where that is
+        an array or a compressed file; sets the thickness of the slabs and the size of the segmenter's tiles.
     slab_slices
         Thickness of a slab, instead of the one that follows from the budget. Never changes results.
     threads
@@ -306,6 +313,7 @@ class DetectConfig:
     max_candidates: int = 10_000
     plan: str = "auto"
     precision: str = "float32"
+    segmenter_engine: str = "auto"
     memory_budget_bytes: int = 2 << 30
     slab_slices: int | None = None
     threads: int | None = None
@@ -333,6 +341,9 @@ class DetectConfig:
         require(self.plan in ("auto", "windows", "dense"), "plan", '"auto", "windows" or "dense"')
         require(
             self.precision in ("float32", "tf32", "bfloat16"), "precision", '"float32", "tf32" or "bfloat16"'
+        )
+        require(
+            self.segmenter_engine in SEGMENTER_ENGINES, "segmenter_engine", " or ".join(SEGMENTER_ENGINES)
         )
         require(self.memory_budget_bytes >= 64 << 20, "memory_budget_bytes", "at least 64 MiB")
         require(self.slab_slices is None or self.slab_slices >= 1, "slab_slices", "None, or 1 or more")

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from t3ssfast.models.engine import SegmenterEngine
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
 
@@ -70,6 +71,20 @@ class LoadedModel:
                 # Frozen before, from torch.export, or holding something that cannot be folded: as it is, it
                 # answers the same.
                 return module
+
+    @cached_property
+    def _engines(self) -> dict[str, SegmenterEngine]:
+        return {}
+
+    def engine(self, name: str = "auto") -> SegmenterEngine:
+        """What computes a segmenter's answers, made once for each name (see `SegmenterEngine`)."""
+        if name not in self._engines:
+            self._engines[name] = SegmenterEngine(self.frozen, self.probability, self.device, name)
+        return self._engines[name]
+
+    def release_engines(self) -> None:
+        """Give back what engines hold (compiled networks, activations); made again when needed."""
+        self._engines.clear()
 
     def probability(self, answers: Tensor) -> Tensor:
         """A model's answers as the probability of what it looks for.

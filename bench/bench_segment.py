@@ -1,0 +1,87 @@
+"""The bundled U-Net (base 16, depth 4) on one slice of 1024 x 1024 by each engine, against PyTorch eagerly.
+
+``T3SSFAST_BENCH_SIDE`` gives another side. Two rows need OpenVINO installed; one of them is OpenVINO alone on
+the same weights, as its documentation has it: it must not be faster than the engine that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from t3ssfast._native import openvino_version
+from t3ssfast.models import LoadedModel, UNet, load_model
+from t3ssfast.models.openvino_engine import _openvino
+from t3ssfast.segment import segment
+
+SIDE = int(os.environ.get("T3SSFAST_BENCH_SIDE", "1024"))
+TOLERANCE = 1e-4
+GROUP = f"U-Net base 16, {SIDE} x {SIDE}"
+openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed")
+
+
+@cache
+def model() -> LoadedModel:
+    return load_model(None, kind="segmenter")
+
+
+@cache
+def eager() -> UNet:
+    network = UNet(depth=4, base=16).eval()
+    network.load_state_dict(model().module.state_dict())
+    return network
+
+
+@cache
+def image() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, SIDE, SIDE), np.float32)
+
+
+@torch.inference_mode()
+def by_eager() -> np.ndarray:
+    return torch.sigmoid(eager()(torch.from_numpy(image())[None]))[0].numpy()
+
+
+@cache
+def expected() -> np.ndarray:
+    return by_eager()
+
+
+@pytest.mark.benchmark(group=GROUP)
+def bench_segment_torch_eager(benchmark: BenchmarkFixture) -> None:
+    found = benchmark.pedantic(by_eager, rounds=7, warmup_rounds=1)
+    np.testing.assert_allclose(found, expected(), atol=TOLERANCE)
+
+
+@pytest.mark.benchmark(group=GROUP)
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=openvino_only)])
+def bench_segment_t3ssfast(benchmark: BenchmarkFixture, engine: str) -> None:
+    found = benchmark.pedantic(
+        lambda: segment(image(), model(), engine=engine, max_tile=max(SIDE, 512)), rounds=7, warmup_rounds=2
+    )
+    np.testing.assert_allclose(found, expected(), atol=TOLERANCE)
+
+
+@pytest.mark.benchmark(group=GROUP)
+@openvino_only
+def bench_segment_openvino_alone(benchmark: BenchmarkFixture) -> None:
+    openvino = _openvino()
+    with torch.no_grad():
+        traced = torch.jit.trace(eager(), torch.zeros(1, 1, SIDE, SIDE), check_trace=False)
+    decoder = openvino.frontend.pytorch.ts_decoder.TorchScriptPythonDecoder(traced)
+    frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+    network = frontend.convert(frontend.load(decoder))
+    network.reshape(openvino.PartialShape([1, 1, SIDE, SIDE]))
+    threads = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(network, "CPU", threads)
+
+    def run() -> np.ndarray:
+        return 1 / (1 + np.exp(-compiled([image()[None]])[0][0]))
+
+    found = benchmark.pedantic(run, rounds=7, warmup_rounds=2)
+    np.testing.assert_allclose(found, expected(), atol=TOLERANCE)
