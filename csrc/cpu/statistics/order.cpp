@@ -50,7 +50,7 @@ private:
             columns.pivot = grown(pivots_, task.plane_count * kBandTile) + place * kBandTile;
             ++place;
         }
-        const i64 padded = band + 2 * kBandPad, bit_words = (padded + kSlack) / 32 + 2;
+        const i64 padded = band + 2 * kBandPad;
         return {grown(list_, pixels),
                 grown(spare_, pixels),
                 grown(classes_, high * (wide + kSlack)),
@@ -63,17 +63,15 @@ private:
                 grown(band_y_, padded),
                 grown(band_x_, padded),
                 grown(band_index_, band),
-                grown(row_bits_, kGroup * bit_words),
-                bit_words,
+                grown(row_bits_, kGroup * kRowBits),
                 columns_.data()};
     }
 
     std::vector<std::uint64_t> list_, spare_;
     std::vector<std::int8_t> classes_, granules_, pivots_;
-    std::vector<std::uint8_t> y_, x_, band_y_, band_x_;
+    std::vector<std::uint8_t> y_, x_, band_y_, band_x_, row_bits_;
     std::vector<float> values_;
     std::vector<std::uint16_t> block_start_, block_bits_, band_index_, words_;
-    std::vector<std::uint32_t> row_bits_;
     std::vector<OrderColumns> columns_;
 };
 
@@ -102,11 +100,19 @@ private:
     std::vector<float> values_;
 };
 
+// Cuts a length into parts of at most `most`, all but the last of one size: a narrow rest would cost its whole rim.
+i64 even_share(i64 length, i64 most) {
+    const i64 parts = (length + most - 1) / most;
+    return (length + parts - 1) / parts;
+}
+
 template <typename Scratch>
 void over_tiles(const Images &images, i64 size, const std::vector<OrderPlane> &planes, i64 plane_count,
                 const WindowList &windows, const Output &output, int threads, i64 edge) {
-    const i64 tile_edge = windows.dense() ? edge : std::min(edge, kMaskedTile);
-    const TileGrid grid(images, size, windows, tile_edge, tile_edge, 0);
+    const i64 most = windows.dense() ? edge : kMaskedTile;
+    const i64 height = even_share(valid_windows(images.height, size), most);
+    const i64 width = even_share(valid_windows(images.width, size), most);
+    const TileGrid grid(images, size, windows, height, width, 0);
     parallel_tasks<Scratch>(grid.count(), threads, [&](Scratch &scratch, i64 i) {
         const Tile tile = grid[i];
         const TileOutput out = output.open(tile, plane_count, scratch.gathered);

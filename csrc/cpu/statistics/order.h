@@ -34,6 +34,8 @@ struct OrderColumns {
 
 // Entries of no window before and behind a band's list: one look's worth and a granule's.
 constexpr i64 kBandPad = 384;
+// Bytes for a bit of each entry of the longest list; no power of two, which would put rows on the same cache lines.
+constexpr i64 kRowBits = ((kBandRows + kBandSize) * (kBandTile + kBandSize - 1) + 2 * kBandPad) / 8 + 64;
 
 struct BandMemory {
     std::uint64_t *list, *spare;
@@ -44,8 +46,7 @@ struct BandMemory {
     std::uint16_t *block_start, *block_bits;  // of each 16 entries: place in the band's list, which ones are in it
     std::uint8_t *band_y, *band_x;
     std::uint16_t *band_index;  // in the tile's list
-    std::uint32_t *row_bits;    // (kGroup, words), which entries lie in the rows of a window
-    i64 words;
+    std::uint8_t *row_bits;     // (kGroup, kRowBits), a bit an entry: which ones lie in the rows of a window
     OrderColumns *columns;  // by plane
 };
 

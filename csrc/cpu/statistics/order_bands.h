@@ -148,6 +148,13 @@ struct TileList {
 
 T3_ALWAYS_INLINE i64 byte_stride(i64 wide) { return wide + 64; }
 
+// Rows of pixels that are on their way from memory: rows of an image lie too far apart for the processor to see it.
+constexpr i64 kFetchRows = 8;
+
+T3_ALWAYS_INLINE void fetch(const float *row, i64 wide) {
+    for (i64 x = 0; x < wide; x += 16) __builtin_prefetch(row + x);
+}
+
 // Puts the pixels inside the range in a list, in rows, and the others into classes.
 i64 collect(const OrderTask &task, const ValueRange &range, float low, float scale, i64 high, i64 wide,
             const BandMemory &memory) {
@@ -155,6 +162,7 @@ i64 collect(const OrderTask &task, const ValueRange &range, float low, float sca
     for (i64 y = 0; y < high; ++y) {
         const float *const row = task.image + y * task.stride;
         i8 *const classes = memory.classes + y * byte_stride(wide);
+        fetch(row + at_most(kFetchRows, high - 1 - y) * task.stride, wide);
         i64 x = 0;
 #if T3_AVX512
         const __m512 from = _mm512_set1_ps(range.low), to = _mm512_set1_ps(range.high);
@@ -212,16 +220,29 @@ TileList sort_pixels(const OrderTask &task, const ValueRange &range, const BandM
     const i64 high = task.rows + task.size - 1, wide = task.columns + task.size - 1;
     float low = range.low, top = range.high;
     if (low == -kFloatMax || top == kFloatMax) {
-        float least = kFloatMax, most = -kFloatMax;
+        // In lanes: a compiler must not reorder comparisons of floats.
+        float least[16], most[16];
+        for (int i = 0; i < 16; ++i) least[i] = most[i] = task.image[0];
         for (i64 y = 0; y < high; ++y) {
             const float *const row = task.image + y * task.stride;
-            for (i64 x = 0; x < wide; ++x) {
-                least = row[x] < least ? row[x] : least;
-                most = row[x] > most ? row[x] : most;
+            i64 x = 0;
+            for (; x + 16 <= wide; x += 16) {
+                for (int i = 0; i < 16; ++i) {
+                    least[i] = row[x + i] < least[i] ? row[x + i] : least[i];
+                    most[i] = row[x + i] > most[i] ? row[x + i] : most[i];
+                }
+            }
+            for (; x < wide; ++x) {
+                least[0] = row[x] < least[0] ? row[x] : least[0];
+                most[0] = row[x] > most[0] ? row[x] : most[0];
             }
         }
-        low = low == -kFloatMax ? least : low;
-        top = top == kFloatMax ? most : top;
+        for (int i = 1; i < 16; ++i) {
+            least[0] = least[i] < least[0] ? least[i] : least[0];
+            most[0] = most[i] > most[0] ? most[i] : most[0];
+        }
+        low = low == -kFloatMax ? least[0] : low;
+        top = top == kFloatMax ? most[0] : top;
     }
     const float extent = top - low, scale = 65535.0f / extent;
     const bool linear = extent > 1e-30f && extent < 1e30f;
@@ -236,10 +257,12 @@ TileList sort_pixels(const OrderTask &task, const ValueRange &range, const BandM
         if (!linear || !sort_by_value(memory.list, memory.spare, count)) {
             sorted = sort_by_key(memory.list, memory.spare, count);
         }
+        float *const values = memory.values;
+        u8 *const ys = memory.y, *const xs = memory.x;
+        for (i64 i = 0; i < count; ++i) values[i] = key_to_float(entry_key(sorted[i]));
         for (i64 i = 0; i < count; ++i) {
-            memory.values[i] = key_to_float(entry_key(sorted[i]));
-            memory.y[i] = static_cast<u8>(sorted[i]);
-            memory.x[i] = static_cast<u8>(sorted[i] >> 8);
+            ys[i] = static_cast<u8>(sorted[i]);
+            xs[i] = static_cast<u8>(sorted[i] >> 8);
         }
     }
     return {count, below - count, high, wide, stride};
@@ -253,26 +276,35 @@ struct Band {
     const u16 *index;
     const float *values;
     const i8 *granules;
-    const u32 *row_bits;
-    i64 stride, words, count;
+    const u8 *row_bits;
+    i64 stride, count;
     int shift;  // a granule is 2^shift entries
 };
 
-// Which 64 entries from `at`, a multiple of 32, lie in the rows of window row `row` of the group.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bits are read across words");
+
+// Which 64 entries from `at`, a multiple of 8, lie in the rows of window row `row` of the group.
 T3_ALWAYS_INLINE u64 in_rows(const Band &band, int row, i64 at) {
-    const u32 *const words = band.row_bits + row * band.words + (at + kBandPad) / 32;
-    return words[0] | static_cast<u64>(words[1]) << 32;
+    u64 bits;
+    std::memcpy(&bits, band.row_bits + row * kRowBits + (at + kBandPad) / 8, sizeof(bits));
+    return bits;
 }
 
 T3_ALWAYS_INLINE u64 members(const Band &band, int row, i64 at, i64 left, i64 size) {
     return within(band.x + at, static_cast<u8>(left), static_cast<u8>(size)) & in_rows(band, row, at);
 }
 
-// Members of a window among the entries from .. to; `from` is a multiple of 32.
-T3_ALWAYS_INLINE i64 count_members(const Band &band, int row, i64 from, i64 to, i64 left, i64 size) {
-    i64 sum = 0;
-    for (; from < to; from += 64) sum += set_bits(lowest_bits(members(band, row, from, left, size), to - from));
-    return sum;
+// Members of a window among the entries from .. to - 1, or less those among to .. from - 1.
+T3_ALWAYS_INLINE i64 members_between(const Band &band, int row, i64 from, i64 to, i64 left, i64 size) {
+    const i64 low = at_most(from, to), high = at_least(from, to);
+    i64 at = low & ~i64{7};
+    u64 mask = members(band, row, at, left, size) & ~u64{0} << (low & 7);
+    i64 sum = set_bits(lowest_bits(mask, high - at));
+    for (at += 64; at < high; at += 64) {
+        mask = members(band, row, at, left, size);
+        sum += set_bits(lowest_bits(mask, high - at));
+    }
+    return from < to ? sum : -sum;
 }
 
 Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i64 pixel_rows) {
@@ -320,32 +352,32 @@ Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i6
     std::memset(band_y + count, 255, kBandPad);
     int shift = 5;
     while (count >> shift >= 250) ++shift;
-    for (i64 i = 0; i < count; ++i) {
-        memory.granules[band_y[i] * tile.stride + band_x[i]] = static_cast<i8>((i >> shift) + 1 + kBelow);
-    }
-    return {band_y,      band_x, index, memory.values, memory.granules, memory.row_bits, tile.stride, memory.words,
-            count, shift};
+    i8 *const granules = memory.granules;
+    const i64 stride = tile.stride;
+    for (i64 i = 0; i < count; ++i) granules[band_y[i] * stride + band_x[i]] = static_cast<i8>((i >> shift) + 1 + kBelow);
+    return {band_y, band_x, index, memory.values, granules, memory.row_bits, stride, count, shift};
 }
 
 // Which entries of the band lie in window rows top .. top + rows - 1.
 T3_ALWAYS_INLINE void mark_rows(const Band &band, const BandMemory &memory, i64 top, int rows, i64 size) {
     for (int r = 0; r < rows; ++r) {
-        u32 *const words = memory.row_bits + r * band.words;
+        u8 *const bytes = memory.row_bits + r * kRowBits;
+        const u8 *const y = memory.band_y;
         for (i64 at = 0; at < band.count + 2 * kBandPad; at += 64) {
-            const u64 bits = within(memory.band_y + at, static_cast<u8>(top + r), static_cast<u8>(size));
-            words[at / 32] = static_cast<u32>(bits);
-            words[at / 32 + 1] = static_cast<u32>(bits >> 32);
+            const u64 bits = within(y + at, static_cast<u8>(top + r), static_cast<u8>(size));
+            std::memcpy(bytes + at / 8, &bits, sizeof(bits));
         }
     }
 }
 
 T3_ALWAYS_INLINE i8 pivot_of(i64 boundary) { return static_cast<i8>(boundary + 1 + kBelow); }
 
-// The window's `wanted` member (0-based) and, with `upper`, the next one, wherever they are in the list, from the
-// boundary at `at` on, below which there are `below` members; false if they are not in it.
-bool seek(const Band &band, int row, i64 left, i64 size, i64 wanted, i64 at, i64 below, bool needs_upper, i64 *found,
-          i64 *upper) {
+// The window's `wanted` member (0-based) and the next one, where they are out of sight: before entry `from`, below
+// which there are `below` members, or behind it. False if they are not in the list.
+T3_ALWAYS_INLINE bool seek(const Band &band, int row, i64 left, i64 size, i64 wanted, i64 from, i64 below,
+                           bool needs_upper, i64 *found, i64 *upper) {
     u64 mask;
+    i64 at = from;
     if (below > wanted) {
         do {
             at -= 64;
@@ -364,90 +396,107 @@ bool seek(const Band &band, int row, i64 left, i64 size, i64 wanted, i64 at, i64
     }
     const u64 bit = pick_bit(mask, wanted - below);
     *found = at + __builtin_ctzll(bit);
-    if (!needs_upper) return true;
     mask &= ~(bit | (bit - 1));
-    while (mask == 0) {
+    while (needs_upper && mask == 0) {
         at += 64;
         if (at >= band.count) return false;
         mask = members(band, row, at, left, size);
     }
-    *upper = at + __builtin_ctzll(mask);
+    *upper = needs_upper ? at + __builtin_ctzll(mask) : *found;
     return true;
 }
 
-// Answers `kRows` rows of windows, the first of them at `top` of the band, from the boundaries that the columns have;
-// then moves the boundaries to the last row's answers. `below` holds the last row's members below the boundary,
-// row after row. False if an answer is not in the list; `far` counts those out of sight of the boundary.
-template <int kRows>
-T3_ALWAYS_INLINE bool answer_rows(const Band &band, const OrderColumns &columns, const QuantilePlace &place, i64 size,
-                                  i64 width, const i16 *below, i64 below_stride, float *out, i64 out_stride,
-                                  i64 *far) {
+// Entries that a boundary is put ahead of an answer at most.
+constexpr i64 kFarthest = 192;
+
+// Answers `kRows` rows of windows from the boundaries that the columns have, then moves the boundaries to the last
+// row's answers. `below` counts the members below the boundary, row after row. False if an answer is not in the list;
+// `far` counts those out of sight of their boundary.
+template <int kRows, bool kUpper>
+bool answer_rows(const Band &band, const OrderColumns &columns, const QuantilePlace &place, i64 size, i64 width,
+                 const i16 (*below)[kBandTile], float *out, i64 out_stride, i64 *far) {
     const i64 wanted = place.lower, half = i64{1} << band.shift >> 1;
-    const bool needs_upper = place.needs_upper;
-    float low[kRows][kBandTile], high[kRows][kBandTile];
+    u16 lower_place[kRows][kBandTile], upper_place[kRows][kBandTile];
     i64 lost = 0;
     for (i64 left = 0; left < width; ++left) {
         const i64 at = static_cast<i64>(columns.boundary[left]) << band.shift;
         const u64 before = within(band.x + at - 64, static_cast<u8>(left), static_cast<u8>(size));
         const u64 behind = within(band.x + at, static_cast<u8>(left), static_cast<u8>(size));
-        i64 found = 0, count = 0;
+        i64 found = 0, count = 0, boundary;
         u64 first = 0, second = 0;
         int first_count = 0;
         bool in_sight = true;
+#pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
             first = before & in_rows(band, r, at - 64);
             second = behind & in_rows(band, r, at);
             first_count = set_bits(first);
-            count = below[r * below_stride + left];
+            count = below[r][left];
             const i64 k = wanted - count + first_count;
+            const int seen = first_count + set_bits(second);
             i64 upper;
-            in_sight = static_cast<u64>(k) < static_cast<u64>(first_count + set_bits(second));
+            in_sight = static_cast<u64>(k) < static_cast<u64>(seen);
             if (__builtin_expect(in_sight, 1)) {
                 // Without a branch: which half the answer is in cannot be foretold.
-                const i64 in_second = -static_cast<i64>(k >= first_count);
+                const i64 in_second = ~((k - first_count) >> 63);
                 const u64 mask = first ^ ((first ^ second) & static_cast<u64>(in_second));
                 const u64 bit = pick_bit(mask, k - (first_count & in_second));
-                const i64 start = at - 64 + (64 & in_second);
+                i64 start = at - 64 + (64 & in_second);
                 found = start + __builtin_ctzll(bit);
                 upper = found;
-                if (needs_upper) {
+                if (kUpper) {
                     u64 rest = mask & ~(bit | (bit - 1));
-                    i64 from = start;
                     while (__builtin_expect(rest == 0, 0)) {
-                        from += 64;
-                        if (from >= band.count) return false;
-                        rest = members(band, r, from, left, size);
+                        start += 64;
+                        if (start >= band.count) return false;
+                        rest = members(band, r, start, left, size);
                     }
-                    upper = from + __builtin_ctzll(rest);
+                    upper = start + __builtin_ctzll(rest);
                 }
             } else {
                 ++lost;
-                upper = 0;
-                if (!seek(band, r, left, size, wanted, at, count, needs_upper, &found, &upper)) return false;
-                if (!needs_upper) upper = found;
+                const bool ahead = k >= 0;
+                if (!seek(band, r, left, size, wanted, ahead ? at + 64 : at - 64,
+                          ahead ? count - first_count + seen : count - first_count, kUpper, &found, &upper)) {
+                    return false;
+                }
             }
-            low[r][left] = band.values[band.index[found]];
-            high[r][left] = band.values[band.index[upper]];
+            lower_place[r][left] = static_cast<u16>(found);
+            upper_place[r][left] = static_cast<u16>(upper);
         }
-        const i64 boundary = (found + half) >> band.shift, moved = boundary << band.shift;
-        const i64 ahead = moved - at + 64;
-        if (__builtin_expect(static_cast<u64>(ahead) <= 128 && in_sight, 1)) {
-            const i64 more = ahead - 64;
-            count += set_bits(lowest_bits(first, ahead)) + set_bits(lowest_bits(second, more & ~(more >> 63))) -
-                     first_count;
-        } else if (moved > found) {
-            count = wanted + count_members(band, kRows - 1, found & ~i64{31}, moved, left, size) -
-                    count_members(band, kRows - 1, found & ~i64{31}, found, left, size);
+        if (kRows == 1) {
+            // Answers that move this far move on: the boundary is put where the next one is expected.
+            const i64 last = columns.place[left];
+            const i64 step = at_least(at_most(found - last, kFarthest), -kFarthest);
+            const i64 next = at_least(at_most(found + step, band.count), 0);
+            boundary = (next + half) >> band.shift;
+            const i64 moved = boundary << band.shift;
+            count = wanted + members_between(band, 0, found, moved, left, size);
         } else {
-            count = wanted - count_members(band, kRows - 1, moved, found, left, size);
+            boundary = (found + half) >> band.shift;
+            const i64 moved = boundary << band.shift, ahead = moved - at + 64;
+            if (__builtin_expect(static_cast<u64>(ahead) <= 128 && in_sight, 1)) {
+                const i64 more = ahead - 64;
+                count += set_bits(lowest_bits(first, ahead)) + set_bits(lowest_bits(second, more & ~(more >> 63))) -
+                         first_count;
+            } else {
+                count = wanted + members_between(band, kRows - 1, found, moved, left, size);
+            }
         }
         columns.boundary[left] = static_cast<u16>(boundary);
         columns.pivot[left] = pivot_of(boundary);
         columns.below[left] = static_cast<i16>(count);
-        columns.place[left] = static_cast<u16>(found);
     }
+    std::memcpy(columns.place, lower_place[kRows - 1], static_cast<std::size_t>(width) * sizeof(u16));
     for (int r = 0; r < kRows; ++r) {
-        for (i64 x = 0; x < width; ++x) out[r * out_stride + x] = quantile_value(place, low[r][x], high[r][x]);
+        float low[kBandTile], high[kBandTile];
+        for (i64 x = 0; x < width; ++x) low[x] = band.values[band.index[lower_place[r][x]]];
+        if (kUpper) {
+            for (i64 x = 0; x < width; ++x) high[x] = band.values[band.index[upper_place[r][x]]];
+        }
+        const float *const upper = kUpper ? high : low;
+        float *const target = out + r * out_stride;
+        for (i64 x = 0; x < width; ++x) target[x] = quantile_value(place, low[x], upper[x]);
     }
     *far += lost;
     return true;
@@ -473,6 +522,7 @@ void start_columns(const Band &band, const TileList &tile, const OrderColumns &c
             columns.boundary[left + i] = static_cast<u16>(boundary);
             columns.pivot[left + i] = pivots[i];
             columns.below[left + i] = below[i];
+            columns.place[left + i] = static_cast<u16>(boundary << band.shift);
         }
     }
 }
@@ -488,7 +538,8 @@ void carry_columns(const Band &band, const BandMemory &memory, const OrderColumn
         columns.boundary[left] = static_cast<u16>(boundary);
         columns.pivot[left] = pivot_of(boundary);
         columns.below[left] =
-            static_cast<i16>(wanted - count_members(band, 0, boundary << band.shift, at, left, size));
+            static_cast<i16>(wanted - members_between(band, 0, boundary << band.shift, at, left, size));
+        columns.place[left] = static_cast<u16>(at);
     }
 }
 
@@ -513,7 +564,8 @@ bool slide_rows(const Band &band, const OrderColumns &columns, const QuantilePla
             std::memcpy(below[r] + left, sum, sizeof(sum));
         }
     }
-    return answer_rows<kRows>(band, columns, place, size, width, below[0], kBandTile, out, out_stride, far);
+    return place.needs_upper ? answer_rows<kRows, true>(band, columns, place, size, width, below, out, out_stride, far)
+                             : answer_rows<kRows, false>(band, columns, place, size, width, below, out, out_stride, far);
 }
 
 bool slide_tile(const OrderTask &task, const ValueRange &range, const BandMemory &memory) {
@@ -536,9 +588,10 @@ bool slide_tile(const OrderTask &task, const ValueRange &range, const BandMemory
                               quantile_place(size * size, plane.fraction, plane.median).lower, size, width);
             }
         }
+        // The tile's first row is answered twice, as its boundaries are not where its answers are.
+        bool counted = begin == 0, start = counted;
         for (i64 row = begin; row < end;) {
-            const bool counted = row == 0;
-            const int rows = !counted && calm && end - row >= kGroup ? kGroup : 1;
+            const int rows = !start && calm && end - row >= kGroup ? kGroup : 1;
             const i64 top = row - first;
             mark_rows(band, memory, top, rows, size);
             i64 far = 0;
@@ -547,14 +600,18 @@ bool slide_tile(const OrderTask &task, const ValueRange &range, const BandMemory
                 const QuantilePlace place = quantile_place(size * size, plane.fraction, plane.median);
                 float *const out = task.out.data + plane.slot * task.out.plane + row * task.out.stride;
                 const bool found = rows == kGroup
-                                       ? slide_rows<kGroup>(band, memory.columns[k], place, size, width, top, false,
+                                       ? slide_rows<kGroup>(band, memory.columns[k], place, size, width, top, counted,
                                                             out, task.out.stride, &far)
                                        : slide_rows<1>(band, memory.columns[k], place, size, width, top, counted,
                                                        out, task.out.stride, &far);
                 if (!found) return false;
             }
-            if (!counted) calm = far * 4 < rows * width * task.plane_count;
-            row += rows;
+            if (!start) {
+                calm = far * 4 < rows * width * task.plane_count;
+                row += rows;
+            }
+            counted = start;
+            start = false;
         }
         for (int k = 0; k < task.plane_count; ++k) {
             u16 *const places = memory.columns[k].place;
