@@ -6,6 +6,8 @@
 #include <limits>
 
 #if defined(__x86_64__)
+// gcc 12 takes the undefined vectors in its own header for a mistake.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #endif
 
