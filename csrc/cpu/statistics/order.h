@@ -14,7 +14,7 @@ constexpr i64 kBandTile = 128;
 constexpr i64 kBandSize = 127;
 // Rows of windows in a band, and rows that are answered from one boundary.
 constexpr i64 kBandRows = 32;
-constexpr int kGroup = 4;
+constexpr int kGroup = 2;
 
 struct OrderTask {
     const float *image;  // the tile's first pixel

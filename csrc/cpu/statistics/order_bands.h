@@ -90,7 +90,7 @@ struct ValueRange {
 
 constexpr float kFloatMax = 3.402823466e38f;
 // Samples along an edge of a window, and windows along an edge of the tile, that the range is guessed from.
-constexpr i64 kSampleEdge = 12, kSampleWindows = 5;
+constexpr i64 kSampleEdge = 10, kSampleWindows = 5;
 
 // Guesses from windows made of a few pixels of a grid, sorted once for all of them.
 ValueRange guess_range(const OrderTask &task, const BandMemory &memory) {
@@ -129,7 +129,7 @@ ValueRange guess_range(const OrderTask &task, const BandMemory &memory) {
             last = at_least(last, at);
         }
     }
-    const i64 margin = (last - first) / 8 + count / 128 + 1;
+    const i64 margin = (last - first) / 16 + count / 256 + 1;
     if (first < margin && last + margin >= count) return {-kFloatMax, kFloatMax, true};
     return {first < margin ? -kFloatMax : key_to_float(entry_key(sorted[first - margin])),
             last + margin >= count ? kFloatMax : key_to_float(entry_key(sorted[last + margin])), false};
@@ -426,7 +426,7 @@ bool answer_rows(const Band &band, const OrderColumns &columns, const QuantilePl
         u64 first = 0, second = 0;
         int first_count = 0;
         bool in_sight = true;
-#pragma GCC unroll 4
+#pragma GCC unroll 2
         for (int r = 0; r < kRows; ++r) {
             first = before & in_rows(band, r, at - 64);
             second = behind & in_rows(band, r, at);
