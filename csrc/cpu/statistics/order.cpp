@@ -22,7 +22,7 @@ namespace {
 
 // Windows along an edge of a tile.
 constexpr i64 kRankTile = 128;
-constexpr i64 kMaskedTile = 64;
+constexpr i64 kMaskedTile = 48;
 // Entries that vector loads and stores may reach beyond the last one.
 constexpr i64 kSlack = 64;
 
