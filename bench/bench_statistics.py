@@ -8,6 +8,7 @@ asserts its answer.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -109,11 +110,18 @@ def six_t3ssfast(image: Image) -> Any:
 
 
 @pytest.mark.benchmark(group="six: mean std skewness kurtosis min max")
+@pytest.mark.parametrize("kind", sorted(IMAGES))
 @pytest.mark.parametrize("tool", [six_t3ssfast, six_opencv, six_scipy])
-def bench_six(benchmark: Any, tool: Callable[[Image], Any]) -> None:
-    got = benchmark.pedantic(tool, (IMAGES["noise"],), rounds=5, warmup_rounds=1)
-    for ours, theirs in zip(six_t3ssfast(IMAGES["noise"]), got, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+def bench_six(benchmark: Any, tool: Callable[[Image], Any], kind: str) -> None:
+    image = IMAGES[kind]
+    rounds = 3 if tool is six_scipy else 7
+    with np.errstate(all="ignore"):
+        got = benchmark.pedantic(tool, (image,), rounds=rounds, warmup_rounds=1)
+    # Box filters lose the higher moments where the mean is large, and have none where the image is flat.
+    compared = range(6) if kind == "noise" else (0, 4, 5)
+    ours = six_t3ssfast(image)
+    for k in compared:
+        np.testing.assert_allclose(ours[k], got[k], rtol=1e-4, atol=1e-5, err_msg=SIX[k])
 
 
 def check_order(image: Image, got: Any, fraction: float) -> None:
@@ -166,3 +174,16 @@ def bench_masked_t3ssfast(benchmark: Any, share: float) -> None:
     )
     if mask is not None:
         np.testing.assert_array_equal(got, window_statistics(image, SIZE, names)[:, mask])
+
+
+@pytest.mark.benchmark(group="a whole volume")
+def bench_volume_t3ssfast(benchmark: Any) -> None:
+    """(256, 1024, 1024): beside its result it takes no memory that grows with the volume."""
+    volume = np.tile(IMAGES["noise"], (256, 1, 1))
+    window_statistics(volume[:2], SIZE, ("mean", "median"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    got = benchmark.pedantic(window_statistics, (volume, SIZE, ("mean", "median")), rounds=1)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < got.nbytes + (64 << 20)
+    np.testing.assert_array_equal(got[:, 200], got[:, 0])
+    check_order(IMAGES["noise"], got[1, 255], 0.5)
