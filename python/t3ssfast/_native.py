@@ -340,9 +340,9 @@ def _request(name: str) -> tuple[int, float]:
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """An uninitialised float32 result; on the CPU in NumPy's memory, which asks for huge pages as PyTorch's does not.
+    """An uninitialised float32 result; on the CPU in NumPy's memory, which asks for huge pages.
 
-    Tiles write to many places at once: with small pages the first touch of a result takes a third of its time.
+    Tiles write to many places at once: in small pages the first touch of a result took a third of the time.
     """
     if device.type == "cpu":
         return torch.from_numpy(np.empty(shape, np.float32))
