@@ -75,13 +75,15 @@ def threads() -> Iterator[int]:
 
 
 def moments_by(box: Callable[[Any], Any], image: Any) -> list[Any]:
+    """From box filters; powers as products, as NumPy's are several times slower where the mean is negative."""
     mean = box(image)
     square = image * image
     second, third, fourth = box(square), box(square * image), box(square * square)
-    variance = second - mean * mean
+    mean_square = mean * mean
+    variance = second - mean_square
     deviation = np.sqrt(variance)
-    m3 = third - 3 * mean * second + 2 * mean**3
-    m4 = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+    m3 = third - mean * (3 * second - 2 * mean_square)
+    m4 = fourth - mean * (4 * third - mean * (6 * second - 3 * mean_square))
     return [mean, deviation, m3 / (variance * deviation), m4 / (variance * variance) - 3]
 
 
