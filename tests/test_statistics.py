@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import statistic
+from t3ssfast import _native
 from t3ssfast.errors import InputError
 from t3ssfast.statistics import window_statistics
 
@@ -93,6 +97,113 @@ def test_windows_wider_than_a_narrow_tile() -> None:
     image = noise((203, 214))
     image[50:60] = 2.0
     check(image, 200, (*MOMENTS, *ORDER, "q05"))
+
+
+@pytest.mark.parametrize("size", [97, 127, 128])
+def test_large_windows(size: int) -> None:
+    image = noise((size + 4, size + 5), seed=size)
+    image[::7] = 0.5
+    check(image, size, (*ORDER, "q05", "q95"))
+
+
+def exact_places(image: Image, size: int, names: tuple[str, ...], places: int = 150) -> None:
+    """Order statistics at random windows, and at all corners of the image, to the bit."""
+    got = window_statistics(image, size, names)
+    high, wide = got.shape[1:]
+    rng = np.random.default_rng(7)
+    chosen = [(0, 0), (0, wide - 1), (high - 1, 0), (high - 1, wide - 1)]
+    chosen += [tuple(p) for p in np.stack([rng.integers(0, high, places), rng.integers(0, wide, places)], -1)]
+    for y, x in chosen:
+        pixels = image[y : y + size, x : x + size]
+        for k, name in enumerate(names):
+            want = np.float32(statistic(pixels, size, name)[0, 0])
+            assert abs(got[k, y, x] - want) <= (0 if name in ORDER else np.spacing(abs(want))), (name, y, x)
+
+
+@pytest.mark.parametrize("slope", [0.02, 1.0, 50.0, -3.0])
+def test_answers_that_move_from_row_to_row(slope: float) -> None:
+    rows, columns = np.arange(290.0)[:, None], np.arange(190.0)
+    image = (slope * rows + 0.3 * slope * columns + noise((290, 190))).astype(np.float32)
+    exact_places(image, 50, ("median", "q05", "q90"))
+
+
+@pytest.mark.parametrize("size", [24, 31])
+def test_answers_that_no_sampled_window_has(size: int) -> None:
+    """Blocks between the windows that the range of values is guessed from: the tile must be sorted again."""
+    image = noise((170, 170)) * np.float32(1e-3)
+    image[40 : 40 + size, 44 : 44 + size] += 9.0
+    image[70 : 70 + size, 12 : 12 + size] -= 7.0
+    got = window_statistics(image, size, ("median",))[0]
+    for y, x in [(40, 44), (41, 43), (70, 12), (68, 14), (55, 30), (0, 0)]:
+        assert got[y, x] == np.median(image[y : y + size, x : x + size])
+    assert got.max() > 8.9
+    assert got.min() < -6.9
+
+
+def test_crowded_and_scattered_values() -> None:
+    """Values that a linear scale cannot tell apart, and ties by the row."""
+    rng = np.random.default_rng(11)
+    powers = (10.0 ** rng.uniform(-30, 30, (120, 110)) * rng.choice([-1, 1], (120, 110))).astype(np.float32)
+    exact_places(powers, 20, ("median", "q25", "min"), 60)
+    exact_places(np.round(noise((150, 140)) * 3).astype(np.float32), 33, ("median", "q95"), 60)
+    far = noise((120, 110))
+    far.reshape(-1)[rng.choice(far.size, 60, replace=False)] = 3e38
+    far[5, 5] = -3e38
+    exact_places(far, 25, ("median", "q00", "q100"), 60)
+
+
+_DIGEST = """
+import hashlib, sys
+import numpy as np
+from t3ssfast._native import build_info
+from t3ssfast.statistics import window_statistics
+rng = np.random.default_rng(0)
+moments = ("mean", "std", "variance", "skewness", "kurtosis", "energy")
+names = (*moments, "min", "max", "range", "median", "q05", "q90")
+digest = hashlib.sha256()
+for size, shape in [(1, (40, 70)), (7, (150, 160)), (50, (2, 190, 230)), (130, (140, 171))]:
+    image = rng.normal(size=shape) + 0.02 * np.arange(shape[-1])
+    image[..., 20:40, :30] = np.round(image[..., 20:40, :30])
+    got = window_statistics(image, size, names)
+    digest.update(np.nan_to_num(got, nan=-1.0).tobytes())
+    digest.update(window_statistics(image, size, names, mask=rng.random(got.shape[1:]) < 0.01).tobytes())
+print(build_info()["simd"], digest.hexdigest(), sep="|")
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits() -> None:
+    answers = {}
+    for level in ("portable", "avx2", "avx512"):
+        environment = {**os.environ, "T3SSFAST_SIMD": level, "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(
+            [sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True
+        )
+        name, digest = run.stdout.strip().split("|")
+        answers[name] = digest
+    assert len(set(answers.values())) == 1, answers
+    # A processor without a level takes the best one below it.
+    assert len(answers) == {"x86-64-v4": 3, "x86-64-v3": 2}.get(_native.build_info()["simd"].split()[0], 1)
+
+
+_PEAK = """
+import resource
+import numpy as np
+from t3ssfast.statistics import window_statistics
+names = ("mean", "kurtosis", "min", "median", "q95")
+volume = np.random.default_rng(0).normal(size=(96, 300, 300)).astype(np.float32)
+window_statistics(volume[:3], 50, names)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = window_statistics(volume, 50, names)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024 - result.nbytes, volume.nbytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kilobytes on Linux")
+def test_a_volume_takes_no_memory_of_its_size() -> None:
+    run = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
+    beyond, volume = map(int, run.stdout.split())
+    assert beyond < volume / 4
 
 
 def test_window_is_the_image() -> None:

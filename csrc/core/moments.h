@@ -9,7 +9,8 @@
 // amplifies float64's rounding by no more than a small multiple of N, whatever the offset of the data.
 #pragma once
 
-#include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "core/macros.h"
@@ -52,36 +53,27 @@ struct PowerSums {
     }
 };
 
-// What the requested statistics are made of.
-struct Moments {
-    double mean, variance, std, skewness, kurtosis, energy;
-};
+// What core/moments_formula.h is made of, for a double.
 
-// Population moments; skewness and kurtosis as scipy.stats' biased, Fisher ones, NaN where the variance is 0.
-T3_HD Moments moments_of(const PowerSums &sums, double origin, double inverse_count) {
-    const double m = product(sums.s1, inverse_count);
-    const double e2 = product(sums.s2, inverse_count);
-    const double e3 = product(sums.s3, inverse_count);
-    const double e4 = product(sums.s4, inverse_count);
-    const double mm = product(m, m);
-    const double raw2 = e2 - mm;
-    // raw2 or, where rounding made it negative, 0. Written without a branch, as is the NaN: compilers that meet
-    // one do not vectorise.
-    const double m2 = product(0.5, raw2 + fabs(raw2));
-    const double m3 = e3 - product(m, product(3.0, e2) - product(2.0, mm));
-    const double m4 = e4 - product(m, product(4.0, e3) - product(m, product(6.0, e2) - product(3.0, mm)));
-    const double deviation = sqrt(m2);
-    const double inverse = (m2 > 0.0 ? 1.0 : std::numeric_limits<double>::quiet_NaN()) / deviation;
-    const double inverse2 = product(inverse, inverse);
-    const double mean = origin + m;
-    Moments result;
-    result.mean = mean;
-    result.variance = m2;
-    result.std = deviation;
-    result.skewness = product(product(m3, inverse), inverse2);
-    result.kurtosis = product(product(m4, inverse2), inverse2) - 3.0;
-    result.energy = m2 + product(mean, mean);
-    return result;
+// x where it is positive, else 0.
+T3_HD double positive_part(double x) { return x > 0.0 ? x : 0.0; }
+
+T3_HD double nan_unless_positive(double x, double value) {
+    return x > 0.0 ? value : std::numeric_limits<double>::quiet_NaN();
 }
+
+// A root's reciprocal from the bits of a double, within 3.5% (Lomont, Fast inverse square root, 2003); finite at 0.
+constexpr std::uint64_t kInverseRootBits = 0x5FE6EB50C7B537A9u;
+
+T3_HD double inverse_root_guess(double x) {
+    std::uint64_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    bits = kInverseRootBits - (bits >> 1);
+    memcpy(&x, &bits, sizeof(bits));
+    return x;
+}
+
+using Real = double;
+#include "core/moments_formula.h"
 
 }  // namespace t3ssfast

@@ -151,7 +151,7 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
                 if (place < 0) continue;
                 const double *at = values + (y - top + size - 1) * stride + u - u0;
                 const Moments moments =
-                    moments_of({at[0], at[panel], at[2 * panel], at[3 * panel]}, origin, inverse_count);
+                    moments_of(at[0], at[panel], at[2 * panel], at[3 * panel], origin, inverse_count);
                 for (int k = 0; k < run.request_count; ++k) {
                     run.out[run.requests[k].slot * run.plane + place] = moment_value(
                         run.requests[k].kind, moments, at[4 * panel], at[5 * panel]);

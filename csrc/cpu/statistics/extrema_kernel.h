@@ -1,0 +1,87 @@
+// Extrema of a tile: van Herk's prefixes and suffixes down the columns, spans that double along the rows. A kernel of
+// cpu/each_level.h.
+namespace t3ssfast::cpu {
+namespace T3_LEVEL {
+namespace {
+
+T3_ALWAYS_INLINE float smaller(float a, float b) { return b < a ? b : a; }
+T3_ALWAYS_INLINE float larger(float a, float b) { return b > a ? b : a; }
+
+// From the extrema of single columns to those of `size` columns side by side: spans double until two of them
+// cover the window. Exact, as an extremum does not mind counting a pixel twice.
+T3_ALWAYS_INLINE void widen(float *low, float *high, i64 columns, i64 size) {
+    i64 span = 1, left = columns;
+    while (2 * span <= size) {
+        left -= span;
+        for (i64 x = 0; x < left; ++x) {
+            low[x] = smaller(low[x], low[x + span]);
+            high[x] = larger(high[x], high[x + span]);
+        }
+        span *= 2;
+    }
+    const i64 rest = size - span;
+    if (rest == 0) return;
+    left -= rest;
+    for (i64 x = 0; x < left; ++x) {
+        low[x] = smaller(low[x], low[x + rest]);
+        high[x] = larger(high[x], high[x + rest]);
+    }
+}
+
+// Extrema of the windows of one tile, at most `size` rows of them (van Herk: from row size - 1 upwards, and from the
+// next row downwards), written row by row to every plane asked for.
+void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 columns, float *memory,
+                                    float *const *low_out, float *const *high_out, float *const *range_out,
+                                    int low_count, int high_count, int range_count, i64 out_stride) {
+    const i64 pixels = columns + size - 1;
+    const std::size_t row_bytes = static_cast<std::size_t>(pixels) * sizeof(float);
+    float *low = memory, *high = low + pixels, *low_row = high + pixels, *high_row = low_row + pixels;
+    float *low_above = high_row + pixels, *high_above = low_above + size * pixels;
+    // Window t covers rows t .. size - 1 of the upper block, then size .. t + size - 1.
+    for (i64 t = size - 1; t >= 0; --t) {
+        const float *__restrict source = image + t * stride;
+        float *__restrict low_target = low_above + t * pixels;
+        float *__restrict high_target = high_above + t * pixels;
+        const float *__restrict low_next = t == size - 1 ? source : low_target + pixels;
+        const float *__restrict high_next = t == size - 1 ? source : high_target + pixels;
+        for (i64 x = 0; x < pixels; ++x) {
+            low_target[x] = smaller(source[x], low_next[x]);
+            high_target[x] = larger(source[x], high_next[x]);
+        }
+    }
+    for (i64 t = 0; t < rows; ++t) {
+        const float *__restrict low_upper = low_above + t * pixels;
+        const float *__restrict high_upper = high_above + t * pixels;
+        if (t == 0) {
+            std::memcpy(low_row, low_upper, row_bytes);
+            std::memcpy(high_row, high_upper, row_bytes);
+        } else {
+            const float *__restrict source = image + (t + size - 1) * stride;
+            if (t == 1) {
+                std::memcpy(low, source, row_bytes);
+                std::memcpy(high, source, row_bytes);
+            }
+            for (i64 x = 0; x < pixels; ++x) {
+                low[x] = smaller(low[x], source[x]);
+                high[x] = larger(high[x], source[x]);
+                low_row[x] = smaller(low[x], low_upper[x]);
+                high_row[x] = larger(high[x], high_upper[x]);
+            }
+        }
+        widen(low_row, high_row, pixels, size);
+        // Adding +0 turns -0.0 into 0.0: which of the two equal zeros was met first must not show.
+        for (int k = 0; k < low_count; ++k) {
+            for (i64 x = 0; x < columns; ++x) low_out[k][t * out_stride + x] = low_row[x] + 0.0f;
+        }
+        for (int k = 0; k < high_count; ++k) {
+            for (i64 x = 0; x < columns; ++x) high_out[k][t * out_stride + x] = high_row[x] + 0.0f;
+        }
+        for (int k = 0; k < range_count; ++k) {
+            for (i64 x = 0; x < columns; ++x) range_out[k][t * out_stride + x] = high_row[x] - low_row[x];
+        }
+    }
+}
+
+}  // namespace
+}  // namespace T3_LEVEL
+}  // namespace t3ssfast::cpu

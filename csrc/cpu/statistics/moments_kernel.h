@@ -1,0 +1,250 @@
+// Eight lattice cells at once (see core/moments.h), one in each SIMD lane: the sums run along rows and columns inside
+// a lane, so that no step depends on a neighbour in the same vector. A kernel of cpu/each_level.h.
+namespace t3ssfast::cpu {
+namespace T3_LEVEL {
+namespace {
+
+// The alignment is given because gcc's own depends on the instruction set of the function that asks.
+typedef double Vector __attribute__((vector_size(kMomentLanes * sizeof(double)), aligned(64)));
+typedef float Four __attribute__((vector_size(16)));
+typedef double FourWide __attribute__((vector_size(32), aligned(32)));
+
+typedef std::int64_t Bits __attribute__((vector_size(sizeof(Vector)), aligned(64)));
+typedef float Rounded __attribute__((vector_size(kMomentLanes * sizeof(float)), aligned(32)));
+
+// core/moments.h for a vector.
+T3_ALWAYS_INLINE Vector product(Vector a, Vector b) { return a * b; }
+T3_ALWAYS_INLINE Vector positive_part(Vector x) { return reinterpret_cast<Vector>(reinterpret_cast<Bits>(x) & (x > 0.0)); }
+T3_ALWAYS_INLINE Vector nan_unless_positive(Vector x, Vector value) {
+    return x > 0.0 ? value : Vector{} + std::numeric_limits<double>::quiet_NaN();
+}
+T3_ALWAYS_INLINE Vector inverse_root_guess(Vector x) {
+    // The sign is 0, so shifting a signed number is right.
+    return reinterpret_cast<Vector>(static_cast<std::int64_t>(kInverseRootBits) - (reinterpret_cast<Bits>(x) >> 1));
+}
+
+using Real = Vector;
+#include "core/moments_formula.h"
+
+struct VectorSums {
+    Vector s1, s2, s3, s4;
+
+    T3_ALWAYS_INLINE void clear() { s1 = s2 = s3 = s4 = Vector{}; }
+    T3_ALWAYS_INLINE void add(const Vector &d) {
+        const Vector d2 = d * d;
+        s1 += d;
+        s2 += d2;
+        s3 += d2 * d;
+        s4 += d2 * d2;
+    }
+    T3_ALWAYS_INLINE void add(const VectorSums &other) {
+        s1 += other.s1;
+        s2 += other.s2;
+        s3 += other.s3;
+        s4 += other.s4;
+    }
+};
+
+// Four vectors of four floats, rows made columns.
+T3_ALWAYS_INLINE void transpose(Four &a, Four &b, Four &c, Four &d) {
+    typedef int Pick __attribute__((vector_size(16)));
+    const Four low_ac = __builtin_shuffle(a, c, Pick{0, 4, 1, 5}), high_ac = __builtin_shuffle(a, c, Pick{2, 6, 3, 7});
+    const Four low_bd = __builtin_shuffle(b, d, Pick{0, 4, 1, 5}), high_bd = __builtin_shuffle(b, d, Pick{2, 6, 3, 7});
+    a = __builtin_shuffle(low_ac, low_bd, Pick{0, 4, 1, 5});
+    b = __builtin_shuffle(low_ac, low_bd, Pick{2, 6, 3, 7});
+    c = __builtin_shuffle(high_ac, high_bd, Pick{0, 4, 1, 5});
+    d = __builtin_shuffle(high_ac, high_bd, Pick{2, 6, 3, 7});
+}
+
+T3_ALWAYS_INLINE Four load_four(const float *source) {
+    Four four;
+    std::memcpy(&four, source, sizeof(four));
+    return four;
+}
+
+// Row `offset` from the lattice row, columns -(size - 1) .. size - 1, less the origin. Pixels outside the image
+// count as the origin: only windows that do not exist hold them.
+T3_ALWAYS_INLINE void load_row(const MomentCell *cells, int used, const double *origin, i64 size, i64 offset,
+                               double *row) {
+    const i64 columns = 2 * size - 1;
+    const float *sources[kMomentLanes];
+    i64 begin = 0, end = used == kMomentLanes ? columns : 0;
+    i64 first[kMomentLanes], last[kMomentLanes];
+    for (int lane = 0; lane < used; ++lane) {
+        const MomentCell &cell = cells[lane];
+        const i64 y = cell.y + offset, left = cell.x - (size - 1);
+        const bool inside = y >= 0 && y < cell.height;
+        sources[lane] = cell.image + (inside ? y * cell.width : 0) + left;
+        first[lane] = left < 0 ? -left : 0;
+        last[lane] = inside ? (columns < cell.width - left ? columns : cell.width - left) : first[lane];
+        begin = begin > first[lane] ? begin : first[lane];
+        end = end < last[lane] ? end : last[lane];
+    }
+    // Columns that all lanes have, four at a time; then the rest of each lane.
+    i64 done = begin;
+    for (; done + 4 <= end; done += 4) {
+        for (int half = 0; half < kMomentLanes; half += 4) {
+            Four a = load_four(sources[half] + done), b = load_four(sources[half + 1] + done);
+            Four c = load_four(sources[half + 2] + done), d = load_four(sources[half + 3] + done);
+            transpose(a, b, c, d);
+            FourWide centre;
+            std::memcpy(&centre, origin + half, sizeof(centre));
+            double *const target = row + done * kMomentLanes + half;
+            const FourWide columns_of_lanes[4] = {
+                __builtin_convertvector(a, FourWide) - centre, __builtin_convertvector(b, FourWide) - centre,
+                __builtin_convertvector(c, FourWide) - centre, __builtin_convertvector(d, FourWide) - centre};
+            for (int i = 0; i < 4; ++i) {
+                std::memcpy(target + i * kMomentLanes, columns_of_lanes + i, sizeof(FourWide));
+            }
+        }
+    }
+    for (int lane = 0; lane < used; ++lane) {
+        double *const target = row + lane;
+        const i64 left_end = begin < done ? begin : done;
+        for (i64 c = 0; c < first[lane]; ++c) target[c * kMomentLanes] = 0.0;
+        for (i64 c = first[lane]; c < (left_end < last[lane] ? left_end : last[lane]); ++c) {
+            target[c * kMomentLanes] = sources[lane][c] - origin[lane];
+        }
+        for (i64 c = done > first[lane] ? done : first[lane]; c < last[lane]; ++c) {
+            target[c * kMomentLanes] = sources[lane][c] - origin[lane];
+        }
+        for (i64 c = last[lane]; c < columns; ++c) target[c * kMomentLanes] = 0.0;
+    }
+}
+
+// Sums of one row over each window column p0 <= u < p1, added to those of the row before.
+T3_ALWAYS_INLINE void add_row(const Vector *row, i64 size, i64 p0, i64 p1, VectorSums *suffix,
+                              const VectorSums *before, VectorSums *after) {
+    VectorSums sums;
+    sums.clear();
+    i64 u = size - 1;
+    if (u < p1) suffix[u - p0] = sums;
+    for (--u; u >= p1; --u) sums.add(row[u]);
+    for (; u >= p0; --u) {
+        sums.add(row[u]);
+        suffix[u - p0] = sums;
+    }
+    sums.clear();
+    const Vector *right = row + size - 1;
+    for (u = 0; u < p0; ++u) sums.add(right[u]);
+    for (; u < p1; ++u) {
+        sums.add(right[u]);
+        VectorSums whole = suffix[u - p0];
+        whole.add(sums);
+        whole.add(before[u - p0]);
+        after[u - p0] = whole;
+    }
+}
+
+// Calls the lines of the output that row `t` of a panel will be written to: they lie too far apart for the processor
+// to foresee them.
+T3_ALWAYS_INLINE void fetch_rows(const MomentCell *cells, i64 t, i64 begin, i64 width, const MomentPlane *planes,
+                                 int plane_count) {
+    if (t < 0) return;
+    for (int k = 0; k < plane_count; ++k) {
+        for (int lane = 0; lane < kMomentLanes; ++lane) {
+            const TileOutput &out = cells[lane].out;
+            const float *const row = out.data + planes[k].slot * out.plane + t * out.stride + begin;
+            for (i64 u = 0; u < width; u += 16) __builtin_prefetch(row + u, 1);
+            __builtin_prefetch(row + width - 1, 1);
+        }
+    }
+}
+
+// Brings values of `count` windows of all lanes, (count, lanes), home to a row of each lane's output.
+T3_ALWAYS_INLINE void write_rows(const float *values, i64 count, float *const *targets) {
+    i64 i = 0;
+    for (; i + 4 <= count; i += 4) {
+        for (int half = 0; half < kMomentLanes; half += 4) {
+            const float *const source = values + i * kMomentLanes + half;
+            Four a = load_four(source), b = load_four(source + kMomentLanes);
+            Four c = load_four(source + 2 * kMomentLanes), d = load_four(source + 3 * kMomentLanes);
+            transpose(a, b, c, d);
+            const Four lanes[4] = {a, b, c, d};
+            for (int lane = 0; lane < 4; ++lane) std::memcpy(targets[half + lane] + i, lanes + lane, sizeof(Four));
+        }
+    }
+    for (; i < count; ++i) {
+        for (int lane = 0; lane < kMomentLanes; ++lane) targets[lane][i] = values[i * kMomentLanes + lane];
+    }
+}
+
+void moments_of_cells(const MomentCell *cells, int used, i64 size, const MomentPlane *planes, int plane_count,
+                      const MomentMemory &memory) {
+    alignas(64) double origin[kMomentLanes] = {};
+    i64 t_begin = size, t_end = 0, u_begin = size, u_end = 0;
+    bool alike = used == kMomentLanes;
+    for (int lane = 0; lane < used; ++lane) {
+        const MomentCell &cell = cells[lane];
+        origin[lane] = cell.image[cell.y * cell.width + cell.x];
+        t_begin = t_begin < cell.t0 ? t_begin : cell.t0;
+        t_end = t_end > cell.t1 ? t_end : cell.t1;
+        u_begin = u_begin < cell.u0 ? u_begin : cell.u0;
+        u_end = u_end > cell.u1 ? u_end : cell.u1;
+    }
+    for (int lane = 0; lane < used; ++lane) {
+        const MomentCell &cell = cells[lane];
+        alike = alike && cell.t0 == t_begin && cell.t1 == t_end && cell.u0 == u_begin && cell.u1 == u_end;
+    }
+    Vector centre;
+    std::memcpy(&centre, origin, sizeof(centre));
+    const double inverse_count = 1.0 / (static_cast<double>(size) * static_cast<double>(size));
+    const i64 panel = moment_panel(size);
+    Vector *const row = reinterpret_cast<Vector *>(memory.sums);
+    for (i64 i = 0; i < 2 * size - 1; ++i) row[i] = Vector{};
+    VectorSums *const columns = reinterpret_cast<VectorSums *>(row + 2 * size - 1);
+    VectorSums *const suffix = columns + panel;
+    VectorSums *const above = suffix + panel;
+    float *values[kMomentKinds];
+    for (int k = 0; k < kMomentKinds; ++k) values[k] = memory.values + k * panel * kMomentLanes;
+
+    for (i64 p0 = u_begin; p0 < u_end; p0 += panel) {
+        const i64 p1 = p0 + panel < u_end ? p0 + panel : u_end, width = p1 - p0;
+        for (i64 i = 0; i < width; ++i) above[(size - 1) * panel + i].clear();
+        for (i64 t = size - 2; t >= t_begin; --t) {
+            load_row(cells, used, origin, size, t - (size - 1), memory.sums);
+            add_row(row, size, p0, p1, suffix, above + (t + 1) * panel, above + t * panel);
+        }
+        for (i64 i = 0; i < width; ++i) columns[i].clear();
+        for (i64 t = 0; t < t_end; ++t) {
+            load_row(cells, used, origin, size, t, memory.sums);
+            if (alike) fetch_rows(cells, t - t_begin, p0 - u_begin, width, planes, plane_count);
+            add_row(row, size, p0, p1, suffix, columns, columns);
+            if (t < t_begin) continue;
+            for (i64 i = 0; i < width; ++i) {
+                VectorSums whole = above[t * panel + i];
+                whole.add(columns[i]);
+                const Moments m = moments_of(whole.s1, whole.s2, whole.s3, whole.s4, centre, inverse_count);
+                const Vector *const kinds = &m.mean;
+                for (int k = 0; k < plane_count; ++k) {
+                    const Rounded rounded = __builtin_convertvector(kinds[planes[k].kind], Rounded);
+                    std::memcpy(values[planes[k].kind] + i * kMomentLanes, &rounded, sizeof(rounded));
+                }
+            }
+            for (int k = 0; k < plane_count; ++k) {
+                const float *const source = values[planes[k].kind];
+                float *targets[kMomentLanes];
+                for (int lane = 0; lane < used; ++lane) {
+                    const MomentCell &cell = cells[lane];
+                    targets[lane] =
+                        cell.out.data + planes[k].slot * cell.out.plane + (t - cell.t0) * cell.out.stride - cell.u0;
+                }
+                if (alike) {
+                    for (int lane = 0; lane < kMomentLanes; ++lane) targets[lane] += p0;
+                    write_rows(source, width, targets);
+                    continue;
+                }
+                for (int lane = 0; lane < used; ++lane) {
+                    const MomentCell &cell = cells[lane];
+                    if (t < cell.t0 || t >= cell.t1) continue;
+                    const i64 begin = p0 > cell.u0 ? p0 : cell.u0, end = p1 < cell.u1 ? p1 : cell.u1;
+                    for (i64 u = begin; u < end; ++u) targets[lane][u] = source[(u - p0) * kMomentLanes + lane];
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace T3_LEVEL
+}  // namespace t3ssfast::cpu

@@ -1,0 +1,110 @@
+// What the kernels of order statistics share: sets of 64 entries as bits, and a radix sort. Part of a kernel of
+// cpu/each_level.h.
+namespace t3ssfast::cpu {
+namespace T3_LEVEL {
+namespace {
+
+using i8 = std::int8_t;
+using i16 = std::int16_t;
+using u8 = std::uint8_t;
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+
+T3_ALWAYS_INLINE i64 at_most(i64 a, i64 b) { return a < b ? a : b; }
+T3_ALWAYS_INLINE i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
+
+// Bit i: byte i, for 64 bytes of 0 or 1.
+T3_ALWAYS_INLINE u64 pack_bits(const u8 *bytes) {
+    u64 mask = 0;
+    for (int i = 0; i < 64; i += 8) {
+        u64 word = 0;
+        // Eight bytes to eight bits, first byte lowest, whatever the byte order.
+        for (int b = 0; b < 8; ++b) word |= static_cast<u64>(bytes[i + b]) << (8 * b);
+        mask |= (word * 0x0102040810204080u >> 56) << i;
+    }
+    return mask;
+}
+
+// Bit i: whether first <= values[i] < first + size, for 64 bytes.
+T3_ALWAYS_INLINE u64 within(const u8 *values, u8 first, u8 size) {
+#if T3_AVX512
+    const __m512i above = _mm512_sub_epi8(_mm512_loadu_si512(values), _mm512_set1_epi8(static_cast<char>(first)));
+    return _mm512_cmplt_epu8_mask(above, _mm512_set1_epi8(static_cast<char>(size)));
+#elif T3_AVX2
+    const __m256i start = _mm256_set1_epi8(static_cast<char>(first));
+    const __m256i last = _mm256_set1_epi8(static_cast<char>(size - 1));
+    const __m256i *const source = reinterpret_cast<const __m256i *>(values);
+    const __m256i low = _mm256_subs_epu8(_mm256_sub_epi8(_mm256_loadu_si256(source), start), last);
+    const __m256i high = _mm256_subs_epu8(_mm256_sub_epi8(_mm256_loadu_si256(source + 1), start), last);
+    const __m256i zero = _mm256_setzero_si256();
+    const u32 low_bits = static_cast<u32>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, zero)));
+    const u32 high_bits = static_cast<u32>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, zero)));
+    return static_cast<u64>(high_bits) << 32 | low_bits;
+#else
+    u8 inside[64];
+    for (int i = 0; i < 64; ++i) inside[i] = static_cast<u8>(values[i] - first) < size;
+    return pack_bits(inside);
+#endif
+}
+
+T3_ALWAYS_INLINE int set_bits(u64 mask) { return __builtin_popcountll(mask); }
+
+// The lowest `count` bits of a mask; all of them from 64 on.
+T3_ALWAYS_INLINE u64 lowest_bits(u64 mask, i64 count) {
+#if T3_AVX2
+    return _bzhi_u64(mask, static_cast<u32>(count < 64 ? count : 64));
+#else
+    return count < 64 ? mask & ((u64{1} << count) - 1) : mask;
+#endif
+}
+
+// The k-th (0-based) bit that is set, alone.
+T3_ALWAYS_INLINE u64 pick_bit(u64 mask, i64 k) {
+#if T3_AVX2
+    return _pdep_u64(u64{1} << k, mask);
+#else
+    for (; k > 0; --k) mask &= mask - 1;
+    return mask & (~mask + 1);
+#endif
+}
+
+// Stable scatter by kBits bits, those from `offset` on of the 32 from kShift on; `bins` says how many entries have
+// each value.
+template <int kShift, int kBits>
+T3_ALWAYS_INLINE void scatter(const u64 *from, u64 *to, i64 count, int offset, u32 *bins) {
+    u32 start = 0;
+    for (int b = 0; b < 1 << kBits; ++b) {
+        const u32 length = bins[b];
+        bins[b] = start;
+        start += length;
+    }
+    for (i64 i = 0; i < count; ++i) {
+        to[bins[static_cast<u32>(from[i] >> kShift) >> offset & ((1 << kBits) - 1)]++] = from[i];
+    }
+}
+
+// Stable sort by the 32 bits from kShift on; digits in which all entries agree are skipped. Sorted entries end up in
+// either array, the one returned.
+template <int kShift>
+T3_ALWAYS_INLINE u64 *radix_sort(u64 *list, u64 *spare, i64 count) {
+    constexpr int kBits = 11, kPasses = 3, kBins = 1 << kBits;
+    u32 bins[kPasses][kBins] = {};
+    for (i64 i = 0; i < count; ++i) {
+        const u32 key = static_cast<u32>(list[i] >> kShift);
+        for (int pass = 0; pass < kPasses; ++pass) ++bins[pass][key >> (pass * kBits) & (kBins - 1)];
+    }
+    const u32 first = static_cast<u32>(list[0] >> kShift);
+    for (int pass = 0; pass < kPasses; ++pass) {
+        if (bins[pass][first >> (pass * kBits) & (kBins - 1)] == static_cast<u32>(count)) continue;
+        scatter<kShift, kBits>(list, spare, count, pass * kBits, bins[pass]);
+        u64 *const sorted = spare;
+        spare = list;
+        list = sorted;
+    }
+    return list;
+}
+
+}  // namespace
+}  // namespace T3_LEVEL
+}  // namespace t3ssfast::cpu
