@@ -279,7 +279,9 @@ class DetectConfig:
     score_smoothing_nm
         Sigma along z over which the scores of neighbouring slices are averaged.
     score_threshold
-        Candidates below this score are not reported.
+        Candidates below this score are not reported. The default is below one half because particles of
+        tomograms unlike those of the calibration score lower, and what is missed is lost, while false
+        candidates can be weeded later.
     min_precision, min_recall
         Instead of the threshold: the lowest score above which the classifier's calibration expects at least
         this precision, or the highest above which it expects at least this recall. One of the two at most.
@@ -306,7 +308,7 @@ class DetectConfig:
     search_distance_nm: float = 16.0
     preselect: bool = True
     score_smoothing_nm: float = 5.0
-    score_threshold: float = 0.5
+    score_threshold: float = 0.25
     min_precision: float | None = None
     min_recall: float | None = None
     min_distance_nm: float = 24.0
