@@ -18,6 +18,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import t3ssfast as t3
+from t3ssfast.calibrate import picking_threshold, read_calibration
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, pick
@@ -26,7 +27,7 @@ from t3ssfast.windows import pad_for_windows
 
 BATCH = 512
 # Preselection off: a user's own pipeline has none, and both shall judge the same windows.
-CONFIG = t3.DetectConfig(preselect=False, score_threshold=0.2, contrast="dark")
+CONFIG = t3.DetectConfig(preselect=False, score_threshold=0.05, contrast="dark")
 
 
 @cache
@@ -84,14 +85,16 @@ def plain_torch() -> tuple[np.ndarray, np.ndarray]:
             here = slice(first, first + BATCH)
             answer = classifier.probability(classifier.module(windows[y[here], x[here]][:, None]))
             scores[z, y[here], x[here]] = answer.numpy()
+    calibration = read_calibration(classifier.metadata.calibration)
+    assert calibration is not None, "the bundled classifier is calibrated"
     centre, score = pick(
         SparseScores.from_dense(scores, region),
         voxel_size_angstrom=grid.voxel_size_angstrom,
         smoothing_nm=CONFIG.score_smoothing_nm,
-        threshold=CONFIG.score_threshold,
+        threshold=picking_threshold(calibration, CONFIG),
         min_distance_nm=CONFIG.min_distance_nm,
     )
-    return np.clip(grid.to_tomogram(centre), 0, np.array(tomogram().shape) - 1), score
+    return np.clip(grid.to_tomogram(centre), 0, np.array(tomogram().shape) - 1), calibration.apply(score)
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,12 @@ def _ask(module: nn.Module, batch: Tensor, name: str) -> Tensor:
 
     worker = threading.Thread(target=run, name="t3ssfast-probe", daemon=True)
     worker.start()
-    worker.join(PROBE_SECONDS)
+    try:
+        worker.join(PROBE_SECONDS)
+    except KeyboardInterrupt:
+        # A thread that comes back from native code while the interpreter ends would abort the process.
+        worker.join(PROBE_SECONDS)
+        raise
     if worker.is_alive():
         raise ModelError(
             f"{name} did not answer an input of shape {tuple(batch.shape)} within {PROBE_SECONDS:g} s; give "
