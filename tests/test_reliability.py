@@ -301,8 +301,10 @@ def test_an_interrupt_stops_a_detection(tmp_path):
     noise = np.random.default_rng(1).normal(0, 20, (100, 512, 512)).clip(-127, 127).astype(np.int8)
     write(tmp_path / "noise.mrc", noise, 13.6)
     script = f"""
-        import sys
+        import signal, sys
         from t3ssfast.cli import app
+        # What runs in a shell's background is born deaf to interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         print("ready", flush=True)
         sys.exit(app(["detect", {str(tmp_path / "noise.mrc")!r}, "-o", {str(tmp_path / "out")!r}]))
         """
