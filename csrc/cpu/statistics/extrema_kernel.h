@@ -28,6 +28,13 @@ T3_ALWAYS_INLINE void widen(float *low, float *high, i64 columns, i64 size) {
     }
 }
 
+// Rows of pixels that are on their way from memory: rows of an image lie too far apart for the processor to see it.
+constexpr i64 kAheadRows = 4;
+
+T3_ALWAYS_INLINE void fetch_ahead(const float *row, i64 pixels) {
+    for (i64 x = 0; x < pixels; x += 16) __builtin_prefetch(row + x);
+}
+
 // Extrema of the windows of one tile, at most `size` rows of them (van Herk: from row size - 1 upwards, and from the
 // next row downwards), written row by row to every plane asked for.
 void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 columns, float *memory,
@@ -44,6 +51,8 @@ void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 col
         float *__restrict high_target = high_above + t * pixels;
         const float *__restrict low_next = t == size - 1 ? source : low_target + pixels;
         const float *__restrict high_next = t == size - 1 ? source : high_target + pixels;
+        if (t >= kAheadRows) fetch_ahead(source - kAheadRows * stride, pixels);
+#pragma GCC ivdep
         for (i64 x = 0; x < pixels; ++x) {
             low_target[x] = smaller(source[x], low_next[x]);
             high_target[x] = larger(source[x], high_next[x]);
@@ -61,6 +70,9 @@ void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 col
                 std::memcpy(low, source, row_bytes);
                 std::memcpy(high, source, row_bytes);
             }
+            if (t + kAheadRows < rows) fetch_ahead(source + kAheadRows * stride, pixels);
+            // Arrays that touch look to the compiler's own check as if they overlapped.
+#pragma GCC ivdep
             for (i64 x = 0; x < pixels; ++x) {
                 low[x] = smaller(low[x], source[x]);
                 high[x] = larger(high[x], source[x]);
