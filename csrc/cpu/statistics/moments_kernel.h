@@ -47,6 +47,7 @@ struct VectorSums {
 // Four floats of a lane, or of two: those of the lane behind the next three are the pack's second half.
 #if T3_AVX512
 typedef float Pack __attribute__((vector_size(32), aligned(32)));
+typedef double WidePack __attribute__((vector_size(64), aligned(64)));
 typedef int Pick __attribute__((vector_size(32)));
 
 // Elements i and j of each half, those of a and of b by turns.
@@ -56,12 +57,15 @@ T3_ALWAYS_INLINE Pack load_pack(const float *const *sources, i64 at) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(sources[0] + at)), _mm_loadu_ps(sources[4] + at), 1);
 }
 
+T3_ALWAYS_INLINE WidePack to_double(Pack pack) { return _mm512_cvtps_pd(pack); }
+
 T3_ALWAYS_INLINE void store_pack(Pack pack, float *const *targets, i64 at) {
     _mm_storeu_ps(targets[0] + at, _mm256_castps256_ps128(pack));
     _mm_storeu_ps(targets[4] + at, _mm256_extractf128_ps(pack, 1));
 }
 #else
 typedef Four Pack;
+typedef double WidePack __attribute__((vector_size(32), aligned(32)));
 typedef int Pick __attribute__((vector_size(16)));
 
 #define T3_PICK(a, b, i, j) __builtin_shuffle(a, b, Pick{i, 4 + i, j, 4 + j})
@@ -72,12 +76,13 @@ T3_ALWAYS_INLINE Pack load_pack(const float *const *sources, i64 at) {
     return pack;
 }
 
+T3_ALWAYS_INLINE WidePack to_double(Pack pack) { return __builtin_convertvector(pack, WidePack); }
+
 T3_ALWAYS_INLINE void store_pack(Pack pack, float *const *targets, i64 at) {
     std::memcpy(targets[0] + at, &pack, sizeof(pack));
 }
 #endif
-constexpr int kPackLanes = sizeof(Pack) / sizeof(Four) * 4;
-typedef double WidePack __attribute__((vector_size(kPackLanes * sizeof(double)), aligned(32)));
+constexpr int kPackLanes = sizeof(Pack) / sizeof(float);
 
 // Rows made columns, in each half.
 T3_ALWAYS_INLINE void transpose(Pack &a, Pack &b, Pack &c, Pack &d) {
@@ -119,8 +124,7 @@ T3_ALWAYS_INLINE void load_row(const MomentCell *cells, int used, const double *
             std::memcpy(&centre, origin + lane, sizeof(centre));
             double *const target = row + done * kMomentLanes + lane;
             const WidePack columns_of_lanes[4] = {
-                __builtin_convertvector(a, WidePack) - centre, __builtin_convertvector(b, WidePack) - centre,
-                __builtin_convertvector(c, WidePack) - centre, __builtin_convertvector(d, WidePack) - centre};
+                to_double(a) - centre, to_double(b) - centre, to_double(c) - centre, to_double(d) - centre};
             for (int i = 0; i < 4; ++i) {
                 std::memcpy(target + i * kMomentLanes, columns_of_lanes + i, sizeof(WidePack));
             }
