@@ -65,7 +65,6 @@ private:
                 grown(band_y_, padded),
                 grown(band_x_, padded),
                 grown(band_index_, band),
-                grown(band_values_, band),
                 grown(row_bits_, kGroup * kRowBits),
                 columns_.data()};
     }
@@ -73,7 +72,7 @@ private:
     std::vector<std::uint64_t> list_, spare_;
     std::vector<std::int8_t> classes_, granules_, pivots_;
     std::vector<std::uint8_t> y_, x_, band_y_, band_x_, row_bits_;
-    std::vector<float> values_, band_values_;
+    std::vector<float> values_;
     std::vector<std::uint16_t> block_start_, block_bits_, band_index_, words_;
     std::vector<OrderColumns> columns_;
 };

@@ -46,7 +46,6 @@ struct BandMemory {
     std::uint16_t *block_start, *block_bits;  // of each 16 entries: place in the band's list, which ones are in it
     std::uint8_t *band_y, *band_x;
     std::uint16_t *band_index;  // in the tile's list
-    float *band_values;
     std::uint8_t *row_bits;     // (kGroup, kRowBits), a bit an entry: which ones lie in the rows of a window
     OrderColumns *columns;  // by plane
 };

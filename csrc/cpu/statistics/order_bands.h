@@ -273,7 +273,7 @@ TileList sort_pixels(const OrderTask &task, const ValueRange &range, const BandM
 // Rows first_row .. first_row + pixel_rows - 1 of the tile's pixels: the list of those sorted, in order.
 struct Band {
     const u8 *y, *x;  // y counts from the band's first row
-    const u16 *index;  // in the tile's list
+    const u16 *index;
     const float *values;
     const i8 *granules;
     const u8 *row_bits;
@@ -313,7 +313,6 @@ Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i6
     i64 count = 0;
     u8 *const band_y = memory.band_y + kBandPad, *const band_x = memory.band_x + kBandPad;
     u16 *const index = memory.band_index;
-    float *const values = memory.band_values;
     for (i64 i = 0; i < tile.count; i += 16) {
         memory.block_start[i / 16] = static_cast<u16>(count);
 #if T3_AVX512
@@ -332,7 +331,6 @@ Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i6
                          _mm512_cvtepi32_epi8(_mm512_srli_epi32(packed, 8)));
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(index + count),
                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(packed, 16)));
-        _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(in, _mm512_loadu_ps(memory.values + i)));
         count += set_bits(in);
         memory.block_bits[i / 16] = in;
 #else
@@ -344,7 +342,6 @@ Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i6
             band_y[count] = y;
             band_x[count] = memory.x[i + j];
             index[count] = static_cast<u16>(i + j);
-            values[count] = memory.values[i + j];
             count += in;
             bits |= in << j;
         }
@@ -358,7 +355,7 @@ Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i6
     i8 *const granules = memory.granules;
     const i64 stride = tile.stride;
     for (i64 i = 0; i < count; ++i) granules[band_y[i] * stride + band_x[i]] = static_cast<i8>((i >> shift) + 1 + kBelow);
-    return {band_y, band_x, index, values, granules, memory.row_bits, stride, count, shift};
+    return {band_y, band_x, index, memory.values, granules, memory.row_bits, stride, count, shift};
 }
 
 // Which entries of the band lie in window rows top .. top + rows - 1.
@@ -448,11 +445,7 @@ bool answer_rows(const Band &band, const OrderColumns &columns, const QuantilePl
                 found = start + __builtin_ctzll(bit);
                 upper = found;
                 if (kUpper) {
-                    // The next one, too: in the same half, else the first of the second half.
                     u64 rest = mask & ~(bit | (bit - 1));
-                    const i64 leave = -static_cast<i64>(rest == 0);
-                    rest |= second & static_cast<u64>(leave & ~in_second);
-                    start += 64 & leave & ~in_second;
                     while (__builtin_expect(rest == 0, 0)) {
                         start += 64;
                         if (start >= band.count) return false;
@@ -497,9 +490,9 @@ bool answer_rows(const Band &band, const OrderColumns &columns, const QuantilePl
     std::memcpy(columns.place, lower_place[kRows - 1], static_cast<std::size_t>(width) * sizeof(u16));
     for (int r = 0; r < kRows; ++r) {
         float low[kBandTile], high[kBandTile];
-        for (i64 x = 0; x < width; ++x) low[x] = band.values[lower_place[r][x]];
+        for (i64 x = 0; x < width; ++x) low[x] = band.values[band.index[lower_place[r][x]]];
         if (kUpper) {
-            for (i64 x = 0; x < width; ++x) high[x] = band.values[upper_place[r][x]];
+            for (i64 x = 0; x < width; ++x) high[x] = band.values[band.index[upper_place[r][x]]];
         }
         const float *const upper = kUpper ? high : low;
         float *const target = out + r * out_stride;
