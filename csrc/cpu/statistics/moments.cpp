@@ -7,6 +7,10 @@
 #include <numeric>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 

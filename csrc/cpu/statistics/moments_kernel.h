@@ -7,7 +7,6 @@ namespace {
 // The alignment is given because gcc's own depends on the instruction set of the function that asks.
 typedef double Vector __attribute__((vector_size(kMomentLanes * sizeof(double)), aligned(64)));
 typedef float Four __attribute__((vector_size(16)));
-typedef double FourWide __attribute__((vector_size(32), aligned(32)));
 
 typedef std::int64_t Bits __attribute__((vector_size(sizeof(Vector)), aligned(64)));
 typedef float Rounded __attribute__((vector_size(kMomentLanes * sizeof(float)), aligned(32)));
@@ -45,22 +44,56 @@ struct VectorSums {
     }
 };
 
-// Four vectors of four floats, rows made columns.
-T3_ALWAYS_INLINE void transpose(Four &a, Four &b, Four &c, Four &d) {
-    typedef int Pick __attribute__((vector_size(16)));
-    const Four low_ac = __builtin_shuffle(a, c, Pick{0, 4, 1, 5}), high_ac = __builtin_shuffle(a, c, Pick{2, 6, 3, 7});
-    const Four low_bd = __builtin_shuffle(b, d, Pick{0, 4, 1, 5}), high_bd = __builtin_shuffle(b, d, Pick{2, 6, 3, 7});
-    a = __builtin_shuffle(low_ac, low_bd, Pick{0, 4, 1, 5});
-    b = __builtin_shuffle(low_ac, low_bd, Pick{2, 6, 3, 7});
-    c = __builtin_shuffle(high_ac, high_bd, Pick{0, 4, 1, 5});
-    d = __builtin_shuffle(high_ac, high_bd, Pick{2, 6, 3, 7});
+// Four floats of a lane, or of two: those of the lane behind the next three are the pack's second half.
+#if T3_AVX512
+typedef float Pack __attribute__((vector_size(32), aligned(32)));
+typedef double WidePack __attribute__((vector_size(64), aligned(64)));
+typedef int Pick __attribute__((vector_size(32)));
+
+// Elements i and j of each half, those of a and of b by turns.
+#define T3_PICK(a, b, i, j) __builtin_shuffle(a, b, Pick{i, 8 + i, j, 8 + j, 4 + i, 12 + i, 4 + j, 12 + j})
+
+T3_ALWAYS_INLINE Pack load_pack(const float *const *sources, i64 at) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(sources[0] + at)), _mm_loadu_ps(sources[4] + at), 1);
 }
 
-T3_ALWAYS_INLINE Four load_four(const float *source) {
-    Four four;
-    std::memcpy(&four, source, sizeof(four));
-    return four;
+T3_ALWAYS_INLINE WidePack to_double(Pack pack) { return _mm512_cvtps_pd(pack); }
+
+T3_ALWAYS_INLINE void store_pack(Pack pack, float *const *targets, i64 at) {
+    _mm_storeu_ps(targets[0] + at, _mm256_castps256_ps128(pack));
+    _mm_storeu_ps(targets[4] + at, _mm256_extractf128_ps(pack, 1));
 }
+#else
+typedef Four Pack;
+typedef double WidePack __attribute__((vector_size(32), aligned(32)));
+typedef int Pick __attribute__((vector_size(16)));
+
+#define T3_PICK(a, b, i, j) __builtin_shuffle(a, b, Pick{i, 4 + i, j, 4 + j})
+
+T3_ALWAYS_INLINE Pack load_pack(const float *const *sources, i64 at) {
+    Pack pack;
+    std::memcpy(&pack, sources[0] + at, sizeof(pack));
+    return pack;
+}
+
+T3_ALWAYS_INLINE WidePack to_double(Pack pack) { return __builtin_convertvector(pack, WidePack); }
+
+T3_ALWAYS_INLINE void store_pack(Pack pack, float *const *targets, i64 at) {
+    std::memcpy(targets[0] + at, &pack, sizeof(pack));
+}
+#endif
+constexpr int kPackLanes = sizeof(Pack) / sizeof(float);
+
+// Rows made columns, in each half.
+T3_ALWAYS_INLINE void transpose(Pack &a, Pack &b, Pack &c, Pack &d) {
+    const Pack low_ac = T3_PICK(a, c, 0, 1), high_ac = T3_PICK(a, c, 2, 3);
+    const Pack low_bd = T3_PICK(b, d, 0, 1), high_bd = T3_PICK(b, d, 2, 3);
+    a = T3_PICK(low_ac, low_bd, 0, 1);
+    b = T3_PICK(low_ac, low_bd, 2, 3);
+    c = T3_PICK(high_ac, high_bd, 0, 1);
+    d = T3_PICK(high_ac, high_bd, 2, 3);
+}
+#undef T3_PICK
 
 // Row `offset` from the lattice row, columns -(size - 1) .. size - 1, less the origin. Pixels outside the image
 // count as the origin: only windows that do not exist hold them.
@@ -83,18 +116,17 @@ T3_ALWAYS_INLINE void load_row(const MomentCell *cells, int used, const double *
     // Columns that all lanes have, four at a time; then the rest of each lane.
     i64 done = begin;
     for (; done + 4 <= end; done += 4) {
-        for (int half = 0; half < kMomentLanes; half += 4) {
-            Four a = load_four(sources[half] + done), b = load_four(sources[half + 1] + done);
-            Four c = load_four(sources[half + 2] + done), d = load_four(sources[half + 3] + done);
+        for (int lane = 0; lane < kMomentLanes; lane += kPackLanes) {
+            Pack a = load_pack(sources + lane, done), b = load_pack(sources + lane + 1, done);
+            Pack c = load_pack(sources + lane + 2, done), d = load_pack(sources + lane + 3, done);
             transpose(a, b, c, d);
-            FourWide centre;
-            std::memcpy(&centre, origin + half, sizeof(centre));
-            double *const target = row + done * kMomentLanes + half;
-            const FourWide columns_of_lanes[4] = {
-                __builtin_convertvector(a, FourWide) - centre, __builtin_convertvector(b, FourWide) - centre,
-                __builtin_convertvector(c, FourWide) - centre, __builtin_convertvector(d, FourWide) - centre};
+            WidePack centre;
+            std::memcpy(&centre, origin + lane, sizeof(centre));
+            double *const target = row + done * kMomentLanes + lane;
+            const WidePack columns_of_lanes[4] = {
+                to_double(a) - centre, to_double(b) - centre, to_double(c) - centre, to_double(d) - centre};
             for (int i = 0; i < 4; ++i) {
-                std::memcpy(target + i * kMomentLanes, columns_of_lanes + i, sizeof(FourWide));
+                std::memcpy(target + i * kMomentLanes, columns_of_lanes + i, sizeof(WidePack));
             }
         }
     }
@@ -155,13 +187,11 @@ T3_ALWAYS_INLINE void fetch_rows(const MomentCell *cells, i64 t, i64 begin, i64 
 T3_ALWAYS_INLINE void write_rows(const float *values, i64 count, float *const *targets) {
     i64 i = 0;
     for (; i + 4 <= count; i += 4) {
-        for (int half = 0; half < kMomentLanes; half += 4) {
-            const float *const source = values + i * kMomentLanes + half;
-            Four a = load_four(source), b = load_four(source + kMomentLanes);
-            Four c = load_four(source + 2 * kMomentLanes), d = load_four(source + 3 * kMomentLanes);
-            transpose(a, b, c, d);
-            const Four lanes[4] = {a, b, c, d};
-            for (int lane = 0; lane < 4; ++lane) std::memcpy(targets[half + lane] + i, lanes + lane, sizeof(Four));
+        for (int first = 0; first < kMomentLanes; first += kPackLanes) {
+            Pack packs[4];
+            for (int k = 0; k < 4; ++k) std::memcpy(packs + k, values + (i + k) * kMomentLanes + first, sizeof(Pack));
+            transpose(packs[0], packs[1], packs[2], packs[3]);
+            for (int lane = 0; lane < 4; ++lane) store_pack(packs[lane], targets + first + lane, i);
         }
     }
     for (; i < count; ++i) {
