@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.export import export, load_candidates
 from t3ssfast.io import read, write
-from t3ssfast.types import Candidates
+from t3ssfast.types import Candidates, DetectConfig
 
 
 def run(*arguments):
@@ -56,6 +56,17 @@ def test_every_command_helps_with_an_example(name):
     assert result.exit_code == 0
     assert f"t3ssfast {name}" in result.output
     assert "Example" in result.output
+
+
+def test_the_help_of_detect_shows_the_configuration_s_defaults():
+    config, told = DetectConfig(), " ".join(run("detect", "--help").output.split())
+    for option, default in (
+        ("--threshold", f"{config.score_threshold:g}"),
+        ("--contrast", config.contrast),
+        ("--memory-budget", f"{config.memory_budget_bytes / 2**30:g}"),
+    ):
+        after = told[told.index(f"{option} <") :]
+        assert after[after.index("[default:") :].startswith(f"[default: ({default})]"), option
 
 
 def test_help_needs_neither_torch_nor_pandas():

@@ -28,6 +28,7 @@ from t3ssfast.io import (
     file_sha256,
     read,
     release_pages,
+    results_folder,
     shown,
     tomogram_name,
     write,
@@ -602,3 +603,14 @@ def test_without_zarr_the_sentence_says_how_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "zarr.json").write_text(json.dumps({}))
     with pytest.raises(ReadError, match=r"t3ssfast\[zarr\]"):
         read(tmp_path)
+
+
+def test_a_folder_for_results_loses_its_mark(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert results_folder(folder, "done.json") == folder
+    (folder / "done.json").write_text("{}")
+    (folder / "else").write_text("")
+    results_folder(folder, "done.json")
+    assert sorted(p.name for p in folder.iterdir()) == ["else"]
+    with pytest.raises(OutputError, match="cannot be used as a folder for results"):
+        results_folder(folder / "else")

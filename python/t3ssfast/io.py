@@ -39,6 +39,7 @@ __all__ = [
     "layout",
     "read",
     "release_pages",
+    "results_folder",
     "shown",
     "tomogram_name",
     "write",
@@ -84,6 +85,33 @@ def tomogram_name(path: str | os.PathLike[str]) -> str:
 
 
 # --------------------------------------------------------------------------------------------------- writing
+
+
+def results_folder(folder: str | os.PathLike[str], mark: str | None = None) -> Path:
+    """Make a folder for results, and take away the file whose presence there says that the rest is whole.
+
+    Parameters
+    ----------
+    folder
+        Made with its parents where missing.
+    mark
+        Name of that file, which is to be written last.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    out = Path(folder)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if mark is not None:
+            (out / mark).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{shown(out)} cannot be used as a folder for results ({error.strerror}); choose another."
+        ) from error
+    return out
 
 
 @contextmanager

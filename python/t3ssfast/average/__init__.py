@@ -28,10 +28,10 @@ from t3ssfast.average.refine import Refinement
 from t3ssfast.average.resolution import ShellCorrelation, compare_halves
 from t3ssfast.average.stack import ParticleStack
 from t3ssfast.average.state import State, last_state, save_state
-from t3ssfast.errors import ConfigError, InputError, OutputError
+from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.export import export
 from t3ssfast.extract import box_voxels
-from t3ssfast.io import atomic_path, read, shown, write
+from t3ssfast.io import atomic_path, read, results_folder, write
 from t3ssfast.models import check_device
 from t3ssfast.progress import Stages
 from t3ssfast.types import Candidates, Tomogram
@@ -126,14 +126,7 @@ class Average:
         """
         import pandas as pd
 
-        out = Path(folder)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "average.json").unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{shown(out)} cannot be used as a folder for results ({error.strerror}); choose another."
-            ) from error
+        out = results_folder(folder, "average.json")
         volumes = {
             "average": self.map,
             "half_map_1": self.half_maps[0],

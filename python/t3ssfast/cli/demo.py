@@ -32,11 +32,10 @@ def demo(
       t3ssfast demo -o t3ssfast-demo
     """
     from t3ssfast.detect import detect
-    from t3ssfast.errors import OutputError
     from t3ssfast.evaluate import evaluate
     from t3ssfast.export import export
     from t3ssfast.figures import draw_candidates, draw_gallery
-    from t3ssfast.io import read, write
+    from t3ssfast.io import read, results_folder, write
     from t3ssfast.simulate import simulate
 
     seconds: dict[str, float] = {}
@@ -47,10 +46,7 @@ def demo(
         now = time.perf_counter()
         seconds[name], start = now - start, now
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be used as a folder ({error.strerror}); choose another.") from error
+    results_folder(out)
     if not as_json:
         typer.echo(f"simulating a tomogram of {' x '.join(map(str, SHAPE))} voxels ...")
     simulation = simulate(seed, SHAPE, VOXEL_SIZE_ANGSTROM)

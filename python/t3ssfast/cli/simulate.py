@@ -33,17 +33,12 @@ def simulate(
     Example:
       t3ssfast simulate -o simulated --seed 7 --shape 96,256,256
     """
-    from t3ssfast.errors import OutputError
     from t3ssfast.export import export
-    from t3ssfast.io import atomic_path, write
+    from t3ssfast.io import atomic_path, results_folder, write
     from t3ssfast.simulate import simulate as run
 
     simulation = run(seed, _shape(shape), voxel_size, **_parameters(physics or []))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "parameters.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be used as a folder ({error.strerror}); choose another.") from error
+    results_folder(out, "parameters.json")
     write(out / "tomogram.mrc", simulation.tomogram.data, voxel_size)
     write(out / "membrane.mrc", simulation.membrane, voxel_size)
     write(out / "labels.mrc", simulation.labels, voxel_size)

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.errors import ConfigError, InputError, OutputError, ReadError
+from t3ssfast.errors import ConfigError, InputError, ReadError
 from t3ssfast.export.copick import read_copick, write_copick
 from t3ssfast.export.dynamo import read_dynamo, write_dynamo
 from t3ssfast.export.imod import read_imod, write_imod
 from t3ssfast.export.relion import read_relion, write_companions, write_relion4, write_relion5
 from t3ssfast.export.source import Source
 from t3ssfast.export.text import read_coords, read_csv, write_coords, write_csv
-from t3ssfast.io import atomic_path, shown, write
+from t3ssfast.io import atomic_path, results_folder, shown, write
 from t3ssfast.types import Candidates
 
 __all__ = ["FORMATS", "export", "format_of", "load_all_candidates", "load_candidates", "save_results"]
@@ -262,14 +262,7 @@ def save_results(
     OutputError
         If something cannot be written.
     """
-    out = Path(folder)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "provenance.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{shown(out)} cannot be used as a folder for results ({error.strerror}); choose another."
-        ) from error
+    out = results_folder(folder, "provenance.json")
     if candidates.tomogram_shape is None and membrane is not None:
         z, y, x = membrane.shape
         candidates = replace(candidates, tomogram_shape=(int(z), int(y), int(x)))

@@ -14,10 +14,10 @@ import pandas as pd
 import starfile
 import torch
 
-from t3ssfast.errors import ConfigError, InputError, OutputError
+from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.export.relion import ANGLES, star_name
 from t3ssfast.extract import Placement, check_tilt_range, wedge_weight
-from t3ssfast.io import atomic_path, shown, write
+from t3ssfast.io import atomic_path, results_folder, write
 from t3ssfast.types import Candidates
 
 __all__ = ["save_subtomograms"]
@@ -71,13 +71,8 @@ def save_subtomograms(
     names = [star_name(some.tomogram_name).replace("/", "_") for some in candidates]
     if len(set(names)) != len(names):
         raise InputError(f"Several tomograms have the same name ({names}); give them different names.")
-    try:
-        for each in [out, *(out / name for name in names if format == "relion")]:
-            each.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{shown(out)} cannot be used as a folder for subtomograms ({error.strerror}); choose another."
-        ) from error
+    for each in [out, *(out / name for name in names if format == "relion")]:
+        results_folder(each)
     written: list[Path] = []
     frames = []
     number = 0
