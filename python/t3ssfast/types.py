@@ -272,8 +272,9 @@ class DetectConfig:
     membrane_min_area_nm2
         Connected membrane pieces with less surface than this are dropped.
     search_distance_nm
-        Windows are judged when their centre lies within this distance of the membrane; the centre of
-        a T3SS base lies between the two membranes, 12-15 nm from each.
+        Windows are judged when their centre lies within this distance of the membrane. The centre of a T3SS
+        base lies between the two membranes, 12-15 nm from each; but where they face the beam the missing
+        wedge has taken them, and T3SS seen from the top stand beyond the edge of the membrane that is left.
     preselect
         Whether the statistics of a window may rule it out before the classifier sees it.
     score_smoothing_nm
@@ -305,7 +306,7 @@ class DetectConfig:
     contrast: str = "auto"
     membrane_threshold: float = 0.5
     membrane_min_area_nm2: float = 5_000.0
-    search_distance_nm: float = 16.0
+    search_distance_nm: float = 36.0
     preselect: bool = True
     score_smoothing_nm: float = 5.0
     score_threshold: float = 0.25

@@ -106,7 +106,7 @@ def load_model(
     model
         A TorchScript file, a module, a model loaded before, or None for the bundled one.
     kind
-        "classifier" or "segmenter".
+        "classifier", "segmenter" or "verifier".
     device
         Where it shall run.
     trust_model
@@ -133,7 +133,7 @@ def load_model(
         they look like them on a probe, else as logits; the last class is the T3SS.
     """
     if kind not in KINDS:
-        raise ConfigError(f'The kind of a model is {kind!r}; give "classifier" or "segmenter".')
+        raise ConfigError(f"The kind of a model is {kind!r}; give {' or '.join(KINDS)}.")
     if isinstance(model, LoadedModel):
         loaded = model
         _check_kind(loaded.metadata, kind, loaded.path)
@@ -160,6 +160,11 @@ def load_model(
         module = module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+    if metadata is None and kind == "verifier":
+        raise ModelError(
+            f"{name} holds no t3ssfast metadata, without which nobody knows how large its boxes are; give a "
+            "verifier that t3ssfast train verifier wrote."
+        )
     if metadata is None:
         output = probe(module, _assumed(kind, "logits"), name)
         metadata = _assumed(kind, "probabilities" if looks_like_probabilities(output) else "logits")

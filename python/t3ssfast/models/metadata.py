@@ -10,12 +10,16 @@ from typing import Any
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.normalise import Normalisation
 
-__all__ = ["KINDS", "METADATA_NAME", "TARGET_CLASS", "ModelMetadata", "code_version"]
+__all__ = ["BOX_ANSWERS", "KINDS", "METADATA_NAME", "TARGET_CLASS", "ModelMetadata", "code_version"]
 
 METADATA_NAME = "t3ssfast.json"
 METADATA_FORMAT = 1
-KINDS = ("classifier", "segmenter")
+KINDS = ("classifier", "segmenter", "verifier")
 TARGET_CLASS = "t3ss"
+# What a verifier answers about a box: a logit, and voxels from the box's middle to the centre.
+BOX_ANSWERS = (TARGET_CLASS, "offset_z", "offset_y", "offset_x")
+# A box is probed and held in memory many at a time.
+MOST_BOX_PX = 128
 
 
 def code_version() -> str:
@@ -33,17 +37,18 @@ class ModelMetadata:
     Parameters
     ----------
     kind
-        "classifier" or "segmenter".
+        "classifier", "segmenter" or "verifier".
     voxel_size_angstrom
         Of the grid that the model was trained on; None: the tomogram's own.
     window_px, window_nm
-        Side of a classifier's window; None for a segmenter.
+        Side of a classifier's window or of a verifier's box; None for a segmenter.
     normalisation
         How values are prepared.
     contrast
         "dark" (protein dark) or "light".
     classes
-        Names of the answers; a classifier's target is "t3ss".
+        Names of the answers; a classifier's target is "t3ss". A verifier's are "t3ss" (a logit) and the three
+        offsets of the centre in voxels.
     output
         "logits" or "probabilities".
     recipe
@@ -53,7 +58,7 @@ class ModelMetadata:
     preselect
         Rule by which a classifier's windows may be ruled out beforehand, as plain values; see preselect.py.
     calibration
-        What a classifier's scores are worth, as plain values; see calibrate.py.
+        What a classifier's or a verifier's scores are worth, as plain values; see calibrate.py.
     figures
         What was measured on held-out data.
     """
@@ -82,7 +87,7 @@ class ModelMetadata:
         def length_or_none(value: object) -> bool:
             return value is None or (isinstance(value, (int, float)) and 0 < value < float("inf"))
 
-        require(self.kind in KINDS, "kind", '"classifier" or "segmenter"')
+        require(self.kind in KINDS, "kind", '"classifier", "segmenter" or "verifier"')
         require(self.contrast in ("dark", "light"), "contrast", '"dark" or "light"')
         require(self.output in ("logits", "probabilities"), "output", '"logits" or "probabilities"')
         require(length_or_none(self.voxel_size_angstrom), "voxel_size_angstrom", "a length above 0 or null")
@@ -92,6 +97,11 @@ class ModelMetadata:
             "window_px",
             "a whole number from 2 to 4096 or null",
         )
+        if self.kind == "verifier":
+            boxed = self.window_px is not None and 16 <= self.window_px <= MOST_BOX_PX
+            require(boxed, "window_px", f"a whole number from 16 to {MOST_BOX_PX}")
+            require(self.classes == BOX_ANSWERS, "classes", ", ".join(BOX_ANSWERS))
+            require(self.output == "logits", "output", '"logits"')
 
     @property
     def target_index(self) -> int:

@@ -25,12 +25,14 @@ BATCH_TOLERANCE = 1e-2
 
 def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     """The model's answer to a small deterministic input, checked."""
-    classifier = metadata.kind == "classifier"
-    side = (metadata.window_px or DEFAULT_WINDOW_PX) if classifier else PROBE_SIDE
+    segmenter, verifier = metadata.kind == "segmenter", metadata.kind == "verifier"
+    side = PROBE_SIDE if segmenter else metadata.window_px or DEFAULT_WINDOW_PX
+    sides = (side, side, side) if verifier else (side, side)
     # Two of them, so that a model which squeezes its batch away is seen.
-    batch = torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(0))
-    wanted = f"(M, {len(metadata.classes) or 'classes'})" if classifier else "(N, 1, H, W)"
-    asked = f"windows (M, 1, {side}, {side})" if classifier else "slices (N, 1, H, W)"
+    batch = torch.randn(2, 1, *sides, generator=torch.Generator().manual_seed(0))
+    wanted = "(N, 1, H, W)" if segmenter else f"(M, {len(metadata.classes) or 'classes'})"
+    what = {"segmenter": "slices (N, 1, H, W)", "classifier": f"windows (M, 1, {side}, {side})"}
+    asked = what.get(metadata.kind, f"boxes (M, 1, {side}, {side}, {side})")
     try:
         answer = _ask(module, batch, name)
     except ModelError:
@@ -42,9 +44,9 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
             f"that answers them with {wanted}."
         ) from error
     shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-    if classifier:
+    if not segmenter:
         expected = len(metadata.classes)
-        # One answer may stand for two classes.
+        # A classifier's one answer may stand for two classes.
         allowed = {expected, 1} if expected == 2 else {expected}
         fits = (
             isinstance(answer, Tensor)

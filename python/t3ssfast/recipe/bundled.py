@@ -16,7 +16,13 @@ from typing import Any
 from t3ssfast.errors import ConfigError
 from t3ssfast.io import atomic_path, file_sha256
 from t3ssfast.models import load_model
-from t3ssfast.recipe.examples import calibration_seed, held_out_seed, simulate_examples, training_seed
+from t3ssfast.recipe.examples import (
+    BEYOND_TRAINING,
+    calibration_seed,
+    held_out_seed,
+    simulate_examples,
+    training_seed,
+)
 from t3ssfast.recipe.finish import finish_classifier, rewrite_metadata
 from t3ssfast.recipe.measure import measure
 from t3ssfast.train import train_classifier, train_segmenter
@@ -49,18 +55,18 @@ class BundledSize:
 SIZES = {
     # An hour on two cores.
     "full": BundledSize(
-        tomograms=60,
-        calibration=16,
+        tomograms=96,
+        calibration=20,
         held_out=24,
-        shape=(88, 384, 384),
-        segmenter={"steps": 1_500, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
+        shape=(104, 384, 384),
+        segmenter={"steps": 2_500, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_500,
             "steps_per_epoch": 150,
             "rounds": 2,
             "negatives_per_tomogram": 700,
             "mined_per_tomogram": 200,
-            "mined_slices": 8,
+            "mined_slices": 10,
         },
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
@@ -144,6 +150,7 @@ def train_bundled(
             folder / "simulated",
             [calibration_seed(seed, k) for k in range(recipe.calibration)],
             recipe.shape,
+            widen=BEYOND_TRAINING,
             jobs=jobs,
             report=report,
         ),
@@ -154,6 +161,7 @@ def train_bundled(
         folder / "simulated",
         [held_out_seed(seed, k) for k in range(recipe.held_out)],
         recipe.shape,
+        widen=BEYOND_TRAINING,
         jobs=jobs,
         report=report,
     )

@@ -16,12 +16,22 @@ from t3ssfast.io import atomic_path
 from t3ssfast.simulate import Physics, random_physics, simulate
 from t3ssfast.types import Candidates, Tomogram
 
-__all__ = ["Example", "calibration_seed", "held_out_seed", "simulate_examples", "training_seed"]
+__all__ = [
+    "BEYOND_TRAINING",
+    "Example",
+    "calibration_seed",
+    "held_out_seed",
+    "simulate_examples",
+    "training_seed",
+]
 
 # Two in three tomograms are made on the models' own grid, the others between these voxel sizes.
 OWN_VOXEL_SIZE_SHARE = 2 / 3
 VOXEL_SIZE_RANGE = (10.0, 15.0)
 MODEL_VOXEL_SIZE = 13.6
+# How much wider than those of the training the ranges are that calibration and measurement draw from: what a
+# score is worth, and how good the models are, must not be told by tomograms just like those learned from.
+BEYOND_TRAINING = 0.25
 # Kinds of particles that are shown to the classifier wherever they are; of the many others, those that it
 # falls for are found by mining.
 LOOK_ALIKES = ("flagellar_motor", "secretin", "chemoreceptor_array", "gold_bead")
@@ -66,19 +76,19 @@ class Example:
     physics: Physics
 
 
-def _drawn(seed: int) -> tuple[float, Physics]:
+def _drawn(seed: int, widen: float) -> tuple[float, Physics]:
     """Voxel size (A) and physics of a seed's tomogram."""
     rng = np.random.default_rng([seed, 9])
     own = rng.random() < OWN_VOXEL_SIZE_SHARE
     voxel_size = MODEL_VOXEL_SIZE if own else round(float(rng.uniform(*VOXEL_SIZE_RANGE)), 2)
-    return voxel_size, random_physics(rng)
+    return voxel_size, random_physics(rng, widen=widen)
 
 
-def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int]) -> Path:
+def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int], widen: float) -> Path:
     """Simulate one example into a file, unless it is there."""
     if path.is_file():
         return path
-    voxel_size, physics = _drawn(seed)
+    voxel_size, physics = _drawn(seed, widen)
     made = simulate(seed, shape, voxel_size, **physics.to_dict())
     centre = np.concatenate([made.truth.centre_zyx, made.distractors.centre_zyx])
     normal = np.concatenate([made.truth.normal_zyx, made.distractors.normal_zyx])
@@ -97,7 +107,7 @@ def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int]) -> Path:
     return path
 
 
-def _load(path: Path, seed: int) -> Example:
+def _load(path: Path, seed: int, widen: float) -> Example:
     with np.load(path) as stored:
         tomogram = Tomogram(stored["tomogram"], float(stored["voxel_size_angstrom"]), path.stem)
         everything = Candidates(
@@ -116,7 +126,7 @@ def _load(path: Path, seed: int) -> Example:
             picks=everything[target | np.isin(everything.kind, LOOK_ALIKES)],
             truth=everything[target],
             distractors=everything[~target],
-            physics=_drawn(seed)[1],
+            physics=_drawn(seed, widen)[1],
         )
 
 
@@ -125,6 +135,7 @@ def simulate_examples(
     seeds: Sequence[int],
     shape: tuple[int, int, int],
     *,
+    widen: float = 0.0,
     jobs: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Example]:
@@ -138,6 +149,8 @@ def simulate_examples(
         One for each example.
     shape
         (z, y, x) voxels.
+    widen
+        Of `random_physics`.
     jobs
         Processes that simulate at the same time.
     report
@@ -155,10 +168,10 @@ def simulate_examples(
         with ProcessPoolExecutor(
             workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool:
-            made = [pool.submit(_simulate_to, p, s, shape) for p, s in missing]
+            made = [pool.submit(_simulate_to, p, s, shape, widen) for p, s in missing]
             for done, future in enumerate(made, 1):
                 report(f"simulated {done} of {len(made)}: {future.result().name}")
     else:
         for done, (path, seed) in enumerate(missing, 1):
-            report(f"simulated {done} of {len(missing)}: {_simulate_to(path, seed, shape).name}")
-    return [_load(path, seed) for path, seed in zip(paths, seeds, strict=True)]
+            report(f"simulated {done} of {len(missing)}: {_simulate_to(path, seed, shape, widen).name}")
+    return [_load(path, seed, widen) for path, seed in zip(paths, seeds, strict=True)]

@@ -188,7 +188,7 @@ class Physics:
         return asdict(self)
 
 
-def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
+def random_physics(rng: np.random.Generator | int, *, widen: float = 0.0, **fixed: Any) -> Physics:
     """Draw one tomogram's parameters from the ranges that the bundled models are trained on.
 
     Three in four tomograms show cells with T3SS, one in ten cells without, the others only vesicles, so
@@ -198,27 +198,38 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
     ----------
     rng
         Generator, or a seed for one.
+    widen
+        By which share of its width every range grows, half of it at each end and never beyond what `Physics`
+        allows: for tomograms that the models have not been trained on.
     **fixed
         Fields of `Physics` that are not drawn.
 
     Raises
     ------
     ConfigError
-        If `fixed` holds an unknown field or a value out of bounds.
+        If `fixed` holds an unknown field or a value out of bounds, or `widen` is no share from 0 to 2.
     """
+    if not 0 <= widen <= 2:
+        raise ConfigError(f"widen is {widen!r}; give a share from 0 to 2.")
     rng = np.random.default_rng(rng)
+    bounds = {item.name: item.metadata for item in fields(Physics) if "low" in item.metadata}
+
+    def stretched(low: float, high: float) -> tuple[float, float]:
+        more = widen * (high - low) / 2
+        return low - more, high + more
 
     def between(low: float, high: float) -> float:
-        return float(rng.uniform(low, high))
+        return float(rng.uniform(*stretched(low, high)))
 
     def count(low: int, high: int) -> int:
-        return int(rng.integers(low, high + 1))
+        first, last = stretched(low, high)
+        return max(int(rng.integers(round(first), round(last) + 1)), 0)
 
     def chance(probability: float) -> bool:
         return bool(rng.random() < probability)
 
     kind = rng.choice(["t3ss", "bare", "vesicles"], p=[0.75, 0.10, 0.15])
-    cells = 0 if kind == "vesicles" else count(1, 3)
+    cells = 0 if kind == "vesicles" else max(1, count(1, 3))
     weighting = rng.choice(["plain", "sirt", "deconvolved"], p=[0.6, 0.22, 0.18])
     drawn: dict[str, Any] = {
         "cells": cells,
@@ -236,11 +247,11 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
         "peptidoglycan_density": between(0.0, 0.3),
         "crowding_fraction": between(0.03, 0.2),
         "outside_crowding_fraction": between(0.0, 0.01),
-        "large_vesicles": count(1, 4) if kind == "vesicles" else count(0, 1),
+        "large_vesicles": max(1, count(1, 4)) if kind == "vesicles" else count(0, 1),
         "large_vesicle_radius_nm": between(60, 300),
         "small_vesicles": count(0, 6),
         "small_vesicle_radius_nm": between(15, 40),
-        "t3ss_per_cell": count(3, 15) if kind == "t3ss" else 0,
+        "t3ss_per_cell": max(1, count(3, 15)) if kind == "t3ss" else 0,
         "t3ss_size_spread": between(0.02, 0.06),
         "t3ss_tilt_spread_degrees": between(1, 6),
         "needle_length_nm": between(40, 80),
@@ -257,16 +268,16 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
         "gold_beads": count(0, 12),
         "gold_diameter_nm": float(rng.choice([5.0, 6.0, 10.0, 15.0])),
         "carbon_film_nm": between(8, 20) if chance(0.12) else 0.0,
-        "tilt_range_degrees": between(42, 65),
-        "tilt_step_degrees": float(rng.choice([2.0, 3.0])),
+        "tilt_range_degrees": between(42, 66),
+        "tilt_step_degrees": float(rng.choice([2.0, 3.0, 4.0], p=[0.4, 0.5, 0.1])),
         "pretilt_degrees": between(-6, 6),
         "total_dose_per_square_angstrom": between(60, 150),
         "detector_efficiency": between(0.6, 0.9),
-        "noise_scale": float(np.exp(between(np.log(0.4), np.log(1.5)))),
+        "noise_scale": float(np.exp(between(np.log(0.4), np.log(1.7)))),
         "mean_free_path_nm": between(250, 400),
         "phase_per_nm": between(0.014, 0.020),
         "amplitude_contrast": between(0.06, 0.12),
-        "defocus_um": between(2.5, 8),
+        "defocus_um": between(2.5, 9),
         "defocus_spread_um": between(0.0, 0.5),
         "b_factor": between(100, 2000),
         "phase_flip": chance(0.4),
@@ -279,4 +290,7 @@ def random_physics(rng: np.random.Generator | int, **fixed: Any) -> Physics:
         "intensity_ramp": between(0.0, 0.6),
         "corner_darkening": between(0.0, 0.6),
     }
+    for name, limit in bounds.items():
+        if name in drawn:
+            drawn[name] = min(max(drawn[name], limit["low"]), limit["high"])
     return Physics.from_dict(drawn | fixed)

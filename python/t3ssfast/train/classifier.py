@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from t3ssfast.classify import classify_slab
-from t3ssfast.errors import InputError, ModelError
+from t3ssfast.errors import InputError
 from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, check_device, load_model, save_model
 from t3ssfast.preselect import DEFAULT_STATISTICS, CoarseLook, learn_rule, read_preselection
 from t3ssfast.segment import search_region
@@ -25,11 +25,11 @@ from t3ssfast.statistics import window_statistics
 from t3ssfast.train.augment import augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
 from t3ssfast.train.distributed import World, join_world
-from t3ssfast.train.loop import Run, optimise
+from t3ssfast.train.loop import Run, optimise, take_weights
 from t3ssfast.train.options import ClassifierOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
 
-__all__ = ["train_classifier"]
+__all__ = ["average_precision", "train_classifier"]
 
 Positions = npt.NDArray[np.int64]
 # Half side of the cut-outs from which turned and scaled windows are sampled, in windows: half a diagonal.
@@ -145,7 +145,7 @@ def _train(
     torch.manual_seed(chosen.seed)
     module = LeNet(chosen.channels, chosen.hidden, len(CLASSES), chosen.window_px).to(where)
     if begun is not None:
-        _take_weights(module, begun)
+        take_weights(module, begun)
     pools = [_Pool.collect(part, chosen, [chosen.seed, 4 + k]) for k, part in enumerate((training, held_out))]
     none = np.zeros((0, 3), np.int64)
     mined = [[none for _ in part] for part in (training, held_out)]
@@ -202,17 +202,6 @@ def _train(
         save_model(module, path, metadata)
     run.finish()
     return path
-
-
-def _take_weights(module: nn.Module, begun: LoadedModel) -> None:
-    """Begin with the weights of another classifier."""
-    try:
-        module.load_state_dict(begun.module.state_dict())
-    except RuntimeError as error:
-        raise ModelError(
-            f"{begun.path} cannot be trained further, because its layers are not those of a LeNet of these "
-            "widths; give channels and hidden as it has them, or train without it."
-        ) from error
 
 
 def _preselection(
@@ -428,7 +417,7 @@ def _mine(
     return found
 
 
-def _average_precision(score: npt.NDArray[np.float32], true: npt.NDArray[np.bool_]) -> float:
+def average_precision(score: npt.NDArray[np.float32], true: npt.NDArray[np.bool_]) -> float:
     """Area under the precision-recall curve, as the mean precision at every true window."""
     ranked = true[np.argsort(-score, kind="stable")]
     hits = np.cumsum(ranked)
@@ -444,7 +433,7 @@ def _figures(module: nn.Module, windows: Tensor, target: Tensor, device: torch.d
     hits = float((score[true] > 0.5).sum())
     return {
         "validation_loss": float(F.cross_entropy(logits, target)),
-        "average_precision": _average_precision(score, true),
+        "average_precision": average_precision(score, true),
         "precision": hits / max(1.0, float((score > 0.5).sum())),
         "recall": hits / max(1.0, float(true.sum())),
     }

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.io import atomic_path
+from t3ssfast.models import LoadedModel
 from t3ssfast.train.distributed import World
 from t3ssfast.train.options import TrainOptions
 
-__all__ = ["Run", "learning_rate", "optimise"]
+__all__ = ["Run", "learning_rate", "optimise", "take_weights"]
 
 Batch = tuple[Tensor, Tensor]
 FINAL_LEARNING_RATE = 0.01
@@ -245,6 +246,24 @@ def optimise(
     module.eval()
     best: dict[str, float] = state["best_figures"]
     return best
+
+
+def take_weights(module: nn.Module, begun: LoadedModel) -> None:
+    """Begin with the weights of another model of the same kind.
+
+    Raises
+    ------
+    ModelError
+        Its layers are others.
+    """
+    try:
+        module.load_state_dict(begun.module.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"{begun.path} cannot be trained further, because its layers are not those of a "
+            f"{type(module).__name__} of these widths; give channels and hidden as it has them, or train "
+            "without it."
+        ) from error
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

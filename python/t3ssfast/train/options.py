@@ -8,9 +8,18 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from t3ssfast.errors import ConfigError
+from t3ssfast.models import DEFAULT_BOX_PX
 from t3ssfast.normalise import Normalisation
+from t3ssfast.types import DetectConfig
 
-__all__ = ["AugmentOptions", "ClassifierOptions", "SegmenterOptions", "TrainOptions", "make_options"]
+__all__ = [
+    "AugmentOptions",
+    "ClassifierOptions",
+    "SegmenterOptions",
+    "TrainOptions",
+    "VerifierOptions",
+    "make_options",
+]
 
 
 def _require(options: object, ok: bool, name: str, wanted: str) -> None:
@@ -210,7 +219,7 @@ class ClassifierOptions(TrainOptions):
     jitter_nm: float = 2.7
     jitter_z_nm: float = 7.0
     negative_distance_nm: float = 13.0
-    search_distance_nm: float = 16.0
+    search_distance_nm: float = DetectConfig.search_distance_nm
     elsewhere_share: float = 0.15
     negatives_per_tomogram: int = 1_500
     mined_per_tomogram: int = 400
@@ -227,6 +236,51 @@ class ClassifierOptions(TrainOptions):
             _require(self, getattr(self, name) >= 1, name, "a whole number of at least 1")
         _require(self, self.rounds >= 0, "rounds", "a whole number, 0 or more")
         _require(self, self.window_px >= 16, "window_px", "at least 16 pixels")
+
+
+@dataclass(frozen=True)
+class VerifierOptions(TrainOptions):
+    """Options of `train_verifier`.
+
+    Parameters
+    ----------
+    box_px
+        Side of the box.
+    channels, hidden
+        Widths of the network.
+    positive_share
+        Share of the boxes about a T3SS in a batch.
+    jitter_nm
+        Along each axis, how far a box's middle may be from the particle's centre, or from a false candidate.
+    negative_distance_nm
+        Candidates farther than this from every T3SS are false.
+    negatives_per_tomogram
+        At most so many false candidates of a tomogram, the highest scores first.
+    offset_weight
+        Of the error of the centre (in voxels, Huber's), beside the cross-entropy of the answer.
+    """
+
+    steps: int = 1_200
+    batch: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.9, 1.12), noise=0.6))
+    box_px: int = DEFAULT_BOX_PX
+    channels: tuple[int, int, int, int] = (12, 24, 48, 48)
+    hidden: int = 64
+    positive_share: float = 0.4
+    jitter_nm: float = 5.0
+    negative_distance_nm: float = 13.0
+    negatives_per_tomogram: int = 24
+    offset_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, 0 < self.positive_share < 1, "positive_share", "a share between 0 and 1")
+        for name in ("jitter_nm", "negative_distance_nm"):
+            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
+        _require(self, self.negatives_per_tomogram >= 1, "negatives_per_tomogram", "at least 1")
+        _require(self, 0 <= self.offset_weight < math.inf, "offset_weight", "0 or more")
 
 
 Options = TypeVar("Options", bound=TrainOptions)
