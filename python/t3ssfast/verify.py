@@ -112,5 +112,6 @@ def _mirrored(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64
     """Indices beyond an axis as those of its mirror image, without the edge twice."""
     if length == 1:
         return np.zeros_like(index)
-    folded = np.mod(index, 2 * (length - 1))
-    return np.minimum(folded, 2 * (length - 1) - folded)
+    folded: npt.NDArray[np.int64] = np.mod(index, 2 * (length - 1))
+    mirrored: npt.NDArray[np.int64] = np.minimum(folded, 2 * (length - 1) - folded)
+    return mirrored

@@ -1,4 +1,4 @@
-"""Training of the models: from tomograms with membranes, picks or candidates to TorchScript files with metadata."""
+"""Training of the models: from tomograms with membranes, picks or candidates to TorchScript files."""
 
 from __future__ import annotations
 
