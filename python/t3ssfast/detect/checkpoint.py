@@ -91,7 +91,8 @@ class Checkpoint:
         if self._folder is None:
             return None
         try:
-            with np.load(self._path(kind, slab)) as file:
+            # NumPy would not close a file that it cannot read.
+            with open(self._path(kind, slab), "rb") as raw, np.load(raw) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
