@@ -130,7 +130,7 @@ def test_tiles_threads_and_engines_move_no_candidate(
     world: tuple[Tomogram, Candidates, np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the bundled U-Net, whose tiles differ by rounding, and slices of more than one tile."""
-    detect_module = importlib.import_module("t3ssfast.detect")
+    detect_module = importlib.import_module("t3ssfast.detect.passes")
     tomogram = replace(world[0], data=np.tile(world[0].data[4:10], (1, 3, 4)))
     options = {"score_threshold": 0.05, "contrast": "dark", "membrane_min_area_nm2": 100.0}
 
@@ -139,7 +139,7 @@ def test_tiles_threads_and_engines_move_no_candidate(
 
     whole = found(segmenter_engine="torch", threads=1)
     assert len(whole.candidates) > 0
-    monkeypatch.setattr(detect_module, "_tile", lambda config: 304)
+    monkeypatch.setattr(detect_module, "tile_side", lambda config: 304)
     monkeypatch.setattr(importlib.import_module("t3ssfast.segment"), "MIN_TILE", 304)
     for config in ({"threads": 1}, {"threads": 2, "slab_slices": 2}):
         other = found(segmenter_engine=engine, **config)

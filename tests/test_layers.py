@@ -15,7 +15,7 @@ CSRC = ROOT / "csrc"
 # Downward only: a module may import those of lower levels, and of its own.
 LEVELS = [
     {"errors", "types"},
-    {"_native", "ahead", "io", "progress"},
+    {"_native", "ahead", "io", "lease", "memory", "progress"},
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick", "provenance"},

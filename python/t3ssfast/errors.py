@@ -6,10 +6,12 @@ Every message is one sentence that says what was wrong, with which value, and wh
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
     "ConfigError",
     "DeviceError",
     "InputError",
     "ModelError",
+    "OutOfMemoryError",
     "OutputError",
     "ReadError",
     "T3Error",
@@ -30,6 +32,10 @@ class OutputError(T3Error):
     """Results could not be written."""
 
 
+class BusyError(T3Error):
+    """Another run is at work in the folder."""
+
+
 class InputError(T3Error, ValueError):
     """An array has the wrong shape, dtype or values (NaN, empty mask, smaller than a window ...)."""
 
@@ -48,6 +54,10 @@ class ModelError(T3Error):
 
 class DeviceError(T3Error):
     """The device asked for is not there or cannot be used."""
+
+
+class OutOfMemoryError(T3Error, MemoryError):
+    """Memory could not be had, however small the pieces of the work were made."""
 
 
 class TrustWarning(UserWarning):

@@ -39,6 +39,7 @@ __all__ = [
     "layout",
     "read",
     "release_pages",
+    "remove_temporaries",
     "results_folder",
     "shown",
     "tomogram_name",
@@ -65,6 +66,8 @@ MAX_ANISOTROPY = 0.01
 # MRC files of programs that know no voxel size carry 1 A; no tomogram is reconstructed at 1 A.
 PLACEHOLDER_VOXEL_SIZE_ANGSTROM = 1.0
 CHUNK_BYTES = 4 << 20
+# How the names of temporary files begin; ".tmp" follows, and the suffix of the file they shall become.
+TEMPORARY = ".t3ssfast-"
 SUFFIXES = {".mrc", ".mrcs", ".rec", ".map", ".st", ".ali", ".zarr", ".ome"}
 COMPRESSED_SUFFIXES = {".gz", ".bz2"}
 
@@ -132,7 +135,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise OutputError(f"{shown(path)} cannot be written: there is no folder {shown(target.parent)}.")
     # The suffix stays last, because some libraries choose what they write by it.
-    temporary = target.with_name(f".t3ssfast-{secrets.token_hex(8)}.tmp{target.suffix}")
+    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp{target.suffix}")
     try:
         yield temporary
         _sync(temporary, os.O_RDWR)
@@ -148,6 +151,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     # Makes the renaming durable where the platform can; a folder cannot be opened on Windows.
     with suppress(OSError):
         _sync(target.parent, os.O_RDONLY)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what processes that were killed while writing left in a folder that no other process writes
+    into."""
+    for path in folder.glob(f"{TEMPORARY}*.tmp*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _sync(path: Path, access: int) -> None:

@@ -14,19 +14,23 @@ import typer
 from typer.core import TyperGroup
 
 from t3ssfast.cli import average, demo, detect, doctor, evaluate, export, extract, preselect, simulate, train
+from t3ssfast.cli.interrupts import INTERRUPTED, listening
 from t3ssfast.errors import T3Error
 
 __all__ = ["app", "main"]
-
-INTERRUPTED = 130
 
 
 class _Group(TyperGroup):
     """Commands whose failures end in one sentence instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        def invoke() -> Any:
+            # Click knows its context by thread.
+            with ctx.scope(cleanup=False):
+                return super(_Group, self).invoke(ctx)
+
         try:
-            return super().invoke(ctx)
+            return listening(invoke)
         except T3Error as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,11 @@ import typer
 
 if TYPE_CHECKING:
     from t3ssfast.detect import Detection
-    from t3ssfast.types import DetectConfig, Tomogram
+    from t3ssfast.types import DetectConfig
+
+PICTURES = ("candidates.png", "gallery.png")
+# Between two looks at whether another process has finished.
+BUSY_SECONDS = 2.0
 
 
 def detect(
@@ -59,6 +64,10 @@ def detect(
         bool,
         typer.Option("--trust-model", help="Load the model files unchecked; they can then run any code."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on with what an earlier run was stopped at, and skip what is finished."),
+    ] = True,
     png: Annotated[bool, typer.Option(help="Draw the candidates on slices, too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the candidates as JSON.")] = False,
 ) -> None:
@@ -66,13 +75,15 @@ def detect(
 
     Writes candidates.star .csv .mod .tbl, membrane.mrc, candidates.png, gallery.png and provenance.json.
 
+    Run again after it was stopped, it goes on at the slab it was stopped in, and skips tomograms that are
+    finished with the same models and options; several processes given the same list share it.
+
     \b
     Example:
       t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6
     """
-    from t3ssfast.detect import detect as run
-    from t3ssfast.errors import InputError
-    from t3ssfast.io import read, shown
+    from t3ssfast.errors import BusyError, InputError
+    from t3ssfast.io import shown
     from t3ssfast.models import load_model
 
     masks: list[Path | None] = [*membrane] if membrane else [None] * len(tomograms)
@@ -85,11 +96,12 @@ def detect(
     # Once for all tomograms; a model that cannot be used fails before the first is searched.
     judge = load_model(classifier, kind="classifier", trust_model=trust_model)
     finder = None if membrane else load_model(segmenter, kind="segmenter", trust_model=trust_model)
-    report = []
-    for path, mask, folder in zip(tomograms, masks, folders, strict=True):
-        if len(tomograms) > 1 and not as_json:
-            typer.echo(f"{shown(path)}:")
-        detection = run(
+
+    def search(path: Path, mask: Path | None, folder: Path) -> dict[str, Any]:
+        from t3ssfast.detect import detect_into
+
+        detection, new = detect_into(
+            folder,
             path,
             segmenter=finder,
             classifier=judge,
@@ -98,17 +110,37 @@ def detect(
             device=device,
             config=config,
             progress=not as_json,
+            resume=resume,
+            draw=(lambda found: _draw(path, voxel_size, found, mask, folder)) if png else None,
         )
-        detection.save(folder)
-        if png:
-            source = read(path, voxel_size_angstrom=voxel_size)
-            _draw(source, detection, mask, folder)
-        report.append(_summary(path, folder, detection))
+        if png and not all((folder / name).exists() for name in PICTURES):
+            _draw(path, voxel_size, detection, mask, folder)
         if not as_json:
+            if len(tomograms) > 1:
+                typer.echo(f"{shown(path)}:")
             _print(detection)
-            typer.echo(f"wrote {shown(folder)}")
+            typer.echo(f"{'wrote' if new else 'finished before:'} {shown(folder)}")
+        return _summary(path, folder, detection)
+
+    report: dict[int, dict[str, Any]] = {}
+    left = list(enumerate(zip(tomograms, masks, folders, strict=True)))
+    told: set[int] = set()
+    while left:
+        busy = []
+        for number, (path, mask, folder) in left:
+            try:
+                report[number] = search(path, mask, folder)
+            except BusyError as error:
+                busy.append((number, (path, mask, folder)))
+                if number not in told:
+                    told.add(number)
+                    typer.echo(f"left for later: {error}", err=True)
+        if len(busy) == len(left):
+            # Others have all that is left; should one of them be killed, its tomogram is taken over.
+            time.sleep(BUSY_SECONDS)
+        left = busy
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json.dumps([report[number] for number in sorted(report)]))
 
 
 def _config(
@@ -151,17 +183,21 @@ def _folders(tomograms: list[Path], out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def _draw(source: Tomogram, detection: Detection, mask: Path | None, folder: Path) -> None:
+def _draw(
+    path: Path, voxel_size: float | None, detection: Detection, mask: Path | None, folder: Path
+) -> None:
     from t3ssfast.figures import draw_candidates, draw_gallery
     from t3ssfast.io import read
 
+    source = read(path, voxel_size_angstrom=voxel_size)
     membrane = detection.membrane
     if mask is not None:
         membrane = read(mask, voxel_size_angstrom=source.voxel_size_angstrom).data
     sign = detection.provenance["contrast"]["sign"]
     candidates = detection.candidates
-    draw_candidates(folder / "candidates.png", source, candidates, membrane=membrane, contrast_sign=sign)
-    draw_gallery(folder / "gallery.png", source, candidates, contrast_sign=sign)
+    overview, gallery = (folder / name for name in PICTURES)
+    draw_candidates(overview, source, candidates, membrane=membrane, contrast_sign=sign)
+    draw_gallery(gallery, source, candidates, contrast_sign=sign)
 
 
 def _summary(path: Path, folder: Path, detection: Detection) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from t3ssfast._native import openvino_version
 from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.memory import is_out_of_memory
 from t3ssfast.models.cuda_engine import CudaGraphEngine
 from t3ssfast.models.openvino_engine import OpenVinoEngine
 from t3ssfast.types import SEGMENTER_ENGINES
@@ -83,6 +84,9 @@ class SegmenterEngine:
             answer = self._fast(tile)
         # The errors of a runtime that reads a stranger's network are of no common kind.
         except Exception as error:
+            # Another engine would answer otherwise by rounding, and need memory too.
+            if is_out_of_memory(error):
+                raise
             return self._give_up(_gist(error), tile)
         if shape not in self._checked:
             expected = self._by_torch(tile)

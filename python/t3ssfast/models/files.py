@@ -19,6 +19,7 @@ from torch import nn
 
 from t3ssfast.errors import ConfigError, ModelError, TrustWarning
 from t3ssfast.io import atomic_path, shown
+from t3ssfast.memory import is_out_of_memory
 from t3ssfast.models.gate import vet
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.loaded import LoadedModel
@@ -272,6 +273,8 @@ def _open(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata | None]:
                 stdio.BytesIO(content), map_location="cpu", _extra_files=extra
             )
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise _unloadable(name, "TorchScript", error) from error
     return module, _metadata(extra)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from t3ssfast.memory import is_out_of_memory
 from t3ssfast.models.engine import SegmenterEngine
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
@@ -67,7 +68,9 @@ class LoadedModel:
                     module = torch.jit.script(module)
                 frozen: nn.Module = torch.jit.freeze(module)
                 return frozen
-            except (RuntimeError, torch.jit.frontend.FrontendError):
+            except (RuntimeError, torch.jit.frontend.FrontendError) as error:
+                if is_out_of_memory(error):
+                    raise
                 # Frozen before, from torch.export, or holding something that cannot be folded: as it is, it
                 # answers the same.
                 return module

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from t3ssfast.errors import ModelError
+from t3ssfast.memory import is_out_of_memory
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import quiet_torchscript
@@ -38,6 +39,8 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     except ModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
             f"{name} is not a {metadata.kind}: it does not take {asked} ({lines[-1].strip()}); give a model "
@@ -109,7 +112,9 @@ def _check_evaluation(module: nn.Module, batch: Tensor, answer: Tensor, name: st
         alone = _ask(module, batch[:1], name)
     except ModelError:
         raise
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         # Traced for a batch of two and more: what it answers for one cannot be compared.
         return
     scale = float(answer.abs().max()) + 1e-6

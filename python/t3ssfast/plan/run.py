@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from t3ssfast.errors import ModelError
+from t3ssfast.memory import is_out_of_memory
 
 __all__ = ["run_model", "tensors_of"]
 
@@ -57,6 +58,8 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str =
         with torch.no_grad(), _precision(windows.device, precision):
             answer = model(windows)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         sizes = _sizes_taken(model, size, windows.device)
         if sizes:

@@ -1,0 +1,284 @@
+"""One detection from its opened input to its result, stage by stage."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3ssfast.calibrate import Calibration, picking_threshold, read_calibration
+from t3ssfast.detect.checkpoint import Checkpoint, key_of
+from t3ssfast.detect.detection import Detection
+from t3ssfast.detect.inputs import (
+    Array,
+    Model,
+    Path,
+    check_window,
+    contrast_by_model,
+    contrast_in_mask,
+    open_mask,
+    open_tomogram,
+    prepare,
+    trained_sign,
+)
+from t3ssfast.detect.passes import Mask, Portions, find_membrane, judge_windows, tile_side
+from t3ssfast.errors import ConfigError
+from t3ssfast.memory import twice
+from t3ssfast.models import LoadedModel, check_device, load_model
+from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.pick import SparseScores, orient, pick
+from t3ssfast.progress import Stages
+from t3ssfast.provenance import (
+    describe_input,
+    describe_model,
+    describe_plan,
+    describe_segmenter,
+    describe_software,
+)
+from t3ssfast.types import Candidates, DetectConfig, Tomogram
+
+__all__ = ["Identity", "Job", "using_threads"]
+
+# What of a configuration decides about time and memory alone.
+WITHOUT_EFFECT = ("threads", "slab_slices", "memory_budget_bytes")
+
+
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Run with so many threads, in PyTorch and in the native kernels, which take its number."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides about the result of a detection.
+
+    Attributes
+    ----------
+    tomogram, membrane
+        As provenance describes them; no membrane where none was given.
+    key
+        SHA-256 of the contents of tomogram, mask and models, of the configuration as far as it has an effect,
+        and of the version of this package.
+    exact_key
+        Also of what rounds differently: device, processor, libraries and the size of tiles.
+    """
+
+    tomogram: dict[str, Any]
+    membrane: dict[str, Any] | None
+    key: str
+    exact_key: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A detection that can begin: everything is opened, loaded and checked; make one with `open`."""
+
+    tomogram: Path | Tomogram | Array
+    membrane: Path | Array | None
+    source: Tomogram
+    given: npt.NDArray[Any] | None
+    judge: LoadedModel
+    finder: LoadedModel | None
+    grid: PreparedTomogram
+    calibration: Calibration | None
+    threshold: float
+    where: torch.device
+    config: DetectConfig
+
+    @classmethod
+    def open(
+        cls,
+        tomogram: Path | Tomogram | Array,
+        *,
+        segmenter: Model,
+        classifier: Model,
+        membrane: Path | Array | None,
+        voxel_size_angstrom: float | None,
+        device: str | torch.device,
+        config: DetectConfig,
+        stages: Stages,
+    ) -> Job:
+        """Parameters and errors as `detect`."""
+        where = check_device(device)
+        with stages("read"):
+            source = twice("reading the tomogram", lambda: open_tomogram(tomogram, voxel_size_angstrom))
+            given = None
+            if membrane is not None:
+                given = twice("reading the membrane mask", lambda: open_mask(membrane, source))
+        with stages("load models"):
+            judge = twice(
+                "loading the classifier", lambda: load_model(classifier, kind="classifier", device=where)
+            )
+            finder = None
+            if given is None:
+                finder = twice(
+                    "loading the segmenter", lambda: load_model(segmenter, kind="segmenter", device=where)
+                )
+        calibration = read_calibration(judge.metadata.calibration)
+        # Before the work begins: a precision that cannot be promised is refused at once.
+        threshold = picking_threshold(calibration, config)
+        with stages("prepare"):
+            grid = twice("preparing the tomogram", lambda: prepare(source, judge))
+            check_window(grid, judge)
+        return cls(
+            *(tomogram, membrane, source, given, judge, finder, grid, calibration, threshold, where, config)
+        )
+
+    def identify(self, stages: Stages) -> Identity:
+        """What decides about the result; reads the whole tomogram."""
+        with stages("checksum"):
+            tomogram = twice("reading the tomogram", lambda: describe_input(self.tomogram, self.source))
+            mask = None
+            if self.given is not None:
+                as_mask = Tomogram(self.given, self.source.voxel_size_angstrom, self.source.name)
+                mask = describe_input(self.membrane, as_mask)
+        software = describe_software()
+        native = software["native"]
+        what = {
+            "input": {name: value for name, value in tomogram.items() if name != "path"},
+            "membrane": None if mask is None else mask["sha256"],
+            "models": [None if model is None else model.sha256 for model in (self.finder, self.judge)],
+            "config": {
+                name: value for name, value in self.config.to_dict().items() if name not in WITHOUT_EFFECT
+            },
+            "version": software["t3ssfast"],
+        }
+        rounding = {
+            "device": self.where.type,
+            "processor": native["simd"],
+            "libraries": [software["torch"], software["numpy"], native["openvino"]],
+            "tile": tile_side(self.config),
+        }
+        if self.where.type == "cuda":
+            rounding["device"] = torch.cuda.get_device_name(self.where)
+        return Identity(tomogram, mask, key_of(what), key_of(what, rounding))
+
+    def checkpoint(self, folder: str | os.PathLike[str] | None, identity: Identity) -> Checkpoint:
+        """Where this detection's pieces are kept; None keeps none.
+
+        Raises
+        ------
+        ConfigError
+            A model has no file.
+        """
+        if folder is not None and "<module>" in [
+            model.path for model in (self.finder, self.judge) if model is not None
+        ]:
+            raise ConfigError(
+                "A checkpoint was asked for and a model was given as a module, whose code cannot be "
+                "recognised by a later run; give the models as files, or no checkpoint."
+            )
+        return Checkpoint(folder, identity.exact_key)
+
+    def run(self, identity: Identity, checkpoint: Checkpoint, stages: Stages) -> Detection:
+        """Segment, judge and pick; errors as `detect`."""
+        config, portions = self.config, Portions(self.config, self.grid.shape[1] * self.grid.shape[2])
+        found, on_judge_grid, contrast, segmented_by, resumed_slices = self._membrane(
+            portions, checkpoint, stages
+        )
+        grid = self.grid.with_contrast_sign(contrast["sign"] * trained_sign(self.judge))
+        scores, counts, resumed_scores = twice(
+            "judging windows",
+            lambda: judge_windows(
+                *(grid, on_judge_grid, self.judge, self.where, self.threshold),
+                *(config, portions, stages, checkpoint),
+            ),
+        )
+        with stages("pick"):
+            candidates = twice("picking", lambda: self._pick(grid, on_judge_grid, scores))
+        share = counts["windows_judged"] / counts["voxels"]
+        notes = [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."]
+        if portions.reduced:
+            notes.append(
+                f"Memory ran out {portions.reduced} times; the last slabs had {portions.slices} slices."
+            )
+        provenance = {
+            "software": describe_software(),
+            "device": str(self.where),
+            "input": identity.tomogram,
+            "membrane": identity.membrane,
+            "models": {
+                "segmenter": segmented_by,
+                "classifier": describe_model(self.judge),
+            },
+            "config": config.to_dict(),
+            "key": identity.key,
+            "contrast": contrast,
+            "grid": {"shape_zyx": list(grid.shape), "voxel_size_angstrom": grid.voxel_size_angstrom},
+            "counts": {**counts, "candidates": len(candidates)},
+            "notes": notes,
+            "plan": describe_plan(grid, self.judge, share, self.where),
+            "resumed": {"slices_segmented": resumed_slices, "slices_judged": resumed_scores},
+            "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
+        }
+        return Detection(candidates, found, provenance, checkpoint if checkpoint.keeps else None)
+
+    def _membrane(
+        self, portions: Portions, checkpoint: Checkpoint, stages: Stages
+    ) -> tuple[Mask | None, Mask, dict[str, Any], dict[str, Any] | None, int]:
+        """The mask on the tomogram's voxels (None where one was given) and on the classifier's grid, the
+        contrast, what segmented, and how many slices were there before."""
+        grid, config, finder = self.grid, self.config, self.finder
+        if finder is None:
+            given = self.given
+            assert given is not None, "without a segmenter there is a mask"
+            with stages("contrast"):
+                contrast = twice(
+                    "looking for the contrast", lambda: contrast_in_mask(grid, given, self.judge, config)
+                )
+            return None, grid.mask_from_tomogram(given, 0, grid.shape[0]), contrast, None, 0
+        finder_grid = twice("preparing the tomogram", lambda: prepare(self.source, finder))
+        kept = checkpoint.load("contrast")
+        if kept is not None:
+            contrast = json.loads(str(kept["json"]))
+        else:
+            contrast = twice(
+                "looking for the contrast", lambda: contrast_by_model(finder_grid, finder, config, stages)
+            )
+            checkpoint.save("contrast", json=json.dumps(contrast))
+        finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * trained_sign(finder))
+        found, resumed = twice(
+            "segmenting membranes",
+            lambda: find_membrane(finder_grid, finder, config, portions, stages, checkpoint),
+        )
+        segmented_by = describe_segmenter(finder, config.segmenter_engine)
+        # The judging needs that memory.
+        finder.release_engines()
+        membrane = found if finder_grid.on_own_voxels else finder_grid.mask_to_tomogram(found)
+        same_grid = finder_grid.shape == grid.shape
+        on_judge_grid = found if same_grid else grid.mask_from_tomogram(membrane, 0, grid.shape[0])
+        return membrane, on_judge_grid, contrast, segmented_by, resumed
+
+    def _pick(self, grid: PreparedTomogram, mask: Mask, scores: SparseScores) -> Candidates:
+        config, source = self.config, self.source
+        centre, score = pick(
+            scores,
+            voxel_size_angstrom=grid.voxel_size_angstrom,
+            smoothing_nm=config.score_smoothing_nm,
+            threshold=self.threshold,
+            min_distance_nm=config.min_distance_nm,
+            max_candidates=config.max_candidates,
+        )
+        return Candidates(
+            centre_zyx=np.clip(grid.to_tomogram(centre), 0, np.array(source.shape) - 1),
+            score=score if self.calibration is None else self.calibration.apply(score),
+            normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
+            voxel_size_angstrom=source.voxel_size_angstrom,
+            tomogram_shape=source.shape,
+            tomogram_name=source.name,
+        )

@@ -1,0 +1,89 @@
+"""Every legal layout gives the right answer, and so do indices beyond 2^31, in every kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch import nn
+
+import t3ssfast as t3
+from t3ssfast.statistics import window_statistics
+from t3ssfast.windows import unfold
+
+DTYPES = ["i1", "u1", "i2", "u2", "f2", "f4", "f8", ">f4"]
+WINDOW = 5
+
+
+def plain(dtype: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.ascontiguousarray(rng.integers(0, 100, (2, 14, 17)), dtype=dtype)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def spread(array: np.ndarray) -> np.ndarray:
+    """The same values as every second one of a larger array."""
+    larger = np.zeros(tuple(2 * n for n in array.shape), array.dtype)
+    larger[::2, ::2, ::2] = array
+    return larger[::2, ::2, ::2]
+
+
+LAYOUTS = {
+    "C": lambda a: a,
+    "F": np.asfortranarray,
+    "negative stride": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+    "sliced": spread,
+    "read-only": read_only,
+    "zero-size": lambda a: a[:0],
+    "one axis of stride 0": lambda a: np.broadcast_to(a[:1], a.shape),
+}
+SCORER = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)).eval()
+KERNELS = {
+    "unfold": lambda a: unfold(a, WINDOW),
+    "unfold, zscore": lambda a: unfold(a, WINDOW, normalise="zscore"),
+    "statistics": lambda a: window_statistics(a, WINDOW, ("mean", "kurtosis", "min", "median", "q05")),
+    "score, dense": lambda a: t3.score_windows(SCORER, a, size=WINDOW, plan="dense"),
+    "score, windows": lambda a: t3.score_windows(SCORER, a, size=WINDOW, plan="windows"),
+    "score, auto": lambda a: t3.score_windows(SCORER, a, size=WINDOW),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_layout_gives_the_right_answer(kernel, dtype):
+    run = KERNELS[kernel]
+    for name, layout in LAYOUTS.items():
+        given = layout(plain(dtype))
+        before = given.copy()
+        want = run(np.ascontiguousarray(given, dtype=np.float32))
+        np.testing.assert_array_equal(run(given), want, err_msg=name)
+        np.testing.assert_array_equal(given, before)
+        assert (want.size == 0) == (given.size == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_more_than_two_to_the_31_elements(kernel):
+    """The last windows of an array that only seems to be there: pages never written cost nothing."""
+    shape = (2**31 // (1024 * 1024) + 2, 1024, 1024)
+    image = np.zeros(shape, np.float32)
+    assert image.size > 2**31
+    image[-1, -40:, -40:] = np.random.default_rng(0).normal(size=(40, 40))
+    mask = np.zeros((shape[0], 1024 - WINDOW + 1, 1024 - WINDOW + 1), bool)
+    mask[-1, -30:, -30:] = True
+    mask[0, :3, :3] = True
+    runs = {
+        "unfold": lambda a, m: unfold(a, WINDOW, mask=m),
+        "unfold, zscore": lambda a, m: unfold(a, WINDOW, mask=m, normalise="zscore"),
+        "statistics": lambda a, m: window_statistics(a, WINDOW, ("mean", "std", "max", "median"), mask=m),
+        "score, dense": lambda a, m: t3.score_windows(SCORER, a, size=WINDOW, mask=m, plan="dense"),
+        "score, windows": lambda a, m: t3.score_windows(SCORER, a, size=WINDOW, mask=m, plan="windows"),
+        "score, auto": lambda a, m: t3.score_windows(SCORER, a, size=WINDOW, mask=m),
+    }
+    got = np.asarray(runs[kernel](image, mask))
+    ends = image[[0, -1]]
+    np.testing.assert_array_equal(got, np.asarray(runs[kernel](ends, mask[[0, -1]])))

@@ -1,0 +1,173 @@
+"""Names of files and tomograms cannot escape or inject."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import t3ssfast as t3
+from t3ssfast.cli import app
+from t3ssfast.cli.detect import _folders
+from t3ssfast.errors import InputError, T3Error
+from t3ssfast.export import export, load_all_candidates
+from t3ssfast.figures import draw_candidates
+from t3ssfast.io import read
+from t3ssfast.types import Candidates, Tomogram
+
+PIECES = [
+    *("../", "..\\", "/", "/etc/passwd", "\\\\host\\share\\", "C:", "~/", "./", ".", "..", "-rf ", "--help"),
+    *("\n", "\r\n", "\t", "\0", "\x1b[31m", "\x7f", "\u2028", "\u202e", "\ufeff", "\ud800"),
+    *(
+        "data_x\n\nloop_\n",
+        "loop_",
+        "_rlnTomoName #1\n",
+        "# ",
+        ";",
+        "save_",
+        "'",
+        '"',
+        "''",
+        '""',
+        "' \"",
+        "`",
+    ),
+    *("=1+1", "+1", "-1+2", "@SUM(A1)", "=HYPERLINK('x')", ",", ",,", "\n0,0,0", '",', "|", "\t0\t0"),
+    *("<script>", "</title>", "&amp;", "<img src=x onerror=x>", "javascript:", "{{7*7}}", "${x}", "%s", "%n"),
+    *("$(touch x)", "`touch x`", "; touch x", "| touch x", "&& touch x", "$HOME", "*", "?", "[a]", "[bold]"),
+    *(
+        '"}',
+        '{"a": 1}',
+        "\\",
+        "\\n",
+        "\\u0000",
+        "null",
+        "NaN",
+        "1e999",
+        "true",
+        "0x10",
+        "",
+        " ",
+        "a b",
+        "CON",
+    ),
+    *(
+        "\N{SNOWMAN}",
+        "\N{COMBINING ACUTE ACCENT}",
+        "e\u0301",
+        "\N{FULLWIDTH SOLIDUS}",
+        "a" * 300,
+        "$\\frac{$",
+    ),
+]
+NAMES = [
+    *PIECES,
+    *(f"TS{a}{b}" for a, b in itertools.islice(itertools.product(PIECES[::2], PIECES[1::3]), 300)),
+]
+FILES = {"relion5": "a.star", "csv": "a.csv", "copick": "run", "dynamo": "a.tbl", "coords": "a.txt"}
+
+
+def candidates_named(name: str) -> Candidates:
+    return Candidates(
+        centre_zyx=np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+        score=np.array([0.9, 0.8]),
+        normal_zyx=np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),
+        voxel_size_angstrom=10.0,
+        tomogram_shape=(20, 30, 40),
+        tomogram_name=name,
+        kind=np.array([name[:30] or "t3ss", "t3ss"]),
+    )
+
+
+def test_there_are_three_hundred_names():
+    assert len(set(NAMES)) >= 300
+
+
+def export_under_names(names: list[str], format: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for name in names:
+        folder.mkdir()
+        target = folder / FILES[format]
+        try:
+            export(candidates_named(name), target, format)
+            found = load_all_candidates(target)
+        except (T3Error, UnicodeEncodeError):
+            if "\ud800" not in name:
+                raise
+            # A lone surrogate is no text: no format can hold it.
+            found = []
+        assert "\ud800" in name or [len(some) for some in found] == [2], name
+        for some in found:
+            np.testing.assert_allclose(some.centre_zyx, [[1, 2, 3], [4, 5, 6]], atol=1e-3, err_msg=repr(name))
+        assert {path.name for path in tmp_path.iterdir()} == {"out"}, name
+        if format == "csv" and target.exists():
+            rows = target.read_text().splitlines()[1:]
+            cells = [cell.lstrip('"') for row in rows for cell in row.split(",")[10:12]]
+            assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))], name
+        if format == "copick":
+            assert all(path.parent.name == "Picks" for path in folder.rglob("*.json"))
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        folder.rmdir()
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_names_cannot_escape_or_inject(tmp_path, format):
+    export_under_names(PIECES, format, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FILES)
+def test_three_hundred_names_cannot_escape_or_inject(tmp_path, format):
+    export_under_names(NAMES, format, tmp_path)
+
+
+def test_names_of_files_stay_in_the_folder_of_results(tmp_path):
+    out = tmp_path / "out"
+    for name in NAMES:
+        try:
+            folders = _folders([Path("x") / name, Path("other.mrc")], out)
+        except InputError:
+            continue
+        for folder in folders:
+            assert folder.parent == out, name
+            assert folder.name not in ("", ".", "..")
+
+
+def test_names_are_one_line_wherever_they_are_told(tmp_path):
+    for name in NAMES:
+        with pytest.raises(T3Error) as caught:
+            read(tmp_path / name / "none.mrc")
+        assert str(caught.value).isprintable()
+    for name in ("a\nb", "\x1b[31m", "[bold]", "{{7*7}}"):
+        result = CliRunner().invoke(app, ["doctor", "--json", str(tmp_path / name / "none.mrc")])
+        assert result.exit_code == 1
+        ((shown, checks),) = json.loads(result.stdout)["files"].items()
+        assert shown.isprintable()
+        assert checks[0]["note"].isprintable()
+
+
+def test_names_in_pictures(tmp_path):
+    volume = np.zeros((3, 40, 40), np.float32)
+    for name in NAMES[:: len(NAMES) // 12]:
+        tomogram = Tomogram(volume, 10.0, name)
+        some = replace(
+            candidates_named("a"), tomogram_shape=volume.shape, centre_zyx=np.array([[1, 2, 3], [1, 5, 6]])
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
+            draw_candidates(tmp_path / "a.png", tomogram, some)
+        assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_provenance_is_json_whatever_the_name(tmp_path):
+    for name in PIECES[::10]:
+        detection = t3.Detection(candidates_named(name), None, {"input": {"name": name}})
+        detection.save(tmp_path)
+        assert json.loads((tmp_path / "provenance.json").read_text())["input"]["name"] == name

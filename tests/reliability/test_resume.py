@@ -1,0 +1,387 @@
+"""A detection that is stopped, in whatever way, loses at most the slab in progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import t3ssfast as t3
+from processes import Forks
+from t3ssfast.detect import detect_into, job
+from t3ssfast.detect.checkpoint import Checkpoint
+from t3ssfast.errors import ConfigError, OutputError
+from t3ssfast.types import DetectConfig
+from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
+
+SLICES = 36
+# By PyTorch, which needs no time to prepare itself: a second is enough for both passes.
+CONFIG = DetectConfig(slab_slices=2, threads=2, segmenter_engine="torch")
+FILES = (
+    "candidates.star",
+    "candidates.csv",
+    "candidates.mod",
+    "candidates.tbl",
+    "candidates.doc",
+    "membrane.mrc",
+)
+# What may differ between two runs of which one was stopped; all else in provenance is the same.
+OF_THE_RUN = ("seconds", "resumed")
+
+
+def world(folder: Path) -> dict[str, Any]:
+    """Arguments of `detect_into`: models and a tomogram in a folder, in many slabs."""
+    segmenter, classifier = save_toy_models(folder)
+    tomogram, _, _ = toy_tomogram((SLICES, 110, 120))
+    t3.write(folder / "toy.mrc", tomogram.data, VOXEL)
+    return {
+        "tomogram": folder / "toy.mrc",
+        "segmenter": segmenter,
+        "classifier": classifier,
+        "device": "cpu",
+        "config": CONFIG,
+        "progress": False,
+    }
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What a folder of results holds, apart from what is of the run."""
+    found = {name: (folder / name).read_bytes() for name in FILES}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    for name in OF_THE_RUN:
+        del provenance[name]
+    found["provenance.json"] = json.dumps(provenance).encode()
+    return found
+
+
+def pieces(folder: Path, kind: str) -> set[str]:
+    return {path.name for path in folder.glob(f".t3ssfast-work-*/{kind}-*.npz")}
+
+
+def slices_in(names: set[str]) -> int:
+    ends = [name.removesuffix(".npz").split("-")[1:] for name in names]
+    return sum(int(last) - int(first) for first, last in ends)
+
+
+SETUP = """
+    import os, signal, t3ssfast as t3, test_resume
+    from t3ssfast.cli.interrupts import listening
+    from t3ssfast.detect import detect_into
+    from t3ssfast.types import DetectConfig
+    # What runs in a shell's background is born deaf to interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """
+
+
+def stop_and_resume(times: int, how: signal.Signals, tmp_path: Path) -> None:
+    given = world(tmp_path)
+    out = tmp_path / "out"
+    arguments = {name: str(value) for name, value in given.items() if isinstance(value, Path)}
+    script = f"""
+        def search():
+            given = {{"config": test_resume.CONFIG, "device": "cpu", "progress": False}}
+            detect_into({str(out)!r}, **given, **{arguments!r})
+        try:
+            listening(search)
+        except KeyboardInterrupt:
+            raise SystemExit(130)
+        """
+    forks = Forks(SETUP, tmp_path)
+    began = time.monotonic()
+    child, log = forks.start(script)
+    assert forks.wait(child) == 0, log.read_text()
+    whole = time.monotonic() - began
+    want = content(out)
+    shutil.rmtree(out)
+    rng = np.random.default_rng(0)
+    stopped = finished = resumed = 0
+    before: dict[str, set[str]] = {"membrane": set(), "scores": set()}
+    while stopped < times or not finished:
+        child, log = forks.start(script)
+        if stopped < times:
+            time.sleep(float(rng.uniform(0.2, 1.0) * whole))
+            os.kill(child, how)
+        asked = time.monotonic()
+        code = forks.wait(child)
+        if code == 0:
+            # It was done before the signal came.
+            finished += 1
+            provenance = json.loads((out / "provenance.json").read_text())
+            assert provenance["resumed"] == {
+                "slices_segmented": slices_in(before["membrane"]),
+                "slices_judged": slices_in(before["scores"]),
+            }
+            resumed += provenance["resumed"]["slices_segmented"] > 0
+            assert content(out) == want
+            assert {path.name for path in out.iterdir()} == set(want), "nothing is left over"
+            shutil.rmtree(out)
+            before = {"membrane": set(), "scores": set()}
+            continue
+        stopped += 1
+        if how is signal.SIGINT:
+            assert code == 130, log.read_text()
+            assert time.monotonic() - asked < 2
+        else:
+            assert code == -how, log.read_text()
+        done = (out / "provenance.json").exists()
+        if done:
+            assert content(out) == want, "a mark beside anything unfinished"
+            shutil.rmtree(out)
+            before = {"membrane": set(), "scores": set()}
+            continue
+        now = {kind: pieces(out, kind) for kind in before}
+        for kind, names in now.items():
+            assert before[kind] <= names, "what was kept is not lost"
+        for path in out.glob(".t3ssfast-work-*/*.npz"):
+            with np.load(path) as file:
+                assert all(file[name] is not None for name in file.files), f"{path} is torn"
+        before = now
+    forks.close()
+    # Of a few random moments, all may come too early for anything to be kept.
+    assert times < 20 or resumed > finished // 2
+
+
+def test_a_kill_loses_at_most_the_slab_in_progress(tmp_path):
+    stop_and_resume(5, signal.SIGKILL, tmp_path)
+
+
+def test_an_interrupt_loses_at_most_the_slab_in_progress(tmp_path):
+    stop_and_resume(3, signal.SIGINT, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_lose_at_most_the_slab_in_progress(tmp_path):
+    stop_and_resume(200, signal.SIGKILL, tmp_path)
+
+
+@pytest.mark.slow
+def test_fifty_interrupts_lose_at_most_the_slab_in_progress(tmp_path):
+    stop_and_resume(50, signal.SIGINT, tmp_path)
+
+
+# ------------------------------------------------------------------------- a checkpoint of something else
+
+
+class Stop(Exception):
+    """Ends a detection in the middle."""
+
+
+@contextmanager
+def stopping(monkeypatch: pytest.MonkeyPatch, kind: str, after: int) -> Any:
+    """Every detection within ends when it has kept so many pieces of a kind."""
+    save = Checkpoint.save
+    kept = 0
+
+    def count(self: Checkpoint, name: str, *arguments: Any, **arrays: Any) -> None:
+        nonlocal kept
+        save(self, name, *arguments, **arrays)
+        kept += name == kind
+        if kept == after:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", count)
+        with pytest.raises(Stop):
+            yield
+
+
+def run(given: dict[str, Any], **options: Any) -> t3.Detection:
+    arguments = {**given, **options}
+    return t3.detect(arguments.pop("tomogram"), **arguments)
+
+
+def saved(detection: t3.Detection, folder: Path) -> dict[str, bytes]:
+    detection.save(folder)
+    return content(folder)
+
+
+def test_a_call_goes_on_where_another_was_stopped(tmp_path, monkeypatch):
+    given, kept = world(tmp_path), tmp_path / "kept"
+    want = saved(run(given), tmp_path / "want")
+    with stopping(monkeypatch, "scores", 5):
+        run(given, checkpoint=kept)
+    # Thicker slabs, another number of threads: what decides about time alone is not looked at.
+    other = replace(CONFIG, slab_slices=5, threads=1)
+    found = run(given, checkpoint=kept, config=other)
+    assert found.provenance["resumed"] == {"slices_segmented": SLICES, "slices_judged": 10}
+    got = saved(found, tmp_path / "got")
+    assert {name: got[name] for name in FILES} == {name: want[name] for name in FILES}
+    assert found.provenance["counts"] == json.loads(want["provenance.json"])["counts"]
+    assert not list(kept.iterdir()), "saving removes what was kept"
+
+
+@pytest.mark.parametrize("changed", ["tomogram", "configuration", "model", "mask"])
+def test_pieces_of_something_else_are_never_used(tmp_path, monkeypatch, changed):
+    given, kept = world(tmp_path), tmp_path / "kept"
+    _, _, membrane = toy_tomogram((SLICES, 110, 120))
+    if changed == "mask":
+        del given["segmenter"]
+        given["membrane"] = membrane
+    with stopping(monkeypatch, "scores", 5):
+        run(given, checkpoint=kept)
+    if changed == "tomogram":
+        data = np.array(t3.read(given["tomogram"]).data)
+        data[3, 4, 5] += 1
+        t3.write(given["tomogram"], data, VOXEL)
+    elif changed == "configuration":
+        given["config"] = replace(CONFIG, score_threshold=0.5)
+    elif changed == "model":
+        (tmp_path / "other").mkdir()
+        given["classifier"] = save_toy_models(tmp_path / "other", voxel_size_angstrom=VOXEL * 1.001)[1]
+    else:
+        given["membrane"] = membrane.copy()
+        given["membrane"][0, 0, 0] = 1
+    found = run(given, checkpoint=kept)
+    assert found.provenance["resumed"] == {"slices_segmented": 0, "slices_judged": 0}
+    if changed == "mask":
+        assert found.membrane is None
+        np.testing.assert_array_equal(found.candidates.centre_zyx, run(given).candidates.centre_zyx)
+    else:
+        assert saved(found, tmp_path / "got") == saved(run(given), tmp_path / "want")
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+def of_another_key(path: Path) -> None:
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(path, **{**arrays, "key": np.array("0" * 64)})
+
+
+@pytest.mark.parametrize("spoil", [cut_off, flip, of_another_key, Path.unlink])
+def test_a_piece_that_is_not_whole_is_made_again(tmp_path, monkeypatch, spoil: Callable[[Path], None]):
+    given, kept = world(tmp_path), tmp_path / "kept"
+    want = saved(run(given), tmp_path / "want")
+    with stopping(monkeypatch, "scores", 5):
+        run(given, checkpoint=kept)
+    for kind in ("membrane", "scores"):
+        spoil(sorted(kept.glob(f".t3ssfast-work-*/{kind}-*.npz"))[2])
+    found = run(given, checkpoint=kept)
+    assert found.provenance["resumed"] == {"slices_segmented": SLICES - 2, "slices_judged": 8}
+    assert saved(found, tmp_path / "got") == want
+
+
+def test_pieces_that_overlap_are_taken_as_they_come(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "key")
+    for slab in [(0, 4), (2, 6), (6, 8), (9, 12), (20, 24)]:
+        checkpoint.save("some", slab, value=slab[0])
+    runs = [(run, None if kept is None else int(kept["value"])) for run, kept in checkpoint.runs("some", 14)]
+    assert runs == [((0, 4), 0), ((4, 6), None), ((6, 8), 6), ((8, 9), None), ((9, 12), 9), ((12, 14), None)]
+    assert list(Checkpoint(None, "key").runs("some", 3)) == [((0, 3), None)]
+    assert list(Checkpoint(tmp_path, "another").runs("some", 3)) == [((0, 3), None)]
+
+
+def test_modules_have_no_checkpoint(tmp_path):
+    given = world(tmp_path)
+    with pytest.warns(match="metadata"), pytest.raises(ConfigError, match="module"):
+        run({**given, "classifier": toy_classifier()}, checkpoint=tmp_path / "kept")
+
+
+def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monkeypatch):
+    given, out = world(tmp_path), tmp_path / "out"
+    first, new = detect_into(out, **given)
+    assert new
+    want = content(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "run", None)
+        again, new = detect_into(out, **given)
+        other_size = {**given, "config": replace(CONFIG, slab_slices=7, memory_budget_bytes=1 << 30)}
+        assert not detect_into(out, **other_size)[1]
+    assert not new
+    np.testing.assert_allclose(again.candidates.centre_zyx, first.candidates.centre_zyx, atol=1e-3)
+    np.testing.assert_array_equal(again.membrane, first.membrane)
+    assert again.provenance["key"] == first.provenance["key"]
+    assert content(out) == want
+    for name in ("candidates.tbl", "membrane.mrc", "provenance.json"):
+        (out / name).unlink()
+        assert detect_into(out, **given)[1], f"{name} is missing"
+        assert content(out) == want
+    assert detect_into(out, **given, resume=False)[1]
+    assert detect_into(out, **{**given, "config": replace(CONFIG, score_threshold=0.4)})[1]
+
+
+def test_a_failing_run_leaves_no_empty_folders(tmp_path):
+    given = world(tmp_path)
+    data = np.array(t3.read(given["tomogram"]).data)
+    data[20, 3, 3] = np.nan
+    t3.write(tmp_path / "nan.mrc", data, VOXEL)
+    with pytest.raises(t3.T3Error, match=r"\(20, 3, 3\)"):
+        detect_into(tmp_path / "a" / "b", **{**given, "tomogram": tmp_path / "nan.mrc"}, resume=False)
+    assert not (tmp_path / "a").exists()
+
+
+# -------------------------------------------------------------------------------------------- a full disk
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Any:
+    """A file system of so many bytes at a folder; resize it by calling what is handed over."""
+    import subprocess
+
+    def mount(option: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", option, "none", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+
+    folder.mkdir()
+    mount(f"size={size}")
+    try:
+        yield lambda size: mount(f"remount,size={size}")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+
+
+def fill_disks(sizes: int, tmp_path: Path) -> None:
+    given = world(tmp_path)
+    detect_into(tmp_path / "want", **given)
+    want = content(tmp_path / "want")
+    largest = sum(len(data) for data in want.values())
+    resumed = 0
+    for size in np.geomspace(8 << 10, 0.9 * largest, sizes).astype(int).tolist():
+        with small_disk(tmp_path / "disk", size) as resize:
+            out = tmp_path / "disk" / "out"
+            with pytest.raises(OutputError) as caught:
+                detect_into(out, **given)
+            message = str(caught.value)
+            assert "space" in message
+            assert message.isprintable()
+            assert not (out / "provenance.json").exists()
+            assert not list(out.rglob("*.tmp*")), "nothing half written is left over"
+            kept = slices_in(pieces(out, "membrane"))
+            resize(8 * largest)
+            found, new = detect_into(out, **given)
+            assert new
+            assert found.provenance["resumed"]["slices_segmented"] == kept
+            resumed += kept > 0
+            assert content(out) == want
+            assert {path.name for path in out.iterdir()} == set(want)
+    assert resumed > sizes // 2
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path):
+    fill_disks(3, tmp_path)
+
+
+@pytest.mark.slow
+def test_twenty_full_disks(tmp_path):
+    fill_disks(20, tmp_path)
