@@ -237,7 +237,8 @@ def prune_membrane(
         # Label 0 is what lies outside of all pieces.
         chosen = keep[offset : offset + count + 1].copy()
         chosen[0] = 0
-        np.take(chosen, labels, out=kept[z0:z1])
+        # Every label is there, and NumPy would hold a copy to be able to find that one is not.
+        np.take(chosen, labels, out=kept[z0:z1], mode="clip")
     return kept
 
 
@@ -273,18 +274,20 @@ def _count_faces(
 
 def _touching(below: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """(n, 2) pairs of labels of two neighbouring slices that touch by a face, an edge or a corner."""
-    width = below.shape[1]
-    framed = np.pad(above, 1)
+    width, framed = below.shape[1], np.pad(above, 1).ravel()
     inside = np.flatnonzero(below)
-    y, x = np.divmod(inside, width)
-    lower = below.ravel()[inside].astype(np.int64)
+    # Of the frame's first row and column, which lie one up and one to the left.
+    corner = inside + 2 * (inside // width)
+    lower = below.ravel()[inside].astype(np.int64) << 32
     pairs = []
     for dy in range(3):
         for dx in range(3):
-            upper = framed[y + dy, x + dx].astype(np.int64)
-            both = upper != 0
-            pairs.append(np.unique(np.stack([lower[both], upper[both]], axis=1), axis=0))
-    return np.unique(np.concatenate(pairs), axis=0)
+            pair = lower | framed[corner + (dy * (width + 2) + dx)]
+            # Neighbours along a row mostly repeat a pair: only where it changes does the sort below see it.
+            pairs.append(pair[np.flatnonzero(np.diff(pair, prepend=-1))])
+    both = np.unique(np.concatenate(pairs))
+    both = both[(both & 0xFFFFFFFF) != 0]
+    return np.stack([both >> 32, both & 0xFFFFFFFF], axis=1)
 
 
 def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int32]:
