@@ -302,7 +302,7 @@ def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> np
     """Least over an axis of the values around, each raised by its squared offset; of `keep` along that axis.
 
     What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0 inside
-    and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012, by trying all of the few offsets).
+    and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying the few offsets.
     """
     length = squared.shape[axis]
     start, stop, _ = keep.indices(length)
