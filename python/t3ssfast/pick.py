@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,9 +192,13 @@ def smooth_slabs(
         block = SparseScores.from_slabs(pending, (z, y, x))
         rest = int(np.searchsorted(block.index, (end - reach) * y * x))
         pending[:] = [(block.index[rest:].copy(), block.value[rest:].copy())]
-        block = _smooth(_near_high_scores(block, threshold / 2, _radius(sigmas[1])), sigmas)
+        block = _near_high_scores(block, threshold / 2, _radius(sigmas[1]))
+        # The slices around are there for the average along z alone.
+        block = _smooth(block, sigmas, axes=(0,))
         first, last = (int(np.searchsorted(block.index, n * y * x)) for n in (done, end))
-        high = np.flatnonzero(block.value[first:last] >= threshold / 2) + first
+        block = SparseScores(block.index[first:last], block.value[first:last], block.shape)
+        block = _smooth(block, sigmas, axes=(1, 2))
+        high = np.flatnonzero(block.value >= threshold / 2)
         kept.append((block.index[high], block.value[high]))
 
     for index, value in slabs:
@@ -232,31 +238,45 @@ def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseS
     return SparseScores(scores.index[keep], scores.value[keep], scores.shape)
 
 
-def _smooth(scores: SparseScores, sigmas: tuple[float, float, float]) -> SparseScores:
-    """Average with neighbours along z, y and x in turn, at the judged voxels.
+def _smooth(
+    scores: SparseScores, sigmas: tuple[float, float, float], axes: tuple[int, ...] = (0, 1, 2)
+) -> SparseScores:
+    """Average with neighbours along each axis in turn, at the judged voxels.
 
     Lines are done in bands of some `BAND_VOXELS` voxels: working memory is several times that of a band.
     """
-    value = scores.value
-    shape, steps = scores.shape, (scores.shape[1] * scores.shape[2], scores.shape[2], 1)
-    for axis, sigma in enumerate(sigmas):
+    value, shape = scores.value, scores.shape
+    place = _coordinates(scores.index, shape)
+    for axis in axes:
+        sigma = sigmas[axis]
         if sigma <= 0 or not len(value):
             continue
         # A line along one axis stays within a band of another.
         across = 1 if axis == 0 else 0
         bands = min(shape[across], -(-len(value) // BAND_VOXELS))
-        band = (scores.index // steps[across] % shape[across] * bands // shape[across]).astype(np.int32)
+        number_of = (np.arange(shape[across]) * bands // shape[across]).astype(np.int32)
+        band = number_of[place[across]] if bands > 1 else None
         smooth = np.empty_like(value)
         for number in range(bands):
-            here = np.flatnonzero(band == number)
+            here = np.arange(len(value)) if band is None else np.flatnonzero(band == number)
             if len(here):
-                position = scores.index[here] // steps[axis] % shape[axis]
-                line = scores.index[here] - position * steps[axis]
-                order = np.argsort(line * shape[axis] + position)
-                here, line, position = here[order], line[order], position[order]
+                position = place[axis][here]
+                line = scores.index[here] - position * np.int64(math.prod(shape[axis + 1 :]))
+                if axis < 2:  # along x they follow each other already
+                    order = np.argsort(line * shape[axis] + position)
+                    here, line, position = here[order], line[order], position[order]
                 smooth[here] = _smooth_lines(value[here], line, position, shape[axis], sigma)
         value = smooth
     return SparseScores(scores.index, value, scores.shape)
+
+
+def _coordinates(index: IndexArray, shape: Shape) -> tuple[npt.NDArray[np.int32], ...]:
+    """(z, y, x) of flat indices; one division of 64 bits, which are slow, and one of 32 bits."""
+    plane = shape[1] * shape[2]
+    z = index // plane
+    within = (index - z * plane).astype(np.int64 if plane >= 2**31 else np.uint32)
+    y = within // shape[2]
+    return z.astype(np.int32), y.astype(np.int32), (within - y * shape[2]).astype(np.int32)
 
 
 def _smooth_lines(
@@ -379,8 +399,8 @@ def _normal_at(
     offset_nm, gradient = _mask_edges(membrane, centre, nm_per_voxel)
     if not len(gradient):
         return np.array([1.0, 0.0, 0.0])
-    length = np.linalg.norm(gradient, axis=1)
-    squared_nm = (offset_nm**2).sum(axis=1)
+    length = np.sqrt(_squared_lengths(gradient))
+    squared_nm = _squared_lengths(offset_nm)
 
     near = np.exp(-0.5 * squared_nm / NORMAL_SIGMA_NM**2)
     axis = np.linalg.eigh((gradient * near[:, None]).T @ gradient)[1][:, -1]
@@ -388,6 +408,13 @@ def _normal_at(
     far = np.exp(-0.5 * squared_nm / POLARITY_SIGMA_NM**2)
     _, divergence = _fit_normals(offset_nm, gradient / length[:, None], far * length, normal)
     return normal if divergence >= 0 else -normal
+
+
+def _squared_lengths(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of (n, 3) vectors; a sum over so short an axis takes NumPy several times as long."""
+    z, y, x = vectors.T
+    squared: npt.NDArray[np.float64] = z * z + y * y + x * x
+    return squared
 
 
 def _mask_edges(
@@ -401,8 +428,7 @@ def _mask_edges(
     step = np.minimum(max(1, int(POSE_GRID_NM / nm_per_voxel)), high - low)
     count = (high - low) // step
     block = membrane[tuple(slice(a, a + n * s) for a, n, s in zip(low, count, step, strict=True))] != 0
-    cubes = block.reshape(count[0], step[0], count[1], step[1], count[2], step[2])
-    coarse = cubes.mean(axis=(1, 3, 5), dtype=np.float32)
+    coarse = _cube_means(block, step)
     coarse = ndimage.gaussian_filter(coarse, EDGE_SIGMA_NM / (step * nm_per_voxel), mode="nearest")
     gradient = [
         np.gradient(coarse, step[axis] * nm_per_voxel, axis=axis)
@@ -410,10 +436,24 @@ def _mask_edges(
         else np.zeros_like(coarse)
         for axis in range(3)
     ]
-    stacked = np.stack(gradient, axis=-1).astype(np.float64)
-    edge = (stacked**2).sum(axis=-1) > MIN_GRADIENT_PER_NM**2
-    offset = np.argwhere(edge) * step + (step - 1) / 2 + low - centre
-    return offset * nm_per_voxel, stacked[edge]
+    squared = sum(np.square(along, dtype=np.float64) for along in gradient)
+    edge = np.nonzero(squared > MIN_GRADIENT_PER_NM**2)
+    offset = np.stack(edge, axis=1) * step + (step - 1) / 2 + low - centre
+    return offset * nm_per_voxel, np.stack([along[edge] for along in gradient], axis=1).astype(np.float64)
+
+
+def _cube_means(block: npt.NDArray[np.bool_], step: npt.NDArray[np.int64]) -> FloatArray:
+    """Share of each cube of `step` voxels that is set; the block holds whole cubes.
+
+    Counted in the smallest whole numbers that hold a cube, one axis after the other: a mean over three axes
+    of it at once takes ten times as long.
+    """
+    total = block.astype(np.min_scalar_type(math.prod(step.tolist())))
+    for axis, every in enumerate(step.tolist()):
+        parts = [total[(slice(None),) * axis + (slice(k, None, every),)] for k in range(every)]
+        total = functools.reduce(np.add, parts)
+    means: FloatArray = total.astype(np.float32) / np.float32(math.prod(step.tolist()))
+    return means
 
 
 def _fit_normals(

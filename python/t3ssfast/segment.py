@@ -237,7 +237,8 @@ def prune_membrane(
         # Label 0 is what lies outside of all pieces.
         chosen = keep[offset : offset + count + 1].copy()
         chosen[0] = 0
-        np.take(chosen, labels, out=kept[z0:z1])
+        # Every label is there, and NumPy would hold a copy to be able to find that one is not.
+        np.take(chosen, labels, out=kept[z0:z1], mode="clip")
     return kept
 
 
@@ -273,18 +274,20 @@ def _count_faces(
 
 def _touching(below: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """(n, 2) pairs of labels of two neighbouring slices that touch by a face, an edge or a corner."""
-    width = below.shape[1]
-    framed = np.pad(above, 1)
+    width, framed = below.shape[1], np.pad(above, 1).ravel()
     inside = np.flatnonzero(below)
-    y, x = np.divmod(inside, width)
-    lower = below.ravel()[inside].astype(np.int64)
+    # Of the frame's first row and column, which lie one up and one to the left.
+    corner = inside + 2 * (inside // width)
+    lower = below.ravel()[inside].astype(np.int64) << 32
     pairs = []
     for dy in range(3):
         for dx in range(3):
-            upper = framed[y + dy, x + dx].astype(np.int64)
-            both = upper != 0
-            pairs.append(np.unique(np.stack([lower[both], upper[both]], axis=1), axis=0))
-    return np.unique(np.concatenate(pairs), axis=0)
+            pair = lower | framed[corner + (dy * (width + 2) + dx)]
+            # Neighbours along a row mostly repeat a pair: only where it changes does the sort below see it.
+            pairs.append(pair[np.flatnonzero(np.diff(pair, prepend=-1))])
+    both = np.unique(np.concatenate(pairs))
+    both = both[(both & 0xFFFFFFFF) != 0]
+    return np.stack([both >> 32, both & 0xFFFFFFFF], axis=1)
 
 
 def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int32]:
@@ -295,27 +298,28 @@ def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int3
     return pieces
 
 
-def _squared_distance(inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.signedinteger[Any]]:
-    """Squared distance within a slice to the nearest pixel inside, exact up to `reach` squared, more beyond.
+def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> npt.NDArray[Any]:
+    """Least over an axis of the values around, each raised by its squared offset; of `keep` along that axis.
 
-    Along x from the nearest pixel to the left and right; then the least over offsets along y (the lower
-    envelope of Felzenszwalb & Huttenlocher 2012, by trying all of the few offsets).
+    What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0 inside
+    and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying the few offsets.
     """
-    far = reach + 1
-    # The largest sum is far**2 + reach**2; 16 bits go through the cache twice as fast.
-    kind = np.int16 if far * far + reach * reach < 2**15 else np.int32
-    width = inside.shape[1]
-    x = np.arange(width, dtype=np.int32)
-    left = np.maximum.accumulate(np.where(inside, x, np.int32(-far)), axis=1)
-    right = np.minimum.accumulate(np.where(inside, x, np.int32(width + far))[:, ::-1], axis=1)[:, ::-1]
-    distance = np.minimum(np.minimum(x - left, right - x), far).astype(kind)
-    squared = distance * distance
-    out: npt.NDArray[np.signedinteger[Any]] = squared.copy()
-    for offset in range(1, min(reach, len(squared) - 1) + 1):
-        raised = squared + kind(offset * offset)
-        np.minimum(out[offset:], raised[:-offset], out=out[offset:])
-        np.minimum(out[:-offset], raised[offset:], out=out[:-offset])
-    return out
+    length = squared.shape[axis]
+    start, stop, _ = keep.indices(length)
+
+    def part(a: int, b: int) -> tuple[slice, ...]:
+        return (slice(None),) * axis + (slice(a, b),)
+
+    least = squared[part(start, stop)].copy()
+    raised = np.empty_like(squared)
+    for offset in range(1, min(reach, length - 1) + 1):
+        np.add(squared, squared.dtype.type(offset * offset), out=raised)
+        for shift in (-offset, offset):
+            a, b = max(start, -shift), min(stop, length - shift)
+            if a < b:
+                here = least[part(a - start, b - start)]
+                np.minimum(here, raised[part(a + shift, b + shift)], out=here)
+    return least
 
 
 def search_region(
@@ -355,17 +359,28 @@ def search_region(
     # Rounding errors of the division must not decide about a voxel that lies exactly at the distance.
     limit = math.floor(radius * radius + 1e-6)
     reach = math.isqrt(limit)
+    # Beyond the reach all distances are alike. Sums of two such numbers are the largest; the fewer bytes they
+    # take, the more fit into a vector and the caches.
+    far = limit + 1
+    kind = np.uint8 if 2 * far < 2**8 else np.uint16 if 2 * far < 2**16 else np.int64
     out = np.zeros((z1 - z0, *membrane.shape[1:]), np.uint8)
-    for z in range(max(0, z0 - reach), min(depth, z1 + reach)):
-        inside = np.asarray(membrane[z]) != 0
-        if not inside.any():
-            continue
+    # Twice the reach at a time: what surrounds them is then no more than themselves.
+    step = max(1, 2 * reach)
+    for first in range(z0, z1, step):
+        last = min(first + step, z1)
+        low, high = max(0, first - reach), min(depth, last + reach)
+        inside = np.asarray(membrane[low:high]) != 0
         # Farther than the reach from the membrane's bounding box there is nothing to find.
+        across = inside.any(axis=0)
+        if not across.any():
+            continue
         box = tuple(
             slice(max(0, int(there[0]) - reach), int(there[-1]) + reach + 1)
-            for there in (np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0)))
+            for there in (np.flatnonzero(across.any(axis=1)), np.flatnonzero(across.any(axis=0)))
         )
-        squared = _squared_distance(inside[box], reach)
-        for target in range(max(z0, z - reach), min(z1, z + reach + 1)):
-            out[target - z0][box] |= squared <= limit - (target - z) ** 2
+        squared = np.where(inside[(slice(None), *box)], kind(0), kind(far))
+        squared = _nearer(squared, 0, reach, slice(first - low, last - low))
+        for z, plane in enumerate(squared, first - z0):
+            plane = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
+            np.less_equal(plane, limit, out=out[z][box].view(bool))
     return out

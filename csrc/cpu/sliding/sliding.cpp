@@ -23,10 +23,10 @@ namespace {
 
 // Windows along a tile at most: the maps around it, made twice or more, are then a third of its own.
 constexpr std::int64_t kTile = 192;
-// Tiles a thread should have, so that all end at about the same time; under a mask their work differs, and maps are
-// made for smaller parts than a tile.
+// Tiles a thread should have, so that all end at about the same time. One thread has as many under a mask as two, so
+// that two have the same work in all: smaller tiles make more maps.
 constexpr std::int64_t kTilesPerThread = 8;
-constexpr std::int64_t kMaskedTilesPerThread = 16;
+constexpr std::int64_t kMaskedTiles = 16;
 // Floats of the largest map of a tile, above which tiles are made smaller: 64 MiB, twice a thread.
 constexpr std::int64_t kMostMapFloats = 16 << 20;
 constexpr std::int64_t kMostPositions = 8;
@@ -137,7 +137,7 @@ std::int64_t map_floats(const LayerProgram &program, const Nines &nines, Extent 
 
 Extent tile_extent(const LayerProgram &program, const Nines &nines, std::int64_t images, Extent all, bool masked,
                    int threads) {
-    const std::int64_t wanted = (masked ? kMaskedTilesPerThread : kTilesPerThread) * usable_threads(threads);
+    const std::int64_t wanted = std::max(kTilesPerThread * usable_threads(threads), masked ? kMaskedTiles : 0);
     const Extent patch = patch_extent(nines);
     Extent pieces{(all.height + kTile - 1) / kTile, (all.width + kTile - 1) / kTile};
     for (;;) {
@@ -179,6 +179,27 @@ void make_room(Scratch &scratch, const Work &work, Extent tile) {
     scratch.hidden_rows.resize(9 * kNines);
 }
 
+// Tiles that hold listed windows, those with most of them first: the last ones that threads take are then short.
+std::vector<std::int64_t> fullest_first(const WindowList &windows, Extent all, Extent tile, Extent tiles,
+                                        std::int64_t images) {
+    std::vector<std::int64_t> held(images * tiles.area(), 0), order;
+    std::int64_t row = -1, begin = 0, end = 0, first_tile = 0;
+    for (std::int64_t i = 0; i < windows.count; ++i) {
+        const std::int64_t index = windows.data[i];
+        if (index >= end || row < 0) {
+            row = index / all.width;
+            begin = row * all.width;
+            end = begin + all.width;
+            first_tile = (row / all.height * tiles.height + row % all.height / tile.height) * tiles.width;
+        }
+        ++held[first_tile + (index - begin) / tile.width];
+    }
+    for (std::int64_t t = 0; t < static_cast<std::int64_t>(held.size()); ++t)
+        if (held[t] > 0) order.push_back(t);
+    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return held[a] > held[b]; });
+    return order;
+}
+
 }  // namespace
 
 void score_windows(ImageStack<const float> images, std::int64_t size, const PreparedProgram &prepared,
@@ -190,7 +211,11 @@ void score_windows(ImageStack<const float> images, std::int64_t size, const Prep
     const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
     const Extent tile = tile_extent(program, prepared.nines, images.count, all, masked, threads);
     const Extent tiles{(all.height + tile.height - 1) / tile.height, (all.width + tile.width - 1) / tile.width};
-    parallel_tasks<Scratch>(images.count * tiles.area(), threads, [&](Scratch &scratch, std::int64_t t) {
+    std::vector<std::int64_t> order;
+    if (!windows.dense()) order = fullest_first(windows, all, tile, tiles, images.count);
+    const std::int64_t tasks = windows.dense() ? images.count * tiles.area() : static_cast<std::int64_t>(order.size());
+    parallel_tasks<Scratch>(tasks, threads, [&](Scratch &scratch, std::int64_t task) {
+        const std::int64_t t = windows.dense() ? task : order[task];
         const WindowPosition at = window_position(t, tiles.height, tiles.width);
         const std::int64_t top = at.y * tile.height, left = at.x * tile.width;
         const Rectangle here{top, std::min(all.height, top + tile.height), left, std::min(all.width, left + tile.width)};
