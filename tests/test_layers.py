@@ -18,7 +18,7 @@ LEVELS = [
     {"_native", "ahead", "io", "lease", "memory", "progress"},
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
-    {"segment", "preselect", "classify", "pick", "provenance"},
+    {"segment", "preselect", "classify", "pick", "provenance", "verify"},
     {"export", "extract", "evaluate", "calibrate", "figures", "average", "simulate", "train"},
     {"detect"},
     {"recipe"},

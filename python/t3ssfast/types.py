@@ -279,6 +279,11 @@ class DetectConfig:
         Whether the statistics of a window may rule it out before the classifier sees it.
     score_smoothing_nm
         Sigma along z over which the scores of neighbouring slices are averaged.
+    verify
+        Whether a verifier, where there is one, looks at each candidate as a whole: its probability is then
+        the score, and the centre is where it sees it.
+    verify_floor
+        Score of the classifier, before any calibration, from which on peaks are shown to the verifier.
     score_threshold
         Candidates below this score are not reported. The default is below one half because particles of
         tomograms unlike those of the calibration score lower, and what is missed is lost, while false
@@ -309,6 +314,8 @@ class DetectConfig:
     search_distance_nm: float = 36.0
     preselect: bool = True
     score_smoothing_nm: float = 5.0
+    verify: bool = True
+    verify_floor: float = 0.1
     score_threshold: float = 0.25
     min_precision: float | None = None
     min_recall: float | None = None
@@ -327,7 +334,7 @@ class DetectConfig:
                 raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {wanted}.")
 
         require(self.contrast in ("auto", "dark", "light"), "contrast", '"auto", "dark" or "light"')
-        for name in ("membrane_threshold", "score_threshold"):
+        for name in ("membrane_threshold", "verify_floor", "score_threshold"):
             require(0 <= getattr(self, name) <= 1, name, "a number from 0 to 1")
         for name in ("min_precision", "min_recall"):
             value = getattr(self, name)

@@ -21,6 +21,7 @@ def detect(
     *,
     segmenter: Model = None,
     classifier: Model = None,
+    verifier: Model = None,
     membrane: Path | Array | None = None,
     voxel_size_angstrom: float | None = None,
     device: str | torch.device = "auto",
@@ -40,6 +41,9 @@ def detect(
         Path of an MRC file or OME-Zarr folder, a `Tomogram`, or a (z, y, x) array.
     segmenter, classifier
         TorchScript files, modules or loaded models; None takes the bundled ones.
+    verifier
+        Looks at each candidate again, as a whole. None takes the bundled one where the classifier is the
+        bundled one too, and none otherwise: it has learned from what that one takes for T3SS.
     membrane
         (z, y, x) mask of the tomogram's shape, or the path of one: no segmenter is then needed.
     voxel_size_angstrom
@@ -76,6 +80,7 @@ def detect(
             tomogram,
             segmenter=segmenter,
             classifier=classifier,
+            verifier=verifier,
             membrane=membrane,
             voxel_size_angstrom=voxel_size_angstrom,
             device=device,

@@ -27,6 +27,7 @@ def detect_into(
     *,
     segmenter: Model = None,
     classifier: Model = None,
+    verifier: Model = None,
     membrane: Path | Array | None = None,
     voxel_size_angstrom: float | None = None,
     device: str | torch.device = "auto",
@@ -46,7 +47,7 @@ def detect_into(
     ----------
     out
         Folder of this tomogram's results; made where missing.
-    tomogram, segmenter, classifier, membrane, voxel_size_angstrom, device, config, progress
+    tomogram, segmenter, classifier, verifier, membrane, voxel_size_angstrom, device, config, progress
         As for `detect`.
     resume
         Whether to go on with, or take, what an earlier run left, and to leave something for a later one.
@@ -80,6 +81,7 @@ def detect_into(
             tomogram,
             segmenter=segmenter,
             classifier=classifier,
+            verifier=verifier,
             membrane=membrane,
             voxel_size_angstrom=voxel_size_angstrom,
             device=device,

@@ -33,7 +33,7 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.memory import twice
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.pick import SparseScores, orient, pick
+from t3ssfast.pick import SparseScores, orient, pick, spaced
 from t3ssfast.progress import Stages
 from t3ssfast.provenance import (
     describe_input,
@@ -43,8 +43,11 @@ from t3ssfast.provenance import (
     describe_software,
 )
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
+from t3ssfast.verify import verify
 
 __all__ = ["Identity", "Job", "using_threads"]
+
+FloatArray = npt.NDArray[np.float32]
 
 # What of a configuration decides about time and memory alone.
 WITHOUT_EFFECT = ("threads", "slab_slices", "memory_budget_bytes")
@@ -94,6 +97,7 @@ class Job:
     given: npt.NDArray[Any] | None
     judge: LoadedModel
     finder: LoadedModel | None
+    verifier: LoadedModel | None
     grid: PreparedTomogram
     calibration: Calibration | None
     threshold: float
@@ -107,6 +111,7 @@ class Job:
         *,
         segmenter: Model,
         classifier: Model,
+        verifier: Model,
         membrane: Path | Array | None,
         voxel_size_angstrom: float | None,
         device: str | torch.device,
@@ -129,14 +134,21 @@ class Job:
                 finder = twice(
                     "loading the segmenter", lambda: load_model(segmenter, kind="segmenter", device=where)
                 )
-        calibration = read_calibration(judge.metadata.calibration)
+            second = None
+            if config.verify and (verifier is not None or judge.is_bundled):
+                second = twice(
+                    "loading the verifier", lambda: load_model(verifier, kind="verifier", device=where)
+                )
+        # Of what gives the scores.
+        calibration = read_calibration((judge if second is None else second).metadata.calibration)
         # Before the work begins: a precision that cannot be promised is refused at once.
         threshold = picking_threshold(calibration, config)
         with stages("prepare"):
             grid = twice("preparing the tomogram", lambda: prepare(source, judge))
             check_window(grid, judge)
         return cls(
-            *(tomogram, membrane, source, given, judge, finder, grid, calibration, threshold, where, config)
+            *(tomogram, membrane, source, given, judge, finder, second),
+            *(grid, calibration, threshold, where, config),
         )
 
     def identify(self, stages: Stages) -> Identity:
@@ -152,7 +164,7 @@ class Job:
         what = {
             "input": {name: value for name, value in tomogram.items() if name != "path"},
             "membrane": None if mask is None else mask["sha256"],
-            "models": [None if model is None else model.sha256 for model in (self.finder, self.judge)],
+            "models": [None if model is None else model.sha256 for model in self._models],
             "config": {
                 name: value for name, value in self.config.to_dict().items() if name not in WITHOUT_EFFECT
             },
@@ -176,9 +188,7 @@ class Job:
         ConfigError
             A model has no file.
         """
-        if folder is not None and "<module>" in [
-            model.path for model in (self.finder, self.judge) if model is not None
-        ]:
+        if folder is not None and "<module>" in [model.path for model in self._models if model is not None]:
             raise ConfigError(
                 "A checkpoint was asked for and a model was given as a module, whose code cannot be "
                 "recognised by a later run; give the models as files, or no checkpoint."
@@ -195,12 +205,18 @@ class Job:
         scores, counts, resumed_scores = twice(
             "judging windows",
             lambda: judge_windows(
-                *(grid, on_judge_grid, self.judge, self.where, self.threshold),
+                *(grid, on_judge_grid, self.judge, self.where, self._picking_threshold),
                 *(config, portions, stages, checkpoint),
             ),
         )
         with stages("pick"):
-            candidates = twice("picking", lambda: self._pick(grid, on_judge_grid, scores))
+            centre, score = twice("picking", lambda: self._pick(grid, scores))
+        counts["peaks"] = len(centre)
+        if self.verifier is not None:
+            with stages("verify"):
+                centre, score = twice("verifying", lambda: self._verify(grid, centre, score))
+        with stages("orient"):
+            candidates = twice("orienting", lambda: self._candidates(grid, on_judge_grid, centre, score))
         share = counts["windows_judged"] / counts["voxels"]
         notes = [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."]
         if portions.reduced:
@@ -215,6 +231,7 @@ class Job:
             "models": {
                 "segmenter": segmented_by,
                 "classifier": describe_model(self.judge),
+                "verifier": describe_model(self.verifier),
             },
             "config": config.to_dict(),
             "key": identity.key,
@@ -264,16 +281,47 @@ class Job:
         on_judge_grid = found if same_grid else grid.mask_from_tomogram(membrane, 0, grid.shape[0])
         return membrane, on_judge_grid, contrast, segmented_by, resumed
 
-    def _pick(self, grid: PreparedTomogram, mask: Mask, scores: SparseScores) -> Candidates:
-        config, source = self.config, self.source
-        centre, score = pick(
+    @property
+    def _models(self) -> tuple[LoadedModel | None, ...]:
+        return self.finder, self.judge, self.verifier
+
+    @property
+    def _picking_threshold(self) -> float:
+        """From which score of the classifier on peaks matter."""
+        return self.threshold if self.verifier is None else self.config.verify_floor
+
+    def _pick(self, grid: PreparedTomogram, scores: SparseScores) -> tuple[FloatArray, FloatArray]:
+        return pick(
             scores,
             voxel_size_angstrom=grid.voxel_size_angstrom,
-            smoothing_nm=config.score_smoothing_nm,
-            threshold=self.threshold,
-            min_distance_nm=config.min_distance_nm,
-            max_candidates=config.max_candidates,
+            smoothing_nm=self.config.score_smoothing_nm,
+            threshold=self._picking_threshold,
+            min_distance_nm=self.config.min_distance_nm,
+            max_candidates=self.config.max_candidates,
         )
+
+    def _verify(
+        self, grid: PreparedTomogram, centre: FloatArray, score: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The candidates that the verifier lets through, on the same grid, highest score first."""
+        verifier = self.verifier
+        assert verifier is not None, "only asked where there is one"
+        own = prepare(self.source, verifier)
+        # The classifier has found the sign of the contrast; what each was trained on is its own affair.
+        own = own.with_contrast_sign(grid.contrast_sign * trained_sign(self.judge) * trained_sign(verifier))
+        seen, score = verify(own, own.from_tomogram(grid.to_tomogram(centre)), verifier)
+        moved = grid.from_tomogram(own.to_tomogram(seen)).astype(np.float32)
+        # By position where scores are equal, whatever the order they came in.
+        order = np.lexsort((*moved.T[::-1], -score))
+        order = order[score[order] >= self.threshold]
+        distance = self.config.min_distance_nm * 10 / grid.voxel_size_angstrom
+        order = order[spaced(moved[order], distance)]
+        return moved[order], score[order]
+
+    def _candidates(
+        self, grid: PreparedTomogram, mask: Mask, centre: FloatArray, score: FloatArray
+    ) -> Candidates:
+        source = self.source
         return Candidates(
             centre_zyx=np.clip(grid.to_tomogram(centre), 0, np.array(source.shape) - 1),
             score=score if self.calibration is None else self.calibration.apply(score),

@@ -22,7 +22,7 @@ from t3ssfast.io import atomic_path, shown
 from t3ssfast.memory import is_out_of_memory
 from t3ssfast.models.gate import vet
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
-from t3ssfast.models.loaded import LoadedModel
+from t3ssfast.models.loaded import BUNDLED, LoadedModel
 from t3ssfast.models.metadata import KINDS, METADATA_NAME, TARGET_CLASS, ModelMetadata
 from t3ssfast.models.probe import looks_like_probabilities, probe
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
@@ -218,7 +218,7 @@ def _bundled(kind: str) -> tuple[bytes, str]:
             f"The bundled {kind} is damaged: its SHA-256 is {actual}, not {expected.get(name, 'listed')}; "
             "install t3ssfast again."
         )
-    return content, f"bundled:{name}"
+    return content, f"{BUNDLED}{name}"
 
 
 def _is_exported(path: Path) -> bool:

@@ -13,7 +13,10 @@ from t3ssfast.models.engine import SegmenterEngine
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
 
-__all__ = ["LoadedModel"]
+__all__ = ["BUNDLED", "LoadedModel"]
+
+# What the paths of bundled models begin with.
+BUNDLED = "bundled:"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class LoadedModel:
         for tensor in (*self.module.parameters(), *self.module.buffers()):
             return tensor.device
         return torch.device("cpu")
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it is the one that comes with the package."""
+        return self.path.startswith(BUNDLED)
 
     def to(self, device: str | torch.device) -> LoadedModel:
         """The same model on a device; itself where it already is there."""

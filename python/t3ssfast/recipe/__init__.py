@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from t3ssfast.recipe.bundled import SIZES, train_bundled
-from t3ssfast.recipe.finish import calibrate_classifier, finish_classifier
+from t3ssfast.recipe.finish import calibrate_models, find_candidates, finish_classifier
 from t3ssfast.recipe.measure import measure
 
-__all__ = ["SIZES", "calibrate_classifier", "finish_classifier", "measure", "train_bundled"]
+__all__ = ["SIZES", "calibrate_models", "find_candidates", "finish_classifier", "measure", "train_bundled"]

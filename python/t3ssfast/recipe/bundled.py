@@ -1,4 +1,4 @@
-"""The recipe of the two bundled models: simulate, train, preselect, calibrate, measure, and pin.
+"""The recipe of the bundled models: simulate, train, preselect, calibrate, measure, and pin.
 
 `train_bundled` is the whole of it. The tomograms are drawn from `simulate.random_physics`; their seeds are
 those of `training_seed`, `calibration_seed` and `held_out_seed`, and are used for nothing else here.
@@ -23,9 +23,9 @@ from t3ssfast.recipe.examples import (
     simulate_examples,
     training_seed,
 )
-from t3ssfast.recipe.finish import finish_classifier, rewrite_metadata
+from t3ssfast.recipe.finish import calibrate_models, find_candidates, finish_classifier, rewrite_metadata
 from t3ssfast.recipe.measure import measure
-from t3ssfast.train import train_classifier, train_segmenter
+from t3ssfast.train import train_classifier, train_segmenter, train_verifier
 
 __all__ = ["SIZES", "BundledSize", "train_bundled"]
 
@@ -40,8 +40,8 @@ class BundledSize:
         Numbers of simulated ones to train on, to calibrate the scores on, and to measure on.
     shape
         (z, y, x) voxels of each.
-    segmenter, classifier
-        Options of the two trainings.
+    segmenter, classifier, verifier
+        Options of the trainings.
     """
 
     tomograms: int
@@ -50,6 +50,7 @@ class BundledSize:
     shape: tuple[int, int, int]
     segmenter: dict[str, Any]
     classifier: dict[str, Any]
+    verifier: dict[str, Any]
 
 
 SIZES = {
@@ -68,6 +69,7 @@ SIZES = {
             "mined_per_tomogram": 200,
             "mined_slices": 10,
         },
+        verifier={"steps": 1_200, "steps_per_epoch": 100},
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
@@ -77,6 +79,7 @@ SIZES = {
         shape=(48, 224, 224),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
         classifier={"steps": 60, "steps_per_epoch": 30, "rounds": 1, "mined_slices": 4},
+        verifier={"steps": 20, "steps_per_epoch": 10, "batch": 8},
     ),
 }
 
@@ -93,13 +96,13 @@ def train_bundled(
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Make the two bundled models from nothing.
+    """Make the bundled models from nothing.
 
     Parameters
     ----------
     out
-        Folder for segmenter.pt, classifier.pt, checksums.json, figures.json and the training curves; the
-        simulated tomograms are kept in its folder "simulated" and used again.
+        Folder for segmenter.pt, classifier.pt, verifier.pt, checksums.json, figures.json and the training
+        curves; the simulated tomograms are kept in its folder "simulated" and used again.
     seed
         Of the simulation and the trainings.
     size
@@ -111,8 +114,8 @@ def train_bundled(
     device
         Where to train.
     resume
-        Go on from what an interrupted run has left in the folder: its tomograms, checkpoints, and a finished
-        segmenter.
+        Go on from what an interrupted run has left in the folder: its tomograms, checkpoints, and finished
+        models.
     progress
         Show bars on a terminal.
     report
@@ -120,7 +123,7 @@ def train_bundled(
 
     Returns
     -------
-    What figures.json holds: figures on held-out simulated tomograms, and both recipes.
+    What figures.json holds: figures on held-out simulated tomograms, and the recipe.
     """
     if size not in SIZES:
         raise ConfigError(f"There is no recipe of the size {size!r}; choose from {', '.join(SIZES)}.")
@@ -133,27 +136,39 @@ def train_bundled(
     membranes = [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
 
-    segmenter, classifier = folder / "segmenter.pt", folder / "classifier.pt"
+    segmenter, classifier, verifier = (
+        folder / f"{kind}.pt" for kind in ("segmenter", "classifier", "verifier")
+    )
     if not (resume and segmenter.is_file()):
         report(f"training the segmenter on {len(volumes)} tomograms")
         train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)
-    report("training the classifier")
-    train_classifier(
-        volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
+    if not (resume and classifier.is_file()):
+        report("training the classifier")
+        train_classifier(
+            volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
+        )
+    calibration = simulate_examples(
+        folder / "simulated",
+        [calibration_seed(seed, k) for k in range(recipe.calibration)],
+        recipe.shape,
+        widen=BEYOND_TRAINING,
+        jobs=jobs,
+        report=report,
     )
-
-    finish_classifier(
+    finish_classifier(classifier, segmenter, examples, calibration, device=device, report=report)
+    if not (resume and verifier.is_file()):
+        report("looking for what the classifier takes for T3SS")
+        finder = load_model(segmenter, kind="segmenter", device=device)
+        found = find_candidates(classifier, volumes, segmenter=finder, device=device, report=report)
+        report("training the verifier")
+        train_verifier(volumes, [e.picks for e in examples], found, verifier, **common, **recipe.verifier)
+    report(f"calibrating the scores on {len(calibration)} tomograms")
+    calibrate_models(
         classifier,
-        segmenter,
-        examples,
-        simulate_examples(
-            folder / "simulated",
-            [calibration_seed(seed, k) for k in range(recipe.calibration)],
-            recipe.shape,
-            widen=BEYOND_TRAINING,
-            jobs=jobs,
-            report=report,
-        ),
+        [example.tomogram for example in calibration],
+        [example.truth for example in calibration],
+        verifier=verifier,
+        segmenter=segmenter,
         device=device,
         report=report,
     )
@@ -168,13 +183,15 @@ def train_bundled(
     report(f"measuring on {len(held_out)} held-out tomograms")
     finder = load_model(segmenter, kind="segmenter")
     judge = load_model(classifier, kind="classifier")
-    measured, detections = measure(held_out, finder, judge, device=device, report=report)
+    second = load_model(verifier, kind="verifier")
+    measured, detections = measure(held_out, finder, judge, second, device=device, report=report)
     detections.plot(folder / "held_out.png")
-    rewrite_metadata(classifier, figures={**judge.metadata.figures, **measured})
+    rewrite_metadata(verifier, "verifier", figures={**second.metadata.figures, **measured})
     figures = {
         **measured,
         "segmenter_validation": finder.metadata.figures,
         "classifier_validation": judge.metadata.figures,
+        "verifier_validation": second.metadata.figures,
         "seed": seed,
         "size": size,
         "tomograms": recipe.tomograms,
@@ -182,7 +199,7 @@ def train_bundled(
     }
     for name, document in (
         ("figures.json", figures),
-        ("checksums.json", {p.name: file_sha256(p) for p in (segmenter, classifier)}),
+        ("checksums.json", {p.name: file_sha256(p) for p in (segmenter, classifier, verifier)}),
     ):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

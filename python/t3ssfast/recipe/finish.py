@@ -1,4 +1,4 @@
-"""What a trained classifier still needs: a preselection learned from detections, and calibrated scores."""
+"""What trained models still need: a preselection, candidates to learn from, and calibrated scores."""
 
 from __future__ import annotations
 
@@ -18,65 +18,72 @@ from t3ssfast.preselect import CoarseLook, Preselection, learn_preselection
 from t3ssfast.recipe.examples import Example
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 
-__all__ = ["CALIBRATION_FLOOR", "calibrate_classifier", "finish_classifier", "rewrite_metadata"]
+__all__ = [
+    "CALIBRATION_FLOOR",
+    "VERIFIED_FLOOR",
+    "calibrate_models",
+    "find_candidates",
+    "finish_classifier",
+    "rewrite_metadata",
+]
 
 # Peaks below this are hardly ever particles; above it, a calibration wants to see them all.
 CALIBRATION_FLOOR = 0.1
+# A verifier's answers lie nearer to 0 and 1.
+VERIFIED_FLOOR = 0.02
 # Tomograms that statistics are learned from.
 PRESELECTION_TOMOGRAMS = 32
 # Share of the windows about particles, in tomograms left out, that the preselection has to keep.
 PRESELECTION_KEEP = 0.995
 
 
-def rewrite_metadata(classifier: str | os.PathLike[str], **changes: Any) -> None:
+def rewrite_metadata(model: str | os.PathLike[str], kind: str, **changes: Any) -> None:
     """Write a model file again with other metadata; its weights stay as they are."""
-    loaded = load_model(classifier, kind="classifier")
-    save_model(loaded.module, classifier, replace(loaded.metadata, **changes))
+    loaded = load_model(model, kind=kind)
+    save_model(loaded.module, model, replace(loaded.metadata, **changes))
 
 
-def calibrate_classifier(
-    classifier: str | os.PathLike[str],
+def find_candidates(
+    classifier: str | os.PathLike[str] | LoadedModel,
     tomograms: Sequence[Tomogram],
-    truth: Sequence[Candidates],
     *,
+    verifier: str | os.PathLike[str] | LoadedModel | None = None,
     segmenter: str | os.PathLike[str] | LoadedModel | None = None,
     membranes: Sequence[Any] | None = None,
     config: DetectConfig | None = None,
     device: str = "auto",
     report: Callable[[str], None] = lambda line: None,
-) -> Calibration:
-    """Learn what a classifier's scores are worth, and write it into its file.
+) -> list[Candidates]:
+    """What detections find down to low scores, with the scores that the models give and no calibration.
 
     Parameters
     ----------
-    classifier
-        Model file; its metadata are rewritten.
-    tomograms, truth
-        Of tomograms that it has not been trained on, with every T3SS picked: others count as false.
-    segmenter, membranes
-        As for `detect`; one mask for each tomogram.
+    classifier, verifier, segmenter, device
+        As for `detect`, but that no verifier is used where none is given.
+    tomograms, membranes
+        One mask for each tomogram, where masks are given.
     config
-        As the detections will have; its threshold is not used.
-    device
-        As for `detect`.
+        Its threshold is not used.
     report
         Called with a line after each tomogram.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two tomograms, or no true or no false candidates in them.
     """
     base = DetectConfig() if config is None else config
-    wanted = replace(base, score_threshold=CALIBRATION_FLOOR, min_precision=None, min_recall=None)
-    loaded = load_model(classifier, kind="classifier")
-    judge = replace(loaded, metadata=replace(loaded.metadata, calibration=None))
+    wanted = replace(
+        base,
+        score_threshold=CALIBRATION_FLOOR if verifier is None else VERIFIED_FLOOR,
+        min_precision=None,
+        min_recall=None,
+        verify=verifier is not None,
+    )
+    judge = _uncalibrated(load_model(classifier, kind="classifier"))
+    second = None if verifier is None else _uncalibrated(load_model(verifier, kind="verifier"))
     found = []
     for k, tomogram in enumerate(tomograms):
         detection = detect(
             tomogram,
             segmenter=segmenter,
             classifier=judge,
+            verifier=second,
             membrane=None if membranes is None else membranes[k],
             config=wanted,
             device=device,
@@ -84,8 +91,56 @@ def calibrate_classifier(
         )
         found.append(detection.candidates)
         report(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
+    return found
+
+
+def _uncalibrated(model: LoadedModel) -> LoadedModel:
+    return replace(model, metadata=replace(model.metadata, calibration=None))
+
+
+def calibrate_models(
+    classifier: str | os.PathLike[str],
+    tomograms: Sequence[Tomogram],
+    truth: Sequence[Candidates],
+    *,
+    verifier: str | os.PathLike[str] | None = None,
+    segmenter: str | os.PathLike[str] | LoadedModel | None = None,
+    membranes: Sequence[Any] | None = None,
+    config: DetectConfig | None = None,
+    device: str = "auto",
+    report: Callable[[str], None] = lambda line: None,
+) -> Calibration:
+    """Learn what scores are worth, and write it into the file of the model that gives them.
+
+    Parameters
+    ----------
+    classifier, verifier
+        Model files. The metadata of the verifier are rewritten where there is one, else the classifier's.
+    tomograms, truth
+        Of tomograms that neither has been trained on, with every T3SS picked: others count as false.
+    segmenter, membranes, config, device, report
+        As for `find_candidates`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two tomograms, or no true or no false candidates in them.
+    """
+    found = find_candidates(
+        classifier,
+        tomograms,
+        verifier=verifier,
+        segmenter=segmenter,
+        membranes=membranes,
+        config=config,
+        device=device,
+        report=report,
+    )
     learned = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
-    rewrite_metadata(classifier, calibration=learned.to_dict())
+    if verifier is None:
+        rewrite_metadata(classifier, "classifier", calibration=learned.to_dict())
+    else:
+        rewrite_metadata(verifier, "verifier", calibration=learned.to_dict())
     return learned
 
 
@@ -131,9 +186,9 @@ def finish_classifier(
             classifier=classifier,
             keep=PRESELECTION_KEEP,
         )
-    rewrite_metadata(classifier, preselect=learned.to_dict())
+    rewrite_metadata(classifier, "classifier", preselect=learned.to_dict())
     report(f"calibrating the scores on {len(calibration)} tomograms")
-    calibrate_classifier(
+    calibrate_models(
         classifier,
         [example.tomogram for example in calibration],
         [example.truth for example in calibration],
@@ -150,6 +205,13 @@ def found_membrane(
     device: str,
 ) -> npt.NDArray[np.uint8]:
     """(z, y, x) mask of the membrane as a detection finds it."""
-    detection = detect(tomogram, segmenter=segmenter, classifier=classifier, device=device, progress=False)
+    detection = detect(
+        tomogram,
+        segmenter=segmenter,
+        classifier=classifier,
+        config=DetectConfig(verify=False),
+        device=device,
+        progress=False,
+    )
     assert detection.membrane is not None, "it was not given"
     return detection.membrane

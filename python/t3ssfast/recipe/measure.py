@@ -1,4 +1,4 @@
-"""What the two models can do, on simulated tomograms that neither has seen."""
+"""What the models can do, on simulated tomograms that neither has seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.preselect import particle_windows, preselect
 from t3ssfast.recipe.examples import MODEL_VOXEL_SIZE, Example
-from t3ssfast.recipe.finish import CALIBRATION_FLOOR
+from t3ssfast.recipe.finish import CALIBRATION_FLOOR, VERIFIED_FLOOR
 from t3ssfast.segment import search_region, segment
 from t3ssfast.simulate import Physics
 from t3ssfast.train.segmenter import overlap_figures
@@ -62,6 +62,7 @@ def measure(
     examples: Sequence[Example],
     segmenter: LoadedModel,
     classifier: LoadedModel,
+    verifier: LoadedModel | None = None,
     *,
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
@@ -71,9 +72,9 @@ def measure(
     Parameters
     ----------
     examples
-        Seen by neither model, and not calibrated on.
-    segmenter, classifier
-        The models.
+        Seen by no model, and not calibrated on.
+    segmenter, classifier, verifier
+        The models; None: candidates are taken as the classifier scores them.
     device
         Where to detect.
     report
@@ -87,14 +88,16 @@ def measure(
     detections
         The evaluation at the default threshold.
     """
-    calibration = read_calibration(classifier.metadata.calibration)
+    calibration = read_calibration((verifier or classifier).metadata.calibration)
+    lowest = CALIBRATION_FLOOR if verifier is None else VERIFIED_FLOOR
     found, detections = [], []
     for k, example in enumerate(examples):
         detection = detect(
             example.tomogram,
             segmenter=segmenter,
             classifier=classifier,
-            config=DetectConfig(score_threshold=_floor(calibration)),
+            verifier=verifier,
+            config=DetectConfig(score_threshold=_floor(calibration, lowest), verify=verifier is not None),
             device=device,
             progress=False,
         )
@@ -126,9 +129,9 @@ def measure(
     return figures, whole
 
 
-def _floor(calibration: Calibration | None) -> float:
+def _floor(calibration: Calibration | None, lowest: float) -> float:
     """The threshold that lets everything through that a calibration was learned from."""
-    return CALIBRATION_FLOOR if calibration is None else float(calibration.apply([CALIBRATION_FLOOR])[0])
+    return lowest if calibration is None else float(calibration.apply([lowest])[0])
 
 
 def _chosen(
