@@ -33,6 +33,16 @@ def detect(
     classifier: Annotated[
         Path | None, typer.Option(help="TorchScript LeNet instead of the bundled one.", metavar="FILE")
     ] = None,
+    verifier: Annotated[
+        Path | None,
+        typer.Option(
+            help="TorchScript network that looks at candidates again, instead of the bundled one.",
+            metavar="FILE",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Look at candidates again; with a --classifier only if --verifier is given.")
+    ] = True,
     membrane: Annotated[
         list[Path] | None,
         typer.Option(
@@ -92,10 +102,15 @@ def detect(
             f"There are {len(masks)} membrane masks for {len(tomograms)} tomograms; give one for each."
         )
     folders = _folders(tomograms, out)
-    config = _config(threshold, min_precision, min_recall, contrast, threads, memory_budget)
+    config = _config(threshold, min_precision, min_recall, contrast, threads, memory_budget, verify)
     # Once for all tomograms; a model that cannot be used fails before the first is searched.
     judge = load_model(classifier, kind="classifier", trust_model=trust_model)
     finder = None if membrane else load_model(segmenter, kind="segmenter", trust_model=trust_model)
+    second = None
+    if verifier is not None:
+        if not verify:
+            raise InputError(f"{shown(verifier)} was given with --no-verify; leave one of the two out.")
+        second = load_model(verifier, kind="verifier", trust_model=trust_model)
 
     def search(path: Path, mask: Path | None, folder: Path) -> dict[str, Any]:
         from t3ssfast.detect import detect_into
@@ -105,6 +120,7 @@ def detect(
             path,
             segmenter=finder,
             classifier=judge,
+            verifier=second,
             membrane=mask,
             voxel_size_angstrom=voxel_size,
             device=device,
@@ -150,6 +166,7 @@ def _config(
     contrast: str | None,
     threads: int | None,
     memory_budget: float | None,
+    verify: bool,
 ) -> DetectConfig:
     """The defaults, with what was given on the command line."""
     from t3ssfast.types import DetectConfig
@@ -162,6 +179,7 @@ def _config(
         "contrast": contrast,
         "threads": threads,
         "memory_budget_bytes": budget,
+        "verify": verify,
     }
     return DetectConfig(**{name: value for name, value in given.items() if value is not None})
 

@@ -243,7 +243,7 @@ def _models() -> Iterator[Check]:
             "bundled models", FAILED, f"no list of them ({error})", "give --segmenter and --classifier"
         )
         return
-    for name in ("segmenter.pt", "classifier.pt"):
+    for name in ("segmenter.pt", "classifier.pt", "verifier.pt"):
         cost = f"install t3ssfast again, or give --{name.removesuffix('.pt')}"
         with resources.as_file(folder / name) as path:
             if not path.is_file() or name not in expected:

@@ -1,4 +1,4 @@
-"""`t3ssfast train`: the two models from one's own tomograms, and the recipe of the bundled ones."""
+"""`t3ssfast train`: the models from one's own tomograms, and the recipe of the bundled ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from t3ssfast.types import Candidates, Tomogram
 
-app = typer.Typer(help="Train the segmenter or the classifier.", no_args_is_help=True)
+app = typer.Typer(help="Train the segmenter, the classifier or the verifier.", no_args_is_help=True)
 
 Tomograms = Annotated[
     list[Path],
@@ -27,6 +27,16 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".')]
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")]
+Membranes = Annotated[
+    list[Path] | None,
+    typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
+]
+SegmenterFile = Annotated[
+    Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
+]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Peak of the schedule; lower to go on from a model.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
@@ -115,10 +125,7 @@ def classifier(
             "--picks", "-p", help="Picks of each tomogram, in their order (.star, .tbl, .mod, .csv ...)."
         ),
     ],
-    membranes: Annotated[
-        list[Path] | None,
-        typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
-    ] = None,
+    membranes: Membranes = None,
     out: Out = Path("classifier.pt"),
     voxel_size: VoxelSize = None,
     seed: Seed = 0,
@@ -130,9 +137,7 @@ def classifier(
             help='TorchScript LeNet to go on from, or "bundled"; it says grid and window.', metavar="FILE"
         ),
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the schedule; lower to go on from a model.")
-    ] = None,
+    learning_rate: LearningRate = None,
     device: Device = "cpu",
     resume: Resume = False,
     as_json: AsJson = False,
@@ -162,50 +167,110 @@ def classifier(
 
 
 @app.command()
-def calibrate(
-    classifier: Annotated[Path, typer.Argument(help="TorchScript LeNet; its metadata are rewritten.")],
+def verifier(
     tomograms: Tomograms,
     picks: Annotated[
         list[Path],
         typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
     ],
-    segmenter: Annotated[
-        Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
+    classifier: Annotated[
+        Path | None,
+        typer.Option(help="TorchScript LeNet whose candidates are looked at; the bundled one if not given."),
     ] = None,
-    membranes: Annotated[
-        list[Path] | None,
-        typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
+    segmenter: SegmenterFile = None,
+    membranes: Membranes = None,
+    out: Out = Path("verifier.pt"),
+    voxel_size: VoxelSize = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help='Verifier to go on from, or "bundled"; it says grid and box.', metavar="FILE"),
     ] = None,
+    learning_rate: LearningRate = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the network that looks at candidates again, on those that the classifier finds.
+
+    \b
+    Examples:
+      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.pt
+      t3ssfast train verifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
+    """
+    from t3ssfast.io import read
+    from t3ssfast.models import load_model
+    from t3ssfast.recipe import find_candidates
+    from t3ssfast.train import train_verifier
+
+    _check_lengths(tomograms, picks=picks, membranes=membranes)
+    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    known = _read_picks(picks, volumes)
+    begun = None
+    if start is not None:
+        begun = load_model(None if start == "bundled" else start, kind="verifier")
+    found = find_candidates(
+        load_model(classifier, kind="classifier"),
+        volumes,
+        segmenter=segmenter,
+        membranes=_read_masks(membranes, volumes) if membranes else None,
+        device=device,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    options = _given(seed=seed, steps=steps, learning_rate=learning_rate)
+    train_verifier(volumes, known, found, out, start=begun, device=device, resume=resume, **options)
+    _report(out, "verifier", as_json)
+
+
+@app.command()
+def calibrate(
+    classifier: Annotated[
+        Path, typer.Argument(help="TorchScript LeNet; its metadata are rewritten where no verifier is given.")
+    ],
+    tomograms: Tomograms,
+    picks: Annotated[
+        list[Path],
+        typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
+    ],
+    verifier: Annotated[
+        Path | None,
+        typer.Option(help="Verifier that gives the scores; its metadata are rewritten.", metavar="FILE"),
+    ] = None,
+    segmenter: SegmenterFile = None,
+    membranes: Membranes = None,
     voxel_size: VoxelSize = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Make probabilities of a classifier's scores, from tomograms it has not been trained on.
+    """Make probabilities of scores, from tomograms that the models have not been trained on.
 
     \b
     Example:
       t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
     """
     from t3ssfast.io import read
-    from t3ssfast.recipe import calibrate_classifier
+    from t3ssfast.recipe import calibrate_models
 
     _check_lengths(tomograms, picks=picks, membranes=membranes)
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
-    learned = calibrate_classifier(
+    learned = calibrate_models(
         classifier,
         volumes,
         _read_picks(picks, volumes),
+        verifier=verifier,
         segmenter=segmenter,
         membranes=_read_masks(membranes, volumes) if membranes else None,
         device=device,
         report=lambda line: typer.echo(line, err=True),
     )
+    written = classifier if verifier is None else verifier
     if as_json:
-        typer.echo(json.dumps({"model": str(classifier), "calibration": learned.to_dict()}))
+        typer.echo(json.dumps({"model": str(written), "calibration": learned.to_dict()}))
         return
     error = learned.figures
     typer.echo(
-        f"wrote {classifier}; calibration error {error['calibration_error_before']:.3f} before, "
+        f"wrote {written}; calibration error {error['calibration_error_before']:.3f} before, "
         f"{error['calibration_error_after']:.3f} after, in tomograms left out"
     )
 
@@ -262,7 +327,7 @@ def bundled(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Make the bundled models again: simulate, train both, measure, pin.
+    """Make the bundled models again: simulate, train, calibrate, measure, pin.
 
     \b
     Example:
