@@ -16,13 +16,13 @@ import t3ssfast as t3
 from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import load_model
-from t3ssfast.recipe import calibrate_classifier, finish_classifier, measure
+from t3ssfast.recipe import calibrate_models, finish_classifier, measure
 from t3ssfast.recipe.examples import Example, calibration_seed, held_out_seed, training_seed
 from t3ssfast.recipe.few import few_labels_curve, first_picks
 from t3ssfast.recipe.finish import rewrite_metadata
 from t3ssfast.simulate import Physics
 from t3ssfast.types import DetectConfig
-from toy import VOXEL, save_toy_models, toy_tomogram
+from toy import VOXEL, save_toy_models, save_toy_verifier, toy_tomogram
 
 
 def toy_example(k: int) -> Example:
@@ -87,9 +87,9 @@ def test_calibration_needs_something_to_tell_apart(tmp_path: Path, examples: lis
     _, classifier = save_toy_models(tmp_path)
     only = examples[0]
     with pytest.raises(InputError, match="to calibrate with"):
-        calibrate_classifier(classifier, [only.tomogram], [only.truth], membranes=[only.membrane])
+        calibrate_models(classifier, [only.tomogram], [only.truth], membranes=[only.membrane])
     assert load_model(classifier, kind="classifier").metadata.calibration is None
-    rewrite_metadata(classifier, figures={"f1": 0.5})
+    rewrite_metadata(classifier, "classifier", figures={"f1": 0.5})
     assert load_model(classifier, kind="classifier").metadata.figures == {"f1": 0.5}
 
 
@@ -128,24 +128,54 @@ def test_picks_are_counted_out_and_the_rest_is_cut_off() -> None:
 
 def test_the_curve_of_few_labels_has_a_row_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Made:
+        """Six dark particles, of which three are T3SS."""
+
         def __init__(self, seed: int) -> None:
-            self.tomogram, self.truth, self.membrane = toy_tomogram(shape=(24, 120, 132))
-            self.tomogram = replace(self.tomogram, name=f"toy_{seed}")
+            self.tomogram, truth, self.membrane = toy_tomogram(shape=(24, 120, 132), particles=6)
+            self.tomogram, self.truth = replace(self.tomogram, name=f"toy_{seed}"), truth[::2]
 
     monkeypatch.setattr("t3ssfast.recipe.few.simulate", lambda seed, shape, **physics: Made(seed))
-    options: dict[str, Any] = {
-        "steps": 2,
-        "steps_per_epoch": 2,
-        "batch": 16,
-        "rounds": 0,
-        "negatives_per_tomogram": 30,
-    }
-    rows = few_labels_curve(tmp_path, counts=(2, 3), held_out=1, options=options)
-    assert [row["picks"] for row in rows] == [0, 2, 3]
+    _, classifier = save_toy_models(tmp_path)
+    verifier = save_toy_verifier(tmp_path)
+    options: dict[str, Any] = {"steps": 2, "steps_per_epoch": 2, "batch": 8}
+    rows = few_labels_curve(
+        tmp_path, counts=(3, 6), held_out=1, options=options, classifier=classifier, verifier=verifier
+    )
+    assert [row["picks"] for row in rows] == [0, 3, 6]
     assert all(0 <= row["f1_low"] <= row["f1"] <= row["f1_high"] <= 1 for row in rows)
     with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "classifier_3.pt").exists()
+    assert (tmp_path / "verifier_6.pt").exists()
     with pytest.raises(ConfigError, match="at least 2"):
         few_labels_curve(tmp_path, counts=(1,))
+
+
+def test_a_verifier_is_trained_on_what_the_classifier_finds_and_calibrated(tmp_path: Path) -> None:
+    """By the commands: six dark particles, three of them T3SS that have a light core."""
+    _, classifier = save_toy_models(tmp_path)
+    given: list[str] = []
+    for k in range(4):
+        tomogram, truth, membrane = toy_tomogram(shape=(24, 120 + 2 * k, 132), particles=6)
+        for z, y, x in np.round(truth.centre_zyx[::2]).astype(int):
+            tomogram.data[z, y - 2 : y + 3, x - 2 : x + 3] = 5.0
+        t3.write(tmp_path / f"{k}.mrc", tomogram.data, VOXEL)
+        t3.write(tmp_path / f"{k}_m.mrc", membrane, VOXEL)
+        t3.export(truth[::2], tmp_path / f"{k}.csv", "csv")
+        given += [str(tmp_path / f"{k}.mrc"), "-p", str(tmp_path / f"{k}.csv")]
+        given += ["-m", str(tmp_path / f"{k}_m.mrc")]
+    verifier = tmp_path / "verifier.pt"
+    trained = CliRunner().invoke(
+        app,
+        ["train", "verifier", *given, "--classifier", str(classifier), "-o", str(verifier), "--steps", "2"],
+    )
+    assert trained.exit_code == 0, trained.output
+    assert "average_precision" in trained.stdout
+    result = CliRunner().invoke(
+        app, ["train", "calibrate", str(classifier), *given, "--verifier", str(verifier), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)["calibration"]
+    assert said == load_model(verifier, kind="verifier").metadata.calibration
+    assert load_model(classifier, kind="classifier").metadata.calibration is None
+    assert said["truth"] == 12

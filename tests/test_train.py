@@ -29,7 +29,7 @@ from t3ssfast.preselect import CoarseLook
 from t3ssfast.recipe import train_bundled
 from t3ssfast.recipe.examples import held_out_seed, simulate_examples, training_seed
 from t3ssfast.recipe.finish import rewrite_metadata
-from t3ssfast.train import classifier, loop, train_classifier, train_segmenter
+from t3ssfast.train import classifier, loop, train_classifier, train_segmenter, train_verifier
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
 from t3ssfast.train.data import make_sources, split_sources
 from t3ssfast.train.distributed import World
@@ -274,7 +274,7 @@ def test_a_training_goes_on_from_a_trained_classifier(tmp_path, toys):
         torch.testing.assert_close(before[name], after[name], atol=1e-4, rtol=0)
     # Its coarse look fits any classifier, and is carried over.
     look = CoarseLook().to_dict()
-    rewrite_metadata(path, preselect=look)
+    rewrite_metadata(path, "classifier", preselect=look)
     train_classifier(tomograms, picks, membranes, tmp_path / "d.pt", start=path, **few)
     assert load_model(tmp_path / "d.pt", kind="classifier").metadata.preselect == look
     other = few | {"channels": (5, 4)}
@@ -472,3 +472,97 @@ def test_the_commands_train_from_files(tmp_path, toys, monkeypatch):
     refused = run.invoke(app, ["classifier", *volumes, *picks[:4], "-o", str(out)])
     assert isinstance(refused.exception, InputError)
     assert "2 picks for 3 tomograms" in str(refused.exception)
+
+
+# ----------------------------------------------------------------------------------------------- the verifier
+
+VERIFIER = {
+    "steps": 30,
+    "steps_per_epoch": 15,
+    "batch": 8,
+    "box_px": 16,
+    "channels": (3, 4, 4, 4),
+    "hidden": 8,
+    "learning_rate": 1e-2,
+    "jitter_nm": 2.0,
+    "augment": AugmentOptions(scale=(1.0, 1.0), spectrum=0.0, blur_px=0.0, noise=0.0, gamma=(1.0, 1.0)),
+}
+
+
+def box_example(seed, shape=(24, 64, 64)):
+    """Dark balls that are T3SS, light ones that a detection took for some."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(shape)
+    values = rng.normal(size=shape)
+    true = np.array([[8.0, 14.0, 14.0], [14.0, 50.0, 20.0]]) + rng.uniform(-1, 1, (2, 3))
+    false = np.array([[12.0, 16.0, 50.0], [10.0, 50.0, 48.0]])
+    for sign, centres in ((-6.0, true), (6.0, false)):
+        for zyx in centres:
+            values += sign * ((z - zyx[0]) ** 2 + (y - zyx[1]) ** 2 + (x - zyx[2]) ** 2 < 16)
+
+    def particles(centres):
+        ones = np.ones(len(centres))
+        return Candidates(centres, ones, np.ones((len(centres), 3)), 13.6, shape)
+
+    tomogram = Tomogram(values.astype(np.float32), 13.6, f"boxes_{seed}")
+    return tomogram, particles(true), particles(np.concatenate([false, true]))
+
+
+@pytest.fixture(scope="module")
+def boxes():
+    return [list(part) for part in zip(*(box_example(k) for k in range(5)), strict=True)]
+
+
+def test_a_verifier_learns_to_tell_and_to_place(tmp_path, boxes):
+    path = train_verifier(*boxes, tmp_path / "v.pt", progress=False, **VERIFIER)
+    rows = table(tmp_path / "v.training.csv")
+    assert rows[-1]["average_precision"] > 0.95
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    metadata = load_model(path, kind="verifier").metadata
+    assert metadata.window_px == 16
+    assert metadata.recipe["tomograms"] == 5
+    again = train_verifier(*boxes, tmp_path / "w.pt", progress=False, **VERIFIER)
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_targets_of_a_verifier_point_at_the_centre(boxes):
+    """Augmented boxes of balls: the darkest place of each is where its target says."""
+    from t3ssfast.train.options import VerifierOptions
+    from t3ssfast.train.verifier import _Pool
+
+    options = make_options(
+        VerifierOptions, {**VERIFIER, "batch": 64, "positive_share": 0.5, "jitter_nm": 4.0}
+    )
+    sources = make_sources(boxes[0], None, boxes[1], options)
+    pool = _Pool.collect(sources, [np.zeros((0, 3)) + 12.0 for _ in sources], options)
+    pool.false = pool.true
+    drawn, target = pool.draw(np.random.default_rng(3), options)
+    assert drawn.shape == (64, 1, 16, 16, 16)
+    assert target[:32, 0].min() == 1
+    assert target[32:].abs().max() == 0
+    dark = (-drawn[:32, 0]).clamp_min(0) ** 3
+    place = torch.arange(16.0) - 8
+    for axis, others in enumerate([(2, 3), (1, 3), (1, 2)]):
+        seen = (dark.sum(dim=others) * place).sum(dim=1) / dark.sum(dim=(1, 2, 3))
+        assert (seen - target[:32, 1 + axis]).abs().median() < 0.5
+
+
+def test_a_verifier_goes_on_from_another_and_says_what_is_missing(tmp_path, boxes):
+    start = train_verifier(*boxes, tmp_path / "v.pt", progress=False, **{**VERIFIER, "steps": 2})
+    few = [part[:1] for part in boxes]
+    tuned = train_verifier(*few, tmp_path / "t.pt", start=start, progress=False, steps=2, batch=4, seed=1)
+    assert load_model(tuned, kind="verifier").metadata.window_px == 16
+    tomograms, picks, found = boxes
+    with pytest.raises(InputError, match="no false candidate"):
+        train_verifier(tomograms, picks, picks, tmp_path / "n.pt", progress=False, **VERIFIER)
+    with pytest.raises(InputError, match="no T3SS"):
+        train_verifier(
+            tomograms, [p[:0] for p in picks], found, tmp_path / "n.pt", progress=False, **VERIFIER
+        )
+    with pytest.raises(InputError, match="candidates of 1"):
+        train_verifier(tomograms, picks, found[:1], tmp_path / "n.pt", progress=False, **VERIFIER)
+    with pytest.raises(ModelError, match="BoxNet"):
+        train_verifier(
+            *boxes, tmp_path / "n.pt", start=start, progress=False, **{**VERIFIER, "hidden": 16, "steps": 2}
+        )
+    assert not (tmp_path / "n.pt").exists()

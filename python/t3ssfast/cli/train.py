@@ -285,7 +285,10 @@ def few_labels(
         ),
     ] = None,
     classifier: Annotated[
-        Path | None, typer.Option(help="TorchScript LeNet to start from instead of the bundled one.")
+        Path | None, typer.Option(help="TorchScript LeNet that finds candidates, not the bundled one.")
+    ] = None,
+    verifier: Annotated[
+        Path | None, typer.Option(help="Verifier to start from instead of the bundled one.")
     ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -303,6 +306,7 @@ def few_labels(
         out,
         counts=tuple(counts) if counts else (5, 10, 20, 50),
         classifier=classifier,
+        verifier=verifier,
         seed=seed,
         device=device,
         report=lambda line: typer.echo(line, err=True),

@@ -26,6 +26,7 @@ from t3ssfast.recipe.examples import (
 from t3ssfast.recipe.finish import calibrate_models, find_candidates, finish_classifier, rewrite_metadata
 from t3ssfast.recipe.measure import measure
 from t3ssfast.train import train_classifier, train_segmenter, train_verifier
+from t3ssfast.types import Candidates
 
 __all__ = ["SIZES", "BundledSize", "train_bundled"]
 
@@ -38,6 +39,9 @@ class BundledSize:
     ----------
     tomograms, calibration, held_out
         Numbers of simulated ones to train on, to calibrate the scores on, and to measure on.
+    searched
+        In so many of those to train on, what the classifier falsely finds is looked for and shown to the
+        verifier.
     shape
         (z, y, x) voxels of each.
     segmenter, classifier, verifier
@@ -45,6 +49,7 @@ class BundledSize:
     """
 
     tomograms: int
+    searched: int
     calibration: int
     held_out: int
     shape: tuple[int, int, int]
@@ -57,6 +62,7 @@ SIZES = {
     # An hour on two cores.
     "full": BundledSize(
         tomograms=96,
+        searched=64,
         calibration=20,
         held_out=24,
         shape=(104, 384, 384),
@@ -74,6 +80,7 @@ SIZES = {
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
         tomograms=6,
+        searched=6,
         calibration=2,
         held_out=2,
         shape=(48, 224, 224),
@@ -159,7 +166,9 @@ def train_bundled(
     if not (resume and verifier.is_file()):
         report("looking for what the classifier takes for T3SS")
         finder = load_model(segmenter, kind="segmenter", device=device)
-        found = find_candidates(classifier, volumes, segmenter=finder, device=device, report=report)
+        searched = volumes[: recipe.searched]
+        found = find_candidates(classifier, searched, segmenter=finder, device=device, report=report)
+        found += [Candidates.empty(v.voxel_size_angstrom, v.shape, v.name) for v in volumes[len(searched) :]]
         report("training the verifier")
         train_verifier(volumes, [e.picks for e in examples], found, verifier, **common, **recipe.verifier)
     report(f"calibrating the scores on {len(calibration)} tomograms")

@@ -1,4 +1,4 @@
-"""What few picks can do: the bundled classifier in a domain it has not seen, before and after fine-tuning."""
+"""What few picks can do: the bundled models in a domain they have not seen, before and after fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.detect import detect
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.evaluate import Evaluation, evaluate
 from t3ssfast.io import atomic_path
 from t3ssfast.models import LoadedModel, load_model
-from t3ssfast.recipe.finish import CALIBRATION_FLOOR
+from t3ssfast.recipe.finish import find_candidates
 from t3ssfast.simulate import simulate
-from t3ssfast.train import train_classifier
+from t3ssfast.train import train_verifier
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 
 __all__ = ["FINE_TUNING", "UNSEEN_DOMAIN", "few_labels_curve", "first_picks"]
@@ -40,12 +39,8 @@ UNSEEN_DOMAIN: dict[str, Any] = {
 FINE_TUNING: dict[str, Any] = {
     "steps": 60,
     "steps_per_epoch": 20,
-    "batch": 128,
-    "rounds": 1,
+    "batch": 24,
     "learning_rate": 1e-4,
-    "negatives_per_tomogram": 600,
-    "mined_per_tomogram": 300,
-    "mined_slices": 8,
 }
 TOLERANCE_ANGSTROM = 120.0
 
@@ -57,6 +52,7 @@ def few_labels_curve(
     *,
     counts: Sequence[int] = (5, 10, 20, 50),
     classifier: str | os.PathLike[str] | None = None,
+    verifier: str | os.PathLike[str] | None = None,
     shape: tuple[int, int, int] = (64, 256, 256),
     held_out: int = 4,
     seed: int = 0,
@@ -65,9 +61,9 @@ def few_labels_curve(
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, float]]:
-    """Fine-tune a classifier on more and more picks, and detect in other tomograms of their domain.
+    """Fine-tune a verifier on more and more picks, and detect in other tomograms of their domain.
 
-    The membrane is given, so that the classifier alone makes the difference.
+    The membrane is given and the classifier stays as it is, so that the verifier alone makes the difference.
 
     Parameters
     ----------
@@ -75,8 +71,8 @@ def few_labels_curve(
         Folder for few_labels.csv, few_labels.png and the fine-tuned models.
     counts
         Numbers of picks.
-    classifier
-        To start from; None is the bundled one.
+    classifier, verifier
+        To find candidates with, and to start from; None is the bundled one.
     shape
         (z, y, x) of the simulated tomograms.
     held_out
@@ -94,7 +90,7 @@ def few_labels_curve(
 
     Returns
     -------
-    A row for no picks and one for each count: picks, F1, precision and recall at the default threshold, best
+    A row for no picks and one for each count: picks, F1, precision and recall at a score of 0.5, best
     F1 on the curve, average precision, and the ends of F1's 95% interval.
 
     Raises
@@ -119,21 +115,23 @@ def few_labels_curve(
         labelled.append(simulated(len(labelled)))
         if len(labelled) > 2 * max(counts):
             raise InputError(f"The domain has too few T3SS for {max(counts)} picks; give one with more.")
-    rows = [_row(0, _measured(others, classifier, device))]
+    judge, begun = load_model(classifier, kind="classifier"), load_model(verifier, kind="verifier")
+    rows = [_row(0, _measured(others, judge, begun, device))]
     report(f"no picks: F1 {rows[0]['f1']:.3f}, average precision {rows[0]['average_precision']:.3f}")
     for count in counts:
         picked = first_picks(labelled, count)
-        tuned = train_classifier(
-            [tomogram for tomogram, _, _ in picked],
+        volumes = [tomogram for tomogram, _, _ in picked]
+        tuned = train_verifier(
+            volumes,
             [truth for _, _, truth in picked],
-            [membrane for _, membrane, _ in picked],
-            folder / f"classifier_{count}.pt",
-            start=load_model(classifier, kind="classifier"),
+            find_candidates(judge, volumes, membranes=[mask for _, mask, _ in picked], device=device),
+            folder / f"verifier_{count}.pt",
+            start=begun,
             device=device,
             progress=False,
             **{"seed": seed, **(FINE_TUNING if options is None else options)},
         )
-        rows.append(_row(count, _measured(others, tuned, device)))
+        rows.append(_row(count, _measured(others, judge, load_model(tuned, kind="verifier"), device)))
         report(f"{count} picks: F1 {rows[-1]['f1']:.3f}, AP {rows[-1]['average_precision']:.3f}")
     with (
         atomic_path(folder / "few_labels.csv") as temporary,
@@ -170,28 +168,24 @@ def first_picks(labelled: Sequence[Labelled], count: int) -> list[Labelled]:
 
 
 def _measured(
-    examples: Sequence[Labelled], classifier: str | os.PathLike[str] | LoadedModel | None, device: str
+    examples: Sequence[Labelled], classifier: LoadedModel, verifier: LoadedModel, device: str
 ) -> Evaluation:
-    loaded = load_model(classifier, kind="classifier")
-    # Scores as picked: a calibration is worth nothing in a domain it has not seen, and the tuned have none.
-    judge = replace(loaded, metadata=replace(loaded.metadata, calibration=None))
-    found = [
-        detect(
-            tomogram,
-            classifier=judge,
-            membrane=membrane,
-            config=DetectConfig(contrast="dark", score_threshold=CALIBRATION_FLOOR),
-            device=device,
-            progress=False,
-        ).candidates
-        for tomogram, membrane, _ in examples
-    ]
+    # Scores as the verifier gives them: a calibration is worth nothing in a domain it has not seen, and the
+    # tuned have none.
+    found = find_candidates(
+        classifier,
+        [tomogram for tomogram, _, _ in examples],
+        verifier=verifier,
+        membranes=[membrane for _, membrane, _ in examples],
+        config=DetectConfig(contrast="dark"),
+        device=device,
+    )
     return evaluate(found, [truth for _, _, truth in examples], TOLERANCE_ANGSTROM)
 
 
 def _row(picks: int, everything: Evaluation) -> dict[str, float]:
-    """Figures at the default threshold, and of all candidates."""
-    threshold = DetectConfig().score_threshold
+    """Figures at a score of one half, and of all candidates."""
+    threshold = 0.5
     at = replace(
         everything,
         tallies=tuple(
@@ -228,7 +222,7 @@ def _draw(rows: Sequence[dict[str, float]], path: Path) -> None:
     axes.plot(place, [row["best_f1"] for row in rows], "s--", label="best F1 on the curve")
     axes.plot(place, [row["average_precision"] for row in rows], "^:", label="average precision")
     axes.set_xticks(place, [f"{row['picks']:.0f}" for row in rows])
-    axes.set(xlabel="picks that the classifier was fine-tuned on", ylim=(0, 1.02))
+    axes.set(xlabel="picks that the verifier was fine-tuned on", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     with atomic_path(path) as temporary:

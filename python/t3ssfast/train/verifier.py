@@ -38,6 +38,9 @@ __all__ = ["train_verifier"]
 
 Centres = npt.NDArray[np.float64]
 
+# Fewer tomograms than these are not held out whole.
+FEW_TOMOGRAMS = 4
+
 
 def train_verifier(
     tomograms: Sequence[Tomogram],
@@ -131,11 +134,7 @@ def _train(
     where, share = world.device, replace(chosen, batch=world.share(chosen.batch))
     sources = make_sources(tomograms, None, picks, chosen)
     false = [_false_ones(source, found, chosen) for source, found in zip(sources, candidates, strict=True)]
-    known = {id(source.prepared): centres for source, centres in zip(sources, false, strict=True)}
-    pools = [
-        _Pool.collect(part, [known[id(source.prepared)] for source in part], chosen)
-        for part in split_sources(sources, chosen)
-    ]
+    pools = _split(sources, false, chosen)
     for name, pool in zip(("training", "validation"), pools, strict=True):
         for what, boxes in (("T3SS", pool.true), ("false candidate", pool.false)):
             if not len(boxes):
@@ -213,6 +212,18 @@ def _far(source: Source, centres: Centres, options: VerifierOptions) -> Centres:
     return centres[distance > limit]
 
 
+def _split(sources: list[Source], false: list[Centres], options: VerifierOptions) -> tuple[_Pool, _Pool]:
+    """What is trained on, and what is held out: whole tomograms, or single boxes where there are few."""
+    if len(sources) < FEW_TOMOGRAMS:
+        return _Pool.collect(sources, false, options).parted(options)
+    known = {id(source.prepared): centres for source, centres in zip(sources, false, strict=True)}
+    training, held_out = (
+        _Pool.collect(part, [known[id(source.prepared)] for source in part], options)
+        for part in split_sources(sources, options)
+    )
+    return training, held_out
+
+
 def _margins(options: VerifierOptions) -> tuple[int, int]:
     """Voxels of jitter, and half the side of what boxes at any angle are cut from, in the plane."""
     jitter = int(np.ceil(options.jitter_nm * 10.0 / options.voxel_size_angstrom))
@@ -245,6 +256,24 @@ class _Pool:
                     cut[chosen] = boxes
                 parts[name].append(torch.from_numpy(cut))
         return cls(torch.cat(parts["true"]), np.concatenate(offsets), torch.cat(parts["false"]))
+
+    def parted(self, options: VerifierOptions) -> tuple[_Pool, _Pool]:
+        """A larger and a smaller part, at random; at least one of each kind in the smaller."""
+        rng = np.random.default_rng([options.seed, 13])
+        kept, held = [], []
+        for count in (len(self.true), len(self.false)):
+            order = rng.permutation(count)
+            cut = min(count, max(1, round(options.validation_fraction * count)))
+            held.append(np.sort(order[:cut]))
+            kept.append(np.sort(order[cut:]))
+        return self._chosen(*kept), self._chosen(*held)
+
+    def _chosen(self, true: npt.NDArray[np.int64], false: npt.NDArray[np.int64]) -> _Pool:
+        return _Pool(
+            self.true[torch.from_numpy(true)],
+            self.true_offset[true],
+            self.false[torch.from_numpy(false)],
+        )
 
     def draw(self, rng: np.random.Generator, options: VerifierOptions) -> tuple[Tensor, Tensor]:
         """Augmented boxes (N, 1, box, box, box), and (N, 4): whether true, and the offset of the centre."""
