@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from t3ssfast.preselect import PreselectRule, preselect
     from t3ssfast.simulate import Simulation, simulate
     from t3ssfast.statistics import window_statistics
-    from t3ssfast.train import train_classifier, train_segmenter
+    from t3ssfast.train import train_classifier, train_segmenter, train_verifier
     from t3ssfast.types import Candidates, DetectConfig, Tomogram
     from t3ssfast.windows import unfold
 
@@ -62,6 +62,7 @@ __all__ = [
     "simulate",
     "train_classifier",
     "train_segmenter",
+    "train_verifier",
     "unfold",
     "window_statistics",
     "write",
@@ -93,6 +94,7 @@ _HOME = {
     "simulate": "simulate",
     "train_classifier": "train",
     "train_segmenter": "train",
+    "train_verifier": "train",
     "unfold": "windows",
     "window_statistics": "statistics",
     "write": "io",
