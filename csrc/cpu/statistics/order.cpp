@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 
 #if defined(__x86_64__)
 // gcc 12 takes the undefined vectors in its own header for a mistake.
@@ -33,6 +34,17 @@ T *grown(std::vector<T> &memory, i64 count) {
     return memory.data();
 }
 
+// The same, from the start of a cache line on.
+template <typename T>
+T *aligned(std::vector<T> &memory, i64 count) {
+    constexpr std::size_t kLine = 64;
+    const std::size_t needed = static_cast<std::size_t>(count + kSlack) + kLine / sizeof(T);
+    if (memory.size() < needed) memory.resize(needed);
+    void *start = memory.data();
+    std::size_t space = memory.size() * sizeof(T);
+    return static_cast<T *>(std::align(kLine, kLine, start, space));
+}
+
 class BandScratch {
 public:
     std::vector<float> gathered;
@@ -42,39 +54,32 @@ public:
 private:
     BandMemory memory(const OrderTask &task) {
         const i64 high = task.rows + task.size - 1, wide = task.columns + task.size - 1, pixels = high * wide;
-        const i64 band = std::min(high, kBandRows + task.size) * wide;
-        columns_.resize(static_cast<std::size_t>(task.plane_count));
-        i64 place = 0;
-        for (OrderColumns &columns : columns_) {
-            columns.boundary = grown(words_, 3 * task.plane_count * kBandTile) + place * 3 * kBandTile;
-            columns.place = columns.boundary + kBandTile;
-            columns.below = reinterpret_cast<std::int16_t *>(columns.place + kBandTile);
-            columns.pivot = grown(pivots_, task.plane_count * kBandTile) + place * kBandTile;
-            ++place;
-        }
-        const i64 padded = band + 2 * kBandPad;
+        const i64 band = pixels;
+        starts_.resize(static_cast<std::size_t>(task.plane_count));
+        const i64 padded = band + 1024;
         return {grown(list_, pixels),
                 grown(spare_, pixels),
-                grown(classes_, high * (wide + kSlack)),
                 grown(granules_, high * (wide + kSlack)),
                 grown(y_, pixels),
                 grown(x_, pixels),
                 grown(values_, pixels),
-                grown(block_start_, pixels / 16),
-                grown(block_bits_, pixels / 16),
-                grown(band_y_, padded),
-                grown(band_x_, padded),
-                grown(band_index_, band),
-                grown(row_bits_, kGroup * kRowBits),
-                columns_.data()};
+                aligned(band_y_, padded),
+                aligned(band_x_, padded),
+                grown(band_values_, padded),
+                aligned(counts_, wide * 320),
+                aligned(sums_, kBandTile * 32),
+                grown(slots_, kBandTile),
+                grown(places_, kBandTile),
+                starts_.data()};
     }
 
     std::vector<std::uint64_t> list_, spare_;
-    std::vector<std::int8_t> classes_, granules_, pivots_;
-    std::vector<std::uint8_t> y_, x_, band_y_, band_x_, row_bits_;
-    std::vector<float> values_;
-    std::vector<std::uint16_t> block_start_, block_bits_, band_index_, words_;
-    std::vector<OrderColumns> columns_;
+    std::vector<std::int8_t> granules_;
+    std::vector<std::uint8_t> y_, x_, band_y_, band_x_, counts_, places_;
+    std::vector<float> values_, band_values_;
+    std::vector<std::int16_t> sums_;
+    std::vector<std::uint16_t> slots_;
+    std::vector<int> starts_;
 };
 
 class RankScratch {
