@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #if defined(__x86_64__)
 // gcc 12 takes the undefined vectors in its own header for a mistake.
@@ -12,7 +13,6 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/parallel.h"
 #include "cpu/simd.h"
 
 #define T3_KERNEL "cpu/statistics/order_kernels.h"
@@ -45,7 +45,7 @@ T *aligned(std::vector<T> &memory, i64 count) {
     return static_cast<T *>(std::align(kLine, kLine, start, space));
 }
 
-class BandScratch {
+class BandScratch : public Family::Memory {
 public:
     std::vector<float> gathered;
 
@@ -82,7 +82,7 @@ private:
     std::vector<int> starts_;
 };
 
-class RankScratch {
+class RankScratch : public Family::Memory {
 public:
     std::vector<float> gathered;
 
@@ -107,37 +107,56 @@ private:
     std::vector<float> values_;
 };
 
-// Cuts a length into parts of at most `most`, all but the last of one size: a narrow rest would cost its whole rim.
-i64 even_share(i64 length, i64 most) {
-    const i64 parts = (length + most - 1) / most;
-    return (length + parts - 1) / parts;
+// Edges of tiles for windows that are all wanted, and for a list of them.
+i64 tile_edge(i64 windows, const WindowList &list, i64 dense) {
+    return even_share(windows, list.dense() ? dense : kMaskedTile);
 }
 
-template <typename Scratch>
-void over_tiles(const Images &images, i64 size, const std::vector<OrderPlane> &planes, i64 plane_count,
-                const WindowList &windows, const Output &output, int threads, i64 edge) {
-    const i64 most = windows.dense() ? edge : kMaskedTile;
-    const i64 height = even_share(valid_windows(images.height, size), most);
-    const i64 width = even_share(valid_windows(images.width, size), most);
-    const TileGrid grid(images, size, windows, height, width, 0);
-    parallel_tasks<Scratch>(grid.count(), threads, [&](Scratch &scratch, i64 i) {
-        const Tile tile = grid[i];
-        const TileOutput out = output.open(tile, plane_count, scratch.gathered);
-        scratch.run({images.image(tile.image) + tile.y0 * images.width + tile.x0, images.width, size, tile.height(),
-                     tile.width(), planes.data(), static_cast<int>(planes.size()), out});
-        for (const OrderPlane &plane : planes) output.close(tile, out, plane.slot);
-    });
-}
+template <typename Scratch, i64 kTile>
+class OrderFamily : public Family {
+public:
+    OrderFamily(const Images &images, i64 size, std::vector<OrderPlane> planes, i64 plane_count,
+                const WindowList &windows, const Output &output)
+        : images_(images),
+          size_(size),
+          planes_(std::move(planes)),
+          plane_count_(plane_count),
+          output_(output),
+          grid_(images, size, windows, tile_edge(valid_windows(images.height, size), windows, kTile),
+                tile_edge(valid_windows(images.width, size), windows, kTile), 0) {}
+
+    i64 tasks() const override { return grid_.count(); }
+
+    std::unique_ptr<Memory> memory() const override { return std::make_unique<Scratch>(); }
+
+    void run(Memory &memory, i64 task) const override {
+        Scratch &scratch = static_cast<Scratch &>(memory);
+        const Tile tile = grid_[task];
+        const TileOutput out = output_.open(tile, plane_count_, scratch.gathered);
+        scratch.run({images_.image(tile.image) + tile.y0 * images_.width + tile.x0, images_.width, size_, tile.height(),
+                     tile.width(), planes_.data(), static_cast<int>(planes_.size()), out});
+        for (const OrderPlane &plane : planes_) output_.close(tile, out, plane.slot);
+    }
+
+private:
+    Images images_;
+    i64 size_;
+    std::vector<OrderPlane> planes_;
+    i64 plane_count_;
+    Output output_;
+    TileGrid grid_;
+};
 
 }  // namespace
 
-void order_statistics(const Images &images, i64 size, const std::vector<OrderPlane> &planes, i64 plane_count,
-                      const WindowList &windows, const Output &output, int threads) {
+std::unique_ptr<Family> order_statistics(const Images &images, i64 size, std::vector<OrderPlane> planes, i64 plane_count,
+                                         const WindowList &windows, const Output &output) {
     if (size <= kBandSize) {
-        over_tiles<BandScratch>(images, size, planes, plane_count, windows, output, threads, kBandTile);
-    } else {
-        over_tiles<RankScratch>(images, size, planes, plane_count, windows, output, threads, kRankTile);
+        return std::make_unique<OrderFamily<BandScratch, kBandTile>>(images, size, std::move(planes), plane_count,
+                                                                     windows, output);
     }
+    return std::make_unique<OrderFamily<RankScratch, kRankTile>>(images, size, std::move(planes), plane_count, windows,
+                                                                 output);
 }
 
 }  // namespace t3ssfast::cpu

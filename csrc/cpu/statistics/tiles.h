@@ -12,6 +12,12 @@ namespace t3ssfast::cpu {
 using i64 = std::int64_t;
 using Images = ImageStack<const float>;
 
+// Cuts a length into parts of at most `most`, all but the last of one size: a narrow rest would cost its whole rim.
+inline i64 even_share(i64 length, i64 most) {
+    const i64 parts = (length + most - 1) / most;
+    return (length + parts - 1) / parts;
+}
+
 // Tiles of height x width windows; the grid starts `lead` windows before the first one.
 class TileGrid {
 public:
