@@ -3,6 +3,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/simd.h"
 #include "cpu/statistics/families.h"
 
@@ -48,7 +52,7 @@ public:
         T3_ON_LEVEL(extrema_of_rows, images_.image(tile.image) + tile.y0 * images_.width + tile.x0, images_.width, size_,
                     tile.height(), tile.width(), scratch.memory.data(), low.data(), high.data(), range.data(),
                     static_cast<int>(low.size()), static_cast<int>(high.size()), static_cast<int>(range.size()),
-                    out.stride);
+                    out.stride, out.stream);
         for (const std::vector<i64> *slots : {&planes_.low, &planes_.high, &planes_.range}) {
             for (i64 slot : *slots) output_.close(tile, out, slot);
         }

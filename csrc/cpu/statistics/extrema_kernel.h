@@ -1,5 +1,7 @@
 // Extrema of a tile: van Herk's prefixes and suffixes down the columns, spans that double along the rows. A kernel of
 // cpu/each_level.h.
+#include "cpu/statistics/lines.h"
+
 namespace t3ssfast::cpu {
 namespace T3_LEVEL {
 namespace {
@@ -50,11 +52,19 @@ T3_ALWAYS_INLINE void fetch_ahead(const float *row, i64 pixels) {
     for (i64 x = 0; x < pixels; x += 16) __builtin_prefetch(row + x);
 }
 
+T3_ALWAYS_INLINE void write_row(const float *row, i64 columns, bool stream, float *target) {
+    if (stream) {
+        stream_row(target, row, columns);
+    } else {
+        std::memcpy(target, row, static_cast<std::size_t>(columns) * sizeof(float));
+    }
+}
+
 // Extrema of the windows of one tile, at most `size` rows of them (van Herk: from row size - 1 upwards, and from the
 // next row downwards), written row by row to every plane asked for.
 void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 columns, float *memory,
                                     float *const *low_out, float *const *high_out, float *const *range_out,
-                                    int low_count, int high_count, int range_count, i64 out_stride) {
+                                    int low_count, int high_count, int range_count, i64 out_stride, bool stream) {
     const i64 pixels = columns + size - 1;
     const std::size_t row_bytes = static_cast<std::size_t>(pixels) * sizeof(float);
     float *low = memory, *high = low + pixels, *low_row = high + pixels, *high_row = low_row + pixels;
@@ -98,16 +108,22 @@ void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 col
         const i64 span = widen(low_row, high_row, pixels, size);
         const auto least = [](float a, float b) { return smaller(a, b); };
         const auto most = [](float a, float b) { return larger(a, b); };
-        for (int k = 0; k < low_count; ++k) cover(low_row, span, size, columns, least, low_out[k] + t * out_stride);
-        for (int k = 0; k < high_count; ++k) cover(high_row, span, size, columns, most, high_out[k] + t * out_stride);
-        if (range_count == 0) continue;
-        // The rows are not needed any more.
+        const i64 out = t * out_stride;
+        if (!stream && range_count == 0) {
+            for (int k = 0; k < low_count; ++k) cover(low_row, span, size, columns, least, low_out[k] + out);
+            for (int k = 0; k < high_count; ++k) cover(high_row, span, size, columns, most, high_out[k] + out);
+            continue;
+        }
         cover(low_row, span, size, columns, least, low_row);
         cover(high_row, span, size, columns, most, high_row);
-        for (int k = 0; k < range_count; ++k) {
-            for (i64 x = 0; x < columns; ++x) range_out[k][t * out_stride + x] = high_row[x] - low_row[x];
+        for (int k = 0; k < low_count; ++k) write_row(low_row, columns, stream, low_out[k] + out);
+        for (int k = 0; k < high_count; ++k) write_row(high_row, columns, stream, high_out[k] + out);
+        if (range_count > 0) {
+            for (i64 x = 0; x < columns; ++x) high_row[x] -= low_row[x];
         }
+        for (int k = 0; k < range_count; ++k) write_row(high_row, columns, stream, range_out[k] + out);
     }
+    end_stream();
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // Lattice cells at once (see core/moments.h), one in each SIMD lane: the sums run along rows and columns inside
 // a lane, so that no step depends on a neighbour in the same vector. A kernel of cpu/each_level.h.
+#include "cpu/statistics/lines.h"
+
 namespace t3ssfast::cpu {
 namespace T3_LEVEL {
 namespace {
@@ -239,6 +241,13 @@ void moments_of_vector(const MomentCell *cells, int used, i64 size, const Moment
         const MomentCell &cell = cells[lane];
         alike = alike && cell.t0 == t_begin && cell.t1 == t_end && cell.u0 == u_begin && cell.u1 == u_end;
     }
+    // Lanes whose cells lie side by side write one row together.
+    const bool stream = alike && cells[0].out.stream && size <= kMomentPanel;
+    alignas(64) float row_of_lanes[kLanes * kMomentPanel];
+    int lane_runs[kLanes] = {}, runs = 1;
+    for (int lane = 1; lane < used; ++lane) {
+        if (cells[lane].out.data != cells[lane - 1].out.data + (u_end - u_begin)) lane_runs[runs++] = lane;
+    }
     Vector centre;
     std::memcpy(&centre, origin, sizeof(centre));
     const double inverse_count = 1.0 / (static_cast<double>(size) * static_cast<double>(size));
@@ -263,7 +272,7 @@ void moments_of_vector(const MomentCell *cells, int used, i64 size, const Moment
         for (i64 i = 0; i < width; ++i) columns[i].clear();
         for (i64 t = 0; t < t_end; ++t) {
             load_row(cells, used, origin, size, t, memory.sums);
-            if (alike) fetch_rows(cells, t - t_begin, p0 - u_begin, width, planes, plane_count);
+            if (alike && !stream) fetch_rows(cells, t - t_begin, p0 - u_begin, width, planes, plane_count);
             if (t < t_begin) {
                 add_row(row, size, p0, p1, suffix, columns, columns, nothing);
                 continue;
@@ -292,7 +301,17 @@ void moments_of_vector(const MomentCell *cells, int used, i64 size, const Moment
                 }
                 if (alike) {
                     for (int lane = 0; lane < kLanes; ++lane) targets[lane] += p0;
-                    write_rows(source, width, targets);
+                    if (!stream) {
+                        write_rows(source, width, targets);
+                        continue;
+                    }
+                    float *lanes[kLanes];
+                    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = row_of_lanes + lane * width;
+                    write_rows(source, width, lanes);
+                    for (int run = 0; run < runs; ++run) {
+                        const int first = lane_runs[run], end = run + 1 < runs ? lane_runs[run + 1] : kLanes;
+                        stream_row(targets[first], lanes[first], (end - first) * width);
+                    }
                     continue;
                 }
                 for (int lane = 0; lane < used; ++lane) {
@@ -311,6 +330,7 @@ void moments_of_cells(const MomentCell *cells, int used, i64 size, const MomentP
     for (int first = 0; first < used; first += kLanes) {
         moments_of_vector(cells + first, used - first < kLanes ? used - first : kLanes, size, planes, plane_count, memory);
     }
+    end_stream();
 }
 
 }  // namespace

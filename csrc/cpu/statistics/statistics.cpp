@@ -48,7 +48,7 @@ void run_families(const std::vector<std::unique_ptr<Family>> &families, int thre
 }  // namespace
 
 void window_statistics(ImageStack<const float> images, i64 size, const std::vector<StatisticRequest> &statistics,
-                       WindowList windows, float *out, int threads) {
+                       WindowList windows, float *out, bool stream, int threads) {
     if (images.count == 0 || (!windows.dense() && windows.count == 0)) return;
     std::vector<MomentPlane> moment_planes;
     ExtremaPlanes extrema_planes;
@@ -65,7 +65,7 @@ void window_statistics(ImageStack<const float> images, i64 size, const std::vect
             default: moment_planes.push_back({slot, static_cast<int>(request.kind)});
         }
     }
-    const Output output(images, size, windows, out);
+    const Output output(images, size, windows, out, stream);
     // In one go, so that threads are called once; the longest tasks first, so that none is left alone at the end.
     std::vector<std::unique_ptr<Family>> families;
     if (!order_planes.empty()) {
