@@ -41,9 +41,9 @@ void unfold(ImageStack<const float> images, const UnfoldRequest &request, Window
 // ------------------------------------------------------------------------------------------ statistics
 
 namespace cpu {
-// out: (statistics, windows) float32, C-contiguous.
+// out: (statistics, windows) float32, C-contiguous. `stream` writes moments and extrema past the caches.
 void window_statistics(ImageStack<const float> images, std::int64_t size,
-                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
+                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out, bool stream,
                        int threads);
 
 // Index of the first NaN or Inf, or -1.

@@ -342,6 +342,51 @@ def test_layouts_and_dtypes() -> None:
     np.testing.assert_array_equal(flipped[..., ::-1], window_statistics(image, 5, ORDER))
 
 
+def test_out_is_written_and_returned() -> None:
+    image = noise((30, 31))
+    want = window_statistics(image, 5, ALL)
+    out = np.empty_like(want)
+    assert window_statistics(image, 5, ALL, out=out) is out
+    np.testing.assert_array_equal(out, want)
+    mask = np.zeros(want.shape[1:], bool)
+    mask[3:9:2, 4:11] = True
+    listed = torch.empty(len(ALL), int(mask.sum()))
+    assert window_statistics(torch.from_numpy(image), 5, ALL, mask=mask, out=listed) is listed
+    np.testing.assert_array_equal(listed.numpy(), want[:, mask])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (np.empty((2, 26, 27), np.float64), "dtype float64"),
+        (np.empty((2, 26, 26), np.float32), "shape"),
+        (np.empty((2, 27, 26), np.float32).swapaxes(1, 2), "contiguous"),
+        (torch.empty(2, 26, 27), "NumPy"),
+    ],
+)
+def test_memory_that_cannot_be_written_is_refused(out: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        window_statistics(noise((30, 31)), 5, ("mean", "q25"), out=out)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [(1, (9, 40)), (7, (2, 61, 133)), (50, (2, 160, 620)), (70, (90, 210))]
+)
+@pytest.mark.parametrize("shift", [0, 1, 13])
+def test_streamed_results_are_the_same_and_no_others_are_written(
+    monkeypatch: pytest.MonkeyPatch, size: int, shape: tuple[int, ...], shift: int
+) -> None:
+    image = noise(shape, seed=size)
+    names = ("mean", "kurtosis", "min", "range", "median", "std", "mean")
+    want = window_statistics(image, size, names)
+    monkeypatch.setattr(_native, "STREAM_STATISTICS_BYTES", 0)
+    around = np.full(want.size + 64, 7.0, np.float32)
+    out = around[shift : shift + want.size].reshape(want.shape)
+    np.testing.assert_array_equal(window_statistics(image, size, names, out=out), want)
+    assert (around[:shift] == 7).all()
+    assert (around[shift + want.size :] == 7).all()
+
+
 @pytest.mark.parametrize("name", ["mode", "q", "q101", "q-5", "q5.5", "", 5])
 def test_unknown_names_are_refused(name: Any) -> None:
     with pytest.raises(InputError, match="not known"):

@@ -79,6 +79,7 @@ def window_statistics_cpu(
     windows: int,
     window_count: int,
     out: int,
+    stream: bool,
     threads: int,
     /,
 ) -> None: ...

@@ -32,6 +32,7 @@ __all__ = [
     "as_stack",
     "as_windows",
     "build_info",
+    "check_out",
     "check_size",
     "openvino_version",
     "score_windows",
@@ -242,6 +243,42 @@ def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
     return Windows(shape, index.to(device=stack.device, dtype=torch.int64).contiguous())
 
 
+def check_out(out: Array, shape: tuple[int, ...], dtype: torch.dtype, stack: ImageStack) -> torch.Tensor:
+    """The caller's memory for a result, if it can be written as it is.
+
+    Parameters
+    ----------
+    out
+        Given by the caller.
+    shape, dtype
+        Of the result.
+    stack
+        The images: the result is of their kind, on their device.
+
+    Raises
+    ------
+    InputError
+        If it is of another kind, shape, dtype or device, or not plain writable memory.
+    """
+    if isinstance(out, np.ndarray) != stack.is_numpy or not isinstance(out, np.ndarray | torch.Tensor):
+        wanted = "a NumPy array" if stack.is_numpy else "a torch tensor"
+        raise InputError(f"out is of type {type(out).__name__}; give {wanted}, like the image.")
+    if isinstance(out, np.ndarray):
+        if not out.flags.c_contiguous or not out.flags.writeable:
+            raise InputError("out is read-only or not C-contiguous; give a plain array that can be written.")
+        tensor = torch.from_numpy(out) if out.dtype.kind == "f" else torch.empty(0, dtype=torch.int64)
+    else:
+        if not out.is_contiguous() or out.requires_grad:
+            raise InputError("out is not contiguous, or requires a gradient; give a plain tensor.")
+        tensor = out
+    if tuple(out.shape) != shape or tensor.dtype != dtype or tensor.device != stack.device:
+        raise InputError(
+            f"out has shape {tuple(out.shape)} and dtype {out.dtype} on {tensor.device}; "
+            f"give shape {shape} and dtype {str(dtype).removeprefix('torch.')} on {stack.device}."
+        )
+    return tensor
+
+
 def to_caller(result: torch.Tensor, stack: ImageStack) -> Array:
     """A result as the kind of array that the caller gave."""
     return result.numpy() if stack.is_numpy else result
@@ -361,6 +398,10 @@ def _request(name: str) -> tuple[int, float]:
     )
 
 
+# As `STREAM_BYTES`, for statistics, which look at the image again for every family of them.
+STREAM_STATISTICS_BYTES = 16 << 20
+
+
 def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """An uninitialised float32 result; on the CPU in NumPy's memory, which asks for huge pages.
 
@@ -372,7 +413,13 @@ def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def window_statistics(
-    stack: ImageStack, size: int, statistics: Sequence[str], windows: Windows, *, threads: int | None = None
+    stack: ImageStack,
+    size: int,
+    statistics: Sequence[str],
+    windows: Windows,
+    *,
+    out: Array | None = None,
+    threads: int | None = None,
 ) -> torch.Tensor:
     """Statistics of windows.
 
@@ -382,6 +429,9 @@ def window_statistics(
         Images, edge of a window, and which windows.
     statistics
         Names: those of `STATISTICS`, or "qNN".
+    out
+        Memory of the result's shape, as the caller gave it; new memory where None. On a CPU it is written
+        past the caches from `STREAM_STATISTICS_BYTES` on.
     threads
         OpenMP threads; PyTorch's number where None.
 
@@ -392,15 +442,16 @@ def window_statistics(
     Raises
     ------
     InputError
-        If a name is not known, or none is given.
+        If a name is not known, none is given, or `out` cannot be used.
     """
     requests = [_request(name) for name in statistics]
     if not requests:
         raise InputError("statistics is empty; give at least one name.")
     shape = windows.shape if windows.index is None else (windows.count,)
-    out = _empty((len(requests), *shape), stack.device)
+    shape = (len(requests), *shape)
+    target = _empty(shape, stack.device) if out is None else check_out(out, shape, torch.float32, stack)
     if windows.count == 0:
-        return out
+        return target
     arguments = (
         stack.address,
         *stack.geometry,
@@ -408,7 +459,7 @@ def window_statistics(
         requests,
         windows.address,
         windows.count,
-        out.data_ptr(),
+        target.data_ptr(),
     )
     if stack.device.type == "cuda":
         device, stream = launch_of(stack.device)
@@ -416,8 +467,9 @@ def window_statistics(
         workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
         _core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, device, stream)
     else:
-        _core.window_statistics_cpu(*arguments, threads or torch.get_num_threads())
-    return out
+        stream = out is not None and target.nbytes >= STREAM_STATISTICS_BYTES
+        _core.window_statistics_cpu(*arguments, stream, threads or torch.get_num_threads())
+    return target
 
 
 # --------------------------------------------------------------------------------------------- sliding

@@ -19,7 +19,12 @@ _SEVEN = ("mean", "std", "skewness", "kurtosis", "min", "max", "median")
 
 @overload
 def window_statistics(
-    image: torch.Tensor, size: int = ..., statistics: Sequence[str] = ..., *, mask: Array | None = ...
+    image: torch.Tensor,
+    size: int = ...,
+    statistics: Sequence[str] = ...,
+    *,
+    mask: Array | None = ...,
+    out: torch.Tensor | None = ...,
 ) -> torch.Tensor: ...
 @overload
 def window_statistics(
@@ -28,9 +33,15 @@ def window_statistics(
     statistics: Sequence[str] = ...,
     *,
     mask: Array | None = ...,
+    out: npt.NDArray[np.float32] | None = ...,
 ) -> npt.NDArray[np.float32]: ...
 def window_statistics(
-    image: Array, size: int = 50, statistics: Sequence[str] = _SEVEN, *, mask: Array | None = None
+    image: Array,
+    size: int = 50,
+    statistics: Sequence[str] = _SEVEN,
+    *,
+    mask: Array | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Statistics of every valid window of an image at stride 1, or of those that a mask asks for.
 
@@ -51,6 +62,9 @@ def window_statistics(
         and "qNN" for a quantile (q05, q25, q75, q95 ...), in the order wanted.
     mask
         (..., H-size+1, W-size+1): the windows wanted, index = top-left corner.
+    out
+        Memory to write into: float32, C-contiguous, of the result's kind and shape. Where many results of one
+        shape are made, pages are then cleared by the system only once.
 
     Returns
     -------
@@ -68,4 +82,5 @@ def window_statistics(
     size = _native.check_size(size, stack)
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
     windows = _native.as_windows(stack, size, mask)
-    return _native.to_caller(_native.window_statistics(stack, size, names, windows), stack)
+    result = _native.window_statistics(stack, size, names, windows, out=out)
+    return out if out is not None else _native.to_caller(result, stack)

@@ -36,28 +36,6 @@ def _element_type(dtype: object, out: Array | None) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _checked_out(
-    out: Array, shape: tuple[int, ...], dtype: torch.dtype, stack: _native.ImageStack
-) -> torch.Tensor:
-    if isinstance(out, np.ndarray) != stack.is_numpy or not isinstance(out, np.ndarray | torch.Tensor):
-        wanted = "a NumPy array" if stack.is_numpy else "a torch tensor"
-        raise InputError(f"out is of type {type(out).__name__}; give {wanted}, like the image.")
-    if isinstance(out, np.ndarray):
-        if not out.flags.c_contiguous or not out.flags.writeable:
-            raise InputError("out is read-only or not C-contiguous; give a plain array that can be written.")
-        tensor = torch.from_numpy(out) if out.dtype.kind == "f" else torch.empty(0, dtype=torch.int64)
-    else:
-        if not out.is_contiguous() or out.requires_grad:
-            raise InputError("out is not contiguous, or requires a gradient; give a plain tensor.")
-        tensor = out
-    if tuple(out.shape) != shape or tensor.dtype != dtype or tensor.device != stack.device:
-        raise InputError(
-            f"out has shape {tuple(out.shape)} and dtype {out.dtype} on {tensor.device}; "
-            f"give shape {shape} and dtype {str(dtype).removeprefix('torch.')} on {stack.device}."
-        )
-    return tensor
-
-
 @overload
 def unfold(
     image: torch.Tensor,
@@ -127,7 +105,7 @@ def unfold(
     if out is None:
         target = _native.empty_windows(shape, element, stack.device)
     else:
-        target = _checked_out(out, shape, element, stack)
+        target = _native.check_out(out, shape, element, stack)
     stream = out is not None and target.nbytes >= _native.STREAM_BYTES
     _native.unfold(stack, size, windows, zscore=normalise is not None, out=target, stream=stream)
     return _native.to_caller(target, stack) if out is None else out

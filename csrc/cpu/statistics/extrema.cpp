@@ -1,8 +1,12 @@
 // Extrema: tiles, and the memory for one.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
-#include "cpu/parallel.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/simd.h"
 #include "cpu/statistics/families.h"
 
@@ -12,36 +16,62 @@
 namespace t3ssfast::cpu {
 namespace {
 
-// Rows and columns of windows in a tile.
-constexpr i64 kExtremaTile = 256;
+// Rows and columns of windows in a tile, at most.
+constexpr i64 kExtremaRows = 256, kExtremaColumns = 512;
 
-struct ExtremaScratch {
+struct ExtremaScratch : Family::Memory {
     std::vector<float> gathered, memory;
+};
+
+class ExtremaFamily : public Family {
+public:
+    ExtremaFamily(const Images &images, i64 size, ExtremaPlanes planes, i64 plane_count, const WindowList &windows,
+                  const Output &output)
+        : images_(images),
+          size_(size),
+          planes_(std::move(planes)),
+          plane_count_(plane_count),
+          output_(output),
+          grid_(images, size, windows, std::min(size, kExtremaRows),
+                even_share(valid_windows(images.width, size), kExtremaColumns), 0) {}
+
+    i64 tasks() const override { return grid_.count(); }
+
+    std::unique_ptr<Memory> memory() const override { return std::make_unique<ExtremaScratch>(); }
+
+    void run(Memory &memory, i64 task) const override {
+        ExtremaScratch &scratch = static_cast<ExtremaScratch &>(memory);
+        const Tile tile = grid_[task];
+        const TileOutput out = output_.open(tile, plane_count_, scratch.gathered);
+        const i64 pixels = tile.width() + size_ - 1;
+        scratch.memory.resize(static_cast<std::size_t>((2 * size_ + 4) * pixels));
+        std::vector<float *> low, high, range;
+        for (i64 slot : planes_.low) low.push_back(out.data + slot * out.plane);
+        for (i64 slot : planes_.high) high.push_back(out.data + slot * out.plane);
+        for (i64 slot : planes_.range) range.push_back(out.data + slot * out.plane);
+        T3_ON_LEVEL(extrema_of_rows, images_.image(tile.image) + tile.y0 * images_.width + tile.x0, images_.width, size_,
+                    tile.height(), tile.width(), scratch.memory.data(), low.data(), high.data(), range.data(),
+                    static_cast<int>(low.size()), static_cast<int>(high.size()), static_cast<int>(range.size()),
+                    out.stride, out.stream);
+        for (const std::vector<i64> *slots : {&planes_.low, &planes_.high, &planes_.range}) {
+            for (i64 slot : *slots) output_.close(tile, out, slot);
+        }
+    }
+
+private:
+    Images images_;
+    i64 size_;
+    ExtremaPlanes planes_;
+    i64 plane_count_;
+    Output output_;
+    TileGrid grid_;
 };
 
 }  // namespace
 
-void extrema(const Images &images, i64 size, const ExtremaPlanes &planes, i64 plane_count,
-             const WindowList &windows, const Output &output, int threads) {
-    const i64 rows = std::min(size, kExtremaTile);
-    const TileGrid grid(images, size, windows, rows, kExtremaTile, 0);
-    parallel_tasks<ExtremaScratch>(grid.count(), threads, [&](ExtremaScratch &scratch, i64 i) {
-        const Tile tile = grid[i];
-        const TileOutput out = output.open(tile, plane_count, scratch.gathered);
-        const i64 pixels = tile.width() + size - 1;
-        scratch.memory.resize(static_cast<std::size_t>((2 * size + 4) * pixels));
-        std::vector<float *> low, high, range;
-        for (i64 slot : planes.low) low.push_back(out.data + slot * out.plane);
-        for (i64 slot : planes.high) high.push_back(out.data + slot * out.plane);
-        for (i64 slot : planes.range) range.push_back(out.data + slot * out.plane);
-        T3_ON_LEVEL(extrema_of_rows, images.image(tile.image) + tile.y0 * images.width + tile.x0, images.width, size,
-                    tile.height(), tile.width(), scratch.memory.data(), low.data(), high.data(), range.data(),
-                    static_cast<int>(low.size()), static_cast<int>(high.size()), static_cast<int>(range.size()),
-                    out.stride);
-        for (const std::vector<i64> *slots : {&planes.low, &planes.high, &planes.range}) {
-            for (i64 slot : *slots) output.close(tile, out, slot);
-        }
-    });
+std::unique_ptr<Family> extrema(const Images &images, i64 size, ExtremaPlanes planes, i64 plane_count,
+                                const WindowList &windows, const Output &output) {
+    return std::make_unique<ExtremaFamily>(images, size, std::move(planes), plane_count, windows, output);
 }
 
 }  // namespace t3ssfast::cpu

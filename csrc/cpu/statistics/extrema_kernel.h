@@ -1,5 +1,7 @@
 // Extrema of a tile: van Herk's prefixes and suffixes down the columns, spans that double along the rows. A kernel of
 // cpu/each_level.h.
+#include "cpu/statistics/lines.h"
+
 namespace t3ssfast::cpu {
 namespace T3_LEVEL {
 namespace {
@@ -7,11 +9,11 @@ namespace {
 T3_ALWAYS_INLINE float smaller(float a, float b) { return b < a ? b : a; }
 T3_ALWAYS_INLINE float larger(float a, float b) { return b > a ? b : a; }
 
-// From the extrema of single columns to those of `size` columns side by side: spans double until two of them
-// cover the window. Exact, as an extremum does not mind counting a pixel twice.
-T3_ALWAYS_INLINE void widen(float *low, float *high, i64 columns, i64 size) {
+// From the extrema of single columns to those of spans of columns, as many as the largest power of 4 that is not above
+// `size`, which is returned. Exact, as an extremum does not mind counting a pixel twice.
+T3_ALWAYS_INLINE i64 widen(float *low, float *high, i64 columns, i64 size) {
     i64 span = 1, left = columns;
-    // Two doublings at once. A value is written where none is read any more.
+    // A value is written where none is read any more.
     while (4 * span <= size) {
         left -= 3 * span;
 #pragma GCC ivdep
@@ -21,22 +23,25 @@ T3_ALWAYS_INLINE void widen(float *low, float *high, i64 columns, i64 size) {
         }
         span *= 4;
     }
-    while (2 * span <= size) {
-        left -= span;
+    return span;
+}
+
+// The extremum of the windows from spans that overlap, at most four, written to each target. Adding +0 turns -0.0 into
+// 0.0: which of the two equal zeros was met first must not show.
+template <typename Extremum>
+T3_ALWAYS_INLINE void cover(const float *spans, i64 span, i64 size, i64 columns, Extremum extremum, float *target) {
+    const float *const last = spans + size - span, *const second = spans + span, *const third = second + span;
+    if (size <= 2 * span) {
 #pragma GCC ivdep
-        for (i64 x = 0; x < left; ++x) {
-            low[x] = smaller(low[x], low[x + span]);
-            high[x] = larger(high[x], high[x + span]);
+        for (i64 x = 0; x < columns; ++x) target[x] = extremum(spans[x], last[x]) + 0.0f;
+    } else if (size <= 3 * span) {
+#pragma GCC ivdep
+        for (i64 x = 0; x < columns; ++x) target[x] = extremum(extremum(spans[x], second[x]), last[x]) + 0.0f;
+    } else {
+#pragma GCC ivdep
+        for (i64 x = 0; x < columns; ++x) {
+            target[x] = extremum(extremum(spans[x], second[x]), extremum(third[x], last[x])) + 0.0f;
         }
-        span *= 2;
-    }
-    const i64 rest = size - span;
-    if (rest == 0) return;
-    left -= rest;
-#pragma GCC ivdep
-    for (i64 x = 0; x < left; ++x) {
-        low[x] = smaller(low[x], low[x + rest]);
-        high[x] = larger(high[x], high[x + rest]);
     }
 }
 
@@ -47,11 +52,19 @@ T3_ALWAYS_INLINE void fetch_ahead(const float *row, i64 pixels) {
     for (i64 x = 0; x < pixels; x += 16) __builtin_prefetch(row + x);
 }
 
+T3_ALWAYS_INLINE void write_row(const float *row, i64 columns, bool stream, float *target) {
+    if (stream) {
+        stream_row(target, row, columns);
+    } else {
+        std::memcpy(target, row, static_cast<std::size_t>(columns) * sizeof(float));
+    }
+}
+
 // Extrema of the windows of one tile, at most `size` rows of them (van Herk: from row size - 1 upwards, and from the
 // next row downwards), written row by row to every plane asked for.
 void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 columns, float *memory,
                                     float *const *low_out, float *const *high_out, float *const *range_out,
-                                    int low_count, int high_count, int range_count, i64 out_stride) {
+                                    int low_count, int high_count, int range_count, i64 out_stride, bool stream) {
     const i64 pixels = columns + size - 1;
     const std::size_t row_bytes = static_cast<std::size_t>(pixels) * sizeof(float);
     float *low = memory, *high = low + pixels, *low_row = high + pixels, *high_row = low_row + pixels;
@@ -92,18 +105,25 @@ void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 col
                 high_row[x] = larger(high[x], high_upper[x]);
             }
         }
-        widen(low_row, high_row, pixels, size);
-        // Adding +0 turns -0.0 into 0.0: which of the two equal zeros was met first must not show.
-        for (int k = 0; k < low_count; ++k) {
-            for (i64 x = 0; x < columns; ++x) low_out[k][t * out_stride + x] = low_row[x] + 0.0f;
+        const i64 span = widen(low_row, high_row, pixels, size);
+        const auto least = [](float a, float b) { return smaller(a, b); };
+        const auto most = [](float a, float b) { return larger(a, b); };
+        const i64 out = t * out_stride;
+        if (!stream && range_count == 0) {
+            for (int k = 0; k < low_count; ++k) cover(low_row, span, size, columns, least, low_out[k] + out);
+            for (int k = 0; k < high_count; ++k) cover(high_row, span, size, columns, most, high_out[k] + out);
+            continue;
         }
-        for (int k = 0; k < high_count; ++k) {
-            for (i64 x = 0; x < columns; ++x) high_out[k][t * out_stride + x] = high_row[x] + 0.0f;
+        cover(low_row, span, size, columns, least, low_row);
+        cover(high_row, span, size, columns, most, high_row);
+        for (int k = 0; k < low_count; ++k) write_row(low_row, columns, stream, low_out[k] + out);
+        for (int k = 0; k < high_count; ++k) write_row(high_row, columns, stream, high_out[k] + out);
+        if (range_count > 0) {
+            for (i64 x = 0; x < columns; ++x) high_row[x] -= low_row[x];
         }
-        for (int k = 0; k < range_count; ++k) {
-            for (i64 x = 0; x < columns; ++x) range_out[k][t * out_stride + x] = high_row[x] - low_row[x];
-        }
+        for (int k = 0; k < range_count; ++k) write_row(high_row, columns, stream, range_out[k] + out);
     }
+    end_stream();
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
-// The three families of statistics. Each goes over the tiles of all images and writes its planes of the output;
-// `plane_count` is the number of planes of all families.
+// The three families of statistics, each over the tiles of all images; `plane_count` is the number of planes of all
+// families.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "cpu/statistics/tiles.h"
@@ -25,13 +26,28 @@ struct OrderPlane {
     bool median;
 };
 
-void moments(const Images &images, i64 size, const std::vector<MomentPlane> &planes, i64 plane_count,
-             const WindowList &windows, const Output &output, int threads);
+// A family's work on one call: independent tasks, which write their planes of the output. A thread makes itself one
+// memory for all the tasks that it does.
+class Family {
+public:
+    class Memory {
+    public:
+        virtual ~Memory() = default;
+    };
 
-void extrema(const Images &images, i64 size, const ExtremaPlanes &planes, i64 plane_count,
-             const WindowList &windows, const Output &output, int threads);
+    virtual ~Family() = default;
+    virtual i64 tasks() const = 0;
+    virtual std::unique_ptr<Memory> memory() const = 0;
+    virtual void run(Memory &memory, i64 task) const = 0;
+};
 
-void order_statistics(const Images &images, i64 size, const std::vector<OrderPlane> &planes, i64 plane_count,
-                      const WindowList &windows, const Output &output, int threads);
+std::unique_ptr<Family> moments(const Images &images, i64 size, std::vector<MomentPlane> planes, i64 plane_count,
+                                const WindowList &windows, const Output &output);
+
+std::unique_ptr<Family> extrema(const Images &images, i64 size, ExtremaPlanes planes, i64 plane_count,
+                                const WindowList &windows, const Output &output);
+
+std::unique_ptr<Family> order_statistics(const Images &images, i64 size, std::vector<OrderPlane> planes, i64 plane_count,
+                                         const WindowList &windows, const Output &output);
 
 }  // namespace t3ssfast::cpu

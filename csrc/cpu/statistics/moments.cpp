@@ -11,7 +11,6 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/parallel.h"
 #include "cpu/simd.h"
 
 // Vectors are passed between functions that are always inlined: there is no calling convention to differ.
@@ -22,7 +21,7 @@
 namespace t3ssfast::cpu {
 namespace {
 
-class MomentScratch {
+class MomentScratch : public Family::Memory {
 public:
     std::vector<float> gathered[kMomentLanes];
 
@@ -53,35 +52,62 @@ std::vector<i64> by_shape(const TileGrid &grid, i64 count) {
     return order;
 }
 
-}  // namespace
+class MomentFamily : public Family {
+public:
+    MomentFamily(const Images &images, i64 size, std::vector<MomentPlane> planes, i64 plane_count,
+                 const WindowList &windows, const Output &output)
+        : images_(images),
+          size_(size),
+          planes_(std::move(planes)),
+          plane_count_(plane_count),
+          output_(output),
+          grid_(images, size, windows, size, size, size - 1),
+          // Dense images are all cut alike.
+          period_(windows.dense() ? grid_.count() / images.count : grid_.count()),
+          order_(by_shape(grid_, period_)) {}
 
-void moments(const Images &images, i64 size, const std::vector<MomentPlane> &planes, i64 plane_count,
-             const WindowList &windows, const Output &output, int threads) {
-    const TileGrid grid(images, size, windows, size, size, size - 1);
-    // Dense images are all cut alike.
-    const i64 period = windows.dense() ? grid.count() / images.count : grid.count();
-    const std::vector<i64> order = by_shape(grid, period);
-    const i64 batches = (grid.count() + kMomentLanes - 1) / kMomentLanes;
-    parallel_tasks<MomentScratch>(batches, threads, [&](MomentScratch &scratch, i64 batch) {
+    i64 tasks() const override { return (grid_.count() + kMomentLanes - 1) / kMomentLanes; }
+
+    std::unique_ptr<Memory> memory() const override { return std::make_unique<MomentScratch>(); }
+
+    void run(Memory &memory, i64 task) const override {
+        MomentScratch &scratch = static_cast<MomentScratch &>(memory);
         MomentCell cells[kMomentLanes];
         Tile tiles[kMomentLanes];
-        const int used = static_cast<int>(std::min<i64>(kMomentLanes, grid.count() - batch * kMomentLanes));
+        const int used = static_cast<int>(std::min<i64>(kMomentLanes, grid_.count() - task * kMomentLanes));
         for (int lane = 0; lane < used; ++lane) {
-            const i64 i = batch * kMomentLanes + lane;
-            const Tile tile = grid[i / period * period + order[static_cast<std::size_t>(i % period)]];
-            const i64 row = lattice_cell(tile.y0, size), column = lattice_cell(tile.x0, size);
-            const i64 y = cell_begin(row, size), x = cell_begin(column, size);
+            const i64 i = task * kMomentLanes + lane;
+            const Tile tile = grid_[i / period_ * period_ + order_[static_cast<std::size_t>(i % period_)]];
+            const i64 row = lattice_cell(tile.y0, size_), column = lattice_cell(tile.x0, size_);
+            const i64 y = cell_begin(row, size_), x = cell_begin(column, size_);
             tiles[lane] = tile;
-            cells[lane] = {images.image(tile.image), images.height, images.width, row * size, column * size,
+            cells[lane] = {images_.image(tile.image), images_.height, images_.width, row * size_, column * size_,
                            tile.y0 - y, tile.y1 - y, tile.x0 - x, tile.x1 - x,
-                           output.open(tile, plane_count, scratch.gathered[lane])};
+                           output_.open(tile, plane_count_, scratch.gathered[lane])};
         }
-        T3_ON_LEVEL(moments_of_cells, cells, used, size, planes.data(), static_cast<int>(planes.size()),
-                    scratch.memory(size));
+        T3_ON_LEVEL(moments_of_cells, cells, used, size_, planes_.data(), static_cast<int>(planes_.size()),
+                    scratch.memory(size_));
         for (int lane = 0; lane < used; ++lane) {
-            for (const MomentPlane &plane : planes) output.close(tiles[lane], cells[lane].out, plane.slot);
+            for (const MomentPlane &plane : planes_) output_.close(tiles[lane], cells[lane].out, plane.slot);
         }
-    });
+    }
+
+private:
+    Images images_;
+    i64 size_;
+    std::vector<MomentPlane> planes_;
+    i64 plane_count_;
+    Output output_;
+    TileGrid grid_;
+    i64 period_;
+    std::vector<i64> order_;
+};
+
+}  // namespace
+
+std::unique_ptr<Family> moments(const Images &images, i64 size, std::vector<MomentPlane> planes, i64 plane_count,
+                                const WindowList &windows, const Output &output) {
+    return std::make_unique<MomentFamily>(images, size, std::move(planes), plane_count, windows, output);
 }
 
 }  // namespace t3ssfast::cpu

@@ -9,7 +9,8 @@ namespace t3ssfast::cpu {
 constexpr int kMomentLanes = 8;
 
 // Columns of windows held at a time; bounds the memory for large windows (size * 64 * 256 bytes).
-constexpr i64 moment_panel(i64 size) { return size < 64 ? size : 64; }
+constexpr i64 kMomentPanel = 64;
+constexpr i64 moment_panel(i64 size) { return size < kMomentPanel ? size : kMomentPanel; }
 
 // One lattice cell (see core/moments.h): its lattice pixel, and the part of its size x size windows that is wanted.
 struct MomentCell {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <utility>
 
 #if defined(__x86_64__)
 // gcc 12 takes the undefined vectors in its own header for a mistake.
@@ -11,7 +13,6 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/parallel.h"
 #include "cpu/simd.h"
 
 #define T3_KERNEL "cpu/statistics/order_kernels.h"
@@ -33,7 +34,18 @@ T *grown(std::vector<T> &memory, i64 count) {
     return memory.data();
 }
 
-class BandScratch {
+// The same, from the start of a cache line on.
+template <typename T>
+T *aligned(std::vector<T> &memory, i64 count) {
+    constexpr std::size_t kLine = 64;
+    const std::size_t needed = static_cast<std::size_t>(count + kSlack) + kLine / sizeof(T);
+    if (memory.size() < needed) memory.resize(needed);
+    void *start = memory.data();
+    std::size_t space = memory.size() * sizeof(T);
+    return static_cast<T *>(std::align(kLine, kLine, start, space));
+}
+
+class BandScratch : public Family::Memory {
 public:
     std::vector<float> gathered;
 
@@ -42,42 +54,35 @@ public:
 private:
     BandMemory memory(const OrderTask &task) {
         const i64 high = task.rows + task.size - 1, wide = task.columns + task.size - 1, pixels = high * wide;
-        const i64 band = std::min(high, kBandRows + task.size) * wide;
-        columns_.resize(static_cast<std::size_t>(task.plane_count));
-        i64 place = 0;
-        for (OrderColumns &columns : columns_) {
-            columns.boundary = grown(words_, 3 * task.plane_count * kBandTile) + place * 3 * kBandTile;
-            columns.place = columns.boundary + kBandTile;
-            columns.below = reinterpret_cast<std::int16_t *>(columns.place + kBandTile);
-            columns.pivot = grown(pivots_, task.plane_count * kBandTile) + place * kBandTile;
-            ++place;
-        }
-        const i64 padded = band + 2 * kBandPad;
+        const i64 band = pixels;
+        starts_.resize(static_cast<std::size_t>(task.plane_count));
+        const i64 padded = band + 1024;
         return {grown(list_, pixels),
                 grown(spare_, pixels),
-                grown(classes_, high * (wide + kSlack)),
                 grown(granules_, high * (wide + kSlack)),
                 grown(y_, pixels),
                 grown(x_, pixels),
                 grown(values_, pixels),
-                grown(block_start_, pixels / 16),
-                grown(block_bits_, pixels / 16),
-                grown(band_y_, padded),
-                grown(band_x_, padded),
-                grown(band_index_, band),
-                grown(row_bits_, kGroup * kRowBits),
-                columns_.data()};
+                aligned(band_y_, padded),
+                aligned(band_x_, padded),
+                grown(band_values_, padded),
+                aligned(counts_, wide * 320),
+                aligned(sums_, kBandTile * 32),
+                grown(slots_, kBandTile),
+                grown(places_, kBandTile),
+                starts_.data()};
     }
 
     std::vector<std::uint64_t> list_, spare_;
-    std::vector<std::int8_t> classes_, granules_, pivots_;
-    std::vector<std::uint8_t> y_, x_, band_y_, band_x_, row_bits_;
-    std::vector<float> values_;
-    std::vector<std::uint16_t> block_start_, block_bits_, band_index_, words_;
-    std::vector<OrderColumns> columns_;
+    std::vector<std::int8_t> granules_;
+    std::vector<std::uint8_t> y_, x_, band_y_, band_x_, counts_, places_;
+    std::vector<float> values_, band_values_;
+    std::vector<std::int16_t> sums_;
+    std::vector<std::uint16_t> slots_;
+    std::vector<int> starts_;
 };
 
-class RankScratch {
+class RankScratch : public Family::Memory {
 public:
     std::vector<float> gathered;
 
@@ -102,37 +107,56 @@ private:
     std::vector<float> values_;
 };
 
-// Cuts a length into parts of at most `most`, all but the last of one size: a narrow rest would cost its whole rim.
-i64 even_share(i64 length, i64 most) {
-    const i64 parts = (length + most - 1) / most;
-    return (length + parts - 1) / parts;
+// Edges of tiles for windows that are all wanted, and for a list of them.
+i64 tile_edge(i64 windows, const WindowList &list, i64 dense) {
+    return even_share(windows, list.dense() ? dense : kMaskedTile);
 }
 
-template <typename Scratch>
-void over_tiles(const Images &images, i64 size, const std::vector<OrderPlane> &planes, i64 plane_count,
-                const WindowList &windows, const Output &output, int threads, i64 edge) {
-    const i64 most = windows.dense() ? edge : kMaskedTile;
-    const i64 height = even_share(valid_windows(images.height, size), most);
-    const i64 width = even_share(valid_windows(images.width, size), most);
-    const TileGrid grid(images, size, windows, height, width, 0);
-    parallel_tasks<Scratch>(grid.count(), threads, [&](Scratch &scratch, i64 i) {
-        const Tile tile = grid[i];
-        const TileOutput out = output.open(tile, plane_count, scratch.gathered);
-        scratch.run({images.image(tile.image) + tile.y0 * images.width + tile.x0, images.width, size, tile.height(),
-                     tile.width(), planes.data(), static_cast<int>(planes.size()), out});
-        for (const OrderPlane &plane : planes) output.close(tile, out, plane.slot);
-    });
-}
+template <typename Scratch, i64 kTile>
+class OrderFamily : public Family {
+public:
+    OrderFamily(const Images &images, i64 size, std::vector<OrderPlane> planes, i64 plane_count,
+                const WindowList &windows, const Output &output)
+        : images_(images),
+          size_(size),
+          planes_(std::move(planes)),
+          plane_count_(plane_count),
+          output_(output),
+          grid_(images, size, windows, tile_edge(valid_windows(images.height, size), windows, kTile),
+                tile_edge(valid_windows(images.width, size), windows, kTile), 0) {}
+
+    i64 tasks() const override { return grid_.count(); }
+
+    std::unique_ptr<Memory> memory() const override { return std::make_unique<Scratch>(); }
+
+    void run(Memory &memory, i64 task) const override {
+        Scratch &scratch = static_cast<Scratch &>(memory);
+        const Tile tile = grid_[task];
+        const TileOutput out = output_.open(tile, plane_count_, scratch.gathered);
+        scratch.run({images_.image(tile.image) + tile.y0 * images_.width + tile.x0, images_.width, size_, tile.height(),
+                     tile.width(), planes_.data(), static_cast<int>(planes_.size()), out});
+        for (const OrderPlane &plane : planes_) output_.close(tile, out, plane.slot);
+    }
+
+private:
+    Images images_;
+    i64 size_;
+    std::vector<OrderPlane> planes_;
+    i64 plane_count_;
+    Output output_;
+    TileGrid grid_;
+};
 
 }  // namespace
 
-void order_statistics(const Images &images, i64 size, const std::vector<OrderPlane> &planes, i64 plane_count,
-                      const WindowList &windows, const Output &output, int threads) {
+std::unique_ptr<Family> order_statistics(const Images &images, i64 size, std::vector<OrderPlane> planes, i64 plane_count,
+                                         const WindowList &windows, const Output &output) {
     if (size <= kBandSize) {
-        over_tiles<BandScratch>(images, size, planes, plane_count, windows, output, threads, kBandTile);
-    } else {
-        over_tiles<RankScratch>(images, size, planes, plane_count, windows, output, threads, kRankTile);
+        return std::make_unique<OrderFamily<BandScratch, kBandTile>>(images, size, std::move(planes), plane_count,
+                                                                     windows, output);
     }
+    return std::make_unique<OrderFamily<RankScratch, kRankTile>>(images, size, std::move(planes), plane_count, windows,
+                                                                 output);
 }
 
 }  // namespace t3ssfast::cpu

@@ -10,75 +10,29 @@ namespace t3ssfast::cpu {
 namespace T3_LEVEL {
 namespace {
 
-typedef i8 ByteVector __attribute__((vector_size(32)));
-
-// sums[i] = #(row[i + j] < pivot[i], 0 <= j < size), modulo 256, for 64 columns.
-T3_ALWAYS_INLINE void count_lower(const i8 *row, const i8 *pivot, i64 size, i8 *sums) {
-#if T3_AVX512
-    const __m512i p = _mm512_loadu_si512(pivot), one = _mm512_set1_epi8(1);
-    __m512i even = _mm512_setzero_si512(), odd = even;
-    i64 j = 0;
-    for (; j + 1 < size; j += 2) {
-        even = _mm512_mask_add_epi8(even, _mm512_cmplt_epi8_mask(_mm512_loadu_si512(row + j), p), even, one);
-        odd = _mm512_mask_add_epi8(odd, _mm512_cmplt_epi8_mask(_mm512_loadu_si512(row + j + 1), p), odd, one);
-    }
-    if (j < size) even = _mm512_mask_add_epi8(even, _mm512_cmplt_epi8_mask(_mm512_loadu_si512(row + j), p), even, one);
-    _mm512_storeu_si512(sums, _mm512_add_epi8(even, odd));
-#else
-    for (int half = 0; half < 64; half += 32) {
-        ByteVector p, sum = {};
-        std::memcpy(&p, pivot + half, sizeof(p));
-        for (i64 j = 0; j < size; ++j) {
-            ByteVector r;
-            std::memcpy(&r, row + half + j, sizeof(r));
-            sum -= r < p;
-        }
-        std::memcpy(sums + half, &sum, sizeof(sum));
-    }
-#endif
-}
-
 // ----------------------------------------------------------------------------------------- the sorting
 
-// An entry of the list before it is sorted: u16 value on a linear scale, u32 key, x, y. Ties are broken by column
-// first: a window that slides down a flat image then takes in as much below its answer as above it.
-T3_ALWAYS_INLINE u64 entry_of(u32 linear, u32 key, u32 y, u32 x) {
-    return static_cast<u64>(linear) << 48 | static_cast<u64>(key) << 16 | x << 8 | y;
-}
+// An entry of the list before it is sorted: a key above the place, y and x.
+T3_ALWAYS_INLINE u64 entry_of(u64 key, u64 y, u64 x) { return key << 16 | y << 8 | x; }
 T3_ALWAYS_INLINE u32 entry_key(u64 entry) { return static_cast<u32>(entry >> 16); }
 
-// By the key, ties by column, whatever the values.
-u64 *sort_by_key(u64 *list, u64 *spare, i64 count) {
-    u32 columns[256] = {};
-    for (i64 i = 0; i < count; ++i) ++columns[list[i] >> 8 & 255];
-    scatter<8, 8>(list, spare, count, 0, columns);
-    return radix_sort<16>(spare, list, count);
-}
+// Values on a linear scale: two digits of so many bits.
+constexpr int kDigit = 11;
+constexpr float kMostLinear = (1 << 2 * kDigit) - 1;
 
-// By the linear value, two passes, then by insertion where that is too coarse. False, with all entries in `list`, if
-// they huddle together so much that sorting by key is quicker.
-bool sort_by_value(u64 *list, u64 *spare, i64 count) {
-    u32 bins[2][256] = {};
+// By keys on the linear scale. False if they huddle together so much that sorting by the floats' bits is quicker.
+bool sort_linear(u64 *list, u64 *spare, i64 count) {
+    u32 bins[2][1 << kDigit] = {};
     for (i64 i = 0; i < count; ++i) {
-        ++bins[0][list[i] >> 48 & 255];
-        ++bins[1][list[i] >> 56];
+        ++bins[0][list[i] >> 16 & ((1 << kDigit) - 1)];
+        ++bins[1][list[i] >> (16 + kDigit)];
     }
     double crowd = 0.0;
-    for (int b = 0; b < 256; ++b) crowd += static_cast<double>(bins[0][b]) * bins[0][b];
+    for (int b = 0; b < 1 << kDigit; ++b) crowd += static_cast<double>(bins[1][b]) * bins[1][b];
     const double n = static_cast<double>(count);
     if (crowd > n * n / 128.0 + 4.0 * n) return false;
-    scatter<48, 8>(list, spare, count, 0, bins[0]);
-    scatter<48, 8>(spare, list, count, 8, bins[1]);
-    i64 moves = 8 * count;
-    for (i64 i = 1; i < count; ++i) {
-        const u64 entry = list[i];
-        if (entry >= list[i - 1]) continue;
-        i64 j = i;
-        for (; j > 0 && list[j - 1] > entry; --j) list[j] = list[j - 1];
-        list[j] = entry;
-        moves -= i - j;
-        if (moves < 0) return false;
-    }
+    scatter<16, kDigit>(list, spare, count, 0, bins[0]);
+    scatter<16, kDigit>(spare, list, count, kDigit, bins[1]);
     return true;
 }
 
@@ -102,13 +56,13 @@ ValueRange guess_range(const OrderTask &task, const BandMemory &memory) {
     for (i64 y = 0; y < high; ++y) {
         for (i64 x = 0; x < wide; ++x) {
             const u32 key = float_to_key(task.image[y * step * task.stride + x * step]);
-            memory.list[count++] = entry_of(0, key, static_cast<u32>(y), static_cast<u32>(x));
+            memory.list[count++] = entry_of(key, static_cast<u64>(y), static_cast<u64>(x));
         }
     }
-    const u64 *const sorted = sort_by_key(memory.list, memory.spare, count);
+    const u64 *const sorted = radix_sort<16>(memory.list, memory.spare, count);
     for (i64 i = 0; i < count; ++i) {
-        memory.y[i] = static_cast<u8>(sorted[i]);
-        memory.x[i] = static_cast<u8>(sorted[i] >> 8);
+        memory.y[i] = static_cast<u8>(sorted[i] >> 8);
+        memory.x[i] = static_cast<u8>(sorted[i]);
     }
     for (i64 i = 0; i < 64; ++i) memory.y[count + i] = 255;
     i64 first = count, last = 0;
@@ -137,12 +91,11 @@ ValueRange guess_range(const OrderTask &task, const BandMemory &memory) {
 
 // -------------------------------------------------------------------------------------------- the list
 
-constexpr i8 kBelow = -128, kAbove = 127;
+constexpr i8 kBelow = -128;
 
 // The pixels of a tile in ascending order.
 struct TileList {
     i64 count;  // of those sorted
-    i64 below;  // of those below them
     i64 high, wide, stride;  // pixels of the tile, and the distance of two rows of bytes
 };
 
@@ -155,18 +108,16 @@ T3_ALWAYS_INLINE void fetch(const float *row, i64 wide) {
     for (i64 x = 0; x < wide; x += 16) __builtin_prefetch(row + x);
 }
 
-// Puts the pixels inside the range in a list, in rows, and the others into classes.
+// Puts the pixels inside the range in a list, in rows.
 i64 collect(const OrderTask &task, const ValueRange &range, float low, float scale, i64 high, i64 wide,
             const BandMemory &memory) {
     i64 count = 0;
     for (i64 y = 0; y < high; ++y) {
         const float *const row = task.image + y * task.stride;
-        i8 *const classes = memory.classes + y * byte_stride(wide);
         fetch(row + at_most(kFetchRows, high - 1 - y) * task.stride, wide);
         i64 x = 0;
 #if T3_AVX512
         const __m512 from = _mm512_set1_ps(range.low), to = _mm512_set1_ps(range.high);
-        const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
         const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         for (; x < wide; x += 16) {
             const __mmask16 here = static_cast<__mmask16>(wide - x >= 16 ? 0xFFFF : (1 << (wide - x)) - 1);
@@ -174,21 +125,16 @@ i64 collect(const OrderTask &task, const ValueRange &range, float low, float sca
             const __mmask16 above = _mm512_cmp_ps_mask(value, to, _CMP_GT_OQ);
             const __mmask16 in =
                 static_cast<__mmask16>(_mm512_mask_cmp_ps_mask(here, value, from, _CMP_GE_OQ) & ~above);
-            _mm_storeu_si128(reinterpret_cast<__m128i *>(classes + x),
-                             _mm_mask_blend_epi8(above, _mm_set1_epi8(kBelow), _mm_set1_epi8(kAbove)));
             if (in == 0) continue;
-            const __m512i bits = _mm512_castps_si512(value);
-            const __m512i key = _mm512_xor_si512(bits, _mm512_or_si512(_mm512_srai_epi32(bits, 31), sign));
             const __m512 linear = _mm512_min_ps(
                 _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(value, _mm512_set1_ps(low)), _mm512_set1_ps(scale)),
                               _mm512_setzero_ps()),
-                _mm512_set1_ps(65535.0f));
-            const __m512i upper = _mm512_or_si512(_mm512_slli_epi32(_mm512_cvttps_epi32(linear), 16),
-                                                  _mm512_srli_epi32(key, 16));
+                _mm512_set1_ps(kMostLinear));
+            const __m512i key = _mm512_cvttps_epi32(linear);
+            const __m512i upper = _mm512_srli_epi32(key, 16);
             const __m512i column = _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(x)));
-            const __m512i lower =
-                _mm512_or_si512(_mm512_or_si512(_mm512_slli_epi32(key, 16), _mm512_slli_epi32(column, 8)),
-                                _mm512_set1_epi32(static_cast<int>(y)));
+            const __m512i lower = _mm512_or_si512(_mm512_or_si512(_mm512_slli_epi32(key, 16), column),
+                                                  _mm512_set1_epi32(static_cast<int>(y << 8)));
             // The halves of 64-bit entries are brought together in the order of the columns.
             const __m512i pick = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
             const __m512i first = _mm512_permutex2var_epi32(lower, pick, upper);
@@ -201,19 +147,65 @@ i64 collect(const OrderTask &task, const ValueRange &range, float low, float sca
             count += set_bits(second_in);
         }
 #else
-        for (i64 i = 0; i < wide; ++i) classes[i] = row[i] > range.high ? kAbove : kBelow;
+        std::int32_t keys[256];
+        u8 in[256];
         for (; x < wide; ++x) {
-            const float value = row[x];
-            float linear = (value - low) * scale;
+            float linear = (row[x] - low) * scale;
             linear = linear > 0.0f ? linear : 0.0f;
-            linear = linear < 65535.0f ? linear : 65535.0f;
-            memory.list[count] = entry_of(static_cast<u32>(static_cast<int>(linear)), float_to_key(value),
-                                          static_cast<u32>(y), static_cast<u32>(x));
-            count += (value >= range.low) & (value <= range.high);
+            linear = linear < kMostLinear ? linear : kMostLinear;
+            keys[x] = static_cast<std::int32_t>(linear);
+            in[x] = (row[x] >= range.low) & (row[x] <= range.high);
+        }
+        // Without a branch: which pixels are inside cannot be foretold.
+        for (x = 0; x < wide; ++x) {
+            memory.list[count] = entry_of(static_cast<u32>(keys[x]), static_cast<u64>(y), static_cast<u64>(x));
+            count += in[x];
         }
 #endif
     }
     return count;
+}
+
+// Takes the places and values out of the sorted entries.
+bool read_list(const OrderTask &task, const u64 *sorted, i64 count, const BandMemory &memory) {
+    u8 *const ys = memory.y, *const xs = memory.x;
+    float *const values = memory.values;
+    const float *const image = task.image;
+    const i64 stride = task.stride;
+    for (i64 i = 0; i < count; ++i) {
+        const u64 place = sorted[i] & 0xFFFF;
+        // Adding +0 turns -0.0 into 0.0: which of the two equal zeros is met must not show.
+        values[i] = image[(place >> 8) * stride + (place & 255)] + 0.0f;
+    }
+    for (i64 i = 0; i < count; ++i) {
+        ys[i] = static_cast<u8>(sorted[i] >> 8);
+        xs[i] = static_cast<u8>(sorted[i]);
+    }
+    return true;
+}
+
+// Puts values in order that the linear scale could not tell apart, by insertion. False if they are too many.
+bool repair_order(i64 count, const BandMemory &memory) {
+    u8 *const ys = memory.y, *const xs = memory.x;
+    float *const values = memory.values;
+    i64 moves = 4 * count;
+    for (i64 i = 1; i < count; ++i) {
+        const float value = values[i];
+        if (value >= values[i - 1]) continue;
+        const u8 y = ys[i], x = xs[i];
+        i64 j = i;
+        for (; j > 0 && values[j - 1] > value; --j) {
+            values[j] = values[j - 1];
+            ys[j] = ys[j - 1];
+            xs[j] = xs[j - 1];
+        }
+        values[j] = value;
+        ys[j] = y;
+        xs[j] = x;
+        moves -= i - j;
+        if (moves < 0) return false;
+    }
+    return true;
 }
 
 TileList sort_pixels(const OrderTask &task, const ValueRange &range, const BandMemory &memory) {
@@ -244,77 +236,60 @@ TileList sort_pixels(const OrderTask &task, const ValueRange &range, const BandM
         low = low == -kFloatMax ? least[0] : low;
         top = top == kFloatMax ? most[0] : top;
     }
-    const float extent = top - low, scale = 65535.0f / extent;
+    const float extent = top - low, scale = kMostLinear / extent;
     const bool linear = extent > 1e-30f && extent < 1e30f;
     const i64 count = collect(task, range, low, linear ? scale : 0.0f, high, wide, memory);
-    const i64 stride = byte_stride(wide);
-    i64 below = 0;
-    for (i64 y = 0; y < high; ++y) {
-        for (i64 x = 0; x < wide; ++x) below += memory.classes[y * stride + x] == kBelow;
-    }
-    if (count > 0) {
-        const u64 *sorted = memory.list;
-        if (!linear || !sort_by_value(memory.list, memory.spare, count)) {
-            sorted = sort_by_key(memory.list, memory.spare, count);
-        }
-        float *const values = memory.values;
-        u8 *const ys = memory.y, *const xs = memory.x;
-        for (i64 i = 0; i < count; ++i) values[i] = key_to_float(entry_key(sorted[i]));
+    if (count > 0 && !(linear && sort_linear(memory.list, memory.spare, count) && read_list(task, memory.list, count, memory) &&
+                       repair_order(count, memory))) {
         for (i64 i = 0; i < count; ++i) {
-            ys[i] = static_cast<u8>(sorted[i]);
-            xs[i] = static_cast<u8>(sorted[i] >> 8);
+            const u64 place = memory.list[i] & 0xFFFF;
+            const u32 key = float_to_key(task.image[(place >> 8) * task.stride + (place & 255)]);
+            memory.list[i] = static_cast<u64>(key) << 16 | place;
         }
+        read_list(task, radix_sort<16>(memory.list, memory.spare, count), count, memory);
     }
-    return {count, below - count, high, wide, stride};
+    return {count, high, wide, byte_stride(wide)};
 }
 
 // -------------------------------------------------------------------------------------------- the bands
 
+// Thresholds of granules that a window's counts are kept for at a time.
+constexpr int kThresholds = 32;
+
 // Rows first_row .. first_row + pixel_rows - 1 of the tile's pixels: the list of those sorted, in order.
 struct Band {
     const u8 *y, *x;  // y counts from the band's first row
-    const u16 *index;
     const float *values;
     const i8 *granules;
-    const u8 *row_bits;
-    i64 stride, count;
-    int shift;  // a granule is 2^shift entries
+    u8 *counts;
+    i64 stride, count;  // distance of two rows of granules; entries of the list
+    i64 granule_count, looks;  // a granule is 64 * looks entries
+    int vectors;  // 64 thresholds each
+    i64 pitch;    // distance of two columns of counts
 };
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bits are read across words");
-
-// Which 64 entries from `at`, a multiple of 8, lie in the rows of window row `row` of the group.
-T3_ALWAYS_INLINE u64 in_rows(const Band &band, int row, i64 at) {
-    u64 bits;
-    std::memcpy(&bits, band.row_bits + row * kRowBits + (at + kBandPad) / 8, sizeof(bits));
-    return bits;
+// Which of 64 entries lie in the window at (top, left) of the band.
+T3_ALWAYS_INLINE u64 members(const Band &band, i64 at, i64 top, i64 left, i64 size) {
+#if T3_AVX512
+    const __m512i x = _mm512_sub_epi8(_mm512_loadu_si512(band.x + at), _mm512_set1_epi8(static_cast<char>(left)));
+    const __m512i y = _mm512_sub_epi8(_mm512_loadu_si512(band.y + at), _mm512_set1_epi8(static_cast<char>(top)));
+    const __m512i extent = _mm512_set1_epi8(static_cast<char>(size));
+    return _mm512_mask_cmplt_epu8_mask(_mm512_cmplt_epu8_mask(x, extent), y, extent);
+#else
+    return within(band.x + at, static_cast<u8>(left), static_cast<u8>(size)) &
+           within(band.y + at, static_cast<u8>(top), static_cast<u8>(size));
+#endif
 }
 
-T3_ALWAYS_INLINE u64 members(const Band &band, int row, i64 at, i64 left, i64 size) {
-    return within(band.x + at, static_cast<u8>(left), static_cast<u8>(size)) & in_rows(band, row, at);
-}
+constexpr i64 kMostGranules = 253;
+constexpr i64 kFewGranules = 126;
 
-// Members of a window among the entries from .. to - 1, or less those among to .. from - 1.
-T3_ALWAYS_INLINE i64 members_between(const Band &band, int row, i64 from, i64 to, i64 left, i64 size) {
-    const i64 low = at_most(from, to), high = at_least(from, to);
-    i64 at = low & ~i64{7};
-    u64 mask = members(band, row, at, left, size) & ~u64{0} << (low & 7);
-    i64 sum = set_bits(lowest_bits(mask, high - at));
-    for (at += 64; at < high; at += 64) {
-        mask = members(band, row, at, left, size);
-        sum += set_bits(lowest_bits(mask, high - at));
-    }
-    return from < to ? sum : -sum;
-}
-
-Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i64 pixel_rows) {
-    std::memcpy(memory.granules, memory.classes + first_row * tile.stride,
-                static_cast<std::size_t>(pixel_rows * tile.stride));
+Band open_band(const OrderTask &task, const ValueRange &range, const BandMemory &memory, const TileList &tile,
+               i64 first_row, i64 pixel_rows) {
     i64 count = 0;
-    u8 *const band_y = memory.band_y + kBandPad, *const band_x = memory.band_x + kBandPad;
-    u16 *const index = memory.band_index;
+    u8 *const band_y = memory.band_y, *const band_x = memory.band_x;
+    float *const values = memory.band_values;
     for (i64 i = 0; i < tile.count; i += 16) {
-        memory.block_start[i / 16] = static_cast<u16>(count);
 #if T3_AVX512
         const __mmask16 here = static_cast<__mmask16>(tile.count - i >= 16 ? 0xFFFF : (1 << (tile.count - i)) - 1);
         const __m512i y = _mm512_sub_epi32(
@@ -322,300 +297,354 @@ Band open_band(const BandMemory &memory, const TileList &tile, i64 first_row, i6
             _mm512_set1_epi32(static_cast<int>(first_row)));
         const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(memory.x + i)));
         const __mmask16 in = _mm512_mask_cmplt_epu32_mask(here, y, _mm512_set1_epi32(static_cast<int>(pixel_rows)));
-        const __m512i at = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                            _mm512_set1_epi32(static_cast<int>(i)));
-        const __m512i packed = _mm512_maskz_compress_epi32(
-            in, _mm512_or_si512(_mm512_or_si512(_mm512_slli_epi32(y, 8), x), _mm512_slli_epi32(at, 16)));
+        const __m512i packed = _mm512_maskz_compress_epi32(in, _mm512_or_si512(_mm512_slli_epi32(y, 8), x));
         _mm_storeu_si128(reinterpret_cast<__m128i *>(band_x + count), _mm512_cvtepi32_epi8(packed));
         _mm_storeu_si128(reinterpret_cast<__m128i *>(band_y + count),
                          _mm512_cvtepi32_epi8(_mm512_srli_epi32(packed, 8)));
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(index + count),
-                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(packed, 16)));
+        _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(in, _mm512_loadu_ps(memory.values + i)));
         count += set_bits(in);
-        memory.block_bits[i / 16] = in;
 #else
-        u32 bits = 0;
         const i64 end = at_most(16, tile.count - i);
         for (i64 j = 0; j < end; ++j) {
             const u8 y = static_cast<u8>(memory.y[i + j] - first_row);
-            const u32 in = y < pixel_rows;
             band_y[count] = y;
             band_x[count] = memory.x[i + j];
-            index[count] = static_cast<u16>(i + j);
-            count += in;
-            bits |= in << j;
+            values[count] = memory.values[i + j];
+            count += y < pixel_rows;
         }
-        memory.block_bits[i / 16] = static_cast<u16>(bits);
 #endif
     }
-    std::memset(memory.band_y, 255, kBandPad);
-    std::memset(band_y + count, 255, kBandPad);
-    int shift = 5;
-    while (count >> shift >= 250) ++shift;
+    i64 looks = 1;
+    while (count > 64 * looks * kMostGranules) looks *= 2;
+    const i64 granule = 64 * looks, granule_count = (count + granule - 1) / granule;
+    std::memset(band_x + count, 255, static_cast<std::size_t>(granule + 64));
+    std::memset(band_y + count, 255, static_cast<std::size_t>(granule + 64));
+    const int vectors = static_cast<int>((granule_count + 2 + 63) / 64);
     i8 *const granules = memory.granules;
-    const i64 stride = tile.stride;
-    for (i64 i = 0; i < count; ++i) granules[band_y[i] * stride + band_x[i]] = static_cast<i8>((i >> shift) + 1 + kBelow);
-    return {band_y, band_x, index, memory.values, granules, memory.row_bits, stride, count, shift};
+    const i64 stride = tile.stride, wide = tile.wide;
+    const i8 above = static_cast<i8>(64 * vectors - 1 + kBelow);
+    for (i64 y = 0; y < pixel_rows; ++y) {
+        const float *const row = task.image + (first_row + y) * task.stride;
+        i8 *const target = granules + y * stride;
+        for (i64 x = 0; x < wide; ++x) target[x] = row[x] > range.high ? above : kBelow;
+    }
+    for (i64 g = 0; g < granule_count; ++g) {
+        const i8 name = static_cast<i8>(g + 1 + kBelow);
+        const i64 end = at_most(count, (g + 1) * granule);
+        for (i64 i = g * granule; i < end; ++i) granules[band_y[i] * stride + band_x[i]] = name;
+    }
+    return {band_y, band_x, values, granules, memory.counts, stride, count, granule_count, looks, vectors,
+            64 * (vectors | 1)};
 }
 
-// Which entries of the band lie in window rows top .. top + rows - 1.
-T3_ALWAYS_INLINE void mark_rows(const Band &band, const BandMemory &memory, i64 top, int rows, i64 size) {
-    for (int r = 0; r < rows; ++r) {
-        u8 *const bytes = memory.row_bits + r * kRowBits;
-        const u8 *const y = memory.band_y;
-        for (i64 at = 0; at < band.count + 2 * kBandPad; at += 64) {
-            const u64 bits = within(y + at, static_cast<u8>(top + r), static_cast<u8>(size));
-            std::memcpy(bytes + at / 8, &bits, sizeof(bits));
+// How many of a column's pixels, rows 0 .. size - 1, are not above each threshold.
+void count_columns(const Band &band, i64 size, i64 wide) {
+    const i64 thresholds = 64 * band.vectors, pitch = band.pitch;
+    u8 *const counts = band.counts;
+    std::memset(counts, 0, static_cast<std::size_t>(wide * pitch));
+    for (i64 y = 0; y < size; ++y) {
+        const i8 *const row = band.granules + y * band.stride;
+        for (i64 x = 0; x < wide; ++x) ++counts[x * pitch + (row[x] - kBelow)];
+    }
+    for (i64 x = 0; x < wide; ++x) {
+        u8 *const column = counts + x * pitch;
+#if T3_AVX512
+        __m512i carry = _mm512_setzero_si512();
+        const __m512i ends = _mm512_set1_epi8(15);
+        for (i64 j = 0; j < thresholds; j += 64) {
+            __m512i sum = _mm512_loadu_si512(column + j);
+            sum = _mm512_add_epi8(sum, _mm512_bslli_epi128(sum, 1));
+            sum = _mm512_add_epi8(sum, _mm512_bslli_epi128(sum, 2));
+            sum = _mm512_add_epi8(sum, _mm512_bslli_epi128(sum, 4));
+            sum = _mm512_add_epi8(sum, _mm512_bslli_epi128(sum, 8));
+            // Ends of the 16-byte lanes, added up.
+            __m512i lanes = _mm512_shuffle_epi8(sum, ends);
+            lanes = _mm512_add_epi8(lanes, _mm512_maskz_shuffle_i64x2(0xFC, lanes, lanes, 0x90));
+            lanes = _mm512_add_epi8(lanes, _mm512_maskz_shuffle_i64x2(0xF0, lanes, lanes, 0x40));
+            sum = _mm512_add_epi8(sum, _mm512_maskz_shuffle_i64x2(0xFC, lanes, lanes, 0x90));
+            _mm512_storeu_si512(column + j, _mm512_add_epi8(sum, carry));
+            carry = _mm512_add_epi8(carry, _mm512_shuffle_i64x2(lanes, lanes, 0xFF));
         }
+#else
+        u8 sum = 0;
+        for (i64 j = 0; j < thresholds; ++j) column[j] = sum = static_cast<u8>(sum + column[j]);
+#endif
     }
 }
 
-T3_ALWAYS_INLINE i8 pivot_of(i64 boundary) { return static_cast<i8>(boundary + 1 + kBelow); }
+// Moves every column of pixels down by a row.
+template <int kVectors>
+T3_ALWAYS_INLINE void move_columns(u8 *counts, const i8 *enter, const i8 *leave, i64 wide) {
+#if T3_AVX512
+    __m512i thresholds[kVectors];
+    alignas(64) i8 places[64];
+    for (int i = 0; i < 64; ++i) places[i] = static_cast<i8>(i + kBelow);
+    for (int v = 0; v < kVectors; ++v) {
+        thresholds[v] = _mm512_add_epi8(_mm512_load_si512(places), _mm512_set1_epi8(static_cast<char>(64 * v)));
+    }
+    const __m512i one = _mm512_set1_epi8(1);
+    for (i64 x = 0; x < wide; ++x) {
+        const __m512i in = _mm512_set1_epi8(enter[x]), out = _mm512_set1_epi8(leave[x]);
+        u8 *const column = counts + x * 64 * (kVectors | 1);
+        for (int v = 0; v < kVectors; ++v) {
+            __m512i sum = _mm512_load_si512(column + 64 * v);
+            sum = _mm512_mask_add_epi8(sum, _mm512_cmple_epi8_mask(in, thresholds[v]), sum, one);
+            sum = _mm512_mask_sub_epi8(sum, _mm512_cmple_epi8_mask(out, thresholds[v]), sum, one);
+            _mm512_store_si512(column + 64 * v, sum);
+        }
+    }
+#else
+    // As long as the level's registers: longer ones would be taken apart byte by byte.
+    constexpr int kBytes = T3_AVX2 ? 32 : 16;
+    typedef u8 Bytes __attribute__((vector_size(kBytes)));
+    typedef i8 SignedBytes __attribute__((vector_size(kBytes)));
+    SignedBytes first;
+    for (int i = 0; i < kBytes; ++i) first[i] = static_cast<i8>(i + kBelow);
+    for (i64 x = 0; x < wide; ++x) {
+        const SignedBytes in = SignedBytes{} + enter[x], out = SignedBytes{} + leave[x];
+        u8 *const column = counts + x * 64 * (kVectors | 1);
+        SignedBytes threshold = first;
+        for (int at = 0; at < 64 * kVectors; at += kBytes) {
+            Bytes sum;
+            std::memcpy(&sum, column + at, sizeof(sum));
+            // A comparison that holds is -1.
+            sum += reinterpret_cast<Bytes>(in > threshold) - reinterpret_cast<Bytes>(out > threshold);
+            std::memcpy(column + at, &sum, sizeof(sum));
+            threshold = reinterpret_cast<SignedBytes>(reinterpret_cast<Bytes>(threshold) + static_cast<u8>(kBytes));
+        }
+    }
+#endif
+}
 
-// The window's `wanted` member (0-based) and the next one, where they are out of sight: before entry `from`, below
-// which there are `below` members, or behind it. False if they are not in the list.
-T3_ALWAYS_INLINE bool seek(const Band &band, int row, i64 left, i64 size, i64 wanted, i64 from, i64 below,
-                           bool needs_upper, i64 *found, i64 *upper) {
-    u64 mask;
-    i64 at = from;
-    if (below > wanted) {
-        do {
-            at -= 64;
-            if (at <= -64) return false;
-            mask = members(band, row, at, left, size);
-            below -= set_bits(mask);
-        } while (below > wanted);
+void move_columns(const Band &band, i64 enter, i64 leave, i64 wide) {
+    const i8 *const in = band.granules + enter * band.stride, *const out = band.granules + leave * band.stride;
+    switch (band.vectors) {
+        case 1: return move_columns<1>(band.counts, in, out, wide);
+        case 2: return move_columns<2>(band.counts, in, out, wide);
+        case 3: return move_columns<3>(band.counts, in, out, wide);
+        default: return move_columns<4>(band.counts, in, out, wide);
+    }
+}
+
+// A window's pixels not above each of kThresholds thresholds.
+struct Sums {
+#if T3_AVX512
+    __m512i sums;
+    T3_ALWAYS_INLINE void clear() { sums = _mm512_setzero_si512(); }
+    T3_ALWAYS_INLINE void add(const u8 *column) {
+        sums = _mm512_add_epi16(sums, _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(column))));
+    }
+    T3_ALWAYS_INLINE void slide(const u8 *enter, const u8 *leave) {
+        const __m256i in = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(enter));
+        const __m256i out = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(leave));
+        sums = _mm512_add_epi16(sums, _mm512_cvtepi8_epi16(_mm256_sub_epi8(in, out)));
+    }
+    // How many of them are at most `wanted`, and for those how far.
+    T3_ALWAYS_INLINE int not_above(i16 wanted, i16 *to) const {
+        const __m512i ahead = _mm512_sub_epi16(_mm512_set1_epi16(wanted), sums);
+        _mm512_store_si512(to, ahead);
+        return kThresholds - __builtin_popcount(_mm512_movepi16_mask(ahead));
+    }
+#elif T3_AVX2
+    __m256i low, high;
+    T3_ALWAYS_INLINE static __m128i half(const u8 *from) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)); }
+    T3_ALWAYS_INLINE void clear() { low = high = _mm256_setzero_si256(); }
+    T3_ALWAYS_INLINE void add(const u8 *column) {
+        low = _mm256_add_epi16(low, _mm256_cvtepu8_epi16(half(column)));
+        high = _mm256_add_epi16(high, _mm256_cvtepu8_epi16(half(column + 16)));
+    }
+    T3_ALWAYS_INLINE void slide(const u8 *enter, const u8 *leave) {
+        low = _mm256_add_epi16(low, _mm256_cvtepi8_epi16(_mm_sub_epi8(half(enter), half(leave))));
+        high = _mm256_add_epi16(high, _mm256_cvtepi8_epi16(_mm_sub_epi8(half(enter + 16), half(leave + 16))));
+    }
+    T3_ALWAYS_INLINE int not_above(i16 wanted, i16 *to) const {
+        const __m256i most = _mm256_set1_epi16(wanted);
+        const __m256i low_ahead = _mm256_sub_epi16(most, low), high_ahead = _mm256_sub_epi16(most, high);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), low_ahead);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 16), high_ahead);
+        const __m256i signs = _mm256_packs_epi16(low_ahead, high_ahead);
+        return kThresholds - __builtin_popcount(static_cast<u32>(_mm256_movemask_epi8(signs)));
+    }
+#else
+    i16 sums[kThresholds];
+    T3_ALWAYS_INLINE void clear() { std::memset(sums, 0, sizeof(sums)); }
+    T3_ALWAYS_INLINE void add(const u8 *column) {
+        for (int i = 0; i < kThresholds; ++i) sums[i] = static_cast<i16>(sums[i] + column[i]);
+    }
+    T3_ALWAYS_INLINE void slide(const u8 *enter, const u8 *leave) {
+        for (int i = 0; i < kThresholds; ++i) sums[i] = static_cast<i16>(sums[i] + enter[i] - leave[i]);
+    }
+    T3_ALWAYS_INLINE int not_above(i16 wanted, i16 *to) const {
+        i16 count = 0;
+        for (int i = 0; i < kThresholds; ++i) {
+            to[i] = static_cast<i16>(wanted - sums[i]);
+            count = static_cast<i16>(count + (to[i] >= 0));
+        }
+        return count;
+    }
+#endif
+};
+
+// How far a window's thresholds are moved when the answer has left them.
+constexpr int kHop = 24;
+
+// Moves the thresholds until the answer lies between two of them. False if it lies between none.
+bool find_thresholds(const Band &band, i64 left, i64 size, i16 wanted, i16 *ranks, int *base, Sums *sums,
+                     int *found) {
+    const int last = 64 * band.vectors - kThresholds;
+    do {
+        if (*base == (*found == 0 ? 0 : last)) return false;
+        *base = static_cast<int>(*found == 0 ? at_least(*base - kHop, 0) : at_most(*base + kHop, last));
+        sums->clear();
+        for (i64 x = left; x < left + size; ++x) sums->add(band.counts + x * band.pitch + *base);
+        *found = sums->not_above(wanted, ranks);
+    } while (*found == 0 || *found == kThresholds);
+    return true;
+}
+
+// The answers of one quantile in one row of windows, by granule and rank among the window's members of it.
+bool slide_row(const Band &band, const QuantilePlace &place, i64 size, i64 width, int *start, const BandMemory &memory) {
+    const i64 pitch = band.pitch;
+    const u8 *const counts = band.counts;
+    u16 *const slots = memory.slots;
+    u8 *const places = memory.places;
+    i16 *ranks = memory.sums;
+    const i16 wanted = static_cast<i16>(place.lower);
+    int base = *start;
+    Sums sums;
+    sums.clear();
+    for (i64 x = 0; x < size; ++x) sums.add(counts + x * pitch + base);
+    for (i64 left = 0;;) {
+        int found = sums.not_above(wanted, ranks);
+        if (__builtin_expect(found == 0 || found == kThresholds, 0)) {
+            // In variables of its own: sums and base stay in registers.
+            Sums moved;
+            int moved_base = base, moved_found = found;
+            if (!find_thresholds(band, left, size, wanted, ranks, &moved_base, &moved, &moved_found)) return false;
+            sums = moved;
+            base = moved_base;
+            found = moved_found;
+        }
+        slots[left] = static_cast<u16>(left * kThresholds + found - 1);
+        places[left] = static_cast<u8>(base + found - 1);
+        if (left == 0) *start = base;
+        if (++left == width) return true;
+        ranks += kThresholds;
+        const u8 *const column = counts + left * pitch + base;
+        sums.slide(column + (size - 1) * pitch, column - pitch);
+    }
+}
+
+// The quantiles between pairs of members.
+T3_ALWAYS_INLINE void write_quantiles(const QuantilePlace &place, const float *low, const float *high, i64 width,
+                                      float *out) {
+    const double weight = place.weight;
+    if (!place.needs_upper) {
+        std::memcpy(out, low, static_cast<std::size_t>(width) * sizeof(float));
+    } else if (place.median) {
+        for (i64 x = 0; x < width; ++x) out[x] = quantile_value({0, weight, true, true}, low[x], high[x]);
+    } else if (weight >= 0.5) {
+        for (i64 x = 0; x < width; ++x) {
+            out[x] = quantile_value({0, weight >= 0.5 ? weight : 1.0, false, true}, low[x], high[x]);
+        }
     } else {
-        for (;; at += 64) {
-            if (at >= band.count) return false;
-            mask = members(band, row, at, left, size);
-            const int inside = set_bits(mask);
-            if (below + inside > wanted) break;
-            below += inside;
+        for (i64 x = 0; x < width; ++x) {
+            out[x] = quantile_value({0, weight < 0.5 ? weight : 0.0, false, true}, low[x], high[x]);
         }
     }
-    const u64 bit = pick_bit(mask, wanted - below);
-    *found = at + __builtin_ctzll(bit);
-    mask &= ~(bit | (bit - 1));
-    while (needs_upper && mask == 0) {
-        at += 64;
-        if (at >= band.count) return false;
-        mask = members(band, row, at, left, size);
-    }
-    *upper = needs_upper ? at + __builtin_ctzll(mask) : *found;
-    return true;
 }
 
-// Entries that a boundary is put ahead of an answer at most.
-constexpr i64 kFarthest = 192;
-
-// Answers `kRows` rows of windows from the boundaries that the columns have, then moves the boundaries to the last
-// row's answers. `below` counts the members below the boundary, row after row. False if an answer is not in the list;
-// `far` counts those out of sight of their boundary.
-template <int kRows, bool kUpper>
-bool answer_rows(const Band &band, const OrderColumns &columns, const QuantilePlace &place, i64 size, i64 width,
-                 const i16 (*below)[kBandTile], float *out, i64 out_stride, i64 *far) {
-    const i64 wanted = place.lower, half = i64{1} << band.shift >> 1;
-    u16 lower_place[kRows][kBandTile], upper_place[kRows][kBandTile];
-    i64 lost = 0;
+// Values of the answers of one row of windows. False if one is not in the list.
+template <bool kUpper, bool kSingle>
+bool read_row(const Band &band, const BandMemory &memory, const QuantilePlace &place, i64 size, i64 top, i64 width,
+              float *out) {
+    float low[kBandTile], high[kBandTile];
+    i32 late[kBandTile];  // which windows' next member is out of sight, and where they were looked at
+    i32 late_at[kBandTile];
+    i64 late_count = 0;
+    bool lost = false;
+    const i16 *const ranks = memory.sums;
+    const u16 *const slots = memory.slots;
+    const u8 *const places = memory.places;
+    const float *const values = band.values;
+    const i64 looks = kSingle ? 1 : band.looks;
     for (i64 left = 0; left < width; ++left) {
-        const i64 at = static_cast<i64>(columns.boundary[left]) << band.shift;
-        const u64 before = within(band.x + at - 64, static_cast<u8>(left), static_cast<u8>(size));
-        const u64 behind = within(band.x + at, static_cast<u8>(left), static_cast<u8>(size));
-        i64 found = 0, count = 0, boundary;
-        u64 first = 0, second = 0;
-        int first_count = 0;
-        bool in_sight = true;
-#pragma GCC unroll 2
-        for (int r = 0; r < kRows; ++r) {
-            first = before & in_rows(band, r, at - 64);
-            second = behind & in_rows(band, r, at);
-            first_count = set_bits(first);
-            count = below[r][left];
-            const i64 k = wanted - count + first_count;
-            const int seen = first_count + set_bits(second);
-            i64 upper;
-            in_sight = static_cast<u64>(k) < static_cast<u64>(seen);
-            if (__builtin_expect(in_sight, 1)) {
-                // Without a branch: which half the answer is in cannot be foretold.
-                const i64 in_second = ~((k - first_count) >> 63);
-                const u64 mask = first ^ ((first ^ second) & static_cast<u64>(in_second));
-                const u64 bit = pick_bit(mask, k - (first_count & in_second));
-                i64 start = at - 64 + (64 & in_second);
-                found = start + __builtin_ctzll(bit);
-                upper = found;
-                if (kUpper) {
-                    u64 rest = mask & ~(bit | (bit - 1));
-                    while (__builtin_expect(rest == 0, 0)) {
-                        start += 64;
-                        if (start >= band.count) return false;
-                        rest = members(band, r, start, left, size);
-                    }
-                    upper = start + __builtin_ctzll(rest);
-                }
-            } else {
-                ++lost;
-                const bool ahead = k >= 0;
-                if (!seek(band, r, left, size, wanted, ahead ? at + 64 : at - 64,
-                          ahead ? count - first_count + seen : count - first_count, kUpper, &found, &upper)) {
-                    return false;
-                }
-            }
-            lower_place[r][left] = static_cast<u16>(found);
-            upper_place[r][left] = static_cast<u16>(upper);
-        }
-        if (kRows == 1) {
-            // Answers that move this far move on: the boundary is put where the next one is expected.
-            const i64 last = columns.place[left];
-            const i64 step = at_least(at_most(found - last, kFarthest), -kFarthest);
-            const i64 next = at_least(at_most(found + step, band.count), 0);
-            boundary = (next + half) >> band.shift;
-            const i64 moved = boundary << band.shift;
-            count = wanted + members_between(band, 0, found, moved, left, size);
-        } else {
-            boundary = (found + half) >> band.shift;
-            const i64 moved = boundary << band.shift, ahead = moved - at + 64;
-            if (__builtin_expect(static_cast<u64>(ahead) <= 128 && in_sight, 1)) {
-                const i64 more = ahead - 64;
-                count += set_bits(lowest_bits(first, ahead)) + set_bits(lowest_bits(second, more & ~(more >> 63))) -
-                         first_count;
-            } else {
-                count = wanted + members_between(band, kRows - 1, found, moved, left, size);
+        i64 rank = ranks[slots[left]];
+        i64 at = places[left] * 64 * looks;
+        u64 mask = members(band, at, top, left, size);
+        if (!kSingle) {
+            for (i64 look = 1; look < looks; ++look) {
+                const int inside = set_bits(mask);
+                if (inside > rank) break;
+                rank -= inside;
+                at += 64;
+                mask = members(band, at, top, left, size);
             }
         }
-        columns.boundary[left] = static_cast<u16>(boundary);
-        columns.pivot[left] = pivot_of(boundary);
-        columns.below[left] = static_cast<i16>(count);
-    }
-    std::memcpy(columns.place, lower_place[kRows - 1], static_cast<std::size_t>(width) * sizeof(u16));
-    for (int r = 0; r < kRows; ++r) {
-        float low[kBandTile], high[kBandTile];
-        for (i64 x = 0; x < width; ++x) low[x] = band.values[band.index[lower_place[r][x]]];
+        const u64 bit = pick_bit(mask, rank);
+        if (!kUpper) lost |= bit == 0;
+        low[left] = values[at + first_place(bit)];
         if (kUpper) {
-            for (i64 x = 0; x < width; ++x) high[x] = band.values[band.index[upper_place[r][x]]];
+            const u64 rest = mask & ~(bit | (bit - 1));
+            high[left] = values[at + first_place(rest)];
+            late[late_count] = static_cast<i32>(left);
+            late_at[late_count] = static_cast<i32>(at);
+            late_count += rest == 0;
         }
-        const float *const upper = kUpper ? high : low;
-        float *const target = out + r * out_stride;
-        for (i64 x = 0; x < width; ++x) target[x] = quantile_value(place, low[x], upper[x]);
     }
-    *far += lost;
+    if (lost) return false;
+    for (i64 i = 0; i < late_count; ++i) {
+        const i64 left = late[i];
+        i64 at = late_at[i];
+        u64 mask;
+        do {
+            at += 64;
+            if (at >= band.count) return false;
+            mask = members(band, at, top, left, size);
+        } while (mask == 0);
+        high[left] = values[at + __builtin_ctzll(mask)];
+    }
+    write_quantiles(place, low, high, width, out);
     return true;
 }
 
-// Starts the columns of the tile's first band: boundaries where the quantile of the whole tile lies.
-void start_columns(const Band &band, const TileList &tile, const OrderColumns &columns, double fraction, i64 size,
-                   i64 width) {
-    const double pixels = static_cast<double>(tile.high * tile.wide);
-    const double ahead = fraction * pixels - static_cast<double>(tile.below);
-    const double share = ahead > 0.0 ? ahead / static_cast<double>(tile.count) : 0.0;
-    const i64 place = static_cast<i64>((share < 1.0 ? share : 1.0) * static_cast<double>(band.count));
-    const i64 boundary = place >> band.shift;
-    for (i64 left = 0; left < width; left += 64) {
-        i8 pivots[64], sums[64];
-        i16 below[64] = {};
-        std::memset(pivots, pivot_of(boundary), sizeof(pivots));
-        for (i64 y = 0; y < size; ++y) {
-            count_lower(band.granules + y * band.stride + left, pivots, size, sums);
-            for (int i = 0; i < 64; ++i) below[i] = static_cast<i16>(below[i] + static_cast<u8>(sums[i]));
-        }
-        for (i64 i = 0; i < at_most(64, width - left); ++i) {
-            columns.boundary[left + i] = static_cast<u16>(boundary);
-            columns.pivot[left + i] = pivots[i];
-            columns.below[left + i] = below[i];
-            columns.place[left + i] = static_cast<u16>(boundary << band.shift);
-        }
+T3_ALWAYS_INLINE bool read_row(const Band &band, const BandMemory &memory, const QuantilePlace &place, i64 size, i64 top,
+                               i64 width, float *out) {
+    if (band.looks > 1) {
+        return place.needs_upper ? read_row<true, false>(band, memory, place, size, top, width, out)
+                                 : read_row<false, false>(band, memory, place, size, top, width, out);
     }
+    return place.needs_upper ? read_row<true, true>(band, memory, place, size, top, width, out)
+                             : read_row<false, true>(band, memory, place, size, top, width, out);
 }
 
-// Carries the columns over into a new band, whose first row of windows was the last one of the band before.
-void carry_columns(const Band &band, const BandMemory &memory, const OrderColumns &columns, i64 wanted, i64 size,
-                   i64 width) {
-    for (i64 left = 0; left < width; ++left) {
-        const i64 index = columns.place[left];
-        const u32 bits = memory.block_bits[index / 16] & ((1u << (index % 16)) - 1);
-        const i64 at = memory.block_start[index / 16] + set_bits(bits);
-        const i64 boundary = at >> band.shift;
-        columns.boundary[left] = static_cast<u16>(boundary);
-        columns.pivot[left] = pivot_of(boundary);
-        columns.below[left] =
-            static_cast<i16>(wanted - members_between(band, 0, boundary << band.shift, at, left, size));
-        columns.place[left] = static_cast<u16>(at);
-    }
-}
-
-// Slides a quantile's columns over `kRows` rows of windows from `top` of the band on; `counted` where the first of
-// them is the row that the columns stand at.
-template <int kRows>
-bool slide_rows(const Band &band, const OrderColumns &columns, const QuantilePlace &place, i64 size, i64 width,
-                i64 top, bool counted, float *out, i64 out_stride, i64 *far) {
-    i16 below[kRows][kBandTile];
-    for (i64 left = 0; left < width; left += 64) {
-        i16 sum[64];
-        for (int i = 0; i < 64; ++i) sum[i] = columns.below[left + i];
-        for (int r = 0; r < kRows; ++r) {
-            if (!counted || r > 0) {
-                i8 enter[64], leave[64];
-                count_lower(band.granules + (top + r + size - 1) * band.stride + left, columns.pivot + left, size, enter);
-                count_lower(band.granules + (top + r - 1) * band.stride + left, columns.pivot + left, size, leave);
-                for (int i = 0; i < 64; ++i) {
-                    sum[i] = static_cast<i16>(sum[i] + static_cast<i8>(enter[i] - leave[i]));
-                }
-            }
-            std::memcpy(below[r] + left, sum, sizeof(sum));
-        }
-    }
-    return place.needs_upper ? answer_rows<kRows, true>(band, columns, place, size, width, below, out, out_stride, far)
-                             : answer_rows<kRows, false>(band, columns, place, size, width, below, out, out_stride, far);
+// The fewer pixels were sorted, the more rows share a list: opening one costs more than some granules more.
+i64 rows_of_bands(const TileList &tile, i64 size) {
+    i64 rows = kBandTile;
+    while (rows > kBandRows && tile.count * at_most(tile.high, rows + size - 1) > 64 * kFewGranules * tile.high) rows /= 2;
+    return rows;
 }
 
 bool slide_tile(const OrderTask &task, const ValueRange &range, const BandMemory &memory) {
     const TileList tile = sort_pixels(task, range, memory);
     if (tile.count == 0) return false;
     const i64 size = task.size, width = task.columns;
-    // Once answers are out of sight of their boundaries more often than not, boundaries are moved at every row.
-    bool calm = true;
-    for (i64 begin = 0; begin < task.rows; begin += kBandRows) {
-        const i64 end = at_most(begin + kBandRows, task.rows), first = begin == 0 ? 0 : begin - 1;
-        const Band band = open_band(memory, tile, first, end - first + size - 1);
+    const i64 band_rows = rows_of_bands(tile, size);
+    for (i64 begin = 0; begin < task.rows; begin += band_rows) {
+        const i64 rows = at_most(band_rows, task.rows - begin);
+        const Band band = open_band(task, range, memory, tile, begin, rows + size - 1);
         if (band.count == 0) return false;
-        if (begin > 0) mark_rows(band, memory, 0, 1, size);
-        for (int k = 0; k < task.plane_count; ++k) {
-            const OrderPlane &plane = task.planes[k];
-            if (begin == 0) {
-                start_columns(band, tile, memory.columns[k], plane.fraction, size, width);
-            } else {
-                carry_columns(band, memory, memory.columns[k],
-                              quantile_place(size * size, plane.fraction, plane.median).lower, size, width);
-            }
-        }
-        // The tile's first row is answered twice, as its boundaries are not where its answers are.
-        bool counted = begin == 0, start = counted;
-        for (i64 row = begin; row < end;) {
-            const int rows = !start && calm && end - row >= kGroup ? kGroup : 1;
-            const i64 top = row - first;
-            mark_rows(band, memory, top, rows, size);
-            i64 far = 0;
+        count_columns(band, size, tile.wide);
+        for (int k = 0; k < task.plane_count; ++k) memory.starts[k] = 0;
+        for (i64 row = 0; row < rows; ++row) {
+            if (row > 0) move_columns(band, row + size - 1, row - 1, tile.wide);
             for (int k = 0; k < task.plane_count; ++k) {
                 const OrderPlane &plane = task.planes[k];
                 const QuantilePlace place = quantile_place(size * size, plane.fraction, plane.median);
-                float *const out = task.out.data + plane.slot * task.out.plane + row * task.out.stride;
-                const bool found = rows == kGroup
-                                       ? slide_rows<kGroup>(band, memory.columns[k], place, size, width, top, counted,
-                                                            out, task.out.stride, &far)
-                                       : slide_rows<1>(band, memory.columns[k], place, size, width, top, counted,
-                                                       out, task.out.stride, &far);
-                if (!found) return false;
+                if (!slide_row(band, place, size, width, memory.starts + k, memory)) return false;
+                float *const out = task.out.data + plane.slot * task.out.plane + (begin + row) * task.out.stride;
+                if (!read_row(band, memory, place, size, row, width, out)) return false;
             }
-            if (!start) {
-                calm = far * 4 < rows * width * task.plane_count;
-                row += rows;
-            }
-            counted = start;
-            start = false;
-        }
-        for (int k = 0; k < task.plane_count; ++k) {
-            u16 *const places = memory.columns[k].place;
-            for (i64 x = 0; x < width; ++x) places[x] = band.index[places[x]];
         }
     }
     return true;

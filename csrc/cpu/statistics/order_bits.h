@@ -6,6 +6,7 @@ namespace {
 
 using i8 = std::int8_t;
 using i16 = std::int16_t;
+using i32 = std::int32_t;
 using u8 = std::uint8_t;
 using u16 = std::uint16_t;
 using u32 = std::uint32_t;
@@ -41,6 +42,16 @@ T3_ALWAYS_INLINE u64 within(const u8 *values, u8 first, u8 size) {
     const u32 low_bits = static_cast<u32>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, zero)));
     const u32 high_bits = static_cast<u32>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, zero)));
     return static_cast<u64>(high_bits) << 32 | low_bits;
+#elif defined(__SSE2__)
+    const __m128i start = _mm_set1_epi8(static_cast<char>(first)), last = _mm_set1_epi8(static_cast<char>(size - 1));
+    u64 mask = 0;
+    for (int i = 0; i < 64; i += 16) {
+        const __m128i value = _mm_loadu_si128(reinterpret_cast<const __m128i *>(values + i));
+        const __m128i beyond = _mm_subs_epu8(_mm_sub_epi8(value, start), last);
+        const int bits = _mm_movemask_epi8(_mm_cmpeq_epi8(beyond, _mm_setzero_si128()));
+        mask |= static_cast<u64>(static_cast<u32>(bits)) << i;
+    }
+    return mask;
 #else
     u8 inside[64];
     for (int i = 0; i < 64; ++i) inside[i] = static_cast<u8>(values[i] - first) < size;
@@ -59,7 +70,16 @@ T3_ALWAYS_INLINE u64 lowest_bits(u64 mask, i64 count) {
 #endif
 }
 
-// The k-th (0-based) bit that is set, alone.
+// Where the lowest bit is; of an empty mask, some place up to 64.
+T3_ALWAYS_INLINE i64 first_place(u64 mask) {
+#if T3_AVX2
+    return static_cast<i64>(_tzcnt_u64(mask));
+#else
+    return __builtin_ctzll(mask | u64{1} << 63);
+#endif
+}
+
+// The k-th (0-based) bit that is set, alone; 0 where there are fewer.
 T3_ALWAYS_INLINE u64 pick_bit(u64 mask, i64 k) {
 #if T3_AVX2
     return _pdep_u64(u64{1} << k, mask);

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -23,10 +25,30 @@ T3_SIMD_CLONES bool all_finite(const float *values, i64 count) {
 
 struct NoScratch {};
 
+// The tasks of all families, one family after the other.
+void run_families(const std::vector<std::unique_ptr<Family>> &families, int threads) {
+    struct Scratch {
+        std::size_t family = 0;
+        std::unique_ptr<Family::Memory> memory;
+    };
+    i64 count = 0;
+    for (const auto &family : families) count += family->tasks();
+    parallel_tasks<Scratch>(count, threads, [&](Scratch &scratch, i64 task) {
+        std::size_t k = 0;
+        for (; task >= families[k]->tasks(); ++k) task -= families[k]->tasks();
+        // Tasks come in order, so that a family that is left is not met again.
+        if (scratch.memory == nullptr || scratch.family != k) {
+            scratch.memory = families[k]->memory();
+            scratch.family = k;
+        }
+        families[k]->run(*scratch.memory, task);
+    });
+}
+
 }  // namespace
 
 void window_statistics(ImageStack<const float> images, i64 size, const std::vector<StatisticRequest> &statistics,
-                       WindowList windows, float *out, int threads) {
+                       WindowList windows, float *out, bool stream, int threads) {
     if (images.count == 0 || (!windows.dense() && windows.count == 0)) return;
     std::vector<MomentPlane> moment_planes;
     ExtremaPlanes extrema_planes;
@@ -43,19 +65,27 @@ void window_statistics(ImageStack<const float> images, i64 size, const std::vect
             default: moment_planes.push_back({slot, static_cast<int>(request.kind)});
         }
     }
-    const Output output(images, size, windows, out);
-    if (!moment_planes.empty()) moments(images, size, moment_planes, planes, windows, output, threads);
-    if (!(extrema_planes.low.empty() && extrema_planes.high.empty() && extrema_planes.range.empty())) {
-        extrema(images, size, extrema_planes, planes, windows, output, threads);
+    const Output output(images, size, windows, out, stream);
+    // In one go, so that threads are called once; the longest tasks first, so that none is left alone at the end.
+    std::vector<std::unique_ptr<Family>> families;
+    if (!order_planes.empty()) {
+        families.push_back(order_statistics(images, size, std::move(order_planes), planes, windows, output));
     }
-    if (!order_planes.empty()) order_statistics(images, size, order_planes, planes, windows, output, threads);
+    if (!moment_planes.empty()) {
+        families.push_back(moments(images, size, std::move(moment_planes), planes, windows, output));
+    }
+    if (!(extrema_planes.low.empty() && extrema_planes.high.empty() && extrema_planes.range.empty())) {
+        families.push_back(extrema(images, size, std::move(extrema_planes), planes, windows, output));
+    }
+    run_families(families, threads);
 }
 
 i64 first_nonfinite(const float *values, i64 count, int threads) {
-    constexpr i64 kBlock = 1 << 16;
+    constexpr i64 kBlock = 1 << 16, kBlocksAlone = 32;
     const i64 blocks = (count + kBlock - 1) / kBlock;
     std::atomic<i64> first{blocks};
-    parallel_tasks<NoScratch>(blocks, threads, [&](NoScratch &, i64 block) {
+    // To wake another thread takes as long as some blocks.
+    parallel_tasks<NoScratch>(blocks, blocks > kBlocksAlone ? threads : 1, [&](NoScratch &, i64 block) {
         if (block >= first.load() || all_finite(values + block * kBlock, std::min(kBlock, count - block * kBlock))) {
             return;
         }

@@ -50,20 +50,21 @@ void TileGrid::collect(const WindowList &windows) {
     }
 }
 
-Output::Output(const Images &images, i64 size, const WindowList &windows, float *out)
+Output::Output(const Images &images, i64 size, const WindowList &windows, float *out, bool stream)
     : windows_y_(valid_windows(images.height, size)),
       windows_x_(valid_windows(images.width, size)),
       total_(windows.dense() ? images.count * windows_y_ * windows_x_ : windows.count),
       windows_(windows),
-      out_(out) {}
+      out_(out),
+      stream_(stream) {}
 
 TileOutput Output::open(const Tile &tile, i64 planes, std::vector<float> &buffer) const {
     if (windows_.dense()) {
-        return {out_ + (tile.image * windows_y_ + tile.y0) * windows_x_ + tile.x0, windows_x_, total_};
+        return {out_ + (tile.image * windows_y_ + tile.y0) * windows_x_ + tile.x0, windows_x_, total_, stream_};
     }
     const i64 plane = tile.height() * tile.width();
     buffer.resize(static_cast<std::size_t>(planes * plane));
-    return {buffer.data(), tile.width(), plane};
+    return {buffer.data(), tile.width(), plane, false};
 }
 
 void Output::close(const Tile &tile, const TileOutput &from, i64 slot) const {

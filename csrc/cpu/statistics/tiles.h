@@ -12,6 +12,12 @@ namespace t3ssfast::cpu {
 using i64 = std::int64_t;
 using Images = ImageStack<const float>;
 
+// Cuts a length into parts of at most `most`, all but the last of one size: a narrow rest would cost its whole rim.
+inline i64 even_share(i64 length, i64 most) {
+    const i64 parts = (length + most - 1) / most;
+    return (length + parts - 1) / parts;
+}
+
 // Tiles of height x width windows; the grid starts `lead` windows before the first one.
 class TileGrid {
 public:
@@ -30,14 +36,16 @@ private:
 
 // Where the values of a tile's windows go: value of (y, x) at data[(y - y0) * stride + x - x0], planes apart by
 // `plane`. Straight into the output where every window is wanted, else into a buffer that is gathered afterwards.
+// `stream`: it is worth it to write whole lines past the caches.
 struct TileOutput {
     float *data;
     i64 stride, plane;
+    bool stream;
 };
 
 class Output {
 public:
-    Output(const Images &images, i64 size, const WindowList &windows, float *out);
+    Output(const Images &images, i64 size, const WindowList &windows, float *out, bool stream);
 
     // `planes` bounds the number of statistics the tile writes.
     TileOutput open(const Tile &tile, i64 planes, std::vector<float> &buffer) const;
@@ -49,6 +57,7 @@ private:
     i64 windows_y_, windows_x_, total_;
     WindowList windows_;
     float *out_;
+    bool stream_;
 };
 
 }  // namespace t3ssfast::cpu
