@@ -14,7 +14,7 @@ CSRC = ROOT / "csrc"
 
 # Downward only: a module may import those of lower levels, and of its own.
 LEVELS = [
-    {"errors", "types"},
+    {"errors", "types", "pages"},
     {"_native", "ahead", "io", "progress"},
     {"windows", "statistics", "normalise"},
     {"models", "plan"},

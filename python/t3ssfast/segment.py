@@ -301,8 +301,8 @@ def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int3
 def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> npt.NDArray[Any]:
     """Least over an axis of the values around, each raised by its squared offset; of `keep` along that axis.
 
-    What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0 inside
-    and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying the few offsets.
+    What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0
+    inside and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying few offsets.
     """
     length = squared.shape[axis]
     start, stop, _ = keep.indices(length)
@@ -310,7 +310,7 @@ def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> np
     def part(a: int, b: int) -> tuple[slice, ...]:
         return (slice(None),) * axis + (slice(a, b),)
 
-    least = squared[part(start, stop)].copy()
+    least: npt.NDArray[Any] = squared[part(start, stop)].copy()
     raised = np.empty_like(squared)
     for offset in range(1, min(reach, length - 1) + 1):
         np.add(squared, squared.dtype.type(offset * offset), out=raised)
@@ -374,13 +374,13 @@ def search_region(
         across = inside.any(axis=0)
         if not across.any():
             continue
-        box = tuple(
+        rows, columns = (
             slice(max(0, int(there[0]) - reach), int(there[-1]) + reach + 1)
             for there in (np.flatnonzero(across.any(axis=1)), np.flatnonzero(across.any(axis=0)))
         )
-        squared = np.where(inside[(slice(None), *box)], kind(0), kind(far))
+        squared = np.where(inside[:, rows, columns], kind(0), kind(far))
         squared = _nearer(squared, 0, reach, slice(first - low, last - low))
         for z, plane in enumerate(squared, first - z0):
-            plane = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
-            np.less_equal(plane, limit, out=out[z][box].view(bool))
+            nearest = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
+            np.less_equal(nearest, limit, out=out[z, rows, columns].view(bool))
     return out

@@ -125,10 +125,10 @@ def unfold(
         raise InputError("dtype is bfloat16, which NumPy does not have; give a torch tensor as the image.")
     shape = (windows.count, size, size)
     if out is None:
-        target = _native.empty_windows(shape, element, stack.device)
+        target, used = _native.empty_windows(shape, element, stack.device)
     else:
-        target = _checked_out(out, shape, element, stack)
-    stream = out is not None and target.nbytes >= _native.STREAM_BYTES
+        target, used = _checked_out(out, shape, element, stack), True
+    stream = used and target.nbytes >= _native.STREAM_BYTES
     _native.unfold(stack, size, windows, zscore=normalise is not None, out=target, stream=stream)
     return _native.to_caller(target, stack) if out is None else out
 
