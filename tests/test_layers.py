@@ -15,7 +15,7 @@ CSRC = ROOT / "csrc"
 # Downward only: a module may import those of lower levels, and of its own.
 LEVELS = [
     {"errors", "types", "pages"},
-    {"_native", "ahead", "io", "progress"},
+    {"_native", "ahead", "io", "progress", "upload"},
     {"windows", "statistics", "normalise"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick", "provenance"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,11 +43,13 @@ from t3ssfast.segment import (
     segment,
 )
 from t3ssfast.types import Candidates, DetectConfig, Tomogram, check_voxel_size
+from t3ssfast.upload import Uploader
 
 __all__ = ["Detection", "detect"]
 
 Mask = npt.NDArray[np.uint8]
 Slab = tuple[int, int]
+Values = npt.NDArray[np.float32] | torch.Tensor
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any] | torch.Tensor
 Model = str | os.PathLike[str] | nn.Module | LoadedModel | None
@@ -225,10 +227,10 @@ def detect(
 def _find_membrane(grid: PreparedTomogram, finder: LoadedModel, config: DetectConfig, stages: Stages) -> Mask:
     """Membrane mask on the segmenter's grid, one slab at a time, without the small pieces."""
     mask = np.empty(grid.shape, np.uint8)
-    tile = _tile(config)
+    tile, read_slab = _tile(config), _slab_reader(grid, finder.device)
 
-    def prepare(slab: Slab) -> tuple[Slab, npt.NDArray[np.float32]]:
-        return slab, grid.slab(*slab)
+    def prepare(slab: Slab) -> tuple[Slab, Values]:
+        return slab, read_slab(*slab)
 
     with (
         stages.bar("segment membranes", grid.shape[0]) as advance,
@@ -278,9 +280,11 @@ def _judge_windows(
     counts = {"voxels": grid.shape[0] * plane, "membrane_voxels": int(np.count_nonzero(mask))}
     counts |= {"windows_near_membrane": 0, "windows_judged": 0}
 
-    def prepare(slab: Slab) -> tuple[Slab, Mask, npt.NDArray[np.float32] | None]:
+    read_slab = _slab_reader(grid, where)
+
+    def prepare(slab: Slab) -> tuple[Slab, Mask, Values | None]:
         region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, *slab)
-        return slab, region, grid.slab(*slab) if region.any() else None
+        return slab, region, read_slab(*slab) if region.any() else None
 
     def judged() -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]], None, None]:
         with (
@@ -311,6 +315,14 @@ def _judge_windows(
             threshold=threshold,
         )
     return scores, counts
+
+
+def _slab_reader(grid: PreparedTomogram, where: torch.device) -> Callable[[int, int], Values]:
+    """What makes slabs: on a CUDA device the slices are sent as they are stored, and prepared there."""
+    if where.type != "cuda":
+        return grid.slab
+    upload = Uploader(where)
+    return lambda z0, z1: grid.slab_on_device(z0, z1, upload)
 
 
 def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:

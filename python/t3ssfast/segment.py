@@ -16,6 +16,7 @@ from scipy.sparse import csgraph
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.windows import pad_by_reflection
 
 __all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "search_region", "segment"]
 
@@ -56,7 +57,7 @@ def _tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
 
 
 def segment(
-    slab: npt.NDArray[np.float32],
+    slab: npt.NDArray[np.float32] | torch.Tensor,
     model: LoadedModel,
     *,
     device: str | torch.device | None = None,
@@ -72,7 +73,7 @@ def segment(
     Parameters
     ----------
     slab
-        (z, y, x) float32 on the model's grid, as `PreparedTomogram.slab` gives it.
+        (z, y, x) float32 on the model's grid, as `PreparedTomogram.slab` or `slab_on_device` gives it.
     model
         A segmenter.
     device
@@ -97,21 +98,24 @@ def segment(
     """
     if slab.ndim != 3 or min(slab.shape[1:]) == 0:
         raise InputError(
-            f"A slab of shape {slab.shape} cannot be segmented; give (z, y, x) with y, x of at least 1."
+            f"A slab of shape {tuple(slab.shape)} cannot be segmented; "
+            "give (z, y, x) with y, x of at least 1."
         )
     if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
         raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     if device is not None:
         model = model.to(device)
     height, width = slab.shape[1:]
-    pad = ((0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE))
-    out = np.empty(slab.shape, np.float32)
+    pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
+    out = np.empty(tuple(slab.shape), np.float32)
     rows, columns = (_tiles(n + after, max_tile) for n, (_, after) in zip((height, width), pad, strict=True))
     run = model.engine(engine)
     with torch.inference_mode():
         for k in range(len(slab)):
-            padded = np.pad(slab[k], pad, mode="reflect")
-            image = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))[None, None]
+            one = slab[k : k + 1]
+            if not isinstance(one, torch.Tensor):
+                one = torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32))
+            image = pad_by_reflection(one, *pad)[None]
             for r0, r1, top, bottom in rows:
                 for c0, c1, left, right in columns:
                     tile = image[:, :, top:bottom, left:right].to(model.device)
