@@ -2,8 +2,8 @@
 
 ``T3SSFAST_BENCH_SIDE`` gives another side. ``python bench/bench_segment.py [threads]`` runs all in turns and
 prints ratios of minima and medians: what else the machine does then meets all alike. Two rows need OpenVINO
-installed; one of them is OpenVINO alone on the same weights, as its documentation has it: it must not be faster
-than the engine that uses it.
+installed; one of them is OpenVINO alone on the same weights, as its documentation has it: it must not be
+faster than the engine that uses it.
 """
 
 from __future__ import annotations
