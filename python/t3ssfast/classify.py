@@ -103,9 +103,7 @@ def _choose(
     """The dense plan, or None for plan "windows"."""
     if plan == "windows":
         return None
-    # A misplaced model would be read where it is, and then fail later with a stranger's words.
-    run_model(model, torch.zeros(1, 1, size, size, device=device))
-    read = read_plan(model, size)
+    read = read_plan(model, size, device)
     if isinstance(read, str):
         if plan == "dense":
             raise ModelError(
