@@ -4,7 +4,8 @@
 #   bench/device.sh [OUTPUT_FOLDER]
 #
 # Needs nvcc, CMake, a C++ compiler, and a Python (PYTHON, default python3) with torch for CUDA, numpy, scipy,
-# pybind11, pytest, pytest-timeout and hypothesis; wheels on PYTHONPATH will do. compute-sanitizer is used where it is
+# pybind11, pytest, pytest-timeout and hypothesis; wheels on PYTHONPATH will do. What is said of a whole detection
+# needs connected-components-3d and mrcfile, too. compute-sanitizer is used where it is
 # found: on PATH, in the CUDA toolkit, or from the wheel nvidia-cuda-sanitizer-api. A step that fails or is missing is
 # told in summary.txt and does not stop the others; all together take at most T3SSFAST_DEVICE_SECONDS (540), the
 # sanitizers, which take most, last. T3SSFAST_DEVICE_STEPS="build tests" runs some of: build tests bench sanitize.
@@ -61,6 +62,8 @@ print(" ".join(m for m in ("torch", "numpy", "scipy", "pybind11", "pytest", "pyt
 PYTHON
 ) || stop "$python cannot be run; set PYTHON to a Python 3.10 or newer."
 [ -z "$missing" ] || stop "$python lacks: $missing; install them, or put their wheels on PYTHONPATH."
+"$python" -c 'import cc3d, mrcfile' 2>/dev/null ||
+  say "connected-components-3d or mrcfile is missing: the test and the benchmark of a whole detection will fail"
 
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   stop "PyTorch of $python finds no CUDA device; run this on a machine that has one."

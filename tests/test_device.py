@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import t3ssfast as t3
-from t3ssfast import _native
+from t3ssfast import _native, upload
 from t3ssfast.models import LeNet
+from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.plan import Plan, read_plan
 
 pytestmark = [
@@ -199,6 +200,26 @@ def test_unfold_tiny() -> None:
     for normalise in (None, "zscore"):
         found = t3.unfold(image.cuda(), 7, normalise=normalise)
         torch.testing.assert_close(found.cpu(), t3.unfold(image, 7, normalise=normalise), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "float16", "float32", "float64", ">i2"]
+)
+@pytest.mark.parametrize("voxel_size", [13.6, 9.0])
+def test_slabs_prepared_on_the_device_are_those_of_the_cpu(
+    dtype: str, voxel_size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several pieces through each of the two buffers, while TF32 is allowed to all other products."""
+    monkeypatch.setattr(upload, "STAGE_BYTES", 3 * 100 * 120)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
+    data = np.random.default_rng(5).normal(60, 15, (21, 100, 120)).astype(dtype)
+    grid = PreparedTomogram.prepare(t3.Tomogram(data, voxel_size), voxel_size_angstrom=13.6)
+    way = upload.Uploader(torch.device("cuda"))
+    depth = grid.shape[0]
+    slabs = [(0, 5), (5, 6), (6, depth)]
+    found = [grid.slab_on_device(a, b, way) for a, b in slabs]
+    for (a, b), slab in zip(slabs, found, strict=True):
+        np.testing.assert_allclose(slab.cpu().numpy(), grid.slab(a, b), atol=2e-5)
 
 
 def test_detection_on_the_device_agrees_with_the_cpu() -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 # PyTorch first: it brings the OpenMP runtime that _core shares with it.
 import torch
 
-from t3ssfast import _core
+from t3ssfast import _core, pages
 from t3ssfast.errors import DeviceError, InputError
 
 __all__ = [
@@ -331,13 +331,14 @@ def openvino_version() -> str | None:
 STREAM_BYTES = 32 << 20
 
 
-def empty_windows(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Memory for windows. On a CPU it is NumPy's, which asks the system for huge pages; PyTorch does not."""
+def empty_windows(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, bool]:
+    """Memory for windows, and whether it has been used before; on a CPU in huge pages (`pages`)."""
     if device.type != "cpu":
-        return torch.empty(shape, dtype=dtype, device=device)
-    if dtype is torch.float32:
-        return torch.from_numpy(np.empty(shape, np.float32))
-    return torch.from_numpy(np.empty(shape, np.int16)).view(dtype)
+        return torch.empty(shape, dtype=dtype, device=device), False
+    memory, used = pages.empty(shape, np.float32 if dtype is torch.float32 else np.int16)
+    return torch.from_numpy(memory).view(dtype), used
 
 
 def unfold(

@@ -103,9 +103,7 @@ def _choose(
     """The dense plan, or None for plan "windows"."""
     if plan == "windows":
         return None
-    # A misplaced model would be read where it is, and then fail later with a stranger's words.
-    run_model(model, torch.zeros(1, 1, size, size, device=device))
-    read = read_plan(model, size)
+    read = read_plan(model, size, device)
     if isinstance(read, str):
         if plan == "dense":
             raise ModelError(
@@ -158,7 +156,7 @@ def _score_batches(
 
 
 def classify_slab(
-    slab: npt.NDArray[np.float32],
+    slab: npt.NDArray[np.float32] | torch.Tensor,
     region: npt.NDArray[np.uint8],
     model: LoadedModel,
     *,
@@ -175,7 +173,7 @@ def classify_slab(
     Parameters
     ----------
     slab
-        (z, H, W) float32, normalised as the model's metadata says.
+        (z, H, W) float32, normalised as the model's metadata says; an array, or a tensor on any device.
     region
         (z, H, W) uint8 or bool: voxels to judge.
     model
@@ -199,9 +197,10 @@ def classify_slab(
     ModelError
         If the model cannot be run, answers NaN, or answers something else than its metadata says.
     """
-    if slab.ndim != 3 or slab.shape != region.shape:
+    if slab.ndim != 3 or tuple(slab.shape) != region.shape:
         raise InputError(
-            f"The slab has shape {slab.shape} and the region {region.shape}; give two (z, y, x) arrays alike."
+            f"The slab has shape {tuple(slab.shape)} and the region {region.shape}; "
+            "give two (z, y, x) arrays alike."
         )
     size = model.metadata.window_px
     if size is None:
@@ -209,9 +208,10 @@ def classify_slab(
     index = np.flatnonzero(region).astype(np.int64, copy=False)
     probability = np.empty(len(index), np.float32)
     plane = slab.shape[1] * slab.shape[2]
+    values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
     done = 0
     for z in _pieces(region, size):
-        padded = torch.from_numpy(pad_for_windows(slab[z], size)).to(device)
+        padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
         mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
         answers = score_windows(
             model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size

@@ -21,10 +21,13 @@ from torch import Tensor
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
 from t3ssfast.types import Tomogram, check_voxel_size
+from t3ssfast.upload import Uploader, as_float32
 
 __all__ = ["Normalisation", "PreparedTomogram"]
 
 FloatArray = npt.NDArray[np.float32]
+# Of y and of x: see `_smoother`.
+_Smoothers = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Voxel sizes this close are taken as equal: over a 50-voxel window it is a shift of half a voxel at its rim.
 SAME_VOXEL_SIZE = 0.01
@@ -188,6 +191,23 @@ def _smoother(length: int, sigma: float) -> tuple[Tensor, Tensor]:
     return torch.tensor(means, dtype=torch.float32), torch.tensor(local, dtype=torch.float32)
 
 
+def _moved(smooth: _Smoothers | None, device: torch.device, kind: torch.dtype) -> _Smoothers | None:
+    if smooth is None:
+        return None
+    (mean_y, local_y), (mean_x, local_x) = smooth
+    return (mean_y.to(device, kind), local_y.to(device, kind)), (
+        mean_x.to(device, kind),
+        local_x.to(device, kind),
+    )
+
+
+def _local_mean(image: Tensor, smooth: _Smoothers) -> Tensor:
+    """Both axes smoothed, in the precision of the smoothers."""
+    (mean_y, local_y), (mean_x, local_x) = smooth
+    blocks = (mean_y @ image.to(mean_y.dtype)) @ mean_x.T
+    return ((local_y @ blocks) @ local_x.T).to(image.dtype)
+
+
 def _median_and_sigma(values: FloatArray) -> tuple[float, float]:
     """Median and robust standard deviation; the plain one of what differs where over half is one value."""
     centre = float(np.median(values))
@@ -223,7 +243,7 @@ class PreparedTomogram:
     contrast_sign: int
     _axes: tuple[_Axis, _Axis, _Axis]
     _resample: tuple[sparse.csr_array, sparse.csr_array] | None
-    _smooth: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    _smooth: _Smoothers | None
     _origin: float
     _outlier: float
     _centre: float
@@ -346,19 +366,21 @@ class PreparedTomogram:
             )
         return out
 
-    def _on_grid(self, z: int) -> FloatArray:
-        """Slice z of the model's grid, anti-aliased, in the tomogram's own values."""
-        axis = self._axes[0]
-        if self._resample is None:
-            return self._raw(int(axis.taps[z, 0]))
-        total: FloatArray | None = None
-        weights: dict[int, float] = {}
+    def _weights(self, z: int) -> dict[int, float]:
+        """Which slices of the tomogram slice z of the grid is made of, and their weights."""
+        axis, weights = self._axes[0], dict[int, float]()
         for tap, weight in zip(axis.taps[z].tolist(), axis.weights[z].tolist(), strict=True):
             weights[tap] = weights.get(tap, 0.0) + weight
-        for tap, weight in weights.items():
-            if weight != 0:
-                term = self._raw(tap) * np.float32(weight)
-                total = term if total is None else np.add(total, term, out=total)
+        return {tap: weight for tap, weight in weights.items() if weight != 0}
+
+    def _on_grid(self, z: int) -> FloatArray:
+        """Slice z of the model's grid, anti-aliased, in the tomogram's own values."""
+        if self._resample is None:
+            return self._raw(int(self._axes[0].taps[z, 0]))
+        total: FloatArray | None = None
+        for tap, weight in self._weights(z).items():
+            term = self._raw(tap) * np.float32(weight)
+            total = term if total is None else np.add(total, term, out=total)
         assert total is not None, "the weights of a grid point sum to one"
         rows, columns = self._resample
         by_rows = rows @ total
@@ -371,20 +393,17 @@ class PreparedTomogram:
         # differently.
         values = torch.empty(grid.shape)
         np.subtract(grid, np.float32(self._origin), out=values.numpy())
-        if self._smooth is not None:
-            mean = self._local_mean(values)
-            if math.isfinite(self._outlier):
-                clipped = torch.clamp(values, mean - self._outlier, mean + self._outlier)
-                mean = self._local_mean(clipped)
-            values -= mean
-        flat: FloatArray = values.numpy()
+        flat: FloatArray = self._subtract_local_mean(values, self._smooth).numpy()
         return flat
 
-    def _local_mean(self, image: Tensor) -> Tensor:
-        assert self._smooth is not None, "only where there is a high-pass filter"
-        (mean_y, local_y), (mean_x, local_x) = self._smooth
-        blocks = (mean_y @ image) @ mean_x.T
-        return (local_y @ blocks) @ local_x.T
+    def _subtract_local_mean(self, values: Tensor, smooth: _Smoothers | None) -> Tensor:
+        if smooth is not None:
+            mean = _local_mean(values, smooth)
+            if math.isfinite(self._outlier):
+                clipped = torch.clamp(values, mean - self._outlier, mean + self._outlier)
+                mean = _local_mean(clipped, smooth)
+            values -= mean
+        return values
 
     def slab(self, z0: int, z1: int) -> FloatArray:
         """Slices z0 up to z1 of the model's grid, prepared.
@@ -403,8 +422,7 @@ class PreparedTomogram:
         InputError
             The slab lies outside the grid, or a value is NaN or infinite; the message says where.
         """
-        if not 0 <= z0 <= z1 <= self.shape[0]:
-            raise InputError(f"Slices {z0} to {z1} were asked of a grid with {self.shape[0]} slices.")
+        self._check_slices(z0, z1)
         out = np.empty((z1 - z0, *self.shape[1:]), np.float32)
         limit = np.float32(self.normalisation.clip)
         gain = np.float32(self.contrast_sign / self._scale)
@@ -415,6 +433,64 @@ class PreparedTomogram:
             np.clip(values, -limit, limit, out=out[k])
         release_pages(self.tomogram.data)
         return out
+
+    def _check_slices(self, z0: int, z1: int) -> None:
+        if not 0 <= z0 <= z1 <= self.shape[0]:
+            raise InputError(f"Slices {z0} to {z1} were asked of a grid with {self.shape[0]} slices.")
+
+    def slab_on_device(self, z0: int, z1: int, upload: Uploader) -> Tensor:
+        """The same as `slab`, prepared where it is used: slices travel as they are stored.
+
+        Parameters
+        ----------
+        z0, z1
+            As for `slab`.
+        upload
+            Brings them to its device.
+
+        Returns
+        -------
+        (z1 - z0, y, x) float32 on the device; on a CPU, where nothing is resampled, the bits of `slab`.
+        """
+        self._check_slices(z0, z1)
+        data = self.tomogram.data
+        # A setting of the whole process may round products of float32 to TF32; those of float64 are safe.
+        exact = torch.float64 if upload.device.type == "cuda" else torch.float32
+        smooth = _moved(self._smooth, upload.device, exact)
+        rows_columns = None
+        if self._resample is not None:
+            rows_columns = [torch.from_numpy(m.toarray()).to(upload.device, exact) for m in self._resample]
+        limit, gain, centre, origin = (
+            float(np.float32(value))
+            for value in (
+                self.normalisation.clip,
+                self.contrast_sign / self._scale,
+                self._centre,
+                self._origin,
+            )
+        )
+        with upload.stream():
+            out = torch.empty((z1 - z0, *self.shape[1:]), device=upload.device)
+            if z0 < z1:
+                taps = self._axes[0].taps[z0:z1]
+                first, last = int(taps.min()), int(taps.max()) + 1
+                raw = upload.upload(data, first, last)
+                release_pages(data)
+                if data.dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
+                    for z in range(first, last):
+                        self._raw(z)
+                for k in range(z1 - z0):
+                    total: Tensor | None = None
+                    for tap, weight in self._weights(z0 + k).items():
+                        term = as_float32(raw[tap - first], data.dtype) * weight
+                        total = term if total is None else total + term
+                    assert total is not None, "the weights of a grid point sum to one"
+                    if rows_columns is not None:
+                        rows, columns = rows_columns
+                        total = (rows @ total.to(exact) @ columns.T).to(torch.float32)
+                    flat = self._subtract_local_mean(total - origin, smooth)
+                    torch.clamp((flat - centre) * gain, -limit, limit, out=out[k])
+        return upload.finish(out)
 
     def to_tomogram(self, zyx_on_model_grid: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Positions on the model's grid as voxels of the tomogram; both 0-based, at voxel centres.

@@ -280,7 +280,11 @@ def _coordinates(index: IndexArray, shape: Shape) -> tuple[npt.NDArray[np.int32]
 
 
 def _smooth_lines(
-    value: FloatArray, line: IndexArray, position: IndexArray, length: int, sigma: float
+    value: FloatArray,
+    line: IndexArray,
+    position: npt.NDArray[np.signedinteger[Any]],
+    length: int,
+    sigma: float,
 ) -> FloatArray:
     """Gaussian average along lines of which only some positions hold a value; the others count as zeros.
 
@@ -440,7 +444,9 @@ def _mask_edges(
         else np.zeros_like(coarse)
         for axis in range(3)
     ]
-    squared = sum(np.square(along, dtype=np.float64) for along in gradient)
+    squared = np.zeros(coarse.shape)
+    for along in gradient:
+        squared += np.square(along, dtype=np.float64)
     edge = np.nonzero(squared > MIN_GRADIENT_PER_NM**2)
     offset = np.stack(edge, axis=1) * step + (step - 1) / 2 + low - centre
     return offset * nm_per_voxel, np.stack([along[edge] for along in gradient], axis=1).astype(np.float64)

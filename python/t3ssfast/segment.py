@@ -16,6 +16,7 @@ from scipy.sparse import csgraph
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.windows import pad_by_reflection
 
 __all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "search_region", "segment"]
 
@@ -56,7 +57,7 @@ def _tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
 
 
 def segment(
-    slab: npt.NDArray[np.float32],
+    slab: npt.NDArray[np.float32] | torch.Tensor,
     model: LoadedModel,
     *,
     device: str | torch.device | None = None,
@@ -72,7 +73,7 @@ def segment(
     Parameters
     ----------
     slab
-        (z, y, x) float32 on the model's grid, as `PreparedTomogram.slab` gives it.
+        (z, y, x) float32 on the model's grid, as `PreparedTomogram.slab` or `slab_on_device` gives it.
     model
         A segmenter.
     device
@@ -97,21 +98,24 @@ def segment(
     """
     if slab.ndim != 3 or min(slab.shape[1:]) == 0:
         raise InputError(
-            f"A slab of shape {slab.shape} cannot be segmented; give (z, y, x) with y, x of at least 1."
+            f"A slab of shape {tuple(slab.shape)} cannot be segmented; "
+            "give (z, y, x) with y, x of at least 1."
         )
     if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
         raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     if device is not None:
         model = model.to(device)
     height, width = slab.shape[1:]
-    pad = ((0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE))
-    out = np.empty(slab.shape, np.float32)
+    pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
+    out = np.empty(tuple(slab.shape), np.float32)
     rows, columns = (_tiles(n + after, max_tile) for n, (_, after) in zip((height, width), pad, strict=True))
     run = model.engine(engine)
     with torch.inference_mode():
         for k in range(len(slab)):
-            padded = np.pad(slab[k], pad, mode="reflect")
-            image = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))[None, None]
+            one = slab[k : k + 1]
+            if not isinstance(one, torch.Tensor):
+                one = torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32))
+            image = pad_by_reflection(one, *pad)[None]
             for r0, r1, top, bottom in rows:
                 for c0, c1, left, right in columns:
                     tile = image[:, :, top:bottom, left:right].to(model.device)
@@ -301,8 +305,8 @@ def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int3
 def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> npt.NDArray[Any]:
     """Least over an axis of the values around, each raised by its squared offset; of `keep` along that axis.
 
-    What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0 inside
-    and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying the few offsets.
+    What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0
+    inside and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying few offsets.
     """
     length = squared.shape[axis]
     start, stop, _ = keep.indices(length)
@@ -310,7 +314,7 @@ def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> np
     def part(a: int, b: int) -> tuple[slice, ...]:
         return (slice(None),) * axis + (slice(a, b),)
 
-    least = squared[part(start, stop)].copy()
+    least: npt.NDArray[Any] = squared[part(start, stop)].copy()
     raised = np.empty_like(squared)
     for offset in range(1, min(reach, length - 1) + 1):
         np.add(squared, squared.dtype.type(offset * offset), out=raised)
@@ -374,13 +378,13 @@ def search_region(
         across = inside.any(axis=0)
         if not across.any():
             continue
-        box = tuple(
+        rows, columns = (
             slice(max(0, int(there[0]) - reach), int(there[-1]) + reach + 1)
             for there in (np.flatnonzero(across.any(axis=1)), np.flatnonzero(across.any(axis=0)))
         )
-        squared = np.where(inside[(slice(None), *box)], kind(0), kind(far))
+        squared = np.where(inside[:, rows, columns], kind(0), kind(far))
         squared = _nearer(squared, 0, reach, slice(first - low, last - low))
         for z, plane in enumerate(squared, first - z0):
-            plane = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
-            np.less_equal(plane, limit, out=out[z][box].view(bool))
+            nearest = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
+            np.less_equal(nearest, limit, out=out[z, rows, columns].view(bool))
     return out

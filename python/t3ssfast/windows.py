@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from t3ssfast import _native
 from t3ssfast._native import Array
 from t3ssfast.errors import InputError
 
-__all__ = ["pad_for_windows", "unfold"]
+__all__ = ["pad_by_reflection", "pad_for_windows", "unfold"]
 
 _DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -103,15 +103,18 @@ def unfold(
         raise InputError("dtype is bfloat16, which NumPy does not have; give a torch tensor as the image.")
     shape = (windows.count, size, size)
     if out is None:
-        target = _native.empty_windows(shape, element, stack.device)
+        target, used = _native.empty_windows(shape, element, stack.device)
     else:
-        target = _native.check_out(out, shape, element, stack)
-    stream = out is not None and target.nbytes >= _native.STREAM_BYTES
+        target, used = _native.check_out(out, shape, element, stack), True
+    stream = used and target.nbytes >= _native.STREAM_BYTES
     _native.unfold(stack, size, windows, zscore=normalise is not None, out=target, stream=stream)
     return _native.to_caller(target, stack) if out is None else out
 
 
-def pad_for_windows(slab: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+Slab = TypeVar("Slab", npt.NDArray[np.float32], torch.Tensor)
+
+
+def pad_for_windows(slab: Slab, size: int) -> Slab:
     """Pad slices by reflection, so that the valid windows of the result are centred on the voxels of `slab`.
 
     A window of size n centred at c covers c - n//2 ... c - n//2 + n - 1: its top-left corner in the padded
@@ -126,7 +129,26 @@ def pad_for_windows(slab: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.
 
     Returns
     -------
-    (z, y + size - 1, x + size - 1) values.
+    (z, y + size - 1, x + size - 1) values, of the kind of `slab` and on its device.
     """
-    before, after = size // 2, size - 1 - size // 2
-    return np.pad(slab, ((0, 0), (before, after), (before, after)), mode="reflect")
+    around = size // 2, size - 1 - size // 2
+    return pad_by_reflection(slab, around, around)
+
+
+def pad_by_reflection(slab: Slab, rows: tuple[int, int], columns: tuple[int, int]) -> Slab:
+    """Slices with so many rows more before and after, and columns.
+
+    Parameters
+    ----------
+    slab
+        (z, y, x) values.
+    rows, columns
+        How many; they may be more than there are, as for `numpy.pad`.
+    """
+    if isinstance(slab, torch.Tensor):
+        for axis, pad in ((1, rows), (2, columns)):
+            if pad != (0, 0):
+                source = np.pad(np.arange(slab.shape[axis]), pad, mode="reflect")
+                slab = slab.index_select(axis, torch.from_numpy(source).to(slab.device))
+        return slab
+    return np.pad(slab, ((0, 0), rows, columns), mode="reflect")

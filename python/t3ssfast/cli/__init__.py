@@ -13,7 +13,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from t3ssfast.cli import average, demo, detect, doctor, evaluate, export, extract, preselect, simulate, train
+from t3ssfast.cli import (
+    average,
+    bench,
+    demo,
+    detect,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    preselect,
+    simulate,
+    train,
+)
 from t3ssfast.cli.interrupts import INTERRUPTED, listening
 from t3ssfast.errors import T3Error
 
@@ -90,6 +102,7 @@ app.command()(export.export)
 app.command()(extract.extract)
 app.command()(average.average)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 
 
 def main() -> None:

@@ -25,10 +25,12 @@ from t3ssfast.preselect import Gate, read_preselection
 from t3ssfast.progress import Stages
 from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, prune_membrane, search_region, segment
 from t3ssfast.types import DetectConfig
+from t3ssfast.upload import Uploader
 
 __all__ = ["Mask", "Portions", "find_membrane", "judge_windows", "tile_side"]
 
 Mask = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32] | torch.Tensor
 Scores = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 Prepared = TypeVar("Prepared")
 Made = TypeVar("Made")
@@ -196,11 +198,12 @@ def find_membrane(
     mask = np.empty(grid.shape, np.uint8)
     depth, height, width = grid.shape
     resumed = 0
+    read_slab = _slab_reader(grid, finder.device)
 
-    def prepare(slab: Slab) -> npt.NDArray[np.float32]:
-        return grid.slab(*slab)
+    def prepare(slab: Slab) -> Values:
+        return read_slab(*slab)
 
-    def make(slab: Slab, values: npt.NDArray[np.float32]) -> None:
+    def make(slab: Slab, values: Values) -> None:
         z0, z1 = slab
         with stages("segment"):
             for z in range(z0, z1):
@@ -266,11 +269,13 @@ def judge_windows(
     counts |= {"windows_near_membrane": 0, "windows_judged": 0}
     resumed = 0
 
-    def prepare(slab: Slab) -> tuple[Mask, npt.NDArray[np.float32] | None]:
-        region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, *slab)
-        return region, grid.slab(*slab) if region.any() else None
+    read_slab = _slab_reader(grid, where)
 
-    def make(slab: Slab, prepared: tuple[Mask, npt.NDArray[np.float32] | None]) -> tuple[list[Scores], int]:
+    def prepare(slab: Slab) -> tuple[Mask, Values | None]:
+        region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, *slab)
+        return region, read_slab(*slab) if region.any() else None
+
+    def make(slab: Slab, prepared: tuple[Mask, Values | None]) -> tuple[list[Scores], int]:
         """Flat indices within the slab and their probabilities, a piece at a time; windows near the
         membrane."""
         region, values = prepared
@@ -326,6 +331,14 @@ def judge_windows(
             threshold=threshold,
         )
     return scores, counts, resumed
+
+
+def _slab_reader(grid: PreparedTomogram, where: torch.device) -> Callable[[int, int], Values]:
+    """What makes slabs: on a CUDA device the slices are sent as they are stored, and prepared there."""
+    if where.type != "cuda":
+        return grid.slab
+    upload = Uploader(where)
+    return lambda z0, z1: grid.slab_on_device(z0, z1, upload)
 
 
 def _joined(scores: list[Scores], slab: Slab, plane: int) -> dict[str, npt.NDArray[Any]]:

@@ -13,7 +13,7 @@ from t3ssfast.plan.chain import Chain, Unreadable
 from t3ssfast.plan.check import check_plan
 from t3ssfast.plan.layers import Plan
 from t3ssfast.plan.operations import follow
-from t3ssfast.plan.run import run_model, tensors_of
+from t3ssfast.plan.run import check_state, run_model, tensors_of
 
 __all__ = ["read_plan"]
 
@@ -50,11 +50,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 # Reading and checking takes tens of milliseconds; a detection asks for the same plan for every slab.
-_cache: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple[int, int], Plan | str]]
+_Key = tuple[int, int, torch.device | None]
+_cache: weakref.WeakKeyDictionary[torch.nn.Module, dict[_Key, Plan | str]]
 _cache = weakref.WeakKeyDictionary()
 
 
-def read_plan(model: torch.nn.Module, size: int) -> Plan | str:
+def read_plan(model: torch.nn.Module, size: int, device: torch.device | None = None) -> Plan | str:
     """The model as a plan, or why there is none.
 
     The plan has been compared with the model on random windows. It is kept for as long as the model lives
@@ -67,6 +68,8 @@ def read_plan(model: torch.nn.Module, size: int) -> Plan | str:
         evaluation mode.
     size
         Edge of a window in voxels.
+    device
+        Where the windows are: the model must run there. None asks for nothing.
 
     Returns
     -------
@@ -77,11 +80,17 @@ def read_plan(model: torch.nn.Module, size: int) -> Plan | str:
     ModelError
         If the model cannot be run on such windows at all.
     """
-    key = (size, _fingerprint(model))
+    if device is not None:
+        check_state(model, device)
+    key = (size, _fingerprint(model), device)
     plans = _cache.setdefault(model, {})
     if key not in plans:
-        plans.clear()
-        plans[key] = _read(model, size)
+        for other in [k for k in plans if k[:2] != key[:2]]:
+            del plans[other]
+        if device is not None:
+            # A misplaced model would be read where it is, and then fail later with a stranger's words.
+            run_model(model, torch.zeros(1, 1, size, size, device=device))
+        plans[key] = next(iter(plans.values())) if plans else _read(model, size)
     return plans[key]
 
 

@@ -10,7 +10,7 @@ import torch
 from t3ssfast.errors import ModelError
 from t3ssfast.memory import is_out_of_memory
 
-__all__ = ["run_model", "tensors_of"]
+__all__ = ["check_state", "run_model", "tensors_of"]
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str =
         If the model is in training mode, does not take such windows, has weights of another dtype or on
         another device, or answers with something that is not (M, C) real numbers.
     """
-    _check_state(model, windows.device)
+    check_state(model, windows.device)
     size = int(windows.shape[-1])
     try:
         with torch.no_grad(), _precision(windows.device, precision):
@@ -85,8 +85,14 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str =
     return answer.to(torch.float32)
 
 
-def _check_state(model: torch.nn.Module, device: torch.device) -> None:
-    """Refuses what gives other answers than the user wants, or none."""
+def check_state(model: torch.nn.Module, device: torch.device) -> None:
+    """Refuses what gives other answers than the user wants, or none.
+
+    Raises
+    ------
+    ModelError
+        If the model is in training mode, or has weights of another dtype or on another device.
+    """
     if getattr(model, "training", False):
         raise ModelError(
             "The model is in training mode, in which dropout and batch normalisation give other answers; "

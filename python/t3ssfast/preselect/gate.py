@@ -100,14 +100,14 @@ class Gate:
         )
 
     def narrow(
-        self, slab: npt.NDArray[np.float32], region: npt.NDArray[np.uint8], z0: int
+        self, slab: FloatArray | torch.Tensor, region: npt.NDArray[np.uint8], z0: int
     ) -> npt.NDArray[np.uint8]:
         """What of the region is worth the classifier.
 
         Parameters
         ----------
         slab
-            (z, y, x) prepared values.
+            (z, y, x) prepared values, in an array or on a device.
         region
             (z, y, x) voxels near the membrane.
         z0
@@ -115,13 +115,15 @@ class Gate:
         """
         if self.preselection is None or not region.any():
             return region
+        if isinstance(self.preselection, CoarseLook):
+            return self._near_looks(self.preselection, slab, region, z0).view(np.uint8)
+        if isinstance(slab, torch.Tensor):
+            slab = slab.cpu().numpy()
         if isinstance(self.preselection, PreselectRule):
             padded = pad_for_windows(slab, self.preselection.size)
             kept = apply_rule(self.preselection, padded, region)
-        elif isinstance(self.preselection, PreselectModel):
-            kept = self._in_good_blocks(self.preselection, slab, region, z0)
         else:
-            kept = self._near_looks(self.preselection, slab, region, z0)
+            kept = self._in_good_blocks(self.preselection, slab, region, z0)
         return kept.view(np.uint8)
 
     def _in_good_blocks(
@@ -141,7 +143,7 @@ class Gate:
         return kept
 
     def _near_looks(
-        self, look: CoarseLook, slab: FloatArray, region: npt.NDArray[np.uint8], z0: int
+        self, look: CoarseLook, slab: FloatArray | torch.Tensor, region: npt.NDArray[np.uint8], z0: int
     ) -> npt.NDArray[np.bool_]:
         depth, height, width = self._grid.shape
         first, last = z0 // look.stride_z, (z0 + len(slab) - 1) // look.stride_z
@@ -159,12 +161,18 @@ class Gate:
         return kept
 
     def _plane(
-        self, look: CoarseLook, k: int, slab: FloatArray, region: npt.NDArray[np.uint8], z0: int
+        self,
+        look: CoarseLook,
+        k: int,
+        slab: FloatArray | torch.Tensor,
+        region: npt.NDArray[np.uint8],
+        z0: int,
     ) -> FloatArray:
         """Scores of the looks of one slice, (blocks along y, blocks along x); 0 away from the membrane."""
         if k in self._planes:
             return self._planes[k]
         depth, height, width = self._grid.shape
+        image: FloatArray | torch.Tensor
         step, z = look.stride_yx, min(k * look.stride_z + look.stride_z // 2, depth - 1)
         if z0 <= z < z0 + len(slab):
             image, near = slab[z - z0 : z - z0 + 1], region[z - z0]

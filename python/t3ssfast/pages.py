@@ -1,0 +1,80 @@
+"""Memory for large results: in huge pages, and kept for the next result, for clearing it takes longest."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["KEPT_BYTES", "LEAST_BYTES", "empty"]
+
+# Smaller ones an allocator keeps by itself.
+LEAST_BYTES = 32 << 20
+# Larger ones are not kept: of them the system should have its memory back at once.
+KEPT_BYTES = 512 << 20
+# Kept pages must be the system's to take; where it knows no such thing, none are kept.
+_CAN_KEEP = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MAP_ANONYMOUS")
+
+# The last region that was given back; appending drops the one before. To append and to pop are single steps
+# of the interpreter, so that a finaliser may run anywhere.
+_kept: deque[mmap.mmap] = deque(maxlen=1)
+
+
+class _Loan:
+    """What an array over a region holds on to: the region is kept when the last such array is gone."""
+
+    def __init__(self, region: mmap.mmap, count: int) -> None:
+        self._region = region
+        address = np.frombuffer(region, np.uint8).ctypes.data
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (count,),
+            "typestr": "|u1",
+            "data": (address, False),
+        }
+
+    def __del__(self) -> None:
+        if len(self._region) <= KEPT_BYTES:
+            # Under pressure the system takes the pages without writing them out; until then they are there.
+            self._region.madvise(mmap.MADV_FREE)
+            _kept.append(self._region)
+
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], bool]:
+    """An array of no particular values, and whether its pages have been used before.
+
+    The system clears memory that is new to a process when it is first touched, which takes twice as long as
+    to write the windows. So the last region of up to `KEPT_BYTES` that was let go is kept, free to be taken
+    by the system when it runs short, and used again for a result of half its size or more.
+
+    Parameters
+    ----------
+    shape, dtype
+        As for `numpy.empty`.
+    """
+    kind = np.dtype(dtype)
+    count = math.prod(shape) * kind.itemsize
+    if count < LEAST_BYTES or not _CAN_KEEP:
+        return np.empty(shape, kind), False
+    region = _take(count)
+    used = region is not None
+    if region is None:
+        region = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # A system may be without them.
+        with contextlib.suppress(OSError, AttributeError):
+            region.madvise(mmap.MADV_HUGEPAGE)
+    return np.asarray(_Loan(region, count)).view(kind).reshape(shape), used
+
+
+def _take(count: int) -> mmap.mmap | None:
+    """The kept region, if it suits so many bytes; it is let go if not."""
+    try:
+        region = _kept.pop()
+    except IndexError:
+        return None
+    return region if count <= len(region) <= 2 * count else None

@@ -1,0 +1,92 @@
+"""Memory that is kept for the next result: never shared, never too large, let go when it does not suit."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+
+import numpy as np
+import pytest
+import torch
+
+from t3ssfast import pages
+from t3ssfast.windows import unfold
+
+LINUX = pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="pages are kept where MADV_FREE is known")
+COUNT = pages.LEAST_BYTES // 2
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    gc.collect()
+    pages._kept.clear()
+    yield
+    pages._kept.clear()
+
+
+def address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)
+
+
+@LINUX
+def test_what_was_let_go_is_used_again_once_and_only_then():
+    first, used = pages.empty((COUNT,), np.float32)
+    assert not used
+    first[:] = 1
+    place, view = address(first), first[7:9]
+    del first
+    second, used = pages.empty((COUNT,), np.float32)
+    assert not used, "a view of the first still lives"
+    assert address(second) != place
+    second[:] = 2
+    np.testing.assert_array_equal(view, 1)
+    del view
+    third, used = pages.empty((COUNT // 2, 3), np.int16)
+    assert used
+    assert address(third) == place
+    assert (third.shape, third.dtype) == ((COUNT // 2, 3), np.int16)
+    assert third.flags.c_contiguous
+    assert third.flags.writeable
+    third[:] = 3
+    np.testing.assert_array_equal(second, 2)
+    assert not pages.empty((COUNT,), np.float32)[1]
+
+
+@LINUX
+def test_memory_of_another_size_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    pages.empty((3 * COUNT,), np.float32)
+    small, used = pages.empty((COUNT,), np.float32)
+    assert not used, "more than half of it would lie idle"
+    assert not pages._kept
+    del small
+    pages._kept.clear()
+    monkeypatch.setattr(pages, "KEPT_BYTES", pages.LEAST_BYTES)
+    pages.empty((COUNT + 1,), np.float32)
+    gc.collect()
+    assert not pages._kept
+    assert not pages.empty((4,), np.float32)[1]
+
+
+@LINUX
+def test_a_result_holds_its_memory_as_an_array_and_as_a_tensor():
+    image = np.random.default_rng(0).normal(size=(140, 140)).astype(np.float32)
+    wanted = np.lib.stride_tricks.sliding_window_view(image, (50, 50)).reshape(-1, 50, 50)
+    for given in (image, torch.from_numpy(image)):
+        for scale in (1, 2, 3):
+            found = unfold(given * scale, 50)
+            assert found.nbytes >= pages.LEAST_BYTES
+            np.testing.assert_array_equal(np.asarray(found), wanted * scale)
+            again = unfold(given, 50)
+            np.testing.assert_array_equal(np.asarray(found), wanted * scale)
+            np.testing.assert_array_equal(np.asarray(again), wanted)
+            del found, again
+            assert len(pages._kept) == 1
+
+
+def test_without_such_pages_the_allocator_serves(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pages, "_CAN_KEEP", False)
+    for _ in range(2):
+        found, used = pages.empty((COUNT, 1), np.float32)
+        assert not used
+        assert (found.shape, found.dtype) == ((COUNT, 1), np.float32)
+        del found
