@@ -131,12 +131,12 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
         now = {kind: pieces(out, kind) for kind in before}
         for kind, names in now.items():
             assert before[kind] <= names, "what was kept is not lost"
-        for path in out.glob(".t3ssfast-work-*/*.npz"):
+        for path in out.glob(".t3ssfast-work-*/[a-z]*.npz"):
             with np.load(path) as file:
                 assert all(file[name] is not None for name in file.files), f"{path} is torn"
         before = now
     # Of a few random moments, all may come too early for anything to be kept.
-    assert times < 20 or resumed > finished // 2
+    assert times < 20 or resumed > times // 10
 
 
 def test_a_kill_loses_at_most_the_slab_in_progress(forks, tmp_path):
