@@ -24,7 +24,7 @@ from t3ssfast.models import ModelMetadata, save_model
 from t3ssfast.types import DetectConfig
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
-CONFIG = DetectConfig(slab_slices=8, segmenter_engine="torch")
+CONFIG = DetectConfig(slab_slices=8, segmenter_engine="torch", contrast="dark")
 # How NumPy, PyTorch, the TorchScript interpreter and CUDA say it.
 KINDS: list[Callable[[], Exception]] = [
     lambda: MemoryError("Unable to allocate 9.1 GiB for an array with shape (7, 7)"),
@@ -329,7 +329,7 @@ def limit_memory(lowest: int, limits: int, tmp_path: Path) -> None:
 
 
 def test_limits_on_memory(tmp_path):
-    limit_memory(40, 5, tmp_path)
+    limit_memory(40, 3, tmp_path)
 
 
 @pytest.mark.slow

@@ -249,8 +249,9 @@ def find_membrane(
                 bar.move(z1)
                 continue
             for (z0, z1), _ in portions.work(SEGMENTING, run, prepare, make, stages):
-                with stages("keep"):
-                    checkpoint.save("membrane", (z0, z1), bits=np.packbits(mask[z0:z1]))
+                if checkpoint.keeps:
+                    with stages("keep"):
+                        checkpoint.save("membrane", (z0, z1), bits=np.packbits(mask[z0:z1]))
     with stages("prune"):
         # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
         thickness_nm = depth * grid.voxel_size_angstrom / 10
