@@ -8,6 +8,7 @@ never copied whole.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import importlib
@@ -316,6 +317,8 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
     except (OSError, ValueError, OverflowError) as error:
         if isinstance(error, T3Error):
             raise
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise MemoryError(f"{shown(path)} cannot be mapped into memory") from error
         raise ReadError(_cannot_open(path, error)) from error
     return Tomogram(
         data=data.transpose(header.order),

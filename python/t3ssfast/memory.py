@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,14 +16,11 @@ __all__ = ["free_memory", "is_out_of_memory", "no_memory", "twice"]
 Made = TypeVar("Made")
 
 # How libraries say it where they raise no class of its own: PyTorch's allocator on Linux and elsewhere, an
-# error passed on as text by the TorchScript interpreter, C++ libraries, cuBLAS and cuDNN.
-WORDS = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "bad_alloc",
-    "bad allocation",
-    "ALLOC_FAILED",
+# error passed on as text by the TorchScript interpreter, C++ libraries, cuBLAS and cuDNN, and oneDNN, which
+# tells of a layer that it does not know by the word that must not follow.
+WORDS = re.compile(
+    "can't allocate memory|not enough memory|out of memory|bad_alloc|bad allocation|ALLOC_FAILED"
+    "|could not (create|execute) a (primitive|memory)(?! descriptor)|can't start new thread"
 )
 
 
@@ -33,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+    return isinstance(error, RuntimeError) and WORDS.search(str(error)) is not None
 
 
 def free_memory() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mrcfile.utils import dtype_from_mode
 from torch import nn
 
 import t3ssfast as t3
+from t3ssfast.io import READABLE_MODES
 from t3ssfast.statistics import window_statistics
 from t3ssfast.windows import unfold
 
@@ -87,3 +89,16 @@ def test_more_than_two_to_the_31_elements(kernel):
     got = np.asarray(runs[kernel](image, mask))
     ends = image[[0, -1]]
     np.testing.assert_array_equal(got, np.asarray(runs[kernel](ends, mask[[0, -1]])))
+
+
+def test_every_mode_of_real_numbers_that_mrcfile_knows_is_read():
+    """Were mrcfile to learn a mode that is refused here (101), this would say so."""
+    known = set()
+    for mode in range(128):
+        try:
+            dtype = dtype_from_mode(mode)
+        except ValueError:
+            continue
+        if dtype.kind in "iuf":
+            known.add(mode)
+    assert known == set(READABLE_MODES)

@@ -28,7 +28,15 @@ from t3ssfast.detect.inputs import (
     prepare,
     trained_sign,
 )
-from t3ssfast.detect.passes import Mask, Portions, find_membrane, judge_windows, tile_side
+from t3ssfast.detect.passes import (
+    JUDGING,
+    SEGMENTING,
+    Mask,
+    Portions,
+    find_membrane,
+    judge_windows,
+    tile_side,
+)
 from t3ssfast.errors import ConfigError
 from t3ssfast.memory import twice
 from t3ssfast.models import LoadedModel, check_device, load_model
@@ -119,7 +127,7 @@ class Job:
         stages: Stages,
     ) -> Job:
         """Parameters and errors as `detect`."""
-        where = check_device(device)
+        where = twice("looking at the device", lambda: check_device(device))
         with stages("read"):
             source = twice("reading the tomogram", lambda: open_tomogram(tomogram, voxel_size_angstrom))
             given = None
@@ -202,8 +210,8 @@ class Job:
             portions, checkpoint, stages
         )
         grid = self.grid.with_contrast_sign(contrast["sign"] * trained_sign(self.judge))
-        scores, counts, resumed_scores = twice(
-            "judging windows",
+        scores, counts, resumed_scores = portions.again(
+            JUDGING,
             lambda: judge_windows(
                 *(grid, on_judge_grid, self.judge, self.where, self._picking_threshold),
                 *(config, portions, stages, checkpoint),
@@ -269,8 +277,8 @@ class Job:
             )
             checkpoint.save("contrast", json=json.dumps(contrast))
         finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * trained_sign(finder))
-        found, resumed = twice(
-            "segmenting membranes",
+        found, resumed = portions.again(
+            SEGMENTING,
             lambda: find_membrane(finder_grid, finder, config, portions, stages, checkpoint),
         )
         segmented_by = describe_segmenter(finder, config.segmenter_engine)

@@ -46,6 +46,8 @@ TILE_BYTES_PER_PIXEL = 512
 TILE_PART_OF_BUDGET = 0.25
 # Windows that a model is run on at once where memory ran out with its own number of them.
 SMALLER_BATCHES = (256, 64, 16)
+# How much thinner slabs are where memory ran out in a pass, but not over one of them.
+THINNER = (4, 16)
 SEGMENTING, JUDGING = "segmenting membranes", "judging windows"
 
 
@@ -102,7 +104,30 @@ class Portions:
         elif doing == JUDGING and smaller:
             self.batch = smaller[0]
         else:
-            raise no_memory(doing, "slabs of one slice")
+            raise no_memory(doing, "slabs of 1 slice")
+
+    def again(self, doing: str, pass_over: Callable[[], Made]) -> Made:
+        """A whole pass; where memory runs out between its slabs, again with much thinner ones.
+
+        What is made of all slabs together holds, in passing, some multiple of one.
+
+        Parameters
+        ----------
+        doing
+            `SEGMENTING` or `JUDGING`.
+        pass_over
+            Must be such that it can be begun again after it failed.
+        """
+        for slices in (self.slices, *(max(1, self.slices // part) for part in THINNER)):
+            self.slices = min(self.slices, slices)
+            try:
+                return pass_over()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.reduced += 1
+            free_memory()
+        raise no_memory(doing, f"slabs of {self.slices} slice{'s' * (self.slices > 1)}")
 
     def cut(self, run: Slab) -> Iterator[Slab]:
         """(z0, z1) of the slabs that together are a run of slices."""
@@ -227,8 +252,9 @@ def find_membrane(
                 bar.move(z1)
                 continue
             for (z0, z1), _ in portions.work(SEGMENTING, run, prepare, make, stages):
-                with stages("keep"):
-                    checkpoint.save("membrane", (z0, z1), bits=np.packbits(mask[z0:z1]))
+                if checkpoint.keeps:
+                    with stages("keep"):
+                        checkpoint.save("membrane", (z0, z1), bits=np.packbits(mask[z0:z1]))
     with stages("prune"):
         # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
         thickness_nm = depth * grid.voxel_size_angstrom / 10

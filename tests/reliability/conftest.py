@@ -1,0 +1,35 @@
+"""What the tests of kills, interrupts and sharing have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from processes import Forks
+
+# OpenVINO takes a second to prepare itself, longer than the whole of these searches.
+SETUP = """
+    import os, signal, sys, time
+    from pathlib import Path
+    import t3ssfast as t3
+    import t3ssfast.cli.detect, t3ssfast.models.engine
+    import test_resume
+    from t3ssfast.cli import app
+    from t3ssfast.cli.interrupts import listening
+    from t3ssfast.detect import detect_into
+    from t3ssfast.lease import Lease
+    from t3ssfast.types import DetectConfig
+    t3ssfast.cli.detect.BUSY_SECONDS = 0.05
+    t3ssfast.models.engine.openvino_version = lambda: None
+    # What runs in a shell's background is born deaf to interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A process that has imported everything, to fork from."""
+    made = Forks(SETUP, tmp_path_factory.mktemp("forks"))
+    yield made
+    made.close()
