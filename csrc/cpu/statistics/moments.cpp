@@ -52,6 +52,10 @@ std::vector<i64> by_shape(const TileGrid &grid, i64 count) {
     return order;
 }
 
+// Batches that a thread does one after the other: they lie side by side, and lines that two of them share would
+// otherwise go from one thread's cache to the other's.
+constexpr i64 kBatches = 3;
+
 class MomentFamily : public Family {
 public:
     MomentFamily(const Images &images, i64 size, std::vector<MomentPlane> planes, i64 plane_count,
@@ -66,17 +70,24 @@ public:
           period_(windows.dense() ? grid_.count() / images.count : grid_.count()),
           order_(by_shape(grid_, period_)) {}
 
-    i64 tasks() const override { return (grid_.count() + kMomentLanes - 1) / kMomentLanes; }
+    i64 tasks() const override { return (batches() + kBatches - 1) / kBatches; }
 
     std::unique_ptr<Memory> memory() const override { return std::make_unique<MomentScratch>(); }
 
     void run(Memory &memory, i64 task) const override {
-        MomentScratch &scratch = static_cast<MomentScratch &>(memory);
+        const i64 end = std::min(batches(), (task + 1) * kBatches);
+        for (i64 batch = task * kBatches; batch < end; ++batch) run_batch(static_cast<MomentScratch &>(memory), batch);
+    }
+
+private:
+    i64 batches() const { return (grid_.count() + kMomentLanes - 1) / kMomentLanes; }
+
+    void run_batch(MomentScratch &scratch, i64 batch) const {
         MomentCell cells[kMomentLanes];
         Tile tiles[kMomentLanes];
-        const int used = static_cast<int>(std::min<i64>(kMomentLanes, grid_.count() - task * kMomentLanes));
+        const int used = static_cast<int>(std::min<i64>(kMomentLanes, grid_.count() - batch * kMomentLanes));
         for (int lane = 0; lane < used; ++lane) {
-            const i64 i = task * kMomentLanes + lane;
+            const i64 i = batch * kMomentLanes + lane;
             const Tile tile = grid_[i / period_ * period_ + order_[static_cast<std::size_t>(i % period_)]];
             const i64 row = lattice_cell(tile.y0, size_), column = lattice_cell(tile.x0, size_);
             const i64 y = cell_begin(row, size_), x = cell_begin(column, size_);
@@ -92,7 +103,6 @@ public:
         }
     }
 
-private:
     Images images_;
     i64 size_;
     std::vector<MomentPlane> planes_;

@@ -206,6 +206,21 @@ T3_ALWAYS_INLINE void round_to(const Vector &value, float *target) {
     std::memcpy(target, &rounded, sizeof(rounded));
 }
 
+// The same where whole lines are written past the caches: the lines at the ends of the runs of lanes.
+T3_ALWAYS_INLINE void fetch_ends(const MomentCell *cells, i64 t, i64 width, const int *lane_runs, int runs,
+                                 const MomentPlane *planes, int plane_count) {
+    if (t < 0) return;
+    for (int k = 0; k < plane_count; ++k) {
+        for (int run = 0; run < runs; ++run) {
+            const TileOutput &out = cells[lane_runs[run]].out;
+            const i64 lanes = (run + 1 < runs ? lane_runs[run + 1] : kLanes) - lane_runs[run];
+            const float *const row = out.data + planes[k].slot * out.plane + t * out.stride;
+            __builtin_prefetch(row, 1);
+            __builtin_prefetch(row + lanes * width - 1, 1);
+        }
+    }
+}
+
 // Brings values of `count` windows of all lanes, (count, lanes), home to a row of each lane's output.
 T3_ALWAYS_INLINE void write_rows(const float *values, i64 count, float *const *targets) {
     i64 i = 0;
@@ -272,6 +287,7 @@ void moments_of_vector(const MomentCell *cells, int used, i64 size, const Moment
         for (i64 i = 0; i < width; ++i) columns[i].clear();
         for (i64 t = 0; t < t_end; ++t) {
             load_row(cells, used, origin, size, t, memory.sums);
+            if (stream) fetch_ends(cells, t - t_begin, width, lane_runs, runs, planes, plane_count);
             if (alike && !stream) fetch_rows(cells, t - t_begin, p0 - u_begin, width, planes, plane_count);
             if (t < t_begin) {
                 add_row(row, size, p0, p1, suffix, columns, columns, nothing);
