@@ -39,10 +39,12 @@ class _Loan:
         }
 
     def __del__(self) -> None:
-        if len(self._region) <= KEPT_BYTES:
-            # Under pressure the system takes the pages without writing them out; until then they are there.
-            self._region.madvise(mmap.MADV_FREE)
-            _kept.append(self._region)
+        # A system that does not know of it, whatever this one's headers say, has its memory back at once.
+        with contextlib.suppress(OSError):
+            if len(self._region) <= KEPT_BYTES:
+                # Under pressure the system takes the pages without writing them out; until then they stay.
+                self._region.madvise(mmap.MADV_FREE)
+                _kept.append(self._region)
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], bool]:

@@ -71,6 +71,7 @@ class CudaGraphEngine:
                     flat(given)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Of this thread alone: meanwhile another one prepares the next slab, and allocates and waits.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 answer: Tensor = flat(given)
         return graph, given, answer
