@@ -20,7 +20,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from t3ssfast.errors import BusyError, OutputError
-from t3ssfast.io import TEMPORARY, shown
+from t3ssfast.io import shown
 
 fcntl: ModuleType | None
 try:
@@ -161,7 +161,7 @@ class Lease:
 
     def _silence(self) -> float:
         """Seconds since the holder gave a sign of life, by the clock of the file system."""
-        probe = self._path.with_name(f"{TEMPORARY}{self._token}.tmp")
+        probe = self._path.with_name(f".t3ssfast-{self._token}.probe")
         probe.touch()
         now = probe.stat().st_mtime
         probe.unlink()

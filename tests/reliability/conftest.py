@@ -15,7 +15,7 @@ SETUP = """
     import t3ssfast as t3
     import t3ssfast.cli.detect, t3ssfast.models.engine
     import test_resume
-    from t3ssfast.cli import app
+    from t3ssfast.cli import app, main
     from t3ssfast.cli.interrupts import listening
     from t3ssfast.detect import detect_into
     from t3ssfast.lease import Lease

@@ -23,7 +23,9 @@ SECONDS = 2.0
 
 def interrupt(forks: Forks, command: list[str], out: Path, wait: Callable[[], None]) -> float:
     """Interrupt a command when `wait` returns; how long it took to end."""
-    child, log = forks.start(f"app({command!r})")
+    child, log = forks.start(f"sys.argv = {['t3ssfast', *command]!r}; print('ready', flush=True); main()")
+    while not log.exists() or log.read_text() != "ready\n":
+        time.sleep(0.01)
     wait()
     os.kill(child, signal.SIGINT)
     asked = time.monotonic()
@@ -31,9 +33,7 @@ def interrupt(forks: Forks, command: list[str], out: Path, wait: Callable[[], No
     took = time.monotonic() - asked
     said = log.read_text()
     assert code == 130, said
-    assert said.strip().endswith("interrupted")
-    assert said.count("interrupted") == 1
-    assert "Traceback" not in said
+    assert said == "ready\ninterrupted\n"
     assert not (out / "provenance.json").exists()
     return took
 
@@ -46,7 +46,7 @@ def interrupt_often(times: int, latest: float, forks: Forks, tmp_path: Path) -> 
     command = ["detect", str(tmp_path / "noise.mrc"), "-o", str(out), "--memory-budget", "8"]
     rng = np.random.default_rng(0)
     took = [
-        interrupt(forks, command, out, lambda: time.sleep(float(rng.uniform(0.05, latest))))
+        interrupt(forks, command, out, lambda: time.sleep(float(rng.uniform(0, latest))))
         for _ in range(times)
     ]
     print(

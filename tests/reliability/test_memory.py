@@ -182,6 +182,32 @@ def test_what_has_been_found_before_memory_ran_out_is_not_done_again(tmp_path, m
     assert len(asked) == 16 + 3
 
 
+@pytest.mark.parametrize("what", ["smooth_slabs", "prune_membrane"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_is_made_of_all_slabs_is_made_again_of_thinner_ones(tmp_path, monkeypatch, what, times):
+    given = world(tmp_path)
+    want = content(run(given), tmp_path / "want")
+    passes = importlib.import_module("t3ssfast.detect.passes")
+    plain = getattr(passes, what)
+    calls = []
+
+    def hungry(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise MemoryError
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(passes, what, hungry)
+    if times == 3:
+        with pytest.raises(OutOfMemoryError, match="slabs of 1 slice;") as caught:
+            run(given)
+        assert is_one_sentence(caught.value)
+        return
+    found = run(given)
+    assert f"slabs had {8 // (4, 16)[times - 1] or 1} slices" in found.provenance["notes"][0]
+    assert content(found, tmp_path / "got") == want
+
+
 def test_a_smaller_tile_comes_last_and_then_one_sentence():
     portions = Portions(replace(CONFIG, slab_slices=None), 90 * 100)
     portions.slices = 5

@@ -26,23 +26,25 @@ from t3ssfast.cli import (
     simulate,
     train,
 )
-from t3ssfast.cli.interrupts import INTERRUPTED, listening
+from t3ssfast.cli.interrupts import INTERRUPTED, ending_when_interrupted, listening
 from t3ssfast.errors import T3Error
 
 __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Commands whose failures end in one sentence instead of a traceback."""
+    """Commands whose failures end in one sentence instead of a traceback, and that hear Ctrl-C at once."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        def run() -> Any:
+            return super(_Group, self).main(*arguments, **options)
+
+        with ending_when_interrupted():
+            return listening(run)
 
     def invoke(self, ctx: Any) -> Any:
-        def invoke() -> Any:
-            # Click knows its context by thread.
-            with ctx.scope(cleanup=False):
-                return super(_Group, self).invoke(ctx)
-
         try:
-            return listening(invoke)
+            return super().invoke(ctx)
         except T3Error as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
@@ -56,7 +58,7 @@ class _Group(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted", err=True)
+            # Sent on by the thread that listens, which says so.
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -107,4 +109,5 @@ app.command()(bench.bench)
 
 def main() -> None:
     """Entry point of the command `t3ssfast`."""
-    app(prog_name="t3ssfast")
+    with ending_when_interrupted():
+        app(prog_name="t3ssfast")

@@ -95,6 +95,8 @@ def detect_into(
         if resume:
             found = finished(folder, identity.key)
             if found is not None:
+                # A run that was killed after its last word may have left them.
+                remove_checkpoints(folder)
                 return found, False
         detection = job.run(identity, job.checkpoint(folder if resume else None, identity), stages)
         lease.check()
