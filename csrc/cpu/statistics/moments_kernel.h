@@ -344,7 +344,8 @@ void moments_of_vector(const MomentCell *cells, int used, i64 size, const Moment
 void moments_of_cells(const MomentCell *cells, int used, i64 size, const MomentPlane *planes, int plane_count,
                       const MomentMemory &memory) {
     for (int first = 0; first < used; first += kLanes) {
-        moments_of_vector(cells + first, used - first < kLanes ? used - first : kLanes, size, planes, plane_count, memory);
+        const int count = used - first < kLanes ? used - first : kLanes;
+        moments_of_vector(cells + first, count, size, planes, plane_count, memory);
     }
     end_stream();
 }

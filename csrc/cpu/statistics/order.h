@@ -31,10 +31,10 @@ struct BandMemory {
     std::uint8_t *band_y, *band_x;
     float *band_values;
     std::uint8_t *counts;  // (columns, thresholds): of a column's pixels, those not above a threshold; aligned
-    std::int16_t *sums;    // (columns, kThresholds)
-    std::uint16_t *slots;
-    std::uint8_t *places;
-    int *starts;  // by plane
+    std::int16_t *sums;    // (columns, thresholds at a time): how far the answer's rank is ahead of each
+    std::uint16_t *slots;  // by column: which of its sums is the granule's
+    std::uint8_t *places;  // by column: the answer's granule
+    int *starts;           // by plane: the first threshold that the row before began with
 };
 
 // Entries of no window before and behind the sorted pixels: one look's worth.

@@ -1,11 +1,11 @@
-// Order statistics of windows of up to kNarrowSize pixels; a kernel of cpu/each_level.h.
+// Order statistics of windows of up to kBandSize pixels; a kernel of cpu/each_level.h.
 //
 // The pixels under a tile that can be an answer, those inside a range of values, are sorted once. Then the tile is
-// walked in bands of some rows of windows. A band's list holds the sorted pixels of its own rows: their coordinates,
-// a byte each. Every pixel knows the granule of the list that it falls into, also a byte. A column of windows
-// carries a boundary between two granules and the number of the window's pixels below it, which follows from the rows
-// that enter and leave, compared with the boundaries of 64 columns at once. The answer lies so many members of the
-// window away from the boundary; 64 entries of the list are tested for membership at once.
+// walked in bands of some rows of windows. A band's list holds the sorted pixels of its own rows, in granules of 64.
+// Every column of pixels, as high as a window, carries how many of its pixels are not above each granule; a row that
+// enters and one that leaves change that. A window's counts are the sums of its columns', and slide along the row. They
+// tell the granule that the answer is in and its rank there: one look at 64 entries, which of them lie in the window,
+// gives the answer itself.
 namespace t3ssfast::cpu {
 namespace T3_LEVEL {
 namespace {
@@ -74,7 +74,8 @@ ValueRange guess_range(const OrderTask &task, const BandMemory &memory) {
             i64 at = 0;
             u64 mask;
             for (;; at += 64) {
-                mask = within(memory.y + at, top, static_cast<u8>(edge)) & within(memory.x + at, left, static_cast<u8>(edge));
+                mask = within(memory.y + at, top, static_cast<u8>(edge)) &
+                       within(memory.x + at, left, static_cast<u8>(edge));
                 if (set_bits(mask) > wanted) break;
                 wanted -= set_bits(mask);
             }
@@ -167,7 +168,7 @@ i64 collect(const OrderTask &task, const ValueRange &range, float low, float sca
 }
 
 // Takes the places and values out of the sorted entries.
-bool read_list(const OrderTask &task, const u64 *sorted, i64 count, const BandMemory &memory) {
+void read_list(const OrderTask &task, const u64 *sorted, i64 count, const BandMemory &memory) {
     u8 *const ys = memory.y, *const xs = memory.x;
     float *const values = memory.values;
     const float *const image = task.image;
@@ -181,7 +182,6 @@ bool read_list(const OrderTask &task, const u64 *sorted, i64 count, const BandMe
         ys[i] = static_cast<u8>(sorted[i] >> 8);
         xs[i] = static_cast<u8>(sorted[i]);
     }
-    return true;
 }
 
 // Puts values in order that the linear scale could not tell apart, by insertion. False if they are too many.
@@ -239,15 +239,17 @@ TileList sort_pixels(const OrderTask &task, const ValueRange &range, const BandM
     const float extent = top - low, scale = kMostLinear / extent;
     const bool linear = extent > 1e-30f && extent < 1e30f;
     const i64 count = collect(task, range, low, linear ? scale : 0.0f, high, wide, memory);
-    if (count > 0 && !(linear && sort_linear(memory.list, memory.spare, count) && read_list(task, memory.list, count, memory) &&
-                       repair_order(count, memory))) {
-        for (i64 i = 0; i < count; ++i) {
-            const u64 place = memory.list[i] & 0xFFFF;
-            const u32 key = float_to_key(task.image[(place >> 8) * task.stride + (place & 255)]);
-            memory.list[i] = static_cast<u64>(key) << 16 | place;
-        }
-        read_list(task, radix_sort<16>(memory.list, memory.spare, count), count, memory);
+    if (count == 0) return {0, high, wide, byte_stride(wide)};
+    if (linear && sort_linear(memory.list, memory.spare, count)) {
+        read_list(task, memory.list, count, memory);
+        if (repair_order(count, memory)) return {count, high, wide, byte_stride(wide)};
     }
+    for (i64 i = 0; i < count; ++i) {
+        const u64 place = memory.list[i] & 0xFFFF;
+        const u32 key = float_to_key(task.image[(place >> 8) * task.stride + (place & 255)]);
+        memory.list[i] = static_cast<u64>(key) << 16 | place;
+    }
+    read_list(task, radix_sort<16>(memory.list, memory.spare, count), count, memory);
     return {count, high, wide, byte_stride(wide)};
 }
 
@@ -281,6 +283,7 @@ T3_ALWAYS_INLINE u64 members(const Band &band, i64 at, i64 top, i64 left, i64 si
 #endif
 }
 
+// A byte names a granule, none below it and none above it; so many take four vectors of thresholds, few take two.
 constexpr i64 kMostGranules = 253;
 constexpr i64 kFewGranules = 126;
 
@@ -432,7 +435,8 @@ struct Sums {
     __m512i sums;
     T3_ALWAYS_INLINE void clear() { sums = _mm512_setzero_si512(); }
     T3_ALWAYS_INLINE void add(const u8 *column) {
-        sums = _mm512_add_epi16(sums, _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(column))));
+        const __m256i more = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(column));
+        sums = _mm512_add_epi16(sums, _mm512_cvtepu8_epi16(more));
     }
     T3_ALWAYS_INLINE void slide(const u8 *enter, const u8 *leave) {
         const __m256i in = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(enter));
@@ -447,7 +451,9 @@ struct Sums {
     }
 #elif T3_AVX2
     __m256i low, high;
-    T3_ALWAYS_INLINE static __m128i half(const u8 *from) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)); }
+    T3_ALWAYS_INLINE static __m128i half(const u8 *from) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+    }
     T3_ALWAYS_INLINE void clear() { low = high = _mm256_setzero_si256(); }
     T3_ALWAYS_INLINE void add(const u8 *column) {
         low = _mm256_add_epi16(low, _mm256_cvtepu8_epi16(half(column)));
@@ -503,7 +509,8 @@ bool find_thresholds(const Band &band, i64 left, i64 size, i16 wanted, i16 *rank
 }
 
 // The answers of one quantile in one row of windows, by granule and rank among the window's members of it.
-bool slide_row(const Band &band, const QuantilePlace &place, i64 size, i64 width, int *start, const BandMemory &memory) {
+bool slide_row(const Band &band, const QuantilePlace &place, i64 size, i64 width, int *start,
+               const BandMemory &memory) {
     const i64 pitch = band.pitch;
     const u8 *const counts = band.counts;
     u16 *const slots = memory.slots;
@@ -608,8 +615,8 @@ bool read_row(const Band &band, const BandMemory &memory, const QuantilePlace &p
     return true;
 }
 
-T3_ALWAYS_INLINE bool read_row(const Band &band, const BandMemory &memory, const QuantilePlace &place, i64 size, i64 top,
-                               i64 width, float *out) {
+T3_ALWAYS_INLINE bool read_row(const Band &band, const BandMemory &memory, const QuantilePlace &place, i64 size,
+                               i64 top, i64 width, float *out) {
     if (band.looks > 1) {
         return place.needs_upper ? read_row<true, false>(band, memory, place, size, top, width, out)
                                  : read_row<false, false>(band, memory, place, size, top, width, out);
@@ -621,7 +628,8 @@ T3_ALWAYS_INLINE bool read_row(const Band &band, const BandMemory &memory, const
 // The fewer pixels were sorted, the more rows share a list: opening one costs more than some granules more.
 i64 rows_of_bands(const TileList &tile, i64 size) {
     i64 rows = kBandTile;
-    while (rows > kBandRows && tile.count * at_most(tile.high, rows + size - 1) > 64 * kFewGranules * tile.high) rows /= 2;
+    const i64 few = 64 * kFewGranules * tile.high;
+    while (rows > kBandRows && tile.count * at_most(tile.high, rows + size - 1) > few) rows /= 2;
     return rows;
 }
 

@@ -61,15 +61,6 @@ T3_ALWAYS_INLINE u64 within(const u8 *values, u8 first, u8 size) {
 
 T3_ALWAYS_INLINE int set_bits(u64 mask) { return __builtin_popcountll(mask); }
 
-// The lowest `count` bits of a mask; all of them from 64 on.
-T3_ALWAYS_INLINE u64 lowest_bits(u64 mask, i64 count) {
-#if T3_AVX2
-    return _bzhi_u64(mask, static_cast<u32>(count < 64 ? count : 64));
-#else
-    return count < 64 ? mask & ((u64{1} << count) - 1) : mask;
-#endif
-}
-
 // Where the lowest bit is; of an empty mask, some place up to 64.
 T3_ALWAYS_INLINE i64 first_place(u64 mask) {
 #if T3_AVX2
