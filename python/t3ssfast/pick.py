@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from t3ssfast.errors import InputError
 
-__all__ = ["SparseScores", "orient", "pick", "smooth_slabs", "spaced"]
+__all__ = ["SparseScores", "orient", "pick", "smooth_slabs"]
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -333,26 +333,22 @@ def _local_maxima(scores: SparseScores, threshold: float) -> tuple[IndexArray, F
     return index[order], value[order]
 
 
-def spaced(position: npt.NDArray[Any], distance: float) -> IndexArray:
-    """Which of (n, 3) positions to keep, from the first on, so that none is within `distance` of another."""
-    is_open = np.ones(len(position), bool)
-    kept = []
-    if len(position):
-        tree = cKDTree(position)
-        for i in range(len(position)):
-            if is_open[i]:
-                kept.append(i)
-                # A hair less than the distance: two peaks exactly that far apart both stand.
-                is_open[tree.query_ball_point(position[i], distance * (1 - 1e-9))] = False
-    return np.array(kept, np.int64)
-
-
 def _separate(
     peaks: tuple[IndexArray, FloatArray], shape: Shape, distance: float
 ) -> tuple[IndexArray, FloatArray]:
     """Keep peaks from the first on, dropping every one within `distance` voxels of one kept before."""
     index, value = peaks
-    kept = spaced(np.stack(np.unravel_index(index, shape), axis=1), distance)
+    position = np.stack(np.unravel_index(index, shape), axis=1)
+    open_ = np.ones(len(index), bool)
+    kept = []
+    if not len(index):
+        return peaks
+    tree = cKDTree(position)
+    for i in range(len(index)):
+        if open_[i]:
+            kept.append(i)
+            # A hair less than the distance: two peaks exactly that far apart both stand.
+            open_[tree.query_ball_point(position[i], distance * (1 - 1e-9))] = False
     return index[kept], value[kept]
 
 

@@ -280,8 +280,8 @@ class DetectConfig:
     score_smoothing_nm
         Sigma along z over which the scores of neighbouring slices are averaged.
     verify
-        Whether a verifier, where there is one, looks at each candidate as a whole: its probability is then
-        the score, and the centre is where it sees it.
+        Whether a verifier, where there is one, looks at each candidate as a whole: the score is then what it
+        and the classifier agree on.
     verify_floor
         Score of the classifier, before any calibration, from which on peaks are shown to the verifier.
     score_threshold

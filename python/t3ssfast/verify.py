@@ -1,6 +1,6 @@
-"""A second look at each candidate: a 3D network says whether it is a T3SS, and where its centre is.
+"""A second look at each candidate: a 3D network says how sure it is of a T3SS, seeing the whole of it.
 
-The classifier sees slices; most of what it takes for a T3SS falsely is told by looking at the whole. A few
+The classifier sees slices; some of what it takes for a T3SS falsely is told by looking at the whole. A few
 candidates a tomogram cost next to nothing against the millions of windows before them.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit, logit
 
 from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
@@ -20,17 +21,21 @@ __all__ = ["cut_boxes", "verify"]
 FloatArray = npt.NDArray[np.float32]
 
 BATCH = 16
-# A centre is moved by at most so many voxels along each axis: within what the training shows.
-MAX_OFFSET = 5.0
-# After the first look the box is centred anew: the network is surer, and more exact, about what is in the
-# middle.
-LOOKS = 2
+# Probabilities this close to 0 and 1 are told apart no further; it bounds their logarithms.
+EDGE = 1e-4
 
 
 def verify(
-    grid: PreparedTomogram, centre_zyx: npt.ArrayLike, verifier: LoadedModel
-) -> tuple[FloatArray, FloatArray]:
-    """Look at candidates as a whole.
+    grid: PreparedTomogram,
+    centre_zyx: npt.ArrayLike,
+    score: npt.NDArray[np.float32],
+    verifier: LoadedModel,
+) -> FloatArray:
+    """Scores of candidates that a classifier and a verifier agree on.
+
+    The two have learned from different things, windows and boxes: the mean of their log-odds ranks better
+    than either. (The verifier is also taught where the centre is, which is not used: the peak of the
+    classifier's scores is nearer to it.)
 
     Parameters
     ----------
@@ -38,31 +43,25 @@ def verify(
         The tomogram on the verifier's grid.
     centre_zyx
         (n, 3) candidates, in voxels of that grid.
+    score
+        (n,) what the classifier gave them, as a probability.
     verifier
         Of the kind "verifier".
 
     Returns
     -------
-    centre_zyx
-        (n, 3) float32, in the order given: where the network sees the centre, inside the grid.
-    score
-        (n,) float32 probability that there is a T3SS.
+    (n,) float32 in [0, 1].
     """
-    centre = np.asarray(centre_zyx, np.float64).reshape(-1, 3)
+    middle = np.floor(np.asarray(centre_zyx, np.float64).reshape(-1, 3) + 0.5).astype(np.int64)
     box = verifier.metadata.window_px
     assert box is not None, "load_model gives every verifier a box"
-    score = np.zeros(len(centre), np.float32)
-    last = np.array(grid.shape) - 1
-    for _ in range(LOOKS):
-        middle = np.floor(centre + 0.5).astype(np.int64)
-        for chosen, boxes in cut_boxes(grid, middle, box):
-            with torch.inference_mode():
-                given = torch.from_numpy(boxes)[:, None].to(verifier.device)
-                answer = verifier.module(given).float().cpu().numpy()
-            score[chosen] = 1 / (1 + np.exp(-answer[:, 0].astype(np.float64)))
-            moved = middle[chosen] + np.clip(answer[:, 1:], -MAX_OFFSET, MAX_OFFSET)
-            centre[chosen] = np.clip(moved, 0, last)
-    return centre.astype(np.float32), score
+    odds = logit(np.clip(score.astype(np.float64), EDGE, 1 - EDGE))
+    for chosen, boxes in cut_boxes(grid, middle, box):
+        with torch.inference_mode():
+            answer = verifier.module(torch.from_numpy(boxes)[:, None].to(verifier.device))
+        odds[chosen] = (odds[chosen] + answer[:, 0].detach().double().cpu().numpy()) / 2
+    agreed: FloatArray = expit(odds).astype(np.float32)
+    return agreed
 
 
 def cut_boxes(

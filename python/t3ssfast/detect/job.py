@@ -41,7 +41,7 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.memory import twice
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.pick import SparseScores, orient, pick, spaced
+from t3ssfast.pick import SparseScores, orient, pick
 from t3ssfast.progress import Stages
 from t3ssfast.provenance import (
     describe_input,
@@ -311,20 +311,16 @@ class Job:
     def _verify(
         self, grid: PreparedTomogram, centre: FloatArray, score: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """The candidates that the verifier lets through, on the same grid, highest score first."""
+        """The candidates that the classifier and the verifier agree on, highest score first."""
         verifier = self.verifier
         assert verifier is not None, "only asked where there is one"
         own = prepare(self.source, verifier)
         # The classifier has found the sign of the contrast; what each was trained on is its own affair.
         own = own.with_contrast_sign(grid.contrast_sign * trained_sign(self.judge) * trained_sign(verifier))
-        seen, score = verify(own, own.from_tomogram(grid.to_tomogram(centre)), verifier)
-        moved = grid.from_tomogram(own.to_tomogram(seen)).astype(np.float32)
-        # By position where scores are equal, whatever the order they came in.
-        order = np.lexsort((*moved.T[::-1], -score))
+        score = verify(own, own.from_tomogram(grid.to_tomogram(centre)), score, verifier)
+        order = np.argsort(-score, kind="stable")
         order = order[score[order] >= self.threshold]
-        distance = self.config.min_distance_nm * 10 / grid.voxel_size_angstrom
-        order = order[spaced(moved[order], distance)]
-        return moved[order], score[order]
+        return centre[order], score[order]
 
     def _candidates(
         self, grid: PreparedTomogram, mask: Mask, centre: FloatArray, score: FloatArray
