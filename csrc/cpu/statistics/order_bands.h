@@ -520,6 +520,8 @@ bool slide_row(const Band &band, const QuantilePlace &place, i64 size, i64 width
     int base = *start;
     Sums sums;
     sums.clear();
+    // Above the last granule of the list lies what the range has left out.
+    bool above = false;
     for (i64 x = 0; x < size; ++x) sums.add(counts + x * pitch + base);
     for (i64 left = 0;;) {
         int found = sums.not_above(wanted, ranks);
@@ -534,8 +536,9 @@ bool slide_row(const Band &band, const QuantilePlace &place, i64 size, i64 width
         }
         slots[left] = static_cast<u16>(left * kThresholds + found - 1);
         places[left] = static_cast<u8>(base + found - 1);
+        above |= base + found > band.granule_count;
         if (left == 0) *start = base;
-        if (++left == width) return true;
+        if (++left == width) return !above;
         ranks += kThresholds;
         const u8 *const column = counts + left * pitch + base;
         sums.slide(column + (size - 1) * pitch, column - pitch);
