@@ -132,7 +132,7 @@ def test_tiles_threads_and_engines_move_no_candidate(
     """With the bundled U-Net, whose tiles differ by rounding, and slices of more than one tile."""
     detect_module = importlib.import_module("t3ssfast.detect.passes")
     tomogram = replace(world[0], data=np.tile(world[0].data[4:10], (1, 3, 4)))
-    options = {"score_threshold": 0.05, "contrast": "dark", "membrane_min_area_nm2": 100.0}
+    options = {"score_threshold": 0.001, "verify": False, "contrast": "dark", "membrane_min_area_nm2": 100.0}
 
     def found(**config: Any) -> t3.Detection:
         return run(tomogram, {}, config=DetectConfig(**options, **config))

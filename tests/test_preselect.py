@@ -349,7 +349,10 @@ def test_a_gate_finds_the_particles_whatever_the_slabs(tmp_path: Path, kind: str
     if kind == "model":
         worlds = [toy_tomogram(shape=(24, 120 + 2 * k, 132)) for k in range(2)]
         preselection = learn_preselection(
-            *([w[i] for w in worlds] for i in (0, 2, 1)), classifier=classifier, keep=0.99
+            *([w[i] for w in worlds] for i in (0, 2, 1)),
+            classifier=classifier,
+            config=DetectConfig(search_distance_nm=16.0),
+            keep=0.99,
         )
     whole = narrowed(gate_of(preselection, (tomogram, membrane), classifier), membrane, 24)
     for thickness in (1, 5, 9):

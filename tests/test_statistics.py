@@ -396,3 +396,26 @@ def test_unknown_names_are_refused(name: Any) -> None:
 def test_no_names_are_refused() -> None:
     with pytest.raises(InputError, match="empty"):
         window_statistics(np.zeros((5, 5)), 3, ())
+
+
+@pytest.mark.parametrize("level", ["portable", "avx2", "avx512"])
+def test_medians_of_many_small_images_are_exact(level: str) -> None:
+    """Of few windows the range that answers lie in is guessed wrong now and then: that must be seen."""
+    code = (
+        "import numpy as np, torch\n"
+        "from t3ssfast.statistics import window_statistics\n"
+        "torch.set_num_threads(1)\n"
+        "rng = np.random.default_rng(0)\n"
+        "for size in range(18, 40):\n"
+        "    images = rng.normal(size=(60, size, size + 1)).astype(np.float32)\n"
+        "    got = window_statistics(images, size, ('median', 'q95'))\n"
+        "    windows = np.stack([images[:, :, :-1], images[:, :, 1:]], axis=1).reshape(60, 1, 2, -1)\n"
+        "    want = np.median(windows.astype(np.float64), axis=-1).astype(np.float32)\n"
+        "    np.testing.assert_array_equal(got[0], want)\n"
+        "    upper = np.quantile(windows.astype(np.float64), 0.95, axis=-1)\n"
+        "    np.testing.assert_allclose(got[1], upper, rtol=2e-7)\n"
+    )
+    if level not in _native.build_info()["simd_levels"]:
+        pytest.skip(f"this processor has no {level}")
+    environment = {**os.environ, "T3SSFAST_SIMD": level}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

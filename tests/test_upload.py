@@ -136,7 +136,7 @@ def test_a_detection_by_slabs_on_the_device_is_the_same(monkeypatch: pytest.Monk
         return t3.detect(tomogram, config=config, device="cpu", progress=False)
 
     wanted = run()
-    module: Any = importlib.import_module("t3ssfast.detect")
+    module: Any = importlib.import_module("t3ssfast.detect.passes")
     asked = []
 
     def on_device(grid: PreparedTomogram, where: torch.device) -> Any:

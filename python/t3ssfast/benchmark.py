@@ -37,7 +37,7 @@ BATCH = 512
 TIMED_WINDOWS = 2048
 ROUNDS = 5
 # Preselection off: a user's own pipeline has none, and both shall judge the same windows.
-PLAIN_CONFIG = DetectConfig(preselect=False, score_threshold=0.05, contrast="dark")
+PLAIN_CONFIG = DetectConfig(preselect=False, verify=False, score_threshold=0.05, contrast="dark")
 
 
 @dataclass(frozen=True)

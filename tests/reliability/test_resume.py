@@ -356,7 +356,7 @@ def fill_disks(sizes: int, tmp_path: Path) -> None:
             assert not (out / "provenance.json").exists()
             assert not list(out.rglob("*.tmp*")), "nothing half written is left over"
             kept = slices_in(pieces(out, "membrane"))
-            resize(8 * largest)
+            resize(64 * largest)
             found, new = detect_into(out, **given)
             assert new
             assert found.provenance["resumed"]["slices_segmented"] == kept

@@ -40,7 +40,13 @@ class _Group(TyperGroup):
             return super(_Group, self).main(*arguments, **options)
 
         with ending_when_interrupted():
-            return listening(run)
+            try:
+                return listening(run)
+            except SystemExit as error:
+                if error.code == INTERRUPTED:
+                    # The work was interrupted by itself: told as one that came from outside.
+                    raise KeyboardInterrupt from error
+                raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
