@@ -155,7 +155,7 @@ def test_picks_teach_which_windows_are_worth_a_look(tmp_path: Path) -> None:
     assert carried == rule
     np.testing.assert_array_equal(again, mask)
     options = {"membrane": membrane, "classifier": carrying, "device": "cpu", "progress": False}
-    chosen = t3.detect(tomogram, **options)
+    chosen = t3.detect(tomogram, **options, config=DetectConfig(search_distance_nm=16.0))
     every = t3.detect(tomogram, **options, config=DetectConfig(preselect=False))
     assert chosen.provenance["counts"]["windows_judged"] == int(mask.sum())
     assert every.provenance["counts"]["windows_judged"] == every.provenance["counts"]["windows_near_membrane"]
@@ -368,7 +368,7 @@ def test_a_gate_finds_the_particles_whatever_the_slabs(tmp_path: Path, kind: str
     # Carried by a classifier, it is what detection uses, and everything is found as without.
     _, carrying = save_toy_models(tmp_path, preselect=preselection.to_dict())
     options = {"membrane": membrane, "classifier": carrying, "device": "cpu", "progress": False}
-    chosen = t3.detect(tomogram, **options)
+    chosen = t3.detect(tomogram, **options, config=DetectConfig(search_distance_nm=16.0))
     assert chosen.provenance["counts"]["windows_judged"] == whole.sum()
     assert t3.evaluate(chosen.candidates, truth, 120.0).f1 == 1
 
