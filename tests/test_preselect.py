@@ -155,7 +155,7 @@ def test_picks_teach_which_windows_are_worth_a_look(tmp_path: Path) -> None:
     assert carried == rule
     np.testing.assert_array_equal(again, mask)
     options = {"membrane": membrane, "classifier": carrying, "device": "cpu", "progress": False}
-    chosen = t3.detect(tomogram, **options, config=DetectConfig(search_distance_nm=16.0))
+    chosen = t3.detect(tomogram, **options)
     every = t3.detect(tomogram, **options, config=DetectConfig(preselect=False))
     assert chosen.provenance["counts"]["windows_judged"] == int(mask.sum())
     assert every.provenance["counts"]["windows_judged"] == every.provenance["counts"]["windows_near_membrane"]
