@@ -96,10 +96,9 @@ def cut_boxes(
             ]
             for k in chosen
         ]
-        # Candidates come by ascending slices: what lies below this batch is not needed again.
-        lowest = min(int(z.min()) for z, _, _ in places)
-        held = {z: section for z, section in held.items() if z >= lowest}
         for n, (z, y, x) in enumerate(places):
+            # Candidates come by ascending slices: no more is held than the slices of one box.
+            held = {k: section for k, section in held.items() if z.min() <= k <= z.max()}
             for k, index in enumerate(z.tolist()):
                 if index not in held:
                     held[index] = grid.slab(index, index + 1)[0]
