@@ -87,7 +87,7 @@ def test_provenance_tells_what_was_done(
     assert provenance["contrast"]["sign"] == 1
     counts = provenance["counts"]
     assert counts["voxels"] == world[0].data.size
-    assert counts["voxels"] > counts["windows_near_membrane"] >= counts["windows_judged"] > 0
+    assert counts["voxels"] > counts["windows_searched"] >= counts["windows_judged"] > 0
     assert counts["candidates"] == 3
     assert provenance["config"] == DetectConfig().to_dict()
     assert {"segment", "classify", "pick"} <= set(provenance["seconds"])

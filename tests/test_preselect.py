@@ -33,7 +33,7 @@ from t3ssfast.preselect import (
     read_preselection,
     rule_keeps,
 )
-from t3ssfast.segment import search_region
+from t3ssfast.region import SearchRegion
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig
 from t3ssfast.windows import pad_for_windows
@@ -158,7 +158,7 @@ def test_picks_teach_which_windows_are_worth_a_look(tmp_path: Path) -> None:
     chosen = t3.detect(tomogram, **options)
     every = t3.detect(tomogram, **options, config=DetectConfig(preselect=False))
     assert chosen.provenance["counts"]["windows_judged"] == int(mask.sum())
-    assert every.provenance["counts"]["windows_judged"] == every.provenance["counts"]["windows_near_membrane"]
+    assert every.provenance["counts"]["windows_judged"] == every.provenance["counts"]["windows_searched"]
     assert t3.evaluate(chosen.candidates, truth, 120.0).f1 == 1
     assert t3.evaluate(chosen.candidates, every.candidates, 50.0).f1 == 1
 
@@ -210,7 +210,7 @@ def blocks_world() -> tuple[PreparedTomogram, np.ndarray]:
 
 def test_features_of_blocks_are_those_of_averaged_slices() -> None:
     grid, membrane = blocks_world()
-    blocks = BlockStatistics(grid, membrane, sizes=(6, 3), statistics=("mean", "max"), search_distance_nm=16)
+    blocks = BlockStatistics(grid, search_of(membrane), sizes=(6, 3), statistics=("mean", "max"))
     assert blocks.planes == 3
     wanted = np.zeros((51, 54), bool)
     wanted[20, 30] = wanted[40, 5] = True
@@ -244,18 +244,19 @@ def test_features_do_not_depend_on_the_brightness_of_a_tomogram_nor_on_the_slab(
     options: dict[str, Any] = {
         "sizes": (6,),
         "statistics": ("mean", "std", "skewness"),
-        "search_distance_nm": 16,
     }
-    blocks = BlockStatistics(grid, membrane, **options)
+    blocks = BlockStatistics(grid, search_of(membrane), **options)
     wanted = blocks.region(1)
     features = blocks.features(1, wanted)
     louder = t3.Tomogram(grid.tomogram.data * 3 + 7, VOXEL, "louder")
     other = PreparedTomogram.prepare(louder, voxel_size_angstrom=VOXEL)
     np.testing.assert_allclose(
-        BlockStatistics(other, membrane, **options).features(1, wanted), features, atol=2e-3
+        BlockStatistics(other, search_of(membrane), **options).features(1, wanted), features, atol=2e-3
     )
     for z0, z1 in ((4, 8), (3, 7), (0, 11)):
-        again = BlockStatistics(grid, membrane, **options).features(1, wanted, grid.slab(z0, z1), z0)
+        again = BlockStatistics(grid, search_of(membrane), **options).features(
+            1, wanted, grid.slab(z0, z1), z0
+        )
         np.testing.assert_array_equal(again, features)
 
 
@@ -323,17 +324,21 @@ def test_a_model_cannot_be_learned_from_nonsense(monkeypatch: pytest.MonkeyPatch
         learn_model(features, true, tomogram, **options)
 
 
+def search_of(membrane: np.ndarray) -> SearchRegion:
+    return SearchRegion(membrane, VOXEL, 16.0)
+
+
 def gate_of(preselection: Any, world: Any, classifier: Path) -> Gate:
     tomogram, membrane = world
     judge = load_model(classifier, kind="classifier")
     grid = PreparedTomogram.prepare(
         tomogram, voxel_size_angstrom=VOXEL, normalisation=judge.metadata.normalisation
     )
-    return Gate(preselection, grid, membrane, judge, search_distance_nm=16.0)
+    return Gate(preselection, grid, search_of(membrane), judge)
 
 
 def narrowed(gate: Gate, membrane: np.ndarray, thickness: int) -> np.ndarray:
-    region = search_region(membrane, VOXEL, 16.0)
+    region = search_of(membrane).slab(0, len(membrane))
     parts = []
     for z0 in range(0, len(region), thickness):
         z1 = min(z0 + thickness, len(region))
@@ -358,7 +363,7 @@ def test_a_gate_finds_the_particles_whatever_the_slabs(tmp_path: Path, kind: str
     for thickness in (1, 5, 9):
         cut = narrowed(gate_of(preselection, (tomogram, membrane), classifier), membrane, thickness)
         np.testing.assert_array_equal(cut, whole)
-    region = search_region(membrane, VOXEL, 16.0)
+    region = search_of(membrane).slab(0, len(membrane))
     assert whole.dtype == np.uint8
     assert not (whole & ~region).any()
     assert whole.sum() < 0.5 * region.sum()
@@ -378,7 +383,7 @@ def test_looks_keep_the_blocks_round_a_high_score(tmp_path: Path) -> None:
     _, classifier = save_toy_models(tmp_path)
     gate = gate_of(CoarseLook(3, 5, 0.2), (tomogram, membrane), classifier)
     kept = narrowed(gate, membrane, 9)
-    region = search_region(membrane, VOXEL, 16.0)
+    region = search_of(membrane).slab(0, len(membrane))
     every = t3.score_windows(
         load_model(classifier, kind="classifier").module,
         pad_for_windows(gate._grid.slab(0, 9), 50),

@@ -66,7 +66,7 @@ def test_a_classifier_is_finished_and_measured(tmp_path: Path, examples: list[Ex
     assert (whole.true_positives, whole.false_positives, whole.false_negatives) == (6, 3, 0)
     assert figures["detection"]["false_positive_kinds"] == {"secretin": 3}
     assert figures["detection_by_domain"]["low noise"]["truth"] == 2
-    assert figures["membrane_on_held_out_simulation"]["dice"] > 0.6
+    assert figures["membrane_on_held_out_simulation"]["everywhere"]["dice"] > 0.6
     assert figures["preselection"]["windows_kept"] < 0.5
     assert figures["preselection"]["windows_about_particles_kept"] > 0.97
     assert figures["promises"]["min_recall 0.9"]["recall"][0] == 1

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 from torch import Tensor, nn
 
 from t3ssfast import segment as module
@@ -23,7 +22,7 @@ from t3ssfast.models import engine as engine_module
 from t3ssfast.models.cuda_engine import half_precision
 from t3ssfast.models.flatten import flatten_network
 from t3ssfast.normalise import Normalisation, PreparedTomogram
-from t3ssfast.segment import find_contrast_sign, prune_membrane, search_region, segment
+from t3ssfast.segment import find_contrast_sign, prune_membrane, segment
 from t3ssfast.types import Tomogram
 
 openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed")
@@ -316,37 +315,6 @@ def test_the_area_of_a_sphere_is_about_right():
     area = 4 * np.pi * (22 * 1.36) ** 2
     assert prune_membrane(shell, 13.6, 0.9 * area).any()
     assert not prune_membrane(shell, 13.6, 1.1 * area).any()
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.tuples(*[st.integers(1, 14)] * 3),
-    st.floats(0, 9),
-    st.floats(0.001, 0.2),
-    st.integers(0, 2**31),
-)
-def test_the_search_region_is_the_exact_distance(shape, distance_nm, share, seed):
-    mask = (np.random.default_rng(seed).random(shape) < share).astype(np.uint8)
-    found = search_region(mask, 10.0, distance_nm)
-    assert found.dtype == np.uint8
-    if mask.any():
-        expected = ndimage.distance_transform_edt(mask == 0) <= distance_nm + 1e-9
-        np.testing.assert_array_equal(found != 0, expected)
-    else:
-        assert not found.any()
-
-
-def test_the_search_region_does_not_depend_on_the_slab():
-    mask = (np.random.default_rng(5).random((31, 40, 50)) < 0.0004).astype(np.uint8)
-    whole = search_region(mask, 13.6, 12.0)
-    assert 0.01 < whole.mean() < 0.9
-    for thickness in (1, 4, 9):
-        parts = [search_region(mask, 13.6, 12.0, z, min(31, z + thickness)) for z in range(0, 31, thickness)]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-    with pytest.raises(InputError, match="31 slices"):
-        search_region(mask, 13.6, 12.0, 0, 32)
-    with pytest.raises(ConfigError, match="distance"):
-        search_region(mask, 13.6, float("nan"))
 
 
 def test_pieces_are_pruned_one_by_one_in_volumes_of_odd_sides() -> None:

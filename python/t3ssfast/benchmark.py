@@ -21,7 +21,8 @@ from t3ssfast.errors import T3Error
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, pick
-from t3ssfast.segment import SIDE_MULTIPLE, prune_membrane, search_region, segment
+from t3ssfast.region import SearchRegion
+from t3ssfast.segment import SIDE_MULTIPLE, prune_membrane, segment
 from t3ssfast.simulate import simulate
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig, Tomogram
@@ -305,7 +306,8 @@ def detect_by_torch(
     nm = grid.voxel_size_angstrom / 10
     least = PLAIN_CONFIG.membrane_min_area_nm2
     mask = prune_membrane(mask, grid.voxel_size_angstrom, min(least, depth * nm * least**0.5))
-    region = search_region(mask, grid.voxel_size_angstrom, PLAIN_CONFIG.search_distance_nm)
+    search = SearchRegion(mask, grid.voxel_size_angstrom, PLAIN_CONFIG.search_distance_nm)
+    region = search.slab(0, depth)
     scores = np.zeros(grid.shape, np.float32)
     for z in range(depth):
         padded = torch.from_numpy(pad_for_windows(grid.slab(z, z + 1), size)[0]).to(classifier.device)

@@ -18,7 +18,7 @@ from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.windows import pad_by_reflection
 
-__all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "search_region", "segment"]
+__all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "segment"]
 
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -300,91 +300,3 @@ def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int3
     graph = sparse.coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     pieces: npt.NDArray[np.int32] = csgraph.connected_components(graph, directed=False)[1]
     return pieces
-
-
-def _nearer(squared: npt.NDArray[Any], axis: int, reach: int, keep: slice) -> npt.NDArray[Any]:
-    """Least over an axis of the values around, each raised by its squared offset; of `keep` along that axis.
-
-    What lies beyond the ends counts for nothing. One such step an axis makes squared distances out of 0
-    inside and more outside (the lower envelope of Felzenszwalb & Huttenlocher 2012), by trying few offsets.
-    """
-    length = squared.shape[axis]
-    start, stop, _ = keep.indices(length)
-
-    def part(a: int, b: int) -> tuple[slice, ...]:
-        return (slice(None),) * axis + (slice(a, b),)
-
-    least: npt.NDArray[Any] = squared[part(start, stop)].copy()
-    raised = np.empty_like(squared)
-    for offset in range(1, min(reach, length - 1) + 1):
-        np.add(squared, squared.dtype.type(offset * offset), out=raised)
-        for shift in (-offset, offset):
-            a, b = max(start, -shift), min(stop, length - shift)
-            if a < b:
-                here = least[part(a - start, b - start)]
-                np.minimum(here, raised[part(a + shift, b + shift)], out=here)
-    return least
-
-
-def search_region(
-    membrane: npt.NDArray[Any],
-    voxel_size_angstrom: float,
-    distance_nm: float,
-    z0: int = 0,
-    z1: int | None = None,
-) -> npt.NDArray[np.uint8]:
-    """Voxels within a distance of the membrane, for one slab.
-
-    The distance is exact, between voxel centres, in whole numbers: a voxel's answer does not depend on the
-    slab. Only the slices that the distance reaches are looked at.
-
-    Parameters
-    ----------
-    membrane
-        (z, y, x) of the whole grid, non-zero is membrane.
-    voxel_size_angstrom
-        Of the grid.
-    distance_nm
-        0 or more; 0 gives the membrane itself.
-    z0, z1
-        The slab; by default everything.
-
-    Returns
-    -------
-    (z1 - z0, y, x) uint8, 0 or 1.
-    """
-    depth = len(membrane)
-    z1 = depth if z1 is None else z1
-    if not 0 <= z0 <= z1 <= depth:
-        raise InputError(f"Slices {z0} to {z1} were asked of a membrane with {depth} slices.")
-    if not (math.isfinite(distance_nm) and distance_nm >= 0):
-        raise ConfigError(f"The search distance is {distance_nm!r} nm; give 0 or more.")
-    radius = distance_nm * 10.0 / voxel_size_angstrom
-    # Rounding errors of the division must not decide about a voxel that lies exactly at the distance.
-    limit = math.floor(radius * radius + 1e-6)
-    reach = math.isqrt(limit)
-    # Beyond the reach all distances are alike. Sums of two such numbers are the largest; the fewer bytes they
-    # take, the more fit into a vector and the caches.
-    far = limit + 1
-    kind = np.uint8 if 2 * far < 2**8 else np.uint16 if 2 * far < 2**16 else np.int64
-    out = np.zeros((z1 - z0, *membrane.shape[1:]), np.uint8)
-    # Twice the reach at a time: what surrounds them is then no more than themselves.
-    step = max(1, 2 * reach)
-    for first in range(z0, z1, step):
-        last = min(first + step, z1)
-        low, high = max(0, first - reach), min(depth, last + reach)
-        inside = np.asarray(membrane[low:high]) != 0
-        # Farther than the reach from the membrane's bounding box there is nothing to find.
-        across = inside.any(axis=0)
-        if not across.any():
-            continue
-        rows, columns = (
-            slice(max(0, int(there[0]) - reach), int(there[-1]) + reach + 1)
-            for there in (np.flatnonzero(across.any(axis=1)), np.flatnonzero(across.any(axis=0)))
-        )
-        squared = np.where(inside[:, rows, columns], kind(0), kind(far))
-        squared = _nearer(squared, 0, reach, slice(first - low, last - low))
-        for z, plane in enumerate(squared, first - z0):
-            nearest = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
-            np.less_equal(nearest, limit, out=out[z, rows, columns].view(bool))
-    return out

@@ -275,6 +275,9 @@ class DetectConfig:
         Windows are judged when their centre lies within this distance of the membrane. The centre of a T3SS
         base lies between the two membranes, 12-15 nm from each; but where they face the beam the missing
         wedge has taken them, and T3SS seen from the top stand beyond the edge of the membrane that is left.
+    search_enclosed
+        Whether windows are judged also wherever the membrane of a cell encloses them, seen along the beam:
+        T3SS on a large cell's top and bottom are farther from the membrane that is left than any distance.
     preselect
         Whether the statistics of a window may rule it out before the classifier sees it.
     score_smoothing_nm
@@ -312,6 +315,7 @@ class DetectConfig:
     membrane_threshold: float = 0.5
     membrane_min_area_nm2: float = 5_000.0
     search_distance_nm: float = 36.0
+    search_enclosed: bool = True
     preselect: bool = True
     score_smoothing_nm: float = 5.0
     verify: bool = True

@@ -255,7 +255,7 @@ def _print(detection: Detection) -> None:
         console.print("no candidates")
     for note in provenance["notes"]:
         console.print(f"note: {note}")
-    judged, near = provenance["counts"]["windows_judged"], provenance["counts"]["windows_near_membrane"]
+    judged, near = provenance["counts"]["windows_judged"], provenance["counts"]["windows_searched"]
     console.print(f"{judged:,} of {near:,} windows near the membrane judged, {_time(provenance)}")
 
 

@@ -23,7 +23,8 @@ from t3ssfast.pick import SparseScores, smooth_slabs
 from t3ssfast.plan import read_plan
 from t3ssfast.preselect import Gate, read_preselection
 from t3ssfast.progress import Stages
-from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, prune_membrane, search_region, segment
+from t3ssfast.region import SearchRegion
+from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, prune_membrane, segment
 from t3ssfast.types import DetectConfig
 from t3ssfast.upload import Uploader
 
@@ -273,7 +274,7 @@ def judge_windows(
     stages: Stages,
     checkpoint: Checkpoint,
 ) -> tuple[SparseScores, dict[str, int], int]:
-    """Probability of a T3SS at the voxels near the membrane whose window passes the preselection.
+    """Probability of a T3SS at the voxels of the search region whose window passes the preselection.
 
     Averaged with their neighbours as they come; only those that can matter to picking are kept. Then counts,
     and how many slices were there before.
@@ -282,23 +283,25 @@ def judge_windows(
     if plan == "auto":
         # Once for the whole tomogram: chosen slab by slab, rounding would depend on the slabs.
         plan = "windows" if isinstance(read_plan(judge.module, window_of(judge)), str) else "dense"
+    search = SearchRegion(
+        mask, grid.voxel_size_angstrom, config.search_distance_nm, enclosed=config.search_enclosed
+    )
     gate = Gate(
         read_preselection(judge.metadata.preselect) if config.preselect else None,
-        *(grid, mask, judge),
-        search_distance_nm=config.search_distance_nm,
+        *(grid, search, judge),
         device=where,
         precision=config.precision,
         plan=plan,
     )
     depth, plane = grid.shape[0], grid.shape[1] * grid.shape[2]
     counts = {"voxels": depth * plane, "membrane_voxels": int(np.count_nonzero(mask))}
-    counts |= {"windows_near_membrane": 0, "windows_judged": 0}
+    counts |= {"windows_searched": 0, "windows_judged": 0}
     resumed = 0
 
     read_slab = _slab_reader(grid, where)
 
     def prepare(slab: Slab) -> tuple[Mask, Values | None]:
-        region = search_region(mask, grid.voxel_size_angstrom, config.search_distance_nm, *slab)
+        region = search.slab(*slab)
         return region, read_slab(*slab) if region.any() else None
 
     def make(slab: Slab, prepared: tuple[Mask, Values | None]) -> tuple[list[Scores], int]:
@@ -333,7 +336,7 @@ def judge_windows(
             for run, kept in checkpoint.runs("scores", depth):
                 if kept is not None:
                     resumed += run[1] - run[0]
-                    counts["windows_near_membrane"] += int(kept["near"])
+                    counts["windows_searched"] += int(kept["near"])
                     counts["windows_judged"] += len(kept["index"])
                     bar.move(run[1])
                     yield kept["index"] + np.int64(run[0] * plane), kept["probability"]
@@ -342,7 +345,7 @@ def judge_windows(
                     if checkpoint.keeps:
                         with stages("keep"):
                             checkpoint.save("scores", slab, near=near, **_joined(scores, slab, plane))
-                    counts["windows_near_membrane"] += near
+                    counts["windows_searched"] += near
                     counts["windows_judged"] += sum(len(index) for index, _ in scores)
                     bar.move(slab[1])
                     for index, probability in scores:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.segment import search_region
+from t3ssfast.region import SearchRegion
 from t3ssfast.statistics import window_statistics
 from t3ssfast.windows import pad_for_windows
 
@@ -37,28 +37,24 @@ class BlockStatistics:
     ----------
     grid
         The tomogram on the classifier's grid.
-    membrane
-        (z, y, x) mask on that grid.
+    search
+        The region about the membrane, on that grid.
     sizes
         Edges of the windows, in blocks.
     statistics
         Names as `window_statistics` knows them.
-    search_distance_nm
-        Of the region about the membrane.
     """
 
     def __init__(
         self,
         grid: PreparedTomogram,
-        membrane: npt.NDArray[np.uint8],
+        search: SearchRegion,
         *,
         sizes: tuple[int, ...],
         statistics: tuple[str, ...],
-        search_distance_nm: float,
     ) -> None:
-        self._grid, self._membrane = grid, membrane
+        self._grid, self._search, self._membrane = grid, search, search.membrane
         self.sizes, self.statistics = sizes, statistics
-        self._distance_nm = search_distance_nm
         self._means: dict[int, FloatArray] = {}
         self._scale: tuple[FloatArray, FloatArray] | None = None
 
@@ -88,10 +84,9 @@ class BlockStatistics:
         return values
 
     def region(self, k: int) -> BoolArray:
-        """Blocks of a plane whose middle slice is near the membrane."""
+        """Blocks of a plane that hold something of the search region in its middle slice."""
         z = min(k * BLOCK_Z + BLOCK_Z // 2, self._grid.shape[0] - 1)
-        near = search_region(self._membrane, self._grid.voxel_size_angstrom, self._distance_nm, z, z + 1)[0]
-        return in_blocks(near)
+        return in_blocks(self._search.slab(z, z + 1)[0])
 
     def _raw(self, k: int, blocks: BoolArray, slab: FloatArray | None, z0: int) -> FloatArray:
         image = (

@@ -18,7 +18,7 @@ from t3ssfast.preselect.blocks import BLOCK_YX, BLOCK_Z, BlockStatistics, in_blo
 from t3ssfast.preselect.look import CoarseLook
 from t3ssfast.preselect.model import PreselectModel
 from t3ssfast.preselect.rule import PreselectRule, apply_rule
-from t3ssfast.segment import search_region
+from t3ssfast.region import SearchRegion
 from t3ssfast.windows import pad_for_windows
 
 __all__ = ["Gate", "Preselection", "read_preselection"]
@@ -60,12 +60,10 @@ class Gate:
         By what; None lets everything pass.
     grid
         The tomogram on the classifier's grid.
-    membrane
-        (z, y, x) mask on that grid.
+    search
+        What is narrowed, on that grid.
     classifier
         Takes the looks.
-    search_distance_nm
-        Of the region about the membrane.
     device, precision, plan
         As for `classify_slab`.
     """
@@ -74,27 +72,19 @@ class Gate:
         self,
         preselection: Preselection | None,
         grid: PreparedTomogram,
-        membrane: npt.NDArray[Any],
+        search: SearchRegion,
         classifier: LoadedModel,
         *,
-        search_distance_nm: float,
         device: str | torch.device = "cpu",
         precision: str = "float32",
         plan: str = "auto",
     ) -> None:
         self.preselection = preselection
-        self._grid, self._membrane, self._classifier = grid, membrane, classifier
-        self._distance_nm = search_distance_nm
+        self._grid, self._search, self._classifier = grid, search, classifier
         self._how = {"device": device, "precision": precision, "plan": plan}
         self._planes: dict[int, FloatArray] = {}
         self._statistics = (
-            BlockStatistics(
-                grid,
-                membrane,
-                sizes=preselection.sizes,
-                statistics=preselection.statistics,
-                search_distance_nm=search_distance_nm,
-            )
+            BlockStatistics(grid, search, sizes=preselection.sizes, statistics=preselection.statistics)
             if isinstance(preselection, PreselectModel)
             else None
         )
@@ -109,7 +99,7 @@ class Gate:
         slab
             (z, y, x) prepared values, in an array or on a device.
         region
-            (z, y, x) voxels near the membrane.
+            (z, y, x) voxels of the search region.
         z0
             First slice of both.
         """
@@ -168,7 +158,7 @@ class Gate:
         region: npt.NDArray[np.uint8],
         z0: int,
     ) -> FloatArray:
-        """Scores of the looks of one slice, (blocks along y, blocks along x); 0 away from the membrane."""
+        """Scores of the looks of one slice, (blocks along y, blocks along x); 0 outside of the region."""
         if k in self._planes:
             return self._planes[k]
         depth, height, width = self._grid.shape
@@ -177,9 +167,7 @@ class Gate:
         if z0 <= z < z0 + len(slab):
             image, near = slab[z - z0 : z - z0 + 1], region[z - z0]
         else:
-            near = search_region(self._membrane, self._grid.voxel_size_angstrom, self._distance_nm, z, z + 1)[
-                0
-            ]
+            near = self._search.slab(z, z + 1)[0]
             image = self._grid.slab(z, z + 1)
         looks = np.zeros((1, height, width), np.uint8)
         looks[0, step // 2 :: step, step // 2 :: step] = near[step // 2 :: step, step // 2 :: step]

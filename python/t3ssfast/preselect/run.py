@@ -17,7 +17,7 @@ from t3ssfast.preselect.blocks import BLOCK_Z, BlockStatistics, in_blocks
 from t3ssfast.preselect.gate import Gate, Preselection, read_preselection
 from t3ssfast.preselect.model import DEFAULT_SIZES, PreselectModel, learn_model
 from t3ssfast.preselect.rule import DEFAULT_STATISTICS, PreselectRule, learn_rule
-from t3ssfast.segment import search_region
+from t3ssfast.region import SearchRegion
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 from t3ssfast.windows import pad_for_windows
@@ -61,7 +61,7 @@ def preselect(
     contrast_sign
         +1 where protein is dark, -1 where it is bright.
     config
-        Of it, the search distance and the memory budget count.
+        Of it, what says where to search counts.
     keep, margin
         As in `learn_rule`.
 
@@ -92,7 +92,8 @@ def preselect(
     depth = prepared.shape[0]
     rule: Preselection | None
     on_grid = prepared.mask_from_tomogram(membrane, 0, depth)
-    region = search_region(on_grid, prepared.voxel_size_angstrom, config.search_distance_nm)
+    search = _search(on_grid, prepared, config)
+    region = search.slab(0, depth)
     if picks is not None:
         size = model.metadata.window_px or 50
         rule = _learn_from_picks(prepared, region, picks, size, keep=keep, margin=margin)
@@ -100,7 +101,7 @@ def preselect(
         rule = read_preselection(model.metadata.preselect)
     if rule is None:
         raise ModelError(f"{model.path} carries no preselection rule; give picks to learn one from.")
-    gate = Gate(rule, prepared, on_grid, model, search_distance_nm=config.search_distance_nm)
+    gate = Gate(rule, prepared, search, model)
     for z0 in range(0, depth, SLAB_SLICES):
         z1 = min(depth, z0 + SLAB_SLICES)
         if region[z0:z1].any():
@@ -127,7 +128,7 @@ def learn_preselection(
     classifier
         Model (file) whose grid and normalisation count; None is the bundled one.
     config
-        Of it, the search distance counts.
+        Of it, what says where to search counts.
     keep
         Share of the windows about picks that must pass, in tomograms left out.
 
@@ -154,7 +155,7 @@ def learn_preselection(
         )
         on_grid = prepared.mask_from_tomogram(membrane, 0, prepared.shape[0])
         zyx = prepared.from_tomogram(known.centre_zyx[known.kind == "t3ss"])
-        values, about = block_windows(prepared, on_grid, zyx, config.search_distance_nm)
+        values, about = block_windows(prepared, _search(on_grid, prepared, config), zyx)
         features.append(values)
         true.append(about)
         index.append(np.full(len(about), k))
@@ -163,11 +164,16 @@ def learn_preselection(
     )
 
 
+def _search(membrane: npt.NDArray[np.uint8], grid: PreparedTomogram, config: DetectConfig) -> SearchRegion:
+    return SearchRegion(
+        membrane, grid.voxel_size_angstrom, config.search_distance_nm, enclosed=config.search_enclosed
+    )
+
+
 def block_windows(
     grid: PreparedTomogram,
-    membrane: npt.NDArray[np.uint8],
+    search: SearchRegion,
     centres_zyx: npt.NDArray[np.float64],
-    search_distance_nm: float,
     *,
     sizes: tuple[int, ...] = DEFAULT_SIZES,
     statistics: tuple[str, ...] = DEFAULT_STATISTICS,
@@ -176,11 +182,11 @@ def block_windows(
 
     Parameters
     ----------
-    grid, membrane
-        The tomogram on the classifier's grid, and its (z, y, x) mask there.
+    grid, search
+        The tomogram on the classifier's grid, and the region about its membrane there.
     centres_zyx
         (n, 3) particles on that grid.
-    search_distance_nm, sizes, statistics
+    sizes, statistics
         As for `BlockStatistics`.
 
     Returns
@@ -190,9 +196,7 @@ def block_windows(
     true
         (m,) whether a block is about a particle.
     """
-    blocks = BlockStatistics(
-        grid, membrane, sizes=sizes, statistics=statistics, search_distance_nm=search_distance_nm
-    )
+    blocks = BlockStatistics(grid, search, sizes=sizes, statistics=statistics)
     near = [blocks.region(k) for k in range(blocks.planes)]
     about = [np.zeros_like(plane) for plane in near]
     for z, plane in _near_particles(grid.shape, grid.voxel_size_angstrom, centres_zyx):

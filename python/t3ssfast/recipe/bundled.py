@@ -61,21 +61,21 @@ class BundledSize:
 SIZES = {
     # An hour on two cores.
     "full": BundledSize(
-        tomograms=96,
-        searched=64,
-        calibration=20,
+        tomograms=144,
+        searched=96,
+        calibration=24,
         held_out=24,
         shape=(104, 384, 384),
-        segmenter={"steps": 2_500, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
+        segmenter={"steps": 3_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
-            "steps": 1_500,
+            "steps": 1_800,
             "steps_per_epoch": 150,
             "rounds": 2,
             "negatives_per_tomogram": 700,
             "mined_per_tomogram": 200,
             "mined_slices": 10,
         },
-        verifier={"steps": 1_200, "steps_per_epoch": 100},
+        verifier={"steps": 1_600, "steps_per_epoch": 100, "negatives_per_tomogram": 40},
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(

@@ -1,4 +1,4 @@
-"""What the models can do, on simulated tomograms that neither has seen."""
+"""What the models can do, on simulated tomograms that none of them has seen."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from t3ssfast.detect import Detection, detect
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluate import Evaluation, evaluate
 from t3ssfast.models import LoadedModel
-from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.preselect import particle_windows, preselect
 from t3ssfast.recipe.examples import MODEL_VOXEL_SIZE, Example
 from t3ssfast.recipe.finish import CALIBRATION_FLOOR, VERIFIED_FLOOR
-from t3ssfast.segment import search_region, segment
+from t3ssfast.recipe.membrane import membrane_figures
+from t3ssfast.region import SearchRegion
 from t3ssfast.simulate import Physics
-from t3ssfast.train.segmenter import overlap_figures
 from t3ssfast.types import Candidates, DetectConfig
 
 __all__ = ["DOMAINS", "measure"]
@@ -38,24 +37,6 @@ DOMAINS: dict[str, Callable[[Physics, float], bool]] = {
     "other voxel sizes": lambda physics, voxel: voxel != MODEL_VOXEL_SIZE,
     "without T3SS": lambda physics, voxel: physics.t3ss_per_cell == 0 or physics.cells == 0,
 }
-
-
-def _membrane_figures(examples: Sequence[Example], model: LoadedModel) -> dict[str, float]:
-    """Dice, precision and recall of the voxels above 0.5, pooled over whole tomograms."""
-    hits = found = true = 0
-    for example in examples:
-        prepared = PreparedTomogram.prepare(
-            example.tomogram,
-            voxel_size_angstrom=model.metadata.voxel_size_angstrom,
-            normalisation=model.metadata.normalisation,
-        )
-        for z in range(prepared.shape[0]):
-            seen = segment(prepared.slab(z, z + 1), model) > 0.5
-            there = prepared.mask_from_tomogram(example.membrane, z, z + 1) != 0
-            hits += int((seen & there).sum())
-            found += int(seen.sum())
-            true += int(there.sum())
-    return overlap_figures(hits, found, true)
 
 
 def measure(
@@ -108,7 +89,11 @@ def measure(
     whole = _evaluated(examples, found, default)
     everything = _evaluated(examples, found, 0.0)
     figures: dict[str, Any] = {
-        "membrane_on_held_out_simulation": _membrane_figures(examples, segmenter),
+        "membrane_on_held_out_simulation": membrane_figures(
+            (d.membrane, e.membrane, e.physics.tilt_range_degrees)
+            for d, e in zip(detections, examples, strict=True)
+            if d.membrane is not None
+        ),
         "detection": _summary(whole, intervals=True),
         "detection_by_domain": {
             name: _summary(_evaluated(*_chosen(examples, found, belongs), default))
@@ -193,16 +178,16 @@ def _preselection_figures(
         if membrane is None or not membrane.any():
             continue
         mask, _ = preselect(example.tomogram, membrane, classifier=classifier)
-        region = search_region(
+        region = SearchRegion(
             membrane, example.tomogram.voxel_size_angstrom, DetectConfig().search_distance_nm
-        )
+        ).slab(0, len(membrane))
         particle = particle_windows(example.tomogram, example.truth) & (region != 0)
         near += int(np.count_nonzero(region))
         kept += int(np.count_nonzero(mask))
         about += int(np.count_nonzero(particle))
         about_kept += int(np.count_nonzero(particle & (mask != 0)))
     return {
-        "windows_near_membrane": near,
+        "windows_searched": near,
         "windows_kept": kept / near if near else None,
         "windows_about_particles": about,
         "windows_about_particles_kept": about_kept / about if about else None,

@@ -42,9 +42,9 @@ class Physics:
         Volume fraction of small globular proteins in the cytoplasm and outside of the cells.
     large_vesicles, large_vesicle_radius_nm, small_vesicles, small_vesicle_radius_nm
         Single-bilayer vesicles: large ones anywhere free, small ones near or at the cells' surface.
-    t3ss_per_cell, t3ss_size_spread, t3ss_tilt_spread_degrees
+    t3ss_per_cell, t3ss_size_spread, t3ss_density_spread, t3ss_tilt_spread_degrees
         Injectisomes on the visible part of each cell (fewer where they do not fit); relative spread of
-        their sizes; spread of their axes about the membrane normal.
+        their sizes, and of the densities of their parts; spread of their axes about the membrane normal.
     needle_length_nm, needle_length_spread_nm, needle_missing_fraction, platform_missing_fraction
         Needle beyond the outer membrane; fraction of injectisomes without one (bases under assembly);
         fraction without sorting platform.
@@ -106,6 +106,7 @@ class Physics:
     small_vesicle_radius_nm: float = _within(25.0, 8, 200)
     t3ss_per_cell: int = _within(10, 0, 1000)
     t3ss_size_spread: float = _within(0.04, 0, 0.2)
+    t3ss_density_spread: float = _within(0.0, 0, 0.5)
     t3ss_tilt_spread_degrees: float = _within(4.0, 0, 30)
     needle_length_nm: float = _within(55.0, 0, 200)
     needle_length_spread_nm: float = _within(8.0, 0, 50)
@@ -252,7 +253,7 @@ def random_physics(rng: np.random.Generator | int, *, widen: float = 0.0, **fixe
         "small_vesicles": count(0, 6),
         "small_vesicle_radius_nm": between(15, 40),
         "t3ss_per_cell": max(1, count(3, 15)) if kind == "t3ss" else 0,
-        "t3ss_size_spread": between(0.02, 0.06),
+        "t3ss_size_spread": between(0.02, 0.1),
         "t3ss_tilt_spread_degrees": between(1, 6),
         "needle_length_nm": between(40, 80),
         "needle_length_spread_nm": between(3, 12),
@@ -289,6 +290,7 @@ def random_physics(rng: np.random.Generator | int, *, widen: float = 0.0, **fixe
         "sirt_iterations": count(5, 30) if weighting == "sirt" else 0,
         "intensity_ramp": between(0.0, 0.6),
         "corner_darkening": between(0.0, 0.6),
+        "t3ss_density_spread": between(0.0, 0.3),
     }
     for name, limit in bounds.items():
         if name in drawn:

@@ -85,6 +85,7 @@ def t3ss(
     gap_nm: float,
     *,
     size_spread: float,
+    density_spread: float = 0.0,
     needle_length_nm: float,
     with_platform: bool,
 ) -> Particle:
@@ -102,6 +103,8 @@ def t3ss(
         Between the membranes' middles.
     size_spread
         Relative standard deviation of each size.
+    density_spread
+        The same of each part's density: parts are more or less occupied, ordered and filled.
     needle_length_nm
         Beyond the outer membrane; 0 for a base without needle.
     with_platform
@@ -121,36 +124,42 @@ def t3ss(
     pod_top = -gap_nm / 2 - about(9.0)
     turn = rng.uniform(0, np.pi / 3)
     density = about(1.0)
+    # A generator of its own: the particle's sizes do not depend on whether densities vary.
+    drawn = 1 + density_spread * np.clip(rng.spawn(1)[0].standard_normal(8), -2.5, 2.5)
+    inner_part, neck_part, outer_part, export_part, rod_part, pod_part, hub_part, spoke_part = np.maximum(
+        drawn, 0
+    ).astype(np.float32)
 
     def shape(s: Float32, r: Float32, phi: Float32) -> tuple[Float32, Float32]:
         body = _highest(
-            _tube(s, r, -half - 1.5, -half + inner_height, 6.8, inner_ring),
-            _tube(s, r, -half + inner_height - 3, -half + inner_height, neck - 2.5, inner_ring - 2),
-            _tube(s, r, -half + inner_height - 2, half - outer_height + 2, 4.4, neck),
-            _tube(s, r, half - outer_height, half + 1, 4.2, outer_ring),
-            _tube(s, r, -half - 3, -half + 6, 0, 4.2) * np.float32(0.8),
+            _tube(s, r, -half - 1.5, -half + inner_height, 6.8, inner_ring) * inner_part,
+            _tube(s, r, -half + inner_height - 3, -half + inner_height, neck - 2.5, inner_ring - 2)
+            * inner_part,
+            _tube(s, r, -half + inner_height - 2, half - outer_height + 2, 4.4, neck) * neck_part,
+            _tube(s, r, half - outer_height, half + 1, 4.2, outer_ring) * outer_part,
+            _tube(s, r, -half - 3, -half + 6, 0, 4.2) * (np.float32(0.8) * export_part),
         )
         rod = (
             _tube(s, r, -half + 7, tip, channel, needle)
             if needle_length_nm > 0
             else _tube(s, r, -half + 7, -2, channel, needle)
         )
-        parts = [body, rod]
+        parts = [body, rod * rod_part]
         if with_platform:
             # Folding phi makes one pod stand for six.
             folded = np.mod(phi + np.float32(turn), np.float32(np.pi / 3)) - np.float32(np.pi / 6)
             across = np.sqrt(np.maximum(r * r + pod_ring**2 - 2 * pod_ring * r * np.cos(folded), 0))
-            parts.append(_between(s, platform - 4, pod_top) * _below(across, pod_radius))
-            parts.append(_tube(s, r, platform - 4.5, platform + 3.5, 0, hub_radius))
+            parts.append(_between(s, platform - 4, pod_top) * _below(across, pod_radius) * pod_part)
+            parts.append(_tube(s, r, platform - 4.5, platform + 3.5, 0, hub_radius) * hub_part)
             spoke = _below(np.abs(r * np.sin(folded)), 1.6) * _below(r, pod_ring)
-            parts.append(_between(s, platform - 3.5, platform + 0.5) * spoke * np.float32(0.7))
-            parts.append(_tube(s, r, platform + 3, -half - 6, 0, 2.2) * np.float32(0.5))
+            parts.append(_between(s, platform - 3.5, platform + 0.5) * spoke * (np.float32(0.7) * spoke_part))
+            parts.append(_tube(s, r, platform + 3, -half - 6, 0, 2.2) * (np.float32(0.5) * spoke_part))
         found = _highest(*parts)
         filled = _highest(
             _tube(s, r, -half - 1.5, -half + inner_height, 0, inner_ring),
             _tube(s, r, -half + inner_height, half - outer_height, 0, neck),
             _tube(s, r, half - outer_height, half + 1, 0, outer_ring),
-            found,
+            np.minimum(found, 1),
         )
         return found * np.float32(density), filled.astype(np.float32)
 

@@ -273,6 +273,7 @@ def _populate(scene: Scene, surface: Surface, physics: Physics, rng: np.random.G
             rng,
             gap,
             size_spread=physics.t3ss_size_spread,
+            density_spread=physics.t3ss_density_spread,
             needle_length_nm=0.0 if bare else max(length, 10.0),
             with_platform=rng.random() >= physics.platform_missing_fraction,
         )

@@ -150,6 +150,7 @@ def _injectisome(physics: Physics) -> particles.Particle:
         np.random.default_rng(0),
         physics.membrane_gap_nm,
         size_spread=physics.t3ss_size_spread,
+        density_spread=physics.t3ss_density_spread,
         needle_length_nm=physics.needle_length_nm,
         with_platform=True,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from t3ssfast.classify import classify_slab
 from t3ssfast.errors import InputError
 from t3ssfast.models import LeNet, LoadedModel, ModelMetadata, check_device, load_model, save_model
 from t3ssfast.preselect import DEFAULT_STATISTICS, CoarseLook, learn_rule, read_preselection
-from t3ssfast.segment import search_region
+from t3ssfast.region import SearchRegion
 from t3ssfast.statistics import window_statistics
 from t3ssfast.train.augment import augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
@@ -351,13 +351,17 @@ def _far(source: Source, positions: Positions, options: ClassifierOptions) -> np
     return np.asarray(distance > limit)
 
 
-def _region(source: Source, z: int, options: ClassifierOptions) -> npt.NDArray[np.uint8]:
-    """Where windows of a slice are judged: near the membrane, or everywhere without one."""
+def _regions(
+    source: Source, slices: list[int], options: ClassifierOptions, *, enclosed: bool
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Slices, and where their windows may be: in the search region, or everywhere without a membrane."""
     if source.membrane is None:
-        return np.ones(source.prepared.shape[1:], np.uint8)
+        everywhere = np.ones(source.prepared.shape[1:], np.uint8)
+        yield from ((z, everywhere) for z in slices)
+        return
     voxel_size, distance_nm = source.prepared.voxel_size_angstrom, options.search_distance_nm
-    region: npt.NDArray[np.uint8] = search_region(source.membrane, voxel_size, distance_nm, z, z + 1)[0]
-    return region
+    search = SearchRegion(source.membrane, voxel_size, distance_nm, enclosed=enclosed)
+    yield from ((z, search.slab(z, z + 1)[0]) for z in slices)
 
 
 def _some_slices(source: Source, count: int, rng: np.random.Generator) -> list[int]:
@@ -370,8 +374,8 @@ def _random_negatives(source: Source, rng: np.random.Generator, options: Classif
     """Windows without a T3SS: most of them near the membrane, some anywhere."""
     slices = _some_slices(source, NEGATIVE_SLICES, rng)
     near = []
-    for z in slices:
-        yx = np.argwhere(_region(source, z, options))
+    for z, region in _regions(source, slices, options, enclosed=False):
+        yx = np.argwhere(region)
         near.append(np.column_stack([np.full(len(yx), z), yx]))
     candidates = np.concatenate(near)
     wanted = options.negatives_per_tomogram
@@ -400,8 +404,8 @@ def _mine(
     side = 2 * round(MINED_DISTANCE_NM * 10.0 / options.voxel_size_angstrom) + 1
     for source in sources:
         positions, scores = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.float32)]
-        for z in _some_slices(source, options.mined_slices, rng):
-            region = _region(source, z, options)
+        slices = _some_slices(source, options.mined_slices, rng)
+        for z, region in _regions(source, slices, options, enclosed=True):
             score = np.zeros(region.shape, np.float32)
             slab = source.prepared.slab(z, z + 1)
             index, probability = classify_slab(slab, region[None], model, device=model.device)

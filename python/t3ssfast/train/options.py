@@ -196,7 +196,8 @@ class ClassifierOptions(TrainOptions):
     negative_distance_nm
         A negative window's centre is farther than this from every particle.
     search_distance_nm
-        Negatives are drawn from within this distance of the membrane, where one is given.
+        Random negatives are drawn from within this distance of the membrane, where one is given; mined ones
+        also from what it encloses.
     elsewhere_share
         Share of the random negatives drawn from anywhere.
     negatives_per_tomogram, mined_per_tomogram
@@ -220,7 +221,7 @@ class ClassifierOptions(TrainOptions):
     jitter_z_nm: float = 7.0
     negative_distance_nm: float = 13.0
     search_distance_nm: float = DetectConfig.search_distance_nm
-    elsewhere_share: float = 0.15
+    elsewhere_share: float = 0.3
     negatives_per_tomogram: int = 1_500
     mined_per_tomogram: int = 400
     mined_slices: int = 24
