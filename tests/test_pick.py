@@ -262,6 +262,11 @@ def test_normals_point_out_of_the_cell(
 def test_a_normal_exists_without_any_membrane_and_in_one_slice() -> None:
     empty = np.zeros((5, 60, 60), np.uint8)
     np.testing.assert_array_equal(orient(empty, [[2, 30, 30]], voxel_size_angstrom=VOXEL), [[1, 0, 0]])
+    # A belt of membrane, and centres far above and far below it.
+    belt = np.zeros((160, 12, 12), np.uint8)
+    belt[78:84] = 1
+    far = orient(belt, [[155, 6, 6], [2, 6, 6]], voxel_size_angstrom=VOXEL)
+    np.testing.assert_array_equal(far, [[1, 0, 0], [-1, 0, 0]])
     y, x = np.mgrid[:120, :120]
     radius = np.hypot(y - 60, x - 60) * NM
     ring = (np.abs(np.abs(radius - 60) - 13) < 3.5)[None].astype(np.uint8)

@@ -229,6 +229,26 @@ def test_needle_and_platform_can_be_missing() -> None:
         assert not found[(s > 18) | (s < -24)].any()
 
 
+def test_parts_vary_in_density_and_nothing_else_does() -> None:
+    s, r = np.meshgrid(np.linspace(-60, 60, 121), np.linspace(0, 30, 61), indexing="ij")
+    grid = [a.astype(np.float32) for a in (s, r, np.zeros_like(s))]
+    made = []
+    for spread in (0.0, 0.3):
+        rng = np.random.default_rng(4)
+        particle = t3ss(
+            rng, 27.0, size_spread=0.05, density_spread=spread, needle_length_nm=50.0, with_platform=True
+        )
+        made.append((*particle.shape(*grid), particle.reach_nm, rng.random()))
+    (plain, filled, reach, after), (varied, varied_filled, varied_reach, varied_after) = made
+    assert (reach, after) == (varied_reach, varied_after)
+    np.testing.assert_array_equal(plain > 0, varied > 0)
+    ratio = varied[plain > 0.5] / plain[plain > 0.5]
+    assert ratio.min() < 0.9
+    assert ratio.max() > 1.05
+    assert 0 <= varied_filled.min()
+    assert max(filled.max(), varied_filled.max()) == 1
+
+
 def test_surface_distance_matches_a_sphere() -> None:
     surface = irregular_surface(
         np.random.default_rng(0), [40.0, 60.0, 60.0], [30.0, 30.0, 30.0], roughness=0.0

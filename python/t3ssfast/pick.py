@@ -389,20 +389,32 @@ def orient(
 
     Returns
     -------
-    (n, 3) float32 unit vectors, zyx. Where there is no membrane in reach, +z.
+    (n, 3) float32 unit vectors, zyx. Where there is no membrane in reach (the top and the bottom of a large
+    cell, taken by the missing wedge): +z above the middle of all membrane, -z below.
     """
     centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
     nm_per_voxel = voxel_size_angstrom / 10
     normals = [_normal_at(membrane, centre, nm_per_voxel) for centre in centres]
+    lost = [k for k, normal in enumerate(normals) if normal is None]
+    middle = _middle_slice(membrane) if lost else 0.0
+    for k in lost:
+        normals[k] = np.array([1.0 if centres[k, 0] >= middle else -1.0, 0.0, 0.0])
     return np.array(normals, np.float32).reshape(-1, 3)
+
+
+def _middle_slice(membrane: npt.NDArray[Any]) -> float:
+    """Mean z of a mask; 0 of an empty one."""
+    voxels = np.array([np.count_nonzero(section) for section in membrane], np.float64)
+    return float(voxels @ np.arange(len(voxels)) / max(1.0, voxels.sum()))
 
 
 def _normal_at(
     membrane: npt.NDArray[Any], centre: npt.NDArray[np.float64], nm_per_voxel: float
-) -> npt.NDArray[np.float64]:
+) -> npt.NDArray[np.float64] | None:
+    """The normal at one centre, or None where there is no membrane in reach."""
     offset_nm, gradient = _mask_edges(membrane, centre, nm_per_voxel)
     if not len(gradient):
-        return np.array([1.0, 0.0, 0.0])
+        return None
     length = np.sqrt(_squared_lengths(gradient))
     squared_nm = _squared_lengths(offset_nm)
 

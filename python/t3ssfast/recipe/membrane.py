@@ -52,7 +52,9 @@ def membrane_figures(
     for found, true, tilt in masks:
         seen, there = np.asarray(found) != 0, np.asarray(true) != 0
         where, normal = surface_normals(there)
-        about_seen, about_there = (ndimage.binary_dilation(m, np.ones((3, 3, 3), bool)) for m in (seen, there))
+        about_seen, about_there = (
+            ndimage.binary_dilation(m, np.ones((3, 3, 3), bool)) for m in (seen, there)
+        )
         for name, unseen in chosen.items():
             out = np.zeros(there.shape, bool)
             out[tuple(where[unseen(normal, tilt)].T)] = True
