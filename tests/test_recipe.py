@@ -20,8 +20,9 @@ from t3ssfast.recipe import calibrate_models, finish_classifier, measure
 from t3ssfast.recipe.examples import Example, calibration_seed, held_out_seed, training_seed
 from t3ssfast.recipe.few import few_labels_curve, first_picks
 from t3ssfast.recipe.finish import rewrite_metadata
+from t3ssfast.recipe.tune import _deal, tune_verifier
 from t3ssfast.simulate import Physics
-from t3ssfast.types import DetectConfig
+from t3ssfast.types import Candidates, DetectConfig
 from toy import VOXEL, save_toy_models, save_toy_verifier, toy_tomogram
 
 
@@ -146,8 +147,10 @@ def test_the_curve_of_few_labels_has_a_row_a_count(tmp_path: Path, monkeypatch: 
     with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "verifier_6.pt").exists()
-    with pytest.raises(ConfigError, match="at least 2"):
+    tuned = load_model(tmp_path / "verifier_6.pt", kind="verifier")
+    assert tuned.metadata.calibration is not None
+    assert tuned.metadata.calibration["truth"] == 6
+    with pytest.raises(ConfigError, match="at least 3"):
         few_labels_curve(tmp_path, counts=(1,))
 
 
@@ -179,3 +182,27 @@ def test_a_verifier_is_trained_on_what_the_classifier_finds_and_calibrated(tmp_p
     assert said == load_model(verifier, kind="verifier").metadata.calibration
     assert load_model(classifier, kind="classifier").metadata.calibration is None
     assert said["truth"] == 12
+
+
+def test_parts_of_picks_take_the_candidates_about_them_along() -> None:
+    rng = np.random.default_rng(3)
+    picks, found = [], []
+    for count in (5, 0, 4):
+        centre = rng.uniform(20, 400, (count + 1, 3)).astype(np.float32)
+        kind = np.array(["t3ss"] * count + ["gold_bead"])
+        up = np.tile(np.float32([1, 0, 0]), (count + 7, 1))
+        known = Candidates(centre, np.ones(count + 1, np.float32), up[: count + 1], VOXEL, None, "toy", kind)
+        near = centre[:count] + np.float32([0, 3, 0])
+        far = rng.uniform(1000, 2000, (7, 3)).astype(np.float32)
+        at = np.concatenate([far, near])
+        picks.append(known)
+        found.append(Candidates(at, np.ones(len(at), np.float32), up, VOXEL, None, "toy"))
+    dealt = _deal(picks, found, 4, seed=0)
+    for (of_picks, of_found), count in zip(dealt, (5, 0, 4), strict=True):
+        assert of_picks[count] == -1
+        np.testing.assert_array_equal(of_found[7:], of_picks[:count])
+        assert set(of_found[:7].tolist()) == {0, 1, 2, 3}
+    parts = np.concatenate([of_picks[of_picks >= 0] for of_picks, _ in dealt])
+    assert np.ptp(np.bincount(parts, minlength=4)) <= 1
+    with pytest.raises(InputError, match="0 picked T3SS"):
+        tune_verifier([], [], "never.pt")

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from t3ssfast.calibrate import read_calibration
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.evaluate import Evaluation, evaluate
 from t3ssfast.io import atomic_path
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.recipe.finish import find_candidates
+from t3ssfast.recipe.tune import FEWEST_PICKS, tune_verifier
 from t3ssfast.simulate import simulate
-from t3ssfast.train import train_verifier
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 
-__all__ = ["FINE_TUNING", "UNSEEN_DOMAIN", "few_labels_curve", "first_picks"]
+__all__ = ["UNSEEN_DOMAIN", "few_labels_curve", "first_picks"]
 
 # Outside of what the bundled models were trained on: farther from focus, a narrower tilt range, more noise,
 # worse alignment, thicker walls.
@@ -34,13 +35,6 @@ UNSEEN_DOMAIN: dict[str, Any] = {
     "membrane_gap_nm": 32.0,
     "peptidoglycan_density": 0.5,
     "t3ss_per_cell": 14,
-}
-# Few steps at a low rate: the weights are good already, and a handful of particles is soon learned by heart.
-FINE_TUNING: dict[str, Any] = {
-    "steps": 60,
-    "steps_per_epoch": 20,
-    "batch": 24,
-    "learning_rate": 1e-4,
 }
 TOLERANCE_ANGSTROM = 120.0
 
@@ -82,7 +76,7 @@ def few_labels_curve(
     physics
         The domain, instead of `UNSEEN_DOMAIN`.
     options
-        Of the training, instead of `FINE_TUNING`.
+        Of the training, beside or instead of `FINE_TUNING`.
     device
         Where to train and detect.
     report
@@ -90,16 +84,20 @@ def few_labels_curve(
 
     Returns
     -------
-    A row for no picks and one for each count: picks, F1, precision and recall at a score of 0.5, best
-    F1 on the curve, average precision, and the ends of F1's 95% interval.
+    A row for no picks and one for each count: picks, F1, precision and recall at the default threshold, best
+    F1 on the curve, average precision, expected calibration error of the candidates above the threshold, and
+    the ends of F1's 95% interval. Scores are calibrated: those of the bundled models as everywhere, those of
+    a tuned verifier by its picks.
 
     Raises
     ------
     ConfigError
-        If a count is less than two: one pick is needed to learn from and one to validate with.
+        If a count is less than three.
     """
-    if not counts or min(counts) < 2:
-        raise ConfigError(f"The numbers of picks are {list(counts)}; give numbers of at least 2.")
+    if not counts or min(counts) < FEWEST_PICKS:
+        raise ConfigError(
+            f"The numbers of picks are {list(counts)}; give numbers of at least {FEWEST_PICKS}."
+        )
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     domain = UNSEEN_DOMAIN if physics is None else physics
@@ -121,15 +119,16 @@ def few_labels_curve(
     for count in counts:
         picked = first_picks(labelled, count)
         volumes = [tomogram for tomogram, _, _ in picked]
-        tuned = train_verifier(
+        tuned = tune_verifier(
             volumes,
             [truth for _, _, truth in picked],
-            find_candidates(judge, volumes, membranes=[mask for _, mask, _ in picked], device=device),
             folder / f"verifier_{count}.pt",
             start=begun,
+            classifier=judge,
+            membranes=[mask for _, mask, _ in picked],
+            seed=seed,
             device=device,
-            progress=False,
-            **{"seed": seed, **(FINE_TUNING if options is None else options)},
+            **(options or {}),
         )
         rows.append(_row(count, _measured(others, judge, load_model(tuned, kind="verifier"), device)))
         report(f"{count} picks: F1 {rows[-1]['f1']:.3f}, AP {rows[-1]['average_precision']:.3f}")
@@ -170,8 +169,6 @@ def first_picks(labelled: Sequence[Labelled], count: int) -> list[Labelled]:
 def _measured(
     examples: Sequence[Labelled], classifier: LoadedModel, verifier: LoadedModel, device: str
 ) -> Evaluation:
-    # Scores as the verifier gives them: a calibration is worth nothing in a domain it has not seen, and the
-    # tuned have none.
     found = find_candidates(
         classifier,
         [tomogram for tomogram, _, _ in examples],
@@ -180,12 +177,15 @@ def _measured(
         config=DetectConfig(contrast="dark"),
         device=device,
     )
+    calibration = read_calibration(verifier.metadata.calibration)
+    if calibration is not None:
+        found = [replace(c, score=calibration.apply(c.score)) for c in found]
     return evaluate(found, [truth for _, _, truth in examples], TOLERANCE_ANGSTROM)
 
 
 def _row(picks: int, everything: Evaluation) -> dict[str, float]:
-    """Figures at a score of one half, and of all candidates."""
-    threshold = 0.5
+    """Figures at the default threshold, and of all candidates."""
+    threshold = DetectConfig().score_threshold
     at = replace(
         everything,
         tallies=tuple(
@@ -202,6 +202,7 @@ def _row(picks: int, everything: Evaluation) -> dict[str, float]:
         "recall": hits / max(1, at.n_truth),
         "best_f1": everything.best_f1[0],
         "average_precision": everything.average_precision,
+        "calibration_error": at.calibration_error,
         "f1_low": interval.low,
         "f1_high": interval.high,
     }
