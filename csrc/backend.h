@@ -1,6 +1,6 @@
 // The two twins, cpu:: and cuda::, as plain functions over views. No torch, no Python.
 //
-// The caller has validated everything (python/t3ssfast/_native.py) and owns every buffer. A cpu function takes
+// The caller has validated everything (python/t3ssfast/_native) and owns every buffer. A cpu function takes
 // the number of OpenMP threads; a cuda function takes device pointers and a Launch, only enqueues work on that
 // stream, never allocates device memory and never synchronises. Results do not depend on the thread count.
 #pragma once

@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
 
 from t3ssfast.errors import T3Error
-from t3ssfast.io import HEADER_DTYPE, read
+from t3ssfast.io import read
 
 SHAPE = (3, 4, 5)
 # What is promised: the file's own size and this.

@@ -157,7 +157,7 @@ def test_scores_by_precision_are_close_to_the_model(precision: str) -> None:
 def test_batches_of_rows_and_images_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, image, mask = LeNet().eval(), images("noise", (3, 80, 90)), mask_of((3, 31, 41), 0.2)
     expected = kernel_scores(model, image, mask, "cuda")
-    monkeypatch.setattr(_native, "CUDA_MAP_BYTES", 250_000)
+    monkeypatch.setattr(_native.warps, "CUDA_MAP_BYTES", 250_000)
     assert torch.equal(kernel_scores(model, image, mask, "cuda"), expected)
 
 

@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from mrcfile.dtypes import HEADER_DTYPE
 from typer.testing import CliRunner
 
 from t3ssfast.cli import app
-from t3ssfast.io import HEADER_DTYPE, layout, write
+from t3ssfast.io import layout, write
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 

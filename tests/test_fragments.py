@@ -262,7 +262,7 @@ def test_batches_and_tiles_do_not_matter(map_bytes: int, monkeypatch: pytest.Mon
     for chosen in (mask, None):
         host = _native.HostWarps(128)
         want = answers(plan, image, chosen, host, "tf32")
-        monkeypatch.setattr(_native, "CUDA_MAP_BYTES", map_bytes)
+        monkeypatch.setattr(_native.warps, "CUDA_MAP_BYTES", map_bytes)
         smaller = _native.HostWarps(128, tile_bytes=9 << 10)
         assert torch.equal(answers(plan, image, chosen, smaller, "tf32"), want)
         monkeypatch.undo()

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from mrcfile.dtypes import HEADER_DTYPE
 
 from t3ssfast.errors import InputError, OutputError, ReadError, T3Error, VoxelSizeError
 from t3ssfast.io import (
-    HEADER_DTYPE,
     atomic_path,
     file_sha256,
     read,

@@ -70,9 +70,16 @@ def test_no_two_modules_import_each_other():
             assert name not in imported.get(other, set()), f"{name} and {other} import each other"
 
 
-def test_only_native_imports_the_extension():
-    importers = {module_of(path) for path in FILES if "_core" in imports_of(path)}
-    assert importers <= {"_native"}
+def test_one_module_imports_the_extension():
+    importers = [path.relative_to(PACKAGE).as_posix() for path in FILES if "_core" in imports_of(path)]
+    assert importers == ["_native/extension.py"]
+
+
+def test_the_extension_is_reached_by_its_door():
+    for path in FILES:
+        if module_of(path) != "_native":
+            inside = r"t3ssfast\._native\.|_native\.extension|_native import .*\bextension\b"
+            assert not re.search(inside, path.read_text(encoding="utf-8")), f"{path} reaches into _native"
 
 
 def test_no_module_is_called_utils():

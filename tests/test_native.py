@@ -14,6 +14,7 @@ import torch
 
 from reference import windows_of, zscored
 from t3ssfast import _core, _native
+from t3ssfast._native.statistics import request_of
 from t3ssfast.errors import DeviceError
 from t3ssfast.statistics import window_statistics
 from t3ssfast.windows import unfold
@@ -39,7 +40,7 @@ def block_statistics(
     stack = _native.as_stack(image)
     windows = _native.as_windows(stack, size, mask)
     out = np.full((len(NAMES), *(windows.shape if mask is None else (windows.count,))), -7e7, np.float32)
-    requests = [_native._request(name) for name in NAMES]
+    requests = [request_of(name) for name in NAMES]
     _core.block_window_statistics(
         stack.address,
         *stack.geometry,

@@ -379,7 +379,7 @@ def test_streamed_results_are_the_same_and_no_others_are_written(
     image = noise(shape, seed=size)
     names = ("mean", "kurtosis", "min", "range", "median", "std", "mean")
     want = window_statistics(image, size, names)
-    monkeypatch.setattr(_native, "STREAM_STATISTICS_BYTES", 0)
+    monkeypatch.setattr(_native.statistics, "STREAM_STATISTICS_BYTES", 0)
     around = np.full(want.size + 64, 7.0, np.float32)
     out = around[shift : shift + want.size].reshape(want.shape)
     np.testing.assert_array_equal(window_statistics(image, size, names, out=out), want)

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from t3ssfast.models import LoadedModel
     from t3ssfast.types import Candidates, Tomogram
 
 app = typer.Typer(help="Train the segmenter, the classifier or the verifier.", no_args_is_help=True)
@@ -27,6 +28,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".')]
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")]
+AllPicks = Annotated[
+    list[Path],
+    typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
+]
 Membranes = Annotated[
     list[Path] | None,
     typer.Option("--membranes", "-m", help="Membrane mask of each tomogram, in their order."),
@@ -67,6 +72,12 @@ def _check_lengths(tomograms: list[Path], **lists: list[Path] | None) -> None:
             )
 
 
+def _read_tomograms(paths: list[Path], voxel_size: float | None) -> list[Tomogram]:
+    from t3ssfast.io import read
+
+    return [read(p, voxel_size_angstrom=voxel_size) for p in paths]
+
+
 def _read_masks(paths: list[Path], volumes: list[Tomogram]) -> list[npt.NDArray[Any]]:
     """Masks of tomograms; a mask's own voxel size is often missing and does not matter."""
     from t3ssfast.io import read
@@ -76,14 +87,31 @@ def _read_masks(paths: list[Path], volumes: list[Tomogram]) -> list[npt.NDArray[
     ]
 
 
-def _read_picks(paths: list[Path], volumes: list[Tomogram]) -> list[Candidates]:
-    """Picks of tomograms, in whatever format."""
+def _read_labelled(
+    tomograms: list[Path], picks: list[Path], membranes: list[Path] | None, voxel_size: float | None
+) -> tuple[list[Tomogram], list[Candidates], list[npt.NDArray[Any]] | None]:
+    """Tomograms, their picks, in whatever format, and their membranes, where masks are given."""
     from t3ssfast.export import load_candidates
 
-    return [
+    _check_lengths(tomograms, picks=picks, membranes=membranes)
+    volumes = _read_tomograms(tomograms, voxel_size)
+    known = [
         load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
-        for p, v in zip(paths, volumes, strict=True)
+        for p, v in zip(picks, volumes, strict=True)
     ]
+    return volumes, known, _read_masks(membranes, volumes) if membranes else None
+
+
+def _begun(start: str | None, kind: str) -> LoadedModel | None:
+    """The model to go on from, where one is given."""
+    from t3ssfast.models import load_model
+
+    return None if start is None else load_model(None if start == "bundled" else start, kind=kind)
+
+
+def _tell(line: str) -> None:
+    """Say how far it is."""
+    typer.echo(line, err=True)
 
 
 @app.command()
@@ -106,11 +134,10 @@ def segmenter(
     Example:
       t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
     """
-    from t3ssfast.io import read
     from t3ssfast.train import train_segmenter
 
     _check_lengths(tomograms, membranes=membranes)
-    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    volumes = _read_tomograms(tomograms, voxel_size)
     masks = _read_masks(membranes, volumes)
     train_segmenter(volumes, masks, out, device=device, resume=resume, **_given(seed=seed, steps=steps))
     _report(out, "segmenter", as_json)
@@ -150,29 +177,19 @@ def classifier(
       t3ssfast train classifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
       torchrun --nproc-per-node 2 --no-python t3ssfast train classifier a.mrc -p a.star
     """
-    from t3ssfast.io import read
-    from t3ssfast.models import load_model
     from t3ssfast.train import train_classifier
 
-    _check_lengths(tomograms, picks=picks, membranes=membranes)
-    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
-    candidates = _read_picks(picks, volumes)
-    masks = _read_masks(membranes, volumes) if membranes else None
+    volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
+    begun = _begun(start, "classifier")
     options = _given(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
-    begun = None
-    if start is not None:
-        begun = load_model(None if start == "bundled" else start, kind="classifier")
-    train_classifier(volumes, candidates, masks, out, start=begun, device=device, resume=resume, **options)
+    train_classifier(volumes, known, masks, out, start=begun, device=device, resume=resume, **options)
     _report(out, "classifier", as_json)
 
 
 @app.command()
 def verifier(
     tomograms: Tomograms,
-    picks: Annotated[
-        list[Path],
-        typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
-    ],
+    picks: AllPicks,
     classifier: Annotated[
         Path | None,
         typer.Option(help="TorchScript LeNet whose candidates are looked at; the bundled one if not given."),
@@ -199,24 +216,19 @@ def verifier(
       t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.pt
       t3ssfast train verifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
     """
-    from t3ssfast.io import read
     from t3ssfast.models import load_model
     from t3ssfast.recipe import find_candidates
     from t3ssfast.train import train_verifier
 
-    _check_lengths(tomograms, picks=picks, membranes=membranes)
-    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
-    known = _read_picks(picks, volumes)
-    begun = None
-    if start is not None:
-        begun = load_model(None if start == "bundled" else start, kind="verifier")
+    volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
+    begun = _begun(start, "verifier")
     found = find_candidates(
         load_model(classifier, kind="classifier"),
         volumes,
         segmenter=segmenter,
-        membranes=_read_masks(membranes, volumes) if membranes else None,
+        membranes=masks,
         device=device,
-        report=lambda line: typer.echo(line, err=True),
+        report=_tell,
     )
     options = _given(seed=seed, steps=steps, learning_rate=learning_rate)
     train_verifier(volumes, known, found, out, start=begun, device=device, resume=resume, **options)
@@ -229,10 +241,7 @@ def calibrate(
         Path, typer.Argument(help="TorchScript LeNet; its metadata are rewritten where no verifier is given.")
     ],
     tomograms: Tomograms,
-    picks: Annotated[
-        list[Path],
-        typer.Option("--picks", "-p", help="All T3SS of each tomogram, in their order (.star, .tbl ...)."),
-    ],
+    picks: AllPicks,
     verifier: Annotated[
         Path | None,
         typer.Option(help="Verifier that gives the scores; its metadata are rewritten.", metavar="FILE"),
@@ -249,20 +258,18 @@ def calibrate(
     Example:
       t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
     """
-    from t3ssfast.io import read
     from t3ssfast.recipe import calibrate_models
 
-    _check_lengths(tomograms, picks=picks, membranes=membranes)
-    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
     learned = calibrate_models(
         classifier,
         volumes,
-        _read_picks(picks, volumes),
+        known,
         verifier=verifier,
         segmenter=segmenter,
-        membranes=_read_masks(membranes, volumes) if membranes else None,
+        membranes=masks,
         device=device,
-        report=lambda line: typer.echo(line, err=True),
+        report=_tell,
     )
     written = classifier if verifier is None else verifier
     if as_json:
@@ -309,7 +316,7 @@ def few_labels(
         verifier=verifier,
         seed=seed,
         device=device,
-        report=lambda line: typer.echo(line, err=True),
+        report=_tell,
     )
     typer.echo(json.dumps(rows, indent=None if as_json else 1))
 
@@ -347,6 +354,6 @@ def bundled(
         jobs=jobs,
         device=device,
         resume=resume,
-        report=lambda line: typer.echo(line, err=True),
+        report=_tell,
     )
     typer.echo(json.dumps(figures, indent=None if as_json else 1))

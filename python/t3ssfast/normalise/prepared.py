@@ -1,15 +1,9 @@
-"""A tomogram as a model wants to see it: resampled, flattened, scaled, slab by slab.
-
-Everything is done one slice of the model's grid at a time, from the raw slices that it needs, so that a
-slab's values do not depend on how the volume was cut into slabs, and no float copy of the whole exists.
-"""
+"""A tomogram on a model's grid, slab by slab."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,14 +14,13 @@ from torch import Tensor
 
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
+from t3ssfast.normalise.grid import Axis, FloatArray, resampled
+from t3ssfast.normalise.local_mean import Smoothers, local_mean, moved, smoother
+from t3ssfast.normalise.normalisation import Normalisation
 from t3ssfast.types import Tomogram, check_voxel_size
 from t3ssfast.upload import Uploader, as_float32
 
-__all__ = ["Normalisation", "PreparedTomogram"]
-
-FloatArray = npt.NDArray[np.float32]
-# Of y and of x: see `_smoother`.
-_Smoothers = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+__all__ = ["PreparedTomogram"]
 
 # Voxel sizes this close are taken as equal: over a 50-voxel window it is a shift of half a voxel at its rim.
 SAME_VOXEL_SIZE = 0.01
@@ -40,172 +33,6 @@ MAD_TO_SIGMA = 1.4826
 # Beyond so many sigmas a voxel is gold or an X-ray hit, which must not pull the local mean.
 OUTLIER_SIGMAS = 4.0
 FWHM_TO_SIGMA = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """How the values of a tomogram are prepared for a model; stored in the model's metadata.
-
-    Parameters
-    ----------
-    highpass_nm
-        Full width at half maximum of the Gaussian local mean that is subtracted from every slice; 0 subtracts
-        nothing.
-    clip
-        Values are limited to +-clip robust standard deviations.
-    """
-
-    highpass_nm: float = 90.0
-    clip: float = 6.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.highpass_nm) and self.highpass_nm >= 0):
-            raise ConfigError(
-                f"Normalisation.highpass_nm is {self.highpass_nm!r}; give 0 or more nanometres."
-            )
-        if not (math.isfinite(self.clip) and self.clip > 0):
-            raise ConfigError(f"Normalisation.clip is {self.clip!r}; give a number above 0.")
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain numbers, for a model's metadata."""
-        return {"highpass_nm": self.highpass_nm, "clip": self.clip}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Normalisation:
-        """The inverse of `to_dict`."""
-        return cls(float(values["highpass_nm"]), float(values["clip"]))
-
-
-def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution kernel with a = -1/2 (Keys 1981, eq. 15), support +-2."""
-    x = np.abs(x)
-    near = (1.5 * x - 2.5) * x**2 + 1.0
-    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """One axis of the model's grid over one axis of the tomogram.
-
-    Grid point i lies at ``i * step + origin`` voxels of the tomogram; both grids share their centre.
-    """
-
-    size: int
-    step: float
-    origin: float
-    # Taps and weights of each grid point, (size, taps); taps beyond the edge repeat the edge voxel.
-    taps: npt.NDArray[np.int64]
-    weights: FloatArray
-
-    @classmethod
-    def make(cls, length: int, step: float) -> _Axis:
-        size = max(1, round(length / step))
-        origin = (length - 1) / 2 - step * (size - 1) / 2
-        if step == 1.0:
-            taps = np.arange(size)[:, None]
-            return cls(size, step, origin, taps, np.ones((size, 1), np.float32))
-        # Widened by the step where the grid is coarser, so that what it cannot hold is filtered out.
-        width = max(1.0, step)
-        reach = math.ceil(2 * width)
-        position = np.arange(size) * step + origin
-        taps = np.floor(position).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
-        weights = _cubic((taps - position[:, None]) / width)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return cls(size, step, origin, np.clip(taps, 0, length - 1), weights.astype(np.float32))
-
-    def matrix(self, length: int) -> sparse.csr_array:
-        """(size, length) weights as a sparse matrix."""
-        rows = np.repeat(np.arange(self.size), self.taps.shape[1])
-        return sparse.csr_array((self.weights.ravel(), (rows, self.taps.ravel())), shape=(self.size, length))
-
-    def between(self, length: int) -> _Between:
-        """Where each grid point lies between the tomogram's voxels."""
-        return _Between.make(np.arange(self.size) * self.step + self.origin, length)
-
-    def between_inverse(self, length: int) -> _Between:
-        """Where each voxel of the tomogram lies between the grid's points."""
-        return _Between.make((np.arange(length) - self.origin) / self.step, self.size)
-
-
-@dataclass(frozen=True)
-class _Between:
-    """Positions on an axis as two neighbours each, and the weight of the second; clamped to the ends."""
-
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    weight: FloatArray
-
-    @classmethod
-    def make(cls, position: npt.NDArray[np.floating[Any]], length: int) -> _Between:
-        # Positions that should be whole numbers are, but for rounding.
-        inside = np.clip(np.round(position, 9), 0, length - 1)
-        first = np.floor(inside).astype(np.int64)
-        return cls(first, np.minimum(first + 1, length - 1), (inside - first).astype(np.float32))
-
-
-def _resampled(
-    plane: Callable[[int], FloatArray], axes: Iterable[_Between], z0: int, z1: int, threshold: float
-) -> npt.NDArray[np.uint8]:
-    """Where a volume, linearly interpolated at slices z0 up to z1 of other positions, reaches a threshold.
-
-    Nearest voxels would shift the faces of a membrane by up to half a voxel: of one three voxels thick, as
-    much as a tenth of the overlap.
-    """
-    z, y, x = axes
-    out = np.empty((z1 - z0, len(y.first), len(x.first)), np.uint8)
-    held: dict[int, FloatArray] = {}
-    for k in range(z0, z1):
-        a, b, weight = int(z.first[k]), int(z.second[k]), z.weight[k]
-        wanted = {a, b} if weight else {a}
-        held = {n: held[n] if n in held else plane(n) for n in wanted}
-        values = held[a] + weight * (held[b] - held[a]) if weight else held[a]
-        upper = values[y.first]
-        values = upper + y.weight[:, None] * (values[y.second] - upper) if y.weight.any() else upper
-        left = values[:, x.first]
-        values = left + x.weight * (values[:, x.second] - left) if x.weight.any() else left
-        np.greater_equal(values, np.float32(threshold), out=out[k - z0], casting="unsafe")
-    return out
-
-
-def _smoother(length: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Matrices (blocks, length) and (length, blocks) whose product is a local linear Gaussian smoother.
-
-    Local linear regression (Cleveland 1979) instead of a plain local mean: an intensity ramp is reproduced
-    exactly up to the very edge. Block means of half a sigma lose nothing that so wide a Gaussian would keep.
-    """
-    count = max(1, round(length / max(1.0, sigma / 2)))
-    edges = np.linspace(0, length, count + 1).round().astype(int)
-    means = np.zeros((count, length))
-    for k, (a, b) in enumerate(pairwise(edges.tolist())):
-        means[k, a:b] = 1.0 / (b - a)
-    centre = (edges[:-1] + edges[1:] - 1) / 2
-    offset = centre[None, :] - np.arange(length)[:, None]
-    weight = np.exp(-0.5 * (offset / sigma) ** 2) * np.diff(edges)
-    s0, s1, s2 = (np.sum(weight * offset**k, axis=1, keepdims=True) for k in range(3))
-    determinant = s0 * s2 - s1**2
-    # One block, or all of them in one place: there is no slope to fit, and the mean is all there is.
-    flat = determinant <= 1e-9 * s0**2
-    local = weight * np.where(flat, 1.0, s2 - s1 * offset) / np.where(flat, s0, determinant)
-    # Copies, in memory that PyTorch aligns.
-    return torch.tensor(means, dtype=torch.float32), torch.tensor(local, dtype=torch.float32)
-
-
-def _moved(smooth: _Smoothers | None, device: torch.device, kind: torch.dtype) -> _Smoothers | None:
-    if smooth is None:
-        return None
-    (mean_y, local_y), (mean_x, local_x) = smooth
-    return (mean_y.to(device, kind), local_y.to(device, kind)), (
-        mean_x.to(device, kind),
-        local_x.to(device, kind),
-    )
-
-
-def _local_mean(image: Tensor, smooth: _Smoothers) -> Tensor:
-    """Both axes smoothed, in the precision of the smoothers."""
-    (mean_y, local_y), (mean_x, local_x) = smooth
-    blocks = (mean_y @ image.to(mean_y.dtype)) @ mean_x.T
-    return ((local_y @ blocks) @ local_x.T).to(image.dtype)
 
 
 def _median_and_sigma(values: FloatArray) -> tuple[float, float]:
@@ -241,9 +68,9 @@ class PreparedTomogram:
     shape: tuple[int, int, int]
     normalisation: Normalisation
     contrast_sign: int
-    _axes: tuple[_Axis, _Axis, _Axis]
+    _axes: tuple[Axis, Axis, Axis]
     _resample: tuple[sparse.csr_array, sparse.csr_array] | None
-    _smooth: _Smoothers | None
+    _smooth: Smoothers | None
     _origin: float
     _outlier: float
     _centre: float
@@ -293,11 +120,11 @@ class PreparedTomogram:
         step = target / own
         if abs(step - 1) <= SAME_VOXEL_SIZE:
             step, target = 1.0, own
-        z, y, x = (_Axis.make(length, step) for length in tomogram.shape)
+        z, y, x = (Axis.make(length, step) for length in tomogram.shape)
         smooth = None
         if normalisation.highpass_nm > 0:
             sigma = normalisation.highpass_nm * 10.0 / target * FWHM_TO_SIGMA
-            smooth = (_smoother(y.size, sigma), _smoother(x.size, sigma))
+            smooth = (smoother(y.size, sigma), smoother(x.size, sigma))
         resample = None
         if step != 1.0:
             resample = (y.matrix(tomogram.shape[1]), x.matrix(tomogram.shape[2]))
@@ -396,12 +223,12 @@ class PreparedTomogram:
         flat: FloatArray = self._subtract_local_mean(values, self._smooth).numpy()
         return flat
 
-    def _subtract_local_mean(self, values: Tensor, smooth: _Smoothers | None) -> Tensor:
+    def _subtract_local_mean(self, values: Tensor, smooth: Smoothers | None) -> Tensor:
         if smooth is not None:
-            mean = _local_mean(values, smooth)
+            mean = local_mean(values, smooth)
             if math.isfinite(self._outlier):
                 clipped = torch.clamp(values, mean - self._outlier, mean + self._outlier)
-                mean = _local_mean(clipped, smooth)
+                mean = local_mean(clipped, smooth)
             values -= mean
         return values
 
@@ -456,7 +283,7 @@ class PreparedTomogram:
         data = self.tomogram.data
         # A setting of the whole process may round products of float32 to TF32; those of float64 are safe.
         exact = torch.float64 if upload.device.type == "cuda" else torch.float32
-        smooth = _moved(self._smooth, upload.device, exact)
+        smooth = moved(self._smooth, upload.device, exact)
         rows_columns = None
         if self._resample is not None:
             rows_columns = [torch.from_numpy(m.toarray()).to(upload.device, exact) for m in self._resample]
@@ -542,7 +369,7 @@ class PreparedTomogram:
                 "give a mask with one voxel for each of the tomogram's."
             )
         axes = (a.between(n) for a, n in zip(self._axes, self.tomogram.shape, strict=True))
-        out = _resampled(lambda z: (np.asarray(mask[z]) != 0).astype(np.float32), axes, z0, z1, 0.5)
+        out = resampled(lambda z: (np.asarray(mask[z]) != 0).astype(np.float32), axes, z0, z1, 0.5)
         release_pages(mask)
         return out
 
@@ -564,4 +391,4 @@ class PreparedTomogram:
             raise InputError(f"The mask has shape {tuple(mask.shape)} but the model's grid has {self.shape}.")
         shape = self.tomogram.shape
         axes = (a.between_inverse(n) for a, n in zip(self._axes, shape, strict=True))
-        return _resampled(lambda z: mask[z].astype(np.float32), axes, 0, shape[0], threshold)
+        return resampled(lambda z: mask[z].astype(np.float32), axes, 0, shape[0], threshold)

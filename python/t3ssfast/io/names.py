@@ -1,0 +1,34 @@
+"""What a path is called: in a message, and as the name of a tomogram."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["COMPRESSED_SUFFIXES", "cannot_open", "shown", "tomogram_name"]
+
+SUFFIXES = {".mrc", ".mrcs", ".rec", ".map", ".st", ".ali", ".zarr", ".ome"}
+COMPRESSED_SUFFIXES = {".gz", ".bz2"}
+
+
+def shown(path: object) -> str:
+    """A path as it appears in a message: on one line, whatever characters its name holds."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
+    return text if text.isprintable() else repr(text)
+
+
+def tomogram_name(path: str | os.PathLike[str]) -> str:
+    """The name of a tomogram after its file: no folder and no format suffix ("TS_01.rec.gz" -> "TS_01")."""
+    name = Path(path).name
+    while Path(name).suffix.lower() in SUFFIXES | COMPRESSED_SUFFIXES and Path(name).stem:
+        name = Path(name).stem
+    # "...mrc" would be "..", the folder above.
+    return name if name.strip(".") else "tomogram"
+
+
+def cannot_open(path: object, error: Exception) -> str:
+    """Why a file was not read."""
+    if isinstance(error, FileNotFoundError):
+        return f"There is no file {shown(path)}; check the name."
+    reason = getattr(error, "strerror", None) or error
+    return f"{shown(path)} cannot be read: {reason}; check the file and its permissions."
