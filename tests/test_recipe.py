@@ -140,16 +140,16 @@ def test_the_curve_of_few_labels_has_a_row_a_count(tmp_path: Path, monkeypatch: 
     verifier = save_toy_verifier(tmp_path)
     options: dict[str, Any] = {"steps": 2, "steps_per_epoch": 2, "batch": 8}
     rows = few_labels_curve(
-        tmp_path, counts=(3, 6), held_out=1, options=options, classifier=classifier, verifier=verifier
+        tmp_path, counts=(6, 9), held_out=1, options=options, classifier=classifier, verifier=verifier
     )
-    assert [row["picks"] for row in rows] == [0, 3, 6]
+    assert [row["picks"] for row in rows] == [0, 6, 9]
     assert all(0 <= row["f1_low"] <= row["f1"] <= row["f1_high"] <= 1 for row in rows)
     with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
-    tuned = load_model(tmp_path / "verifier_6.pt", kind="verifier")
+    tuned = load_model(tmp_path / "verifier_9.pt", kind="verifier")
     assert tuned.metadata.calibration is not None
-    assert tuned.metadata.calibration["truth"] == 6
+    assert tuned.metadata.calibration["truth"] == 9
     with pytest.raises(ConfigError, match="at least 3"):
         few_labels_curve(tmp_path, counts=(1,))
 

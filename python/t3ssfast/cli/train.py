@@ -282,13 +282,65 @@ def calibrate(
     )
 
 
+@app.command()
+def tune(
+    tomograms: Tomograms,
+    picks: AllPicks,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Verifier to go on from; the bundled one if not given.", metavar="FILE"),
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(help="TorchScript LeNet whose candidates are looked at; the bundled one if not given."),
+    ] = None,
+    segmenter: SegmenterFile = None,
+    membranes: Membranes = None,
+    out: Out = Path("tuned.pt"),
+    voxel_size: VoxelSize = None,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Parts of the picks, each left out once to calibrate on.")
+    ] = 4,
+    seed: Seed = 0,
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Fit the bundled verifier to one's own tomograms by few picks, and say anew what its scores are worth.
+
+    \b
+    Example:
+      t3ssfast train tune a.mrc -p a.star -o tuned.pt
+      t3ssfast detect b.mrc -o found/ --verifier tuned.pt
+    """
+    from t3ssfast.recipe import tune_verifier
+
+    volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
+    tune_verifier(
+        volumes,
+        known,
+        out,
+        start=start,
+        classifier=classifier,
+        segmenter=segmenter,
+        membranes=masks,
+        folds=folds,
+        seed=seed,
+        device=device,
+        report=_tell,
+        **_given(steps=steps, learning_rate=learning_rate),
+    )
+    _report(out, "verifier", as_json)
+
+
 @app.command("few-labels")
 def few_labels(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the curve (.csv, .png) and models.")],
     counts: Annotated[
         list[int] | None,
         typer.Option(
-            "--picks", min=2, help="A number of picks; may be given again.", show_default="5 10 20 50"
+            "--picks", min=3, help="A number of picks; may be given again.", show_default="5 10 20 50"
         ),
     ] = None,
     classifier: Annotated[
