@@ -62,7 +62,7 @@ SIZES = {
     # An hour on two cores.
     "full": BundledSize(
         tomograms=144,
-        searched=96,
+        searched=72,
         calibration=24,
         held_out=24,
         shape=(104, 384, 384),
@@ -75,7 +75,7 @@ SIZES = {
             "mined_per_tomogram": 200,
             "mined_slices": 10,
         },
-        verifier={"steps": 1_600, "steps_per_epoch": 100, "negatives_per_tomogram": 40},
+        verifier={"steps": 1_400, "steps_per_epoch": 100, "negatives_per_tomogram": 40},
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
