@@ -84,6 +84,8 @@ def tomogram_name(path: str | os.PathLike[str]) -> str:
     name = Path(path).name
     while Path(name).suffix.lower() in SUFFIXES | COMPRESSED_SUFFIXES and Path(name).stem:
         name = Path(name).stem
+    # Of bytes that are not UTF-8, as Linux allows, Python makes lone surrogates, which no table can hold.
+    name = "".join("_" if "\ud800" <= c <= "\udfff" else c for c in name)
     # "...mrc" would be "..", the folder above.
     return name if name.strip(".") else "tomogram"
 
@@ -296,14 +298,9 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
         if voxel_size_angstrom is None
         else check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
     )
-    try:
-        information = os.stat(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise ReadError(_cannot_open(path, error)) from error
+    information = _look_at(path)
     if stat.S_ISDIR(information.st_mode):
         return _read_zarr(Path(path), given)
-    if not stat.S_ISREG(information.st_mode):
-        raise ReadError(f"{shown(path)} is not a regular file; give an MRC file or an OME-Zarr folder.")
     try:
         with open(path, "rb") as file:
             unpacking = _unpacking(file.read(4))
@@ -380,7 +377,7 @@ def layout(path: str | os.PathLike[str]) -> Layout:
     ReadError
         As `read`.
     """
-    if os.path.isdir(path):
+    if stat.S_ISDIR(_look_at(path).st_mode):
         return Layout("OME-Zarr")
     try:
         with open(path, "rb") as file:
@@ -399,9 +396,26 @@ def layout(path: str | os.PathLike[str]) -> Layout:
     return Layout(format, header.mode, header.dtype.name, stored, header.imod_stamp)
 
 
-def _cannot_open(path: object, error: Exception) -> str:
+def _look_at(path: str | os.PathLike[str]) -> os.stat_result:
+    """What a path leads to: a file or a folder, and not a pipe, which would be waited for, or a device."""
+    try:
+        information = os.stat(path)
+    except (OSError, ValueError, TypeError) as error:
+        raise ReadError(_cannot_open(path, error)) from error
+    if not stat.S_ISDIR(information.st_mode) and not stat.S_ISREG(information.st_mode):
+        raise ReadError(f"{shown(path)} is not a regular file; give an MRC file or an OME-Zarr folder.")
+    return information
+
+
+def _cannot_open(path: Any, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
+        if os.path.islink(path):
+            return (
+                f"{shown(path)} is a link to {shown(os.readlink(path))}, which is not there; check the link."
+            )
         return f"There is no file {shown(path)}; check the name."
+    if getattr(error, "errno", None) == errno.ELOOP:
+        return f"{shown(path)} is a link that leads back to itself; give the file that it was meant for."
     reason = getattr(error, "strerror", None) or error
     return f"{shown(path)} cannot be read: {reason}; check the file and its permissions."
 
@@ -456,6 +470,10 @@ def _parse_header(raw: bytes, available: int | None, path: object) -> _Header:
 
     Both byte orders are tried, the machine stamp's first: some files carry a wrong stamp.
     """
+    if raw.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise ReadError(
+            f"{shown(path)} is a web page, not a tomogram; read what it says, and download the file itself."
+        )
     if len(raw) < HEADER_BYTES:
         size = "empty" if not raw else f"only {len(raw)} bytes long"
         raise ReadError(f"{shown(path)} is {size}, shorter than an MRC header (1024 bytes); check the file.")
