@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
+import os
 
 import numpy as np
 import pytest
@@ -78,6 +81,100 @@ def test_what_cannot_be_read_is_told(world):
         code, checks = diagnose(world, name)
         assert code == 1
         assert words in checks["file"]["note"]
+
+
+def not_a_file(folder, name):
+    os.mkfifo(folder / name)
+
+
+def a_loop(folder, name):
+    (folder / "other.mrc").symlink_to(folder / name)
+    (folder / name).symlink_to(folder / "other.mrc")
+
+
+def of_size(promised):
+    def damaged(folder, name):
+        content = bytearray((folder.parent / "toy.mrc").read_bytes())
+        np.frombuffer(content, HEADER_DTYPE, 1)["nsymbt"] = promised
+        (folder / name).write_bytes(content)
+
+    return damaged
+
+
+PAGE = b"\n<!DOCTYPE html>\n<html><body>Log in first</body></html>\n"
+STRANGE = {
+    "nothing there": (lambda folder, name: None, "no file"),
+    "a folder": (lambda folder, name: (folder / name).mkdir(), "folder"),
+    "an empty file": (lambda folder, name: (folder / name).touch(), "empty"),
+    "a short text": (lambda folder, name: (folder / name).write_text("hello"), "5 bytes"),
+    "a text": (lambda folder, name: (folder / name).write_text("hello\n" * 400), "not an MRC file"),
+    "a web page": (lambda folder, name: (folder / name).write_bytes(PAGE * 30), "web page"),
+    "a short web page": (lambda folder, name: (folder / name).write_bytes(PAGE), "web page"),
+    "a packed web page": (lambda folder, name: (folder / name).write_bytes(gzip.compress(PAGE)), "web page"),
+    "a header too large": (of_size(2_000_000_000), "2000000000 are missing"),
+    "a negative header": (of_size(-1), "damaged"),
+    "a link in a circle": (a_loop, "back to itself"),
+    "a link to nothing": (lambda folder, name: (folder / name).symlink_to("gone.mrc"), "link to gone.mrc"),
+    "a pipe": (not_a_file, "regular file"),
+    "a file in a file": (lambda folder, name: None, "Not a directory"),
+}
+
+
+@pytest.mark.parametrize("name", ["a.mrc", "new\nline \N{SNOWMAN} [red].mrc", os.fsdecode(b"\xff\xfe.mrc")])
+@pytest.mark.parametrize("what", STRANGE)
+def test_whatever_is_given_for_a_tomogram_is_one_sentence(world, tmp_path, what, name):
+    """By `doctor` and by `detect`, with no traceback, and nothing is waited for."""
+    folder, models = world
+    make, words = STRANGE[what]
+    inside = folder / tmp_path.name
+    inside.mkdir()
+    make(inside, name)
+    path = folder / "toy.mrc" / name if what == "a file in a file" else inside / name
+    code, checks = diagnose(world, path)
+    assert code == 1
+    assert words in checks["file"]["note"]
+    result = CliRunner().invoke(app, ["detect", str(path), "-o", str(tmp_path / "out"), *models])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert checks["file"]["note"] in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_may_not_be_read_is_told(world, tmp_path, monkeypatch):
+    folder, models = world
+    path = folder / "toy.mrc"
+    really = os.access
+    monkeypatch.setattr(os, "access", lambda file, *mode: str(file) != str(path) and really(file, *mode))
+    monkeypatch.setattr("builtins.open", _forbidden(path, open))
+    code, checks = diagnose(world, "toy.mrc")
+    assert code == 1
+    assert "Permission denied" in checks["file"]["note"]
+    result = CliRunner().invoke(app, ["detect", str(path), "-o", str(tmp_path / "out"), *models])
+    assert result.exit_code == 1
+    assert "Permission denied; check the file and its permissions." in result.stderr
+
+
+def _forbidden(path, really):
+    """`open` as somebody else than the owner, who may be root, sees it."""
+
+    def opened(file, *arguments, **options):
+        if file == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return really(file, *arguments, **options)
+
+    return opened
+
+
+def test_a_name_that_is_no_text_is_searched(world, tmp_path):
+    """Linux allows any bytes in a name; a table holds text."""
+    folder, models = world
+    path = tmp_path / os.fsdecode(b"TS\xff\xfe1.mrc")
+    path.write_bytes((folder / "toy.mrc").read_bytes())
+    assert diagnose(world, path)[0] == 0
+    result = CliRunner().invoke(app, ["detect", str(path), "-o", str(tmp_path / "out"), *models])
+    assert result.exit_code == 0, result.output
+    assert "TS__1" in (tmp_path / "out" / "candidates.star").read_text()
 
 
 def test_voxel_sizes(world):

@@ -14,57 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import statistic
+from sweep_statistics import ALL, KINDS, MOMENTS, ORDER, Image, compare
 from t3ssfast import _native
 from t3ssfast.errors import InputError
 from t3ssfast.statistics import window_statistics
 
-MOMENTS = ("mean", "std", "variance", "skewness", "kurtosis", "energy")
-ORDER = ("min", "max", "range", "median")
-QUANTILES = ("q00", "q05", "q25", "q50", "q75", "q95", "q100")
-ALL = MOMENTS + ORDER + QUANTILES
 FAST = settings(deadline=None, max_examples=40)
-
-Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def check(image: Image, size: int, names: tuple[str, ...] = ALL) -> None:
     """Every statistic of every window within the promised distance of its oracle."""
-    got = dict(zip(names, window_statistics(image, size, names), strict=True))
-    want = {name: statistic(image, size, name) for name in {*names, "mean", "std"}}
-    scale = np.maximum(np.abs(want["mean"]), want["std"])
-    for name in names:
-        assert got[name].dtype == np.float32
-        assert got[name].shape == want[name].shape
-        if name in ORDER:
-            np.testing.assert_array_equal(got[name], want[name], err_msg=name)
-        elif name.startswith("q"):
-            rounded = want[name].astype(np.float32)
-            assert np.all(np.abs(got[name] - rounded) <= np.spacing(np.abs(rounded))), name
-        elif name in ("mean", "std"):
-            assert np.all(np.abs(got[name] - want[name]) <= 1e-6 * scale), name
-        elif name in ("variance", "energy"):
-            np.testing.assert_allclose(got[name], want[name], rtol=1e-6, err_msg=name)
-        else:
-            # Excess kurtosis passes through 0: relative to 3, the size of what it is the excess over.
-            np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    compare(window_statistics(image, size, names), image, size, names)
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> Image:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-KINDS = {
-    "noise": lambda r, s: r.normal(size=s),
-    "ties": lambda r, s: r.integers(0, 3, size=s) - 1.0,
-    "bytes": lambda r, s: r.integers(0, 256, size=s),
-    "gradient": lambda r, s: np.add.outer(3.0 * np.arange(s[0]), np.arange(s[1])) + r.random(s),
-    "steps": lambda r, s: (np.arange(s[0])[:, None] // 7 + np.arange(s[1]) // 5) % 2 * 100.0,
-    "offset": lambda r, s: r.normal(size=s) + 1e5,
-    "huge": lambda r, s: r.normal(size=s) * 1e12,
-    "tiny": lambda r, s: r.normal(size=s) * 1e-12,
-    "constant": lambda r, s: np.full(s, 0.1),
-    "outliers": lambda r, s: np.where(r.random(s) < 0.01, 1e5, r.normal(size=s)),
-}
 
 
 @FAST

@@ -21,7 +21,12 @@ BUSY_SECONDS = 2.0
 def detect(
     tomograms: Annotated[
         list[Path],
-        typer.Argument(help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False),
+        typer.Argument(
+            help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).",
+            show_default=False,
+            # Told like all else that is wrong with a file.
+            readable=False,
+        ),
     ],
     out: Annotated[
         Path,

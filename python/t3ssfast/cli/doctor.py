@@ -45,7 +45,12 @@ SMALL_MEMORY_BYTES = 4 << 30
 def doctor(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Tomograms to look at before a run; none: this machine.", show_default=False),
+        typer.Argument(
+            help="Tomograms to look at before a run; none: this machine.",
+            show_default=False,
+            # Told like all else that is wrong with a file.
+            readable=False,
+        ),
     ] = None,
     segmenter: Annotated[
         Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")

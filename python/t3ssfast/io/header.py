@@ -59,6 +59,10 @@ def parse_header(raw: bytes, available: int | None, path: object) -> Header:
 
     Both byte orders are tried, the machine stamp's first: some files carry a wrong stamp.
     """
+    if raw.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise ReadError(
+            f"{shown(path)} is a web page, not a tomogram; read what it says, and download the file itself."
+        )
     if len(raw) < HEADER_BYTES:
         size = "empty" if not raw else f"only {len(raw)} bytes long"
         raise ReadError(f"{shown(path)} is {size}, shorter than an MRC header (1024 bytes); check the file.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 __all__ = ["COMPRESSED_SUFFIXES", "cannot_open", "shown", "tomogram_name"]
 
@@ -22,13 +24,21 @@ def tomogram_name(path: str | os.PathLike[str]) -> str:
     name = Path(path).name
     while Path(name).suffix.lower() in SUFFIXES | COMPRESSED_SUFFIXES and Path(name).stem:
         name = Path(name).stem
+    # Of bytes that are not UTF-8, as Linux allows, Python makes lone surrogates, which no table can hold.
+    name = "".join("_" if "\ud800" <= c <= "\udfff" else c for c in name)
     # "...mrc" would be "..", the folder above.
     return name if name.strip(".") else "tomogram"
 
 
-def cannot_open(path: object, error: Exception) -> str:
+def cannot_open(path: Any, error: Exception) -> str:
     """Why a file was not read."""
     if isinstance(error, FileNotFoundError):
+        if os.path.islink(path):
+            return (
+                f"{shown(path)} is a link to {shown(os.readlink(path))}, which is not there; check the link."
+            )
         return f"There is no file {shown(path)}; check the name."
+    if getattr(error, "errno", None) == errno.ELOOP:
+        return f"{shown(path)} is a link that leads back to itself; give the file that it was meant for."
     reason = getattr(error, "strerror", None) or error
     return f"{shown(path)} cannot be read: {reason}; check the file and its permissions."

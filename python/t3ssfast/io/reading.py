@@ -53,14 +53,9 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
         if voxel_size_angstrom is None
         else check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
     )
-    try:
-        information = os.stat(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise ReadError(cannot_open(path, error)) from error
+    information = _look_at(path)
     if stat.S_ISDIR(information.st_mode):
         return read_ome_zarr(Path(path), given)
-    if not stat.S_ISREG(information.st_mode):
-        raise ReadError(f"{shown(path)} is not a regular file; give an MRC file or an OME-Zarr folder.")
     try:
         with open(path, "rb") as file:
             unpacking = opener_of(file.read(4))
@@ -130,7 +125,7 @@ def layout(path: str | os.PathLike[str]) -> Layout:
     ReadError
         As `read`.
     """
-    if os.path.isdir(path):
+    if stat.S_ISDIR(_look_at(path).st_mode):
         return Layout("OME-Zarr")
     try:
         with open(path, "rb") as file:
@@ -147,3 +142,14 @@ def layout(path: str | os.PathLike[str]) -> Layout:
     stored = "".join("zyx"[header.order.index(k)] for k in (2, 1, 0))
     format = "MRC" if unpacking is None else "MRC, compressed"
     return Layout(format, header.mode, header.dtype.name, stored, header.imod_stamp)
+
+
+def _look_at(path: str | os.PathLike[str]) -> os.stat_result:
+    """What a path leads to: a file or a folder, and not a pipe, which would be waited for, or a device."""
+    try:
+        information = os.stat(path)
+    except (OSError, ValueError, TypeError) as error:
+        raise ReadError(cannot_open(path, error)) from error
+    if not stat.S_ISDIR(information.st_mode) and not stat.S_ISREG(information.st_mode):
+        raise ReadError(f"{shown(path)} is not a regular file; give an MRC file or an OME-Zarr folder.")
+    return information
