@@ -62,7 +62,7 @@ SIZES = {
     # An hour on two cores.
     "full": BundledSize(
         tomograms=144,
-        searched=72,
+        searched=48,
         calibration=24,
         held_out=24,
         shape=(104, 384, 384),
