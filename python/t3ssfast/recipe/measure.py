@@ -96,8 +96,10 @@ def measure(
         ),
         "detection": _summary(whole, intervals=True),
         "detection_by_domain": {
-            name: _summary(_evaluated(*_chosen(examples, found, belongs), default))
+            name: _summary(_evaluated(*chosen, default))
+            | {"average_precision_of_all_candidates": _evaluated(*chosen, 0.0).average_precision}
             for name, belongs in DOMAINS.items()
+            for chosen in [_chosen(examples, found, belongs)]
         },
         "candidates_down_to_low_scores": {
             "calibration_error": everything.calibration_error,
