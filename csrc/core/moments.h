@@ -9,6 +9,7 @@
 // amplifies float64's rounding by no more than a small multiple of N, whatever the offset of the data.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -62,16 +63,8 @@ T3_HD double nan_unless_positive(double x, double value) {
     return x > 0.0 ? value : std::numeric_limits<double>::quiet_NaN();
 }
 
-// A root's reciprocal from the bits of a double, within 3.5% (Lomont, Fast inverse square root, 2003); finite at 0.
-constexpr std::uint64_t kInverseRootBits = 0x5FE6EB50C7B537A9u;
-
-T3_HD double inverse_root_guess(double x) {
-    std::uint64_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    bits = kInverseRootBits - (bits >> 1);
-    memcpy(&x, &bits, sizeof(bits));
-    return x;
-}
+T3_HD double root(double x) { return sqrt(x); }
+T3_HD double reciprocal(double x) { return 1.0 / x; }
 
 using Real = double;
 #include "core/moments_formula.h"

@@ -1,6 +1,7 @@
 // Extrema: tiles, and the memory for one.
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #if defined(__x86_64__)
@@ -9,6 +10,14 @@
 
 #include "cpu/simd.h"
 #include "cpu/statistics/families.h"
+
+namespace t3ssfast::cpu {
+
+// Rows in the kernel's memory are whole cache lines, from the start of one on.
+constexpr i64 kExtremaLine = 64 / sizeof(float);
+constexpr i64 extrema_pitch(i64 pixels) { return (pixels + kExtremaLine - 1) / kExtremaLine * kExtremaLine; }
+
+}  // namespace t3ssfast::cpu
 
 #define T3_KERNEL "cpu/statistics/extrema_kernel.h"
 #include "cpu/each_level.h"
@@ -19,8 +28,20 @@ namespace {
 // Rows and columns of windows in a tile, at most.
 constexpr i64 kExtremaRows = 256, kExtremaColumns = 512;
 
-struct ExtremaScratch : Family::Memory {
-    std::vector<float> gathered, memory;
+class ExtremaScratch : public Family::Memory {
+public:
+    std::vector<float> gathered;
+
+    float *rows(i64 size, i64 pixels) {
+        const std::size_t needed = static_cast<std::size_t>((2 * size + 4) * extrema_pitch(pixels));
+        if (rows_.size() < needed + kExtremaLine) rows_.resize(needed + kExtremaLine);
+        void *start = rows_.data();
+        std::size_t space = rows_.size() * sizeof(float);
+        return static_cast<float *>(std::align(kExtremaLine * sizeof(float), needed * sizeof(float), start, space));
+    }
+
+private:
+    std::vector<float> rows_;
 };
 
 class ExtremaFamily : public Family {
@@ -44,13 +65,13 @@ public:
         const Tile tile = grid_[task];
         const TileOutput out = output_.open(tile, plane_count_, scratch.gathered);
         const i64 pixels = tile.width() + size_ - 1;
-        scratch.memory.resize(static_cast<std::size_t>((2 * size_ + 4) * pixels));
+        float *const rows = scratch.rows(size_, pixels);
         std::vector<float *> low, high, range;
         for (i64 slot : planes_.low) low.push_back(out.data + slot * out.plane);
         for (i64 slot : planes_.high) high.push_back(out.data + slot * out.plane);
         for (i64 slot : planes_.range) range.push_back(out.data + slot * out.plane);
         T3_ON_LEVEL(extrema_of_rows, images_.image(tile.image) + tile.y0 * images_.width + tile.x0, images_.width, size_,
-                    tile.height(), tile.width(), scratch.memory.data(), low.data(), high.data(), range.data(),
+                    tile.height(), tile.width(), rows, low.data(), high.data(), range.data(),
                     static_cast<int>(low.size()), static_cast<int>(high.size()), static_cast<int>(range.size()),
                     out.stride, out.stream);
         for (const std::vector<i64> *slots : {&planes_.low, &planes_.high, &planes_.range}) {

@@ -26,18 +26,21 @@ public:
     std::vector<float> gathered[kMomentLanes];
 
     MomentMemory memory(i64 size) {
-        constexpr std::size_t kAlignment = kMomentLanes * sizeof(double);
-        const std::size_t bytes = static_cast<std::size_t>(moment_doubles(size)) * sizeof(double);
-        sums_.resize(bytes + kAlignment);
-        values_.resize(static_cast<std::size_t>(kMomentKinds * moment_panel(size) * kMomentLanes));
-        void *start = sums_.data();
-        std::size_t space = sums_.size();
-        return {static_cast<double *>(std::align(kAlignment, bytes, start, space)), values_.data()};
+        const std::size_t sums = static_cast<std::size_t>(moment_doubles(size)) * sizeof(double);
+        const std::size_t values = static_cast<std::size_t>(moment_values(size)) * sizeof(float);
+        const std::size_t pixels = static_cast<std::size_t>(2 * size * kMomentLanes) * sizeof(float);
+        constexpr std::size_t kLine = kMomentLanes * sizeof(double);
+        bytes_.resize(sums + 2 * values + pixels + kLine);
+        void *start = bytes_.data();
+        std::size_t space = bytes_.size();
+        std::align(kLine, sums + 2 * values + pixels, start, space);
+        unsigned char *const first = static_cast<unsigned char *>(start);
+        return {reinterpret_cast<double *>(first), reinterpret_cast<float *>(first + sums),
+                reinterpret_cast<float *>(first + sums + values), reinterpret_cast<float *>(first + sums + 2 * values)};
     }
 
 private:
-    std::vector<unsigned char> sums_;
-    std::vector<float> values_;
+    std::vector<unsigned char> bytes_;
 };
 
 // The first `count` tiles of a grid, those of one shape after each other: lanes then do the same work, and none waits

@@ -22,10 +22,15 @@ struct MomentCell {
 
 struct MomentMemory {
     double *sums;   // aligned to kMomentLanes doubles
-    float *values;  // (kMomentKinds, panel, kMomentLanes)
+    float *values;  // (kMomentKinds, panel, kMomentLanes), aligned to kMomentLanes floats
+    float *rows;    // (kMomentKinds, kMomentLanes, panel)
+    float *pixels;  // (2 * size, kMomentLanes), aligned likewise
 };
 
 // Doubles that the sums of one batch of cells take.
-constexpr i64 moment_doubles(i64 size) { return kMomentLanes * (2 * size - 1 + 4 * moment_panel(size) * (size + 2)); }
+constexpr i64 moment_doubles(i64 size) { return kMomentLanes * 4 * moment_panel(size) * (size + 1); }
+
+// Floats of the moments of one row of a panel.
+constexpr i64 moment_values(i64 size) { return kMomentKinds * moment_panel(size) * kMomentLanes; }
 
 }  // namespace t3ssfast::cpu
