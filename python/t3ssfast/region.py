@@ -21,6 +21,8 @@ Mask = npt.NDArray[np.uint8]
 CUBE_NM = 10.0
 # What is less wide holds no cell: all of a smaller vesicle's inside is near its membrane anyway.
 MIN_CELL_NM = 100.0
+# Voxels whose distances along z are held at a time; never changes the answer.
+ROWS_VOXELS = 1 << 20
 
 
 class SearchRegion:
@@ -162,17 +164,23 @@ def search_region(
     for first in range(z0, z1, step):
         last = min(first + step, z1)
         low, high = max(0, first - reach), min(depth, last + reach)
-        inside = np.asarray(membrane[low:high]) != 0
         # Farther than the reach from the membrane's bounding box there is nothing to find.
-        across = inside.any(axis=0)
+        across = np.zeros(membrane.shape[1:], bool)
+        for section in membrane[low:high]:
+            across |= np.asarray(section) != 0
         if not across.any():
             continue
         rows, columns = (
             slice(max(0, int(there[0]) - reach), int(there[-1]) + reach + 1)
             for there in (np.flatnonzero(across.any(axis=1)), np.flatnonzero(across.any(axis=0)))
         )
-        squared = np.where(inside[:, rows, columns], kind(0), kind(far))
-        squared = _nearer(squared, 0, reach, slice(first - low, last - low))
+        squared = np.empty((last - first, *across[rows, columns].shape), kind)
+        # The slices around are there for distances along z alone: some rows of them at a time.
+        some = max(1, ROWS_VOXELS // ((high - low) * squared.shape[2]))
+        for r in range(0, squared.shape[1], some):
+            part = np.asarray(membrane[low:high, rows, columns][:, r : r + some])
+            part = np.where(part != 0, kind(0), kind(far))
+            squared[:, r : r + some] = _nearer(part, 0, reach, slice(first - low, last - low))
         for z, plane in enumerate(squared, first - z0):
             nearest = _nearer(_nearer(plane, 0, reach, slice(None)), 1, reach, slice(None))
             np.less_equal(nearest, limit, out=out[z, rows, columns].view(bool))
