@@ -22,6 +22,7 @@ SANITIZED = [
     "tests/test_fragments.py",
     "tests/test_plan.py",
     "tests/reliability/test_layouts.py",
+    "tests/reliability/test_small_images.py",
     "tests/reliability/test_threads.py",
     "tests/reliability/test_same_bytes.py",
     # What a sanitizer says as it ends the process must not be caught with the output of the test.

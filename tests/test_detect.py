@@ -597,6 +597,27 @@ def test_several_tomograms_get_a_folder_each_and_json_is_json(
         assert not (tmp_path / "out" / name / "candidates.png").exists()
 
 
+def test_a_bad_tomogram_does_not_keep_the_others_from_being_searched(
+    models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
+) -> None:
+    nan = np.array(world[0].data)
+    nan[1, 2, 3] = np.nan
+    t3.write(tmp_path / "nan.mrc", nan, VOXEL)
+    t3.write(tmp_path / "good.mrc", world[0].data, VOXEL)
+    (tmp_path / "cut.mrc").write_bytes((tmp_path / "good.mrc").read_bytes()[:5000])
+    names = [tmp_path / f"{name}.mrc" for name in ("none", "cut", "nan", "good")]
+    given = ["--segmenter", models["segmenter"], "--classifier", models["classifier"], "--contrast", "dark"]
+    result = call("detect", *names, "-o", tmp_path / "out", *given, "--no-png", "--json", "--threads", 1)
+    assert result.exit_code == 1
+    *sentences, last = result.stderr.splitlines()
+    assert [sentence.split(":")[0] for sentence in sentences] == ["error"] * 3
+    assert all(name.name in sentence for name, sentence in zip(names, sentences, strict=False))
+    assert last == "3 of 4 tomograms could not be searched; the others are."
+    assert [Path(entry["tomogram"]).name for entry in json.loads(result.stdout)] == ["good.mrc"]
+    assert (tmp_path / "out" / "good" / "provenance.json").is_file()
+    assert not (tmp_path / "out" / "cut").exists()
+
+
 def test_the_command_fails_in_one_sentence_and_leaves_nothing(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:

@@ -98,12 +98,13 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
     given = world(tmp_path)
     out = tmp_path / "out"
     arguments = {name: str(value) for name, value in given.items() if isinstance(value, Path)}
-    # An interrupt that comes when all is done is left to the next process: here it would be one of the test.
+    # Interrupts that come before the search, or after it, would be the test's own.
     script = f"""
         def search():
             given = {{"config": test_resume.CONFIG, "device": "cpu", "progress": False}}
             detect_into({str(out)!r}, **given, **{arguments!r})
         try:
+            print("ready", flush=True)
             listening(search)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:
@@ -122,6 +123,8 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
     while stopped < times or not finished:
         child, log = forks.start(script)
         if stopped < times:
+            while not (log.exists() and "ready" in log.read_text()):
+                time.sleep(0.002)
             wait_for_a_moment(out, rng, whole)
             os.kill(child, how)
         asked = time.monotonic()

@@ -91,13 +91,14 @@ def detect(
     Writes candidates.star .csv .mod .tbl, membrane.mrc, candidates.png, gallery.png and provenance.json.
 
     Run again after it was stopped, it goes on at the slab it was stopped in, and skips tomograms that are
-    finished with the same models and options; several processes given the same list share it.
+    finished with the same models and options; several processes given the same list share it. A tomogram
+    that cannot be read is told, and the others are searched all the same; the exit code is then 1.
 
     \b
     Example:
       t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6
     """
-    from t3ssfast.errors import BusyError, InputError
+    from t3ssfast.errors import BusyError, InputError, ReadError
     from t3ssfast.io import shown
     from t3ssfast.models import load_model
 
@@ -146,6 +147,7 @@ def detect(
     report: dict[int, dict[str, Any]] = {}
     left = list(enumerate(zip(tomograms, masks, folders, strict=True)))
     told: set[int] = set()
+    failed = 0
     while left:
         busy = []
         for number, (path, mask, folder) in left:
@@ -156,12 +158,22 @@ def detect(
                 if number not in told:
                     told.add(number)
                     typer.echo(f"left for later: {error}", err=True)
+            except (ReadError, InputError) as error:
+                # What is wrong with one tomogram says nothing about the next.
+                if len(tomograms) == 1:
+                    raise
+                failed += 1
+                which = "" if shown(path) in str(error) else f"{shown(path)}: "
+                typer.echo(f"error: {which}{error}", err=True)
         if len(busy) == len(left):
             # Others have all that is left; should one of them be killed, its tomogram is taken over.
             time.sleep(BUSY_SECONDS)
         left = busy
     if as_json:
         typer.echo(json.dumps([report[number] for number in sorted(report)]))
+    if failed:
+        typer.echo(f"{failed} of {len(tomograms)} tomograms could not be searched; the others are.", err=True)
+        raise typer.Exit(1)
 
 
 def _config(
