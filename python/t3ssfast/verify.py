@@ -16,13 +16,17 @@ from scipy.special import expit, logit
 from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
 
-__all__ = ["cut_boxes", "verify"]
+__all__ = ["VERIFIER_PART", "cut_boxes", "verify"]
 
 FloatArray = npt.NDArray[np.float32]
 
 BATCH = 16
 # Probabilities this close to 0 and 1 are told apart no further; it bounds their logarithms.
 EDGE = 1e-4
+# The verifier's part of the log-odds. Its answers lie farther from even odds than the classifier's
+# averages of many windows; a logistic regression of both on the candidates of 24 tomograms gives it 0.23, and
+# from 0.15 to 0.3 the average precision hardly changes.
+VERIFIER_PART = 0.25
 
 
 def verify(
@@ -33,8 +37,8 @@ def verify(
 ) -> FloatArray:
     """Scores of candidates that a classifier and a verifier agree on.
 
-    The two have learned from different things, windows and boxes: the mean of their log-odds ranks better
-    than either. (The verifier is also taught where the centre is, which is not used: the peak of the
+    The two have learned from different things, windows and boxes: a weighted mean of their log-odds ranks
+    better than either. (The verifier is also taught where the centre is, which is not used: the peak of the
     classifier's scores is nearer to it.)
 
     Parameters
@@ -59,7 +63,8 @@ def verify(
     for chosen, boxes in cut_boxes(grid, middle, box):
         with torch.inference_mode():
             answer = verifier.module(torch.from_numpy(boxes)[:, None].to(verifier.device))
-        odds[chosen] = (odds[chosen] + answer[:, 0].detach().double().cpu().numpy()) / 2
+        second = answer[:, 0].detach().double().cpu().numpy()
+        odds[chosen] = (1 - VERIFIER_PART) * odds[chosen] + VERIFIER_PART * second
     agreed: FloatArray = expit(odds).astype(np.float32)
     return agreed
 
