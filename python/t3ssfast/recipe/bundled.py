@@ -59,7 +59,7 @@ class BundledSize:
 
 
 SIZES = {
-    # An hour on two cores.
+    # Two hours on two cores.
     "full": BundledSize(
         tomograms=144,
         searched=48,
