@@ -252,6 +252,22 @@ def test_mask_equals_gather_of_dense(size: int, share: float) -> None:
     np.testing.assert_array_equal(masked.view(np.int32), dense[:, mask].view(np.int32))
 
 
+@pytest.mark.parametrize("size", [20, 130])
+def test_tiles_of_clumps_are_joined_without_a_trace(size: int) -> None:
+    """Clumps of many extents, near and far from each other, in two images."""
+    rng = np.random.default_rng(8)
+    image = rng.normal(size=(2, 280 + size, 300 + size)).astype(np.float32)
+    dense = window_statistics(image, size, ("median", "q25"))
+    for clumps in (1, 3, 8, 20):
+        mask = np.zeros(dense.shape[1:], bool)
+        for _ in range(clumps):
+            n, y, x, high, wide = rng.integers((0, 0, 0, 1, 1), (2, 270, 290, 120, 120))
+            clump = mask[n, y : y + high, x : x + wide]
+            clump |= rng.random(clump.shape) < 0.02
+        masked = window_statistics(image, size, ("median", "q25"), mask=mask)
+        np.testing.assert_array_equal(masked, dense[:, mask])
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     image = noise((3, 90, 170))

@@ -121,6 +121,40 @@ struct LaneRow {
     Rounded *left, *right;
 };
 
+// Half a row of all lanes, (size, lanes); `full` columns are in all lanes, `columns` in each. `ahead` is how far from
+// each lane's row the one is that will be wanted.
+T3_ALWAYS_INLINE void load_half(const float *const *sources, i64 size, [[maybe_unused]] i64 full, const i64 *columns,
+                                [[maybe_unused]] i64 ahead, Rounded *to) {
+    i64 c = 0;
+#if T3_AVX512
+    // The last columns are met twice where their number is not a multiple of eight.
+    for (; c < full && full >= 8; c += 8) {
+        c = c < full - 8 ? c : full - 8;
+        Wide pairs[4];
+        for (int k = 0; k < kLanes; ++k) __builtin_prefetch(sources[k] + c + ahead);
+        for (int k = 0; k < 4; ++k) {
+            const __m256 one = _mm256_loadu_ps(sources[2 * k] + c), other = _mm256_loadu_ps(sources[2 * k + 1] + c);
+            pairs[k] = reinterpret_cast<Wide>(_mm512_insertf32x8(_mm512_castps256_ps512(one), other, 1));
+        }
+        transpose(pairs[0], pairs[1], pairs[2], pairs[3]);
+        for (int k = 0; k < 4; ++k) std::memcpy(to + c + 2 * k, pairs + k, sizeof(Wide));
+    }
+#elif T3_AVX2
+    for (; c < full && full >= 4; c += 4) {
+        c = c < full - 4 ? c : full - 4;
+        Pack packs[4];
+        for (int k = 0; k < 4; ++k) std::memcpy(packs + k, sources[k] + c, sizeof(Pack));
+        transpose(packs[0], packs[1], packs[2], packs[3]);
+        for (int k = 0; k < 4; ++k) std::memcpy(to + c + k, packs + k, sizeof(Pack));
+    }
+#endif
+    for (; c < size; ++c) {
+        Rounded column;
+        for (int lane = 0; lane < kLanes; ++lane) column[lane] = sources[lane][c < columns[lane] ? c : 0];
+        to[c] = column;
+    }
+}
+
 // The value of the lane before; of the first lane, some value.
 T3_ALWAYS_INLINE Rounded lane_before(Rounded values) {
 #if T3_AVX2
@@ -158,43 +192,23 @@ T3_ALWAYS_INLINE void load_row(const Batch &batch, i64 offset, i64 ahead, LaneRo
         // Rows outside the image are in windows that do not exist.
         sources[lane] = cell.image + (y >= 0 && y < cell.height ? y : cell.y) * cell.width + cell.x;
     }
-    for (int i = 0; i < batch.start_count; ++i) {
+    for (int i = 0; i < batch.start_count && i < 2; ++i) {
         const float *const left = sources[batch.starts[i]] - batch.size;
         for (i64 c = 0; c < batch.size; c += 16) __builtin_prefetch(left + c + ahead);
     }
-    i64 c = 0;
-#if T3_AVX512
-    // The last columns are met twice where their number is not a multiple of eight.
-    for (; c < batch.full && batch.full >= 8; c += 8) {
-        c = c < batch.full - 8 ? c : batch.full - 8;
-        Wide pairs[4];
-        for (int k = 0; k < 8; ++k) __builtin_prefetch(sources[k] + c + ahead);
-        for (int k = 0; k < 4; ++k) {
-            const __m256 one = _mm256_loadu_ps(sources[2 * k] + c), other = _mm256_loadu_ps(sources[2 * k + 1] + c);
-            pairs[k] = reinterpret_cast<Wide>(_mm512_insertf32x8(_mm512_castps256_ps512(one), other, 1));
-        }
-        transpose(pairs[0], pairs[1], pairs[2], pairs[3]);
-        for (int k = 0; k < 4; ++k) std::memcpy(row.right + c + 2 * k, pairs + k, sizeof(Wide));
-    }
-#elif T3_AVX2
-    for (; c < batch.full && batch.full >= 4; c += 4) {
-        c = c < batch.full - 4 ? c : batch.full - 4;
-        Pack packs[4];
-        for (int k = 0; k < 4; ++k) std::memcpy(packs + k, sources[k] + c, sizeof(Pack));
-        transpose(packs[0], packs[1], packs[2], packs[3]);
-        for (int k = 0; k < 4; ++k) std::memcpy(row.right + c + k, packs + k, sizeof(Pack));
-    }
-#endif
-    for (; c < batch.size; ++c) {
-        Rounded column;
-        for (int lane = 0; lane < kLanes; ++lane) column[lane] = sources[lane][c < batch.columns[lane] ? c : 0];
-        row.right[c] = column;
-    }
+    load_half(sources, batch.size, batch.full, batch.columns, ahead, row.right);
     switch (batch.start_count) {
         case 1: return load_left<1>(batch, sources, row);
         case 2: return load_left<2>(batch, sources, row);
-        default: return load_left<kLanes>(batch, sources, row);
+        default: break;
     }
+    // Cells that lie apart.
+    i64 columns[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+        columns[lane] = batch.size;
+        sources[lane] -= batch.cells[lane].x > 0 ? batch.size : 0;
+    }
+    load_half(sources, batch.size, batch.size, columns, ahead, row.left);
 }
 
 T3_ALWAYS_INLINE Vector to_double(Rounded value) {

@@ -3,6 +3,17 @@
 #include <algorithm>
 
 namespace t3ssfast::cpu {
+namespace {
+
+Tile around(const Tile &a, const Tile &b) {
+    return {a.image, std::min(a.y0, b.y0), std::max(a.y1, b.y1), std::min(a.x0, b.x0), std::max(a.x1, b.x1)};
+}
+
+bool overlap(const Tile &a, const Tile &b) {
+    return a.image == b.image && a.y0 < b.y1 && b.y0 < a.y1 && a.x0 < b.x1 && b.x0 < a.x1;
+}
+
+}  // namespace
 
 TileGrid::TileGrid(const Images &images, i64 size, const WindowList &windows, i64 height, i64 width, i64 lead)
     : windows_y_(valid_windows(images.height, size)),
@@ -48,6 +59,42 @@ void TileGrid::collect(const WindowList &windows) {
             tile.x1 = std::max(tile.x1, w.x + 1);
         }
     }
+}
+
+void TileGrid::join(i64 most, const std::function<i64(const Tile &)> &cost) {
+    const std::size_t count = touched_.size();
+    std::vector<char> gone(count);
+    // Tiles lie in rows of the grid; those from `near` on can reach down to the row of tile i.
+    std::size_t near = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (gone[i]) continue;
+        Tile &tile = touched_[i];
+        while (near < i && (touched_[near].image < tile.image || touched_[near].y1 + height_ <= tile.y0)) ++near;
+        std::size_t end = i + 1;
+        const i64 below = tile.y0 + most + height_;
+        while (end < count && touched_[end].image == tile.image && touched_[end].y0 < below) ++end;
+        for (std::size_t j = i + 1; j < end; ++j) {
+            const Tile both = around(tile, touched_[j]);
+            if (gone[j] || both.height() > most || both.width() > most ||
+                cost(both) > cost(tile) + cost(touched_[j])) {
+                continue;
+            }
+            bool apart = true;
+            for (std::size_t k = near; k < end && apart; ++k) {
+                apart = k == i || k == j || gone[k] || !overlap(both, touched_[k]);
+            }
+            if (!apart) continue;
+            tile = both;
+            gone[j] = 1;
+            // A tile that was too far away may not be so any more.
+            j = i;
+        }
+    }
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (!gone[i]) touched_[kept++] = touched_[i];
+    }
+    touched_.resize(kept);
 }
 
 Output::Output(const Images &images, i64 size, const WindowList &windows, float *out, bool stream)

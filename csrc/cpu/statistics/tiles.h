@@ -3,6 +3,7 @@
 // rectangle the list touches.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "core/window.h"
@@ -25,6 +26,10 @@ public:
 
     i64 count() const { return dense_ ? count_ : static_cast<i64>(touched_.size()); }
     Tile operator[](i64 i) const;
+
+    // Joins listed tiles that lie near each other where that is not dearer by `cost`; the joined ones have at most `most`
+    // rows and columns of windows, and no two share a window.
+    void join(i64 most, const std::function<i64(const Tile &)> &cost);
 
 private:
     void collect(const WindowList &windows);
