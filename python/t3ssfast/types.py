@@ -288,8 +288,8 @@ class DetectConfig:
     verify_floor
         Score of the classifier, before any calibration, from which on peaks are shown to the verifier.
     score_threshold
-        Candidates below this score are not reported. The default is below one half because particles of
-        tomograms unlike those of the calibration score lower, and what is missed is lost, while false
+        Candidates below this score are not reported. The default is far below one half because particles of
+        tomograms unlike those of the calibration score much lower, and what is missed is lost, while false
         candidates can be weeded later.
     min_precision, min_recall
         Instead of the threshold: the lowest score above which the classifier's calibration expects at least
@@ -320,7 +320,7 @@ class DetectConfig:
     score_smoothing_nm: float = 5.0
     verify: bool = True
     verify_floor: float = 0.1
-    score_threshold: float = 0.25
+    score_threshold: float = 0.15
     min_precision: float | None = None
     min_recall: float | None = None
     min_distance_nm: float = 24.0
