@@ -405,10 +405,10 @@ def test_looks_keep_the_blocks_round_a_high_score(tmp_path: Path) -> None:
 def test_block_windows_are_all_particles_and_a_sample_of_the_others() -> None:
     tomogram, truth, membrane = toy_tomogram()
     grid = PreparedTomogram.prepare(tomogram, voxel_size_angstrom=VOXEL)
-    features, true = block_windows(grid, membrane, grid.from_tomogram(truth.centre_zyx), 16.0)
+    features, true = block_windows(grid, search_of(membrane), grid.from_tomogram(truth.centre_zyx))
     assert features.shape == (32, len(true))
     assert 20 < true.sum() < len(true) / 2
-    none, nothing = block_windows(grid, np.zeros_like(membrane), np.zeros((0, 3)), 16.0)
+    none, nothing = block_windows(grid, search_of(np.zeros_like(membrane)), np.zeros((0, 3)))
     assert none.shape == (32, 0)
     assert len(nothing) == 0
     with pytest.raises(InputError, match="one of each"):

@@ -152,7 +152,7 @@ def test_a_verifier_has_a_say(tmp_path: Path) -> None:
     plain = found_with(tmp_path, tomogram, Opinion(-9.0), verify=False)
     assert len(plain.candidates) == len(truth)
     assert plain.provenance["models"]["verifier"] is None
-    refused = found_with(tmp_path, tomogram, Opinion(-20.0))
+    refused = found_with(tmp_path, tomogram, Opinion(-40.0))
     assert len(refused.candidates) == 0
     assert refused.provenance["counts"]["peaks"] >= len(truth)
     agreed = found_with(tmp_path, tomogram, Opinion(2.0))
