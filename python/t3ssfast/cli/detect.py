@@ -273,7 +273,7 @@ def _print(detection: Detection) -> None:
     for note in provenance["notes"]:
         console.print(f"note: {note}")
     judged, near = provenance["counts"]["windows_judged"], provenance["counts"]["windows_searched"]
-    console.print(f"{judged:,} of {near:,} windows near the membrane judged, {_time(provenance)}")
+    console.print(f"{judged:,} of {near:,} windows of the search region judged, {_time(provenance)}")
 
 
 def _time(provenance: dict[str, Any]) -> str:

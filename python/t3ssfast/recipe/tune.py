@@ -20,7 +20,7 @@ from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.recipe.finish import find_candidates, rewrite_metadata
 from t3ssfast.train import VerifierOptions, train_verifier
-from t3ssfast.types import Candidates, Tomogram
+from t3ssfast.types import Candidates, DetectConfig, Tomogram
 from t3ssfast.verify import verify
 
 __all__ = ["FEWEST_PICKS", "FINE_TUNING", "tune_verifier"]
@@ -61,7 +61,7 @@ def tune_verifier(
     Parameters
     ----------
     tomograms, picks
-        As for `train_verifier`: every T3SS of each tomogram.
+        As for `train_verifier`: protein dark, and every T3SS of each tomogram.
     out
         The TorchScript file to write.
     start
@@ -100,7 +100,13 @@ def tune_verifier(
         )
     begun, judge = load_model(start, kind="verifier"), load_model(classifier, kind="classifier")
     found = find_candidates(
-        judge, tomograms, segmenter=segmenter, membranes=membranes, device=device, report=report
+        judge,
+        tomograms,
+        segmenter=segmenter,
+        membranes=membranes,
+        config=DetectConfig(contrast="dark"),
+        device=device,
+        report=report,
     )
     chosen = {**FINE_TUNING, **options, "seed": seed}
     common: dict[str, Any] = {"start": begun, "device": device, "progress": progress, **chosen}
