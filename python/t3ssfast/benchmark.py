@@ -306,7 +306,7 @@ def detect_by_torch(
     nm = grid.voxel_size_angstrom / 10
     least = PLAIN_CONFIG.membrane_min_area_nm2
     mask = prune_membrane(mask, grid.voxel_size_angstrom, min(least, depth * nm * least**0.5))
-    search = SearchRegion(mask, grid.voxel_size_angstrom, PLAIN_CONFIG.search_distance_nm)
+    search = SearchRegion.of(mask, grid.voxel_size_angstrom, PLAIN_CONFIG)
     region = search.slab(0, depth)
     scores = np.zeros(grid.shape, np.float32)
     for z in range(depth):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.spatial import ConvexHull
 
 from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.types import DetectConfig
 
 __all__ = ["SearchRegion", "search_region"]
 
@@ -60,6 +61,11 @@ class SearchRegion:
         self._side = max(1, round(CUBE_NM * 10.0 / voxel_size_angstrom))
         reach = math.ceil(distance_nm * 10.0 / voxel_size_angstrom)
         self._hulls = _hulls(membrane, self._side, voxel_size_angstrom, reach) if enclosed else []
+
+    @classmethod
+    def of(cls, membrane: npt.NDArray[Any], voxel_size_angstrom: float, config: DetectConfig) -> SearchRegion:
+        """The region that a detection with these options searches."""
+        return cls(membrane, voxel_size_angstrom, config.search_distance_nm, enclosed=config.search_enclosed)
 
     def slab(self, z0: int, z1: int) -> Mask:
         """(z1 - z0, y, x) uint8, 0 or 1, of the slices z0 up to z1."""

@@ -283,9 +283,7 @@ def judge_windows(
     if plan == "auto":
         # Once for the whole tomogram: chosen slab by slab, rounding would depend on the slabs.
         plan = "windows" if isinstance(read_plan(judge.module, window_of(judge)), str) else "dense"
-    search = SearchRegion(
-        mask, grid.voxel_size_angstrom, config.search_distance_nm, enclosed=config.search_enclosed
-    )
+    search = SearchRegion.of(mask, grid.voxel_size_angstrom, config)
     gate = Gate(
         read_preselection(judge.metadata.preselect) if config.preselect else None,
         *(grid, search, judge),

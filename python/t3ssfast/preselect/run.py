@@ -92,7 +92,7 @@ def preselect(
     depth = prepared.shape[0]
     rule: Preselection | None
     on_grid = prepared.mask_from_tomogram(membrane, 0, depth)
-    search = _search(on_grid, prepared, config)
+    search = SearchRegion.of(on_grid, prepared.voxel_size_angstrom, config)
     region = search.slab(0, depth)
     if picks is not None:
         size = model.metadata.window_px or 50
@@ -155,18 +155,14 @@ def learn_preselection(
         )
         on_grid = prepared.mask_from_tomogram(membrane, 0, prepared.shape[0])
         zyx = prepared.from_tomogram(known.centre_zyx[known.kind == "t3ss"])
-        values, about = block_windows(prepared, _search(on_grid, prepared, config), zyx)
+        values, about = block_windows(
+            prepared, SearchRegion.of(on_grid, prepared.voxel_size_angstrom, config), zyx
+        )
         features.append(values)
         true.append(about)
         index.append(np.full(len(about), k))
     return learn_model(
         np.concatenate(features, axis=1), np.concatenate(true), np.concatenate(index), keep=keep
-    )
-
-
-def _search(membrane: npt.NDArray[np.uint8], grid: PreparedTomogram, config: DetectConfig) -> SearchRegion:
-    return SearchRegion(
-        membrane, grid.voxel_size_angstrom, config.search_distance_nm, enclosed=config.search_enclosed
     )
 
 

@@ -180,9 +180,8 @@ def _preselection_figures(
         if membrane is None or not membrane.any():
             continue
         mask, _ = preselect(example.tomogram, membrane, classifier=classifier)
-        region = SearchRegion(
-            membrane, example.tomogram.voxel_size_angstrom, DetectConfig().search_distance_nm
-        ).slab(0, len(membrane))
+        search = SearchRegion.of(membrane, example.tomogram.voxel_size_angstrom, DetectConfig())
+        region = search.slab(0, len(membrane))
         particle = particle_windows(example.tomogram, example.truth) & (region != 0)
         near += int(np.count_nonzero(region))
         kept += int(np.count_nonzero(mask))
