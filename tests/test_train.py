@@ -480,11 +480,11 @@ VERIFIER = {
     "steps": 30,
     "steps_per_epoch": 15,
     "batch": 8,
-    "box_px": 16,
+    "height_px": 16,
     "channels": (3, 4, 4, 4),
     "hidden": 8,
     "learning_rate": 1e-2,
-    "jitter_nm": 2.0,
+    "jitter_nm": 1.0,
     "augment": AugmentOptions(scale=(1.0, 1.0), spectrum=0.0, blur_px=0.0, noise=0.0, gamma=(1.0, 1.0)),
 }
 
@@ -526,25 +526,53 @@ def test_a_verifier_learns_to_tell_and_to_place(tmp_path, boxes):
 
 
 def test_targets_of_a_verifier_point_at_the_centre(boxes):
-    """Augmented boxes of balls: the darkest place of each is where its target says."""
+    """Augmented half-planes of balls: the darkest place of each is where its target says."""
     from t3ssfast.train.options import VerifierOptions
-    from t3ssfast.train.verifier import _Pool
+    from t3ssfast.train.verifier import _Pool, _Shown
 
     options = make_options(
-        VerifierOptions, {**VERIFIER, "batch": 64, "positive_share": 0.5, "jitter_nm": 4.0}
+        VerifierOptions, {**VERIFIER, "height_px": 32, "batch": 64, "positive_share": 0.5, "jitter_nm": 1.5}
     )
     sources = make_sources(boxes[0], None, boxes[1], options)
-    pool = _Pool.collect(sources, [np.zeros((0, 3)) + 12.0 for _ in sources], options)
-    pool.false = pool.true
+    shown = [_Shown.of(*each, options) for each in zip(sources, boxes[1], boxes[2], strict=True)]
+    pool = _Pool.collect(sources, shown, options)
+    assert len(pool.true) == 4 * len(sources)  # as they were picked, and as they were found
+    assert len(pool.false) == 2 * len(sources)
     drawn, target = pool.draw(np.random.default_rng(3), options)
-    assert drawn.shape == (64, 1, 16, 16, 16)
+    assert drawn.shape == (64, 12, 32, 16)
     assert target[:32, 0].min() == 1
     assert target[32:].abs().max() == 0
-    dark = (-drawn[:32, 0]).clamp_min(0) ** 3
-    place = torch.arange(16.0) - 8
-    for axis, others in enumerate([(2, 3), (1, 3), (1, 2)]):
-        seen = (dark.sum(dim=others) * place).sum(dim=1) / dark.sum(dim=(1, 2, 3))
-        assert (seen - target[:32, 1 + axis]).abs().median() < 0.5
+    assert target[:32, 1:].abs().max() > 1.5
+    away = torch.arange(16.0) + 0.5
+    rows = torch.arange(32.0) - 13
+    # Beyond lies the mirror image of the ball; and a ring counts by its length.
+    near = rows[:, None] ** 2 + away**2 < 81
+    dark = (-drawn[:32] - 2).clamp_min(0) * near * away
+    total = dark.sum(dim=(1, 2, 3))
+    angle = 2 * np.pi * torch.arange(12) / 12
+    seen = [
+        (dark.sum(dim=(1, 3)) * rows).sum(dim=1),
+        ((dark * away).sum(dim=(2, 3)) * torch.cos(angle)).sum(dim=1),
+        ((dark * away).sum(dim=(2, 3)) * torch.sin(angle)).sum(dim=1),
+    ]
+    for axis, sums in enumerate(seen):
+        assert (sums / total - target[:32, 1 + axis]).abs().median() < 0.5
+
+
+def test_picks_without_poses_take_those_of_what_was_found_beside_them(boxes):
+    from t3ssfast.train.options import VerifierOptions
+    from t3ssfast.train.verifier import _Shown
+
+    options = make_options(VerifierOptions, VERIFIER)
+    source = make_sources(boxes[0][:1], None, boxes[1][:1], options)[0]
+    picks, found = boxes[1][0], boxes[2][0]
+    unposed = replace(picks, normal_zyx=np.tile([1.0, 0.0, 0.0], (len(picks), 1)))
+    given, taken = (_Shown.of(source, known, found, options) for known in (picks, unposed))
+    np.testing.assert_allclose(taken.picked.axis, found.normal_zyx[:2])
+    np.testing.assert_array_equal(taken.picked.centre, given.picked.centre)
+    alone = _Shown.of(source, unposed, found[:2], options)
+    assert len(alone.picked.centre) == 0
+    assert len(_Shown.of(source, picks, found[:0], options).picked.centre) == 2
 
 
 def test_a_verifier_goes_on_from_another_and_says_what_is_missing(tmp_path, boxes):
@@ -561,7 +589,7 @@ def test_a_verifier_goes_on_from_another_and_says_what_is_missing(tmp_path, boxe
         )
     with pytest.raises(InputError, match="candidates of 1"):
         train_verifier(tomograms, picks, found[:1], tmp_path / "n.pt", progress=False, **VERIFIER)
-    with pytest.raises(ModelError, match="BoxNet"):
+    with pytest.raises(ModelError, match="AxialNet"):
         train_verifier(
             *boxes, tmp_path / "n.pt", start=start, progress=False, **{**VERIFIER, "hidden": 16, "steps": 2}
         )

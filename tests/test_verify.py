@@ -14,33 +14,52 @@ from torch import nn
 
 import t3ssfast as t3
 from t3ssfast.errors import ModelError
-from t3ssfast.models import BOX_ANSWERS, BoxNet, LoadedModel, ModelMetadata, load_model, save_model
+from t3ssfast.models import (
+    AZIMUTHS,
+    VERIFIER_ANSWERS,
+    AxialNet,
+    LoadedModel,
+    ModelMetadata,
+    load_model,
+    save_model,
+)
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
-from t3ssfast.verify import VERIFIER_PART, cut_boxes, verify
+from t3ssfast.verify import REACH_NM, VERIFIER_PART, box_about, cut_boxes, frames_of, half_planes, verify
 from toy import VOXEL, save_toy_models, toy_tomogram
 
-BOX = 16
+HEIGHT = 16
+UP = np.tile([1.0, 0.0, 0.0], (3, 1))
 
 
 class Darkest(nn.Module):
-    """Sure where the middle of a box is dark; the centre lies where the darkness does."""
+    """Sure where it is dark about the axis."""
 
-    def __init__(self, box: int = BOX, level: float = -2.0) -> None:
-        super().__init__()
-        self.box, self.level = box, level
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        dark = torch.clamp(-planes - 3.0, min=0.0)
+        # A ring counts by its length.
+        away = torch.arange(planes.shape[3], dtype=torch.float32) + 0.5
+        total = (dark * away).sum(dim=(1, 2, 3)) / 2
+        none = torch.zeros_like(total)
+        return torch.stack([(total - 60.0) / 20, none, none, none], dim=1)
 
-    def forward(self, boxes: torch.Tensor) -> torch.Tensor:
-        dark = torch.clamp(-boxes[:, 0] - 3.0, min=0.0)
+
+class CentreOfDark(nn.Module):
+    """Answers where it is dark."""
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        away = torch.arange(planes.shape[3], dtype=torch.float32) + 0.5
+        rows = torch.arange(planes.shape[2], dtype=torch.float32) - planes.shape[2] * 5 // 12
+        angle = 2 * np.pi * torch.arange(AZIMUTHS) / AZIMUTHS
+        dark = torch.clamp(-planes - 3.0, min=0.0) * away  # a ring counts by its length
         total = dark.sum(dim=(1, 2, 3)) + 1e-3
-        place = torch.arange(self.box, dtype=torch.float32) - self.box // 2
-        offsets = [
-            (dark.sum(dim=(2, 3)) * place).sum(dim=1) / total,
-            (dark.sum(dim=(1, 3)) * place).sum(dim=1) / total,
-            (dark.sum(dim=(1, 2)) * place).sum(dim=1) / total,
+        outwards = (dark * away).sum(dim=(2, 3))
+        sums = [
+            (dark.sum(dim=(1, 3)) * rows).sum(dim=1),
+            (outwards * torch.cos(angle)).sum(dim=1),
+            (outwards * torch.sin(angle)).sum(dim=1),
         ]
-        logit = (total - 60.0) / 20
-        return torch.stack([logit, offsets[0], offsets[1], offsets[2]], dim=1)
+        return torch.stack([torch.zeros_like(total), *(s / total for s in sums)], dim=1)
 
 
 class Opinion(nn.Module):
@@ -50,17 +69,17 @@ class Opinion(nn.Module):
         super().__init__()
         self.answer = nn.Parameter(torch.tensor([logit, offset, 0.0, 0.0]))
 
-    def forward(self, boxes: torch.Tensor) -> torch.Tensor:
-        return self.answer.expand(boxes.shape[0], 4)
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        return self.answer.expand(planes.shape[0], 4)
 
 
-def metadata(box: int = BOX, **changes: object) -> ModelMetadata:
-    given = {"voxel_size_angstrom": VOXEL, "window_px": box, "classes": BOX_ANSWERS, **changes}
+def metadata(height: int = HEIGHT, **changes: object) -> ModelMetadata:
+    given = {"voxel_size_angstrom": VOXEL, "window_px": height, "classes": VERIFIER_ANSWERS, **changes}
     return ModelMetadata("verifier", **given)  # type: ignore[arg-type]
 
 
-def loaded(module: nn.Module, box: int = BOX) -> LoadedModel:
-    return LoadedModel(module.eval(), metadata(box), "", "<test>")
+def loaded(module: nn.Module, height: int = HEIGHT) -> LoadedModel:
+    return LoadedModel(module.eval(), metadata(height), "", "<test>")
 
 
 def prepared(shape: tuple[int, int, int], seed: int = 0) -> PreparedTomogram:
@@ -76,11 +95,10 @@ def prepared(shape: tuple[int, int, int], seed: int = 0) -> PreparedTomogram:
     seed=st.integers(0, 99),
 )
 def test_boxes_are_those_of_numpy(shape: tuple[int, int, int], box: int, count: int, seed: int) -> None:
-    """Against np.pad's reflection of the whole volume."""
+    """Against np.pad of the whole volume."""
     grid = prepared(shape, seed)
     middle = np.random.default_rng(seed).integers(0, shape, (count, 3))
-    # Beyond two axes' ends NumPy's reflection and ours go on alike, to and fro.
-    padded = np.pad(grid.slab(0, shape[0]), box, mode="reflect")
+    padded = np.pad(grid.slab(0, shape[0]), box)
     seen = np.zeros(count, int)
     for chosen, boxes in cut_boxes(grid, middle, box):
         for k, cut in zip(chosen, boxes, strict=True):
@@ -90,39 +108,112 @@ def test_boxes_are_those_of_numpy(shape: tuple[int, int, int], box: int, count: 
     assert (seen == 1).all()
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), height=st.sampled_from([16, 32, 48]))
+def test_half_planes_are_a_turned_volume(seed: int, height: int) -> None:
+    """A linear function of the place is sampled without error, so it tells where every value comes from."""
+    rng = np.random.default_rng(seed)
+    side = box_about(height)
+    slope, centre = rng.normal(size=3), rng.uniform(-0.5, 0.5, 3)
+    z, y, x = np.indices((side, side, side)) - side // 2
+    box = torch.from_numpy((slope[0] * z + slope[1] * y + slope[2] * x).astype(np.float32))
+    frame = frames_of(rng.normal(size=(1, 3)))
+    planes = half_planes(box[None], centre[None], frame, height)[0].numpy()
+    assert planes.shape == (AZIMUTHS, height, height // 2)
+    angle = 2 * np.pi * np.arange(AZIMUTHS) / AZIMUTHS
+    axis, across, quarter = frame[0]
+    for k, row, column in zip(*(rng.integers(n, size=20) for n in planes.shape), strict=True):
+        away = np.cos(angle[k]) * across + np.sin(angle[k]) * quarter
+        place = centre + (row - height * 5 // 12) * axis + (column + 0.5) * away
+        if np.abs(place).max() < side // 2 - 1:
+            np.testing.assert_allclose(planes[k, row, column], slope @ place, atol=1e-3)
+
+
+@given(seed=st.integers(0, 999))
+def test_frames_are_square_and_right_handed(seed: int) -> None:
+    axis = np.random.default_rng(seed).normal(size=(7, 3))
+    frames = frames_of(axis)
+    np.testing.assert_allclose(frames @ frames.transpose(0, 2, 1), np.tile(np.eye(3), (7, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(frames), 1)
+    np.testing.assert_allclose((frames[:, 0] * axis).sum(axis=1), np.linalg.norm(axis, axis=1), rtol=1e-12)
+
+
+def test_an_axial_network_is_blind_to_a_turn_and_turns_its_offset() -> None:
+    torch.manual_seed(2)
+    module = AxialNet((2, 3, 4, 4), 8, HEIGHT).eval()
+    planes = torch.randn(5, AZIMUTHS, HEIGHT, HEIGHT // 2)
+    with torch.inference_mode():
+        straight, turned = module(planes), module(planes.roll(AZIMUTHS // 4, dims=1))
+    torch.testing.assert_close(turned[:, :2], straight[:, :2])
+    torch.testing.assert_close(turned[:, 2:], torch.stack([-straight[:, 3], straight[:, 2]], dim=1))
+
+
 def test_the_two_meet_in_between() -> None:
     volume = np.random.default_rng(0).normal(scale=0.3, size=(40, 60, 60)).astype(np.float32)
     z, y, x = np.indices(volume.shape)
     volume[(z - 20) ** 2 + (y - 30) ** 2 + (x - 31) ** 2 < 4.2**2] = -8.0
     grid = PreparedTomogram.prepare(Tomogram(volume, VOXEL), voxel_size_angstrom=VOXEL)
     centres = np.array([[20.2, 30, 30.8], [21, 28, 32], [35, 10, 51]])
-    even = verify(grid, centres, np.full(3, 0.5, np.float32), loaded(Darkest()))
+    _, even = verify(grid, centres, UP, np.full(3, 0.5, np.float32), loaded(Darkest()))
     assert (even[:2] > 0.9).all()
     assert even[2] < 0.4
     given = np.array([0.1, 0.9, 0.999], np.float32)
-    both = verify(grid, centres, given, loaded(Opinion(-2.0)))
+    there, both = verify(grid, centres, UP, given, loaded(Opinion(-2.0)))
     np.testing.assert_allclose(
         logit(both), (1 - VERIFIER_PART) * logit(given) - 2.0 * VERIFIER_PART, rtol=1e-4
     )
-    certain = verify(grid, centres, np.array([0.0, 1.0, 0.5], np.float32), loaded(Opinion(0.0)))
+    np.testing.assert_allclose(there, centres)
+    _, certain = verify(grid, centres, UP, np.array([0.0, 1.0, 0.5], np.float32), loaded(Opinion(0.0)))
     assert np.isfinite(logit(certain)).all()
 
 
 def test_an_answer_depends_on_nothing_but_its_box() -> None:
     torch.manual_seed(0)
-    model = loaded(BoxNet((2, 3, 4, 4), 8, BOX))
+    model = loaded(AxialNet((2, 3, 4, 4), 8, HEIGHT))
     grid = prepared((30, 50, 40))
     rng = np.random.default_rng(1)
     centre, score = rng.uniform(0, (29, 49, 39), (37, 3)), rng.random(37).astype(np.float32)
-    together = verify(grid, centre, score, model)
+    axis = rng.normal(size=(37, 3))
+    placed, together = verify(grid, centre, axis, score, model)
     order = rng.permutation(len(centre))
-    shuffled = verify(grid, centre[order], score[order], model)
+    placed_again, shuffled = verify(grid, centre[order], axis[order], score[order], model)
+    np.testing.assert_allclose(placed[order], placed_again, rtol=0, atol=1e-4)
     np.testing.assert_allclose(together[order], shuffled, rtol=0, atol=1e-5)
 
 
 def test_no_candidates_are_no_work() -> None:
+    nowhere = np.zeros((0, 3))
     none = np.zeros(0, np.float32)
-    assert verify(prepared((20, 30, 30)), np.zeros((0, 3)), none, loaded(Darkest())).shape == (0,)
+    centre, score = verify(prepared((20, 30, 30)), nowhere, nowhere, none, loaded(Darkest()))
+    assert centre.shape == (0, 3)
+    assert score.shape == (0,)
+
+
+def test_a_centre_is_moved_along_the_axis_in_each_look_and_stays_inside() -> None:
+    grid, nothing = prepared((40, 50, 60)), np.full(2, 0.5, np.float32)
+    centre = np.array([[20.0, 25.0, 30.0], [20.0, 25.0, 59.0]])
+    axis = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    near, _ = verify(grid, centre, axis, nothing, loaded(Opinion(0.0, 1.5)))
+    np.testing.assert_allclose(near, [[20, 25, 33], [20, 25, 59]])
+    # A look that sees it too far off is followed part of the way.
+    far, _ = verify(grid, centre, axis, nothing, loaded(Opinion(0.0, 50.0)))
+    np.testing.assert_allclose(far[0], [20, 25, 30 + 2 * REACH_NM * 10 / VOXEL])
+
+
+def test_a_ball_is_found_from_beside_it() -> None:
+    """The offset as a network would answer it, read off the half-planes: both looks lead to the ball."""
+    volume = np.random.default_rng(0).normal(scale=0.3, size=(48, 60, 60)).astype(np.float32)
+    z, y, x = np.indices(volume.shape)
+    ball = np.array([24.3, 30.6, 29.2])
+    volume[(z - ball[0]) ** 2 + (y - ball[1]) ** 2 + (x - ball[2]) ** 2 < 4**2] = -8.0
+    grid = PreparedTomogram.prepare(Tomogram(volume, VOXEL), voxel_size_angstrom=VOXEL)
+    rng = np.random.default_rng(3)
+    axis = rng.normal(size=(12, 3))
+    away = axis / np.linalg.norm(axis, axis=1, keepdims=True) * rng.uniform(0, 3, (12, 1))
+    seen, _ = verify(
+        grid, ball + away, rng.normal(size=(12, 3)), np.full(12, 0.5, np.float32), loaded(CentreOfDark())
+    )
+    assert np.linalg.norm(seen - ball, axis=1).max() < 0.6
 
 
 # ------------------------------------------------------------------------------------------- in a detection
@@ -156,7 +247,7 @@ def test_a_verifier_has_a_say(tmp_path: Path) -> None:
     assert len(refused.candidates) == 0
     assert refused.provenance["counts"]["peaks"] >= len(truth)
     agreed = found_with(tmp_path, tomogram, Opinion(2.0))
-    np.testing.assert_array_equal(agreed.candidates.centre_zyx, plain.candidates.centre_zyx)
+    np.testing.assert_allclose(agreed.candidates.centre_zyx, plain.candidates.centre_zyx, atol=1e-3)
     odds = (1 - VERIFIER_PART) * logit(np.clip(plain.candidates.score, 1e-4, 1 - 1e-4)) + 2.0 * VERIFIER_PART
     np.testing.assert_allclose(logit(agreed.candidates.score), odds, rtol=1e-3)
     assert agreed.provenance["models"]["verifier"]["path"].endswith("verifier.pt")
@@ -191,14 +282,14 @@ def test_the_bundled_verifier_goes_with_the_bundled_classifier_only(tmp_path: Pa
 # ---------------------------------------------------------------------------------------------- model files
 
 
-def test_a_box_network_answers_and_passes_the_gate(tmp_path: Path) -> None:
+def test_an_axial_network_answers_and_passes_the_gate(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    module = BoxNet((2, 3, 4, 4), 8, BOX).eval()
+    module = AxialNet((2, 3, 4, 4), 8, HEIGHT).eval()
     path = saved(tmp_path, module)
     model = load_model(path, kind="verifier")
-    boxes = torch.randn(3, 1, BOX, BOX, BOX)
+    planes = torch.randn(3, AZIMUTHS, HEIGHT, HEIGHT // 2)
     with torch.inference_mode():
-        torch.testing.assert_close(model.module(boxes), module(boxes), rtol=0, atol=0)
+        torch.testing.assert_close(model.module(planes), module(planes), rtol=0, atol=0)
     with pytest.raises(ModelError, match="is a verifier, not a classifier"):
         load_model(path, kind="classifier")
 
@@ -208,6 +299,7 @@ def test_a_box_network_answers_and_passes_the_gate(tmp_path: Path) -> None:
     [
         ({"window_px": None}, "window_px"),
         ({"window_px": 4000}, "window_px"),
+        ({"window_px": 40}, "window_px"),
         ({"classes": ("background", "t3ss")}, "classes"),
         ({"output": "probabilities"}, "output"),
     ],
@@ -218,11 +310,11 @@ def test_metadata_of_a_verifier_are_checked(changes: dict[str, object], said: st
 
 
 def test_a_verifier_without_metadata_is_refused(tmp_path: Path) -> None:
-    torch.jit.script(BoxNet((2, 3, 4, 4), 8, BOX).eval()).save(tmp_path / "bare.pt")
-    with pytest.raises(ModelError, match="how large its boxes are"):
+    torch.jit.script(AxialNet((2, 3, 4, 4), 8, HEIGHT).eval()).save(tmp_path / "bare.pt")
+    with pytest.raises(ModelError, match="how far it looks"):
         load_model(tmp_path / "bare.pt", kind="verifier")
-    path = saved(tmp_path, Opinion(0.0), box=BOX)
-    assert load_model(path, kind="verifier").metadata.window_px == BOX
+    path = saved(tmp_path, Opinion(0.0), height=HEIGHT)
+    assert load_model(path, kind="verifier").metadata.window_px == HEIGHT
     save_model(nn.Flatten(), path, metadata())
     with pytest.raises(ModelError, match="not a verifier"):
         load_model(path, kind="verifier")

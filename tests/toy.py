@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from t3ssfast.models import BOX_ANSWERS, BoxNet, ModelMetadata, save_model
+from t3ssfast.models import VERIFIER_ANSWERS, AxialNet, ModelMetadata, save_model
 from t3ssfast.types import Candidates, Tomogram
 
 VOXEL = 13.6
@@ -70,17 +70,17 @@ def save_toy_models(folder: Path, **classifier_metadata: object) -> tuple[Path, 
 
 
 def save_toy_verifier(folder: Path) -> Path:
-    """A box network that has learned nothing yet, as a model file."""
+    """An axial network that has learned nothing yet, as a model file."""
     torch.manual_seed(0)
-    channels, hidden, box = (2, 3, 4, 4), 8, 16
+    channels, hidden, height = (2, 3, 4, 4), 8, 16
     metadata = ModelMetadata(
         "verifier",
         voxel_size_angstrom=VOXEL,
-        window_px=box,
-        classes=BOX_ANSWERS,
+        window_px=height,
+        classes=VERIFIER_ANSWERS,
         recipe={"channels": channels, "hidden": hidden},
     )
-    save_model(BoxNet(channels, hidden, box), folder / "verifier.pt", metadata)
+    save_model(AxialNet(channels, hidden, height), folder / "verifier.pt", metadata)
     return folder / "verifier.pt"
 
 

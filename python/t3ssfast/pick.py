@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from t3ssfast.errors import InputError
 
-__all__ = ["SparseScores", "orient", "pick", "smooth_slabs"]
+__all__ = ["SparseScores", "orient", "pick", "separate", "smooth_slabs"]
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -146,8 +146,10 @@ def pick(
             smoothing_nm=smoothing_nm,
             threshold=threshold,
         )
-    peaks = _separate(_local_maxima(scores, threshold), scores.shape, min_distance_nm / nm_per_voxel)
-    peaks = peaks[0][:max_candidates], peaks[1][:max_candidates]
+    index, value = _local_maxima(scores, threshold)
+    place = np.stack(np.unravel_index(index, scores.shape), axis=1)
+    kept = separate(place, min_distance_nm / nm_per_voxel)[:max_candidates]
+    peaks = index[kept], value[kept]
     # Half the distance to the next candidate belongs to this one.
     radius = max(1, int(min_distance_nm / nm_per_voxel / 2))
     centres = [
@@ -333,23 +335,19 @@ def _local_maxima(scores: SparseScores, threshold: float) -> tuple[IndexArray, F
     return index[order], value[order]
 
 
-def _separate(
-    peaks: tuple[IndexArray, FloatArray], shape: Shape, distance: float
-) -> tuple[IndexArray, FloatArray]:
-    """Keep peaks from the first on, dropping every one within `distance` voxels of one kept before."""
-    index, value = peaks
-    position = np.stack(np.unravel_index(index, shape), axis=1)
-    open_ = np.ones(len(index), bool)
-    kept = []
-    if not len(index):
-        return peaks
-    tree = cKDTree(position)
-    for i in range(len(index)):
+def separate(place_zyx: npt.NDArray[Any], distance: float) -> IndexArray:
+    """Which of (n, 3) places to keep, from the first on, so that none is nearer than `distance` to one."""
+    open_ = np.ones(len(place_zyx), bool)
+    kept: list[int] = []
+    if not len(place_zyx):
+        return np.array(kept, np.int64)
+    tree = cKDTree(place_zyx)
+    for i in range(len(place_zyx)):
         if open_[i]:
             kept.append(i)
-            # A hair less than the distance: two peaks exactly that far apart both stand.
-            open_[tree.query_ball_point(position[i], distance * (1 - 1e-9))] = False
-    return index[kept], value[kept]
+            # A hair less than the distance: two exactly that far apart both stand.
+            open_[tree.query_ball_point(place_zyx[i], distance * (1 - 1e-9))] = False
+    return np.array(kept, np.int64)
 
 
 def _centroid(scores: SparseScores, peak: int, value: float, radius: int) -> npt.NDArray[np.float64]:

@@ -284,7 +284,7 @@ class DetectConfig:
         Sigma along z over which the scores of neighbouring slices are averaged.
     verify
         Whether a verifier, where there is one, looks at each candidate as a whole: the score is then what it
-        and the classifier agree on.
+        and the classifier agree on, and the centre where it sees it.
     verify_floor
         Score of the classifier, before any calibration, from which on peaks are shown to the verifier.
     score_threshold
@@ -319,7 +319,7 @@ class DetectConfig:
     preselect: bool = True
     score_smoothing_nm: float = 5.0
     verify: bool = True
-    verify_floor: float = 0.1
+    verify_floor: float = 0.15
     score_threshold: float = 0.15
     min_precision: float | None = None
     min_recall: float | None = None

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.memory import twice
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.pick import SparseScores, orient, pick
+from t3ssfast.pick import SparseScores, orient, pick, separate
 from t3ssfast.progress import Stages
 from t3ssfast.provenance import (
     describe_input,
@@ -220,11 +220,16 @@ class Job:
         with stages("pick"):
             centre, score = twice("picking", lambda: self._pick(grid, scores))
         counts["peaks"] = len(centre)
+        peaks = self._peaks(grid, centre, score)
+        with stages("orient"):
+            candidates = twice("orienting", lambda: self._oriented(grid, on_judge_grid, peaks))
         if self.verifier is not None:
             with stages("verify"):
-                centre, score = twice("verifying", lambda: self._verify(grid, centre, score))
-        with stages("orient"):
-            candidates = twice("orienting", lambda: self._candidates(grid, on_judge_grid, centre, score))
+                verified = twice("verifying", lambda: self._verified(grid, candidates))
+            with stages("orient"):
+                # The verifier has moved the centres, to where the membrane may face another way.
+                candidates = twice("orienting", lambda: self._oriented(grid, on_judge_grid, verified))
+        candidates = self._calibrated(candidates)
         share = counts["windows_judged"] / counts["voxels"]
         notes = [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."]
         if portions.reduced:
@@ -308,29 +313,45 @@ class Job:
             max_candidates=self.config.max_candidates,
         )
 
-    def _verify(
-        self, grid: PreparedTomogram, centre: FloatArray, score: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """The candidates that the classifier and the verifier agree on, highest score first."""
+    def _peaks(self, grid: PreparedTomogram, centre: FloatArray, score: FloatArray) -> Candidates:
+        source = self.source
+        return Candidates(
+            centre_zyx=self._within(grid.to_tomogram(centre)),
+            score=score,
+            normal_zyx=np.tile(np.array([1, 0, 0], np.float32), (len(centre), 1)),
+            voxel_size_angstrom=source.voxel_size_angstrom,
+            tomogram_shape=source.shape,
+            tomogram_name=source.name,
+        )
+
+    def _oriented(self, grid: PreparedTomogram, mask: Mask, found: Candidates) -> Candidates:
+        """With the normals of the membrane, a mask on the grid."""
+        centre = grid.from_tomogram(found.centre_zyx)
+        return replace(found, normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom))
+
+    def _within(self, centre_zyx: npt.NDArray[Any]) -> FloatArray:
+        within: FloatArray = np.clip(centre_zyx, 0, np.array(self.source.shape) - 1).astype(np.float32)
+        return within
+
+    def _verified(self, grid: PreparedTomogram, peaks: Candidates) -> Candidates:
+        """The candidates that the classifier and the verifier agree on, highest score first.
+
+        Where the verifier saw the same centre from two peaks, the better one stands.
+        """
         verifier = self.verifier
         assert verifier is not None, "only asked where there is one"
         own = prepare(self.source, verifier)
         # The classifier has found the sign of the contrast; what each was trained on is its own affair.
         own = own.with_contrast_sign(grid.contrast_sign * trained_sign(self.judge) * trained_sign(verifier))
-        score = verify(own, own.from_tomogram(grid.to_tomogram(centre)), score, verifier)
-        order = np.argsort(-score, kind="stable")
-        order = order[score[order] >= self.threshold]
-        return centre[order], score[order]
+        centre = own.from_tomogram(peaks.centre_zyx)
+        centre, score = verify(own, centre, peaks.normal_zyx, peaks.score, verifier)
+        within = self._within(own.to_tomogram(centre))
+        agreed = replace(peaks, centre_zyx=within, score=score)
+        agreed = agreed[agreed.score >= self.threshold].sorted_by_score()
+        least = self.config.min_distance_nm / 2 * 10 / agreed.voxel_size_angstrom
+        return agreed[separate(agreed.centre_zyx, least)]
 
-    def _candidates(
-        self, grid: PreparedTomogram, mask: Mask, centre: FloatArray, score: FloatArray
-    ) -> Candidates:
-        source = self.source
-        return Candidates(
-            centre_zyx=np.clip(grid.to_tomogram(centre), 0, np.array(source.shape) - 1),
-            score=score if self.calibration is None else self.calibration.apply(score),
-            normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
-            voxel_size_angstrom=source.voxel_size_angstrom,
-            tomogram_shape=source.shape,
-            tomogram_name=source.name,
+    def _calibrated(self, found: Candidates) -> Candidates:
+        return (
+            found if self.calibration is None else replace(found, score=self.calibration.apply(found.score))
         )

@@ -6,18 +6,19 @@ which voxel size, window, normalisation and contrast it may be used.
 
 from __future__ import annotations
 
-from t3ssfast.models.boxnet import DEFAULT_BOX_PX, BoxNet
+from t3ssfast.models.axialnet import AZIMUTHS, DEFAULT_HEIGHT_PX, AxialNet
 from t3ssfast.models.device import check_device
 from t3ssfast.models.files import load_model, save_model
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.loaded import LoadedModel
-from t3ssfast.models.metadata import BOX_ANSWERS, ModelMetadata, code_version
+from t3ssfast.models.metadata import VERIFIER_ANSWERS, ModelMetadata, code_version
 from t3ssfast.models.unet import UNet
 
 __all__ = [
-    "BOX_ANSWERS",
-    "DEFAULT_BOX_PX",
-    "BoxNet",
+    "AZIMUTHS",
+    "DEFAULT_HEIGHT_PX",
+    "VERIFIER_ANSWERS",
+    "AxialNet",
     "LeNet",
     "LoadedModel",
     "ModelMetadata",

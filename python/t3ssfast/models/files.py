@@ -163,7 +163,7 @@ def load_model(
         parameter.requires_grad_(False)
     if metadata is None and kind == "verifier":
         raise ModelError(
-            f"{name} holds no t3ssfast metadata, without which nobody knows how large its boxes are; give a "
+            f"{name} holds no t3ssfast metadata, without which nobody knows how far it looks; give a "
             "verifier that t3ssfast train verifier wrote."
         )
     if metadata is None:

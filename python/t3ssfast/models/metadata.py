@@ -10,16 +10,17 @@ from typing import Any
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.normalise import Normalisation
 
-__all__ = ["BOX_ANSWERS", "KINDS", "METADATA_NAME", "TARGET_CLASS", "ModelMetadata", "code_version"]
+__all__ = ["KINDS", "METADATA_NAME", "TARGET_CLASS", "VERIFIER_ANSWERS", "ModelMetadata", "code_version"]
 
 METADATA_NAME = "t3ssfast.json"
 METADATA_FORMAT = 1
 KINDS = ("classifier", "segmenter", "verifier")
 TARGET_CLASS = "t3ss"
-# What a verifier answers about a box: a logit, and voxels from the box's middle to the centre.
-BOX_ANSWERS = (TARGET_CLASS, "offset_z", "offset_y", "offset_x")
+# What a verifier answers about a candidate: a logit, and voxels from where it was to its centre, along the
+# axis and in the directions of the first half-plane and the one a quarter turn on.
+VERIFIER_ANSWERS = (TARGET_CLASS, "offset_along", "offset_across", "offset_quarter")
 # A box is probed and held in memory many at a time.
-MOST_BOX_PX = 128
+MOST_HEIGHT_PX = 128
 
 
 def code_version() -> str:
@@ -41,7 +42,7 @@ class ModelMetadata:
     voxel_size_angstrom
         Of the grid that the model was trained on; None: the tomogram's own.
     window_px, window_nm
-        Side of a classifier's window or of a verifier's box; None for a segmenter.
+        Side of a classifier's window, or how far along its axis a verifier looks; None for a segmenter.
     normalisation
         How values are prepared.
     contrast
@@ -98,9 +99,10 @@ class ModelMetadata:
             "a whole number from 2 to 4096 or null",
         )
         if self.kind == "verifier":
-            boxed = self.window_px is not None and 16 <= self.window_px <= MOST_BOX_PX
-            require(boxed, "window_px", f"a whole number from 16 to {MOST_BOX_PX}")
-            require(self.classes == BOX_ANSWERS, "classes", ", ".join(BOX_ANSWERS))
+            height = self.window_px
+            fits = height is not None and 16 <= height <= MOST_HEIGHT_PX and height % 16 == 0
+            require(fits, "window_px", f"a multiple of 16 from 16 to {MOST_HEIGHT_PX}")
+            require(self.classes == VERIFIER_ANSWERS, "classes", ", ".join(VERIFIER_ANSWERS))
             require(self.output == "logits", "output", '"logits"')
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import ModelError
 from t3ssfast.memory import is_out_of_memory
+from t3ssfast.models.axialnet import AZIMUTHS
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import quiet_torchscript
@@ -28,12 +29,12 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     """The model's answer to a small deterministic input, checked."""
     segmenter, verifier = metadata.kind == "segmenter", metadata.kind == "verifier"
     side = PROBE_SIDE if segmenter else metadata.window_px or DEFAULT_WINDOW_PX
-    sides = (side, side, side) if verifier else (side, side)
+    sides = (AZIMUTHS, side, side // 2) if verifier else (1, side, side)
     # Two of them, so that a model which squeezes its batch away is seen.
-    batch = torch.randn(2, 1, *sides, generator=torch.Generator().manual_seed(0))
+    batch = torch.randn(2, *sides, generator=torch.Generator().manual_seed(0))
     wanted = "(N, 1, H, W)" if segmenter else f"(M, {len(metadata.classes) or 'classes'})"
     what = {"segmenter": "slices (N, 1, H, W)", "classifier": f"windows (M, 1, {side}, {side})"}
-    asked = what.get(metadata.kind, f"boxes (M, 1, {side}, {side}, {side})")
+    asked = what.get(metadata.kind, f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})")
     try:
         answer = _ask(module, batch, name)
     except ModelError:

@@ -20,13 +20,13 @@ from t3ssfast.recipe.examples import (
     BEYOND_TRAINING,
     calibration_seed,
     held_out_seed,
+    ordinary_seed,
     simulate_examples,
     training_seed,
 )
 from t3ssfast.recipe.finish import calibrate_models, find_candidates, finish_classifier, rewrite_metadata
 from t3ssfast.recipe.measure import measure
 from t3ssfast.train import train_classifier, train_segmenter, train_verifier
-from t3ssfast.types import Candidates
 
 __all__ = ["SIZES", "BundledSize", "train_bundled"]
 
@@ -37,11 +37,9 @@ class BundledSize:
 
     Parameters
     ----------
-    tomograms, calibration, held_out
-        Numbers of simulated ones to train on, to calibrate the scores on, and to measure on.
-    searched
-        In so many of those to train on, what the classifier falsely finds is looked for and shown to the
-        verifier.
+    tomograms, calibration, ordinary, held_out
+        Numbers of simulated ones to train on, to calibrate the scores on (of random and of ordinary physics),
+        and to measure on.
     shape
         (z, y, x) voxels of each.
     segmenter, classifier, verifier
@@ -49,8 +47,8 @@ class BundledSize:
     """
 
     tomograms: int
-    searched: int
     calibration: int
+    ordinary: int
     held_out: int
     shape: tuple[int, int, int]
     segmenter: dict[str, Any]
@@ -62,8 +60,8 @@ SIZES = {
     # Two hours on two cores.
     "full": BundledSize(
         tomograms=144,
-        searched=48,
         calibration=24,
+        ordinary=12,
         held_out=24,
         shape=(104, 384, 384),
         segmenter={"steps": 3_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
@@ -75,13 +73,13 @@ SIZES = {
             "mined_per_tomogram": 200,
             "mined_slices": 10,
         },
-        verifier={"steps": 1_400, "steps_per_epoch": 100, "negatives_per_tomogram": 40},
+        verifier={"steps": 1_800, "steps_per_epoch": 100, "negatives_per_tomogram": 30},
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
         tomograms=6,
-        searched=6,
         calibration=2,
+        ordinary=1,
         held_out=2,
         shape=(48, 224, 224),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
@@ -162,20 +160,28 @@ def train_bundled(
         jobs=jobs,
         report=report,
     )
+    # Scores must be worth the same where tomograms are alike and good as where each has troubles of its own.
+    ordinary = simulate_examples(
+        folder / "simulated",
+        [ordinary_seed(seed, k) for k in range(recipe.ordinary)],
+        recipe.shape,
+        widen=None,
+        jobs=jobs,
+        report=report,
+    )
     finish_classifier(classifier, segmenter, examples, calibration, device=device, report=report)
     if not (resume and verifier.is_file()):
         report("looking for what the classifier takes for T3SS")
         finder = load_model(segmenter, kind="segmenter", device=device)
-        searched = volumes[: recipe.searched]
-        found = find_candidates(classifier, searched, segmenter=finder, device=device, report=report)
-        found += [Candidates.empty(v.voxel_size_angstrom, v.shape, v.name) for v in volumes[len(searched) :]]
+        found = find_candidates(classifier, volumes, segmenter=finder, device=device, report=report)
         report("training the verifier")
         train_verifier(volumes, [e.picks for e in examples], found, verifier, **common, **recipe.verifier)
-    report(f"calibrating the scores on {len(calibration)} tomograms")
+    known = [*calibration, *ordinary]
+    report(f"calibrating the scores on {len(known)} tomograms")
     calibrate_models(
         classifier,
-        [example.tomogram for example in calibration],
-        [example.truth for example in calibration],
+        [example.tomogram for example in known],
+        [example.truth for example in known],
         verifier=verifier,
         segmenter=segmenter,
         device=device,

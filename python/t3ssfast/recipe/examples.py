@@ -21,6 +21,7 @@ __all__ = [
     "Example",
     "calibration_seed",
     "held_out_seed",
+    "ordinary_seed",
     "simulate_examples",
     "training_seed",
 ]
@@ -45,6 +46,11 @@ def training_seed(seed: int, index: int) -> int:
 def calibration_seed(seed: int, index: int) -> int:
     """Simulation seed of a tomogram that scores are calibrated on."""
     return 1_000_000 * (seed + 1) + 600_000 + index
+
+
+def ordinary_seed(seed: int, index: int) -> int:
+    """Simulation seed of a tomogram of ordinary physics that scores are calibrated on."""
+    return 1_000_000 * (seed + 1) + 800_000 + index
 
 
 def held_out_seed(seed: int, index: int) -> int:
@@ -76,15 +82,17 @@ class Example:
     physics: Physics
 
 
-def _drawn(seed: int, widen: float) -> tuple[float, Physics]:
-    """Voxel size (A) and physics of a seed's tomogram."""
+def _drawn(seed: int, widen: float | None) -> tuple[float, Physics]:
+    """Voxel size (A) and physics of a seed's tomogram: random, or those that `simulate` has by itself."""
+    if widen is None:
+        return MODEL_VOXEL_SIZE, Physics()
     rng = np.random.default_rng([seed, 9])
     own = rng.random() < OWN_VOXEL_SIZE_SHARE
     voxel_size = MODEL_VOXEL_SIZE if own else round(float(rng.uniform(*VOXEL_SIZE_RANGE)), 2)
     return voxel_size, random_physics(rng, widen=widen)
 
 
-def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int], widen: float) -> Path:
+def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int], widen: float | None) -> Path:
     """Simulate one example into a file, unless it is there."""
     if path.is_file():
         return path
@@ -107,7 +115,7 @@ def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int], widen: floa
     return path
 
 
-def _load(path: Path, seed: int, widen: float) -> Example:
+def _load(path: Path, seed: int, widen: float | None) -> Example:
     with np.load(path) as stored:
         tomogram = Tomogram(stored["tomogram"], float(stored["voxel_size_angstrom"]), path.stem)
         everything = Candidates(
@@ -135,7 +143,7 @@ def simulate_examples(
     seeds: Sequence[int],
     shape: tuple[int, int, int],
     *,
-    widen: float = 0.0,
+    widen: float | None = 0.0,
     jobs: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Example]:
@@ -150,7 +158,7 @@ def simulate_examples(
     shape
         (z, y, x) voxels.
     widen
-        Of `random_physics`.
+        Of `random_physics`; None for the physics that `simulate` has by itself.
     jobs
         Processes that simulate at the same time.
     report

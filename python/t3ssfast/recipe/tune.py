@@ -132,7 +132,8 @@ def tune_verifier(
                         normalisation=tuned.metadata.normalisation,
                     )
                     centre = grid.from_tomogram(candidates.centre_zyx[unseen])
-                    scored[k][unseen] = verify(grid, centre, candidates.score[unseen], tuned)
+                    axis = candidates.normal_zyx[unseen]
+                    _, scored[k][unseen] = verify(grid, centre, axis, candidates.score[unseen], tuned)
     report("tuning on everything")
     path = train_verifier(tomograms, picks, found, out, **common)
     told = evaluate(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from t3ssfast.errors import ConfigError
-from t3ssfast.models import DEFAULT_BOX_PX
+from t3ssfast.models import DEFAULT_HEIGHT_PX
 from t3ssfast.normalise import Normalisation
 from t3ssfast.types import DetectConfig
 
@@ -245,16 +245,19 @@ class VerifierOptions(TrainOptions):
 
     Parameters
     ----------
-    box_px
-        Side of the box.
+    height_px
+        How far along its axis to look at a candidate; half as far across.
     channels, hidden
         Widths of the network.
     positive_share
-        Share of the boxes about a T3SS in a batch.
-    jitter_nm
-        Along each axis, how far a box's middle may be from the particle's centre, or from a false candidate.
-    negative_distance_nm
-        Candidates farther than this from every T3SS are false.
+        Share of the T3SS in a batch.
+    jitter_nm, tilt_degrees
+        By how much a picked T3SS is looked at from beside its centre (standard deviation along each axis) and
+        off its axis (at most, each way), as a detection would find it. Candidates have errors of their own;
+        they get half as much.
+    hit_distance_nm, negative_distance_nm
+        Candidates no farther than the one from a T3SS are it, those farther than the other from every T3SS
+        are false.
     negatives_per_tomogram
         At most so many false candidates of a tomogram, the highest scores first.
     offset_weight
@@ -263,23 +266,26 @@ class VerifierOptions(TrainOptions):
 
     steps: int = 1_200
     batch: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.9, 1.12), noise=0.6))
-    box_px: int = DEFAULT_BOX_PX
-    channels: tuple[int, int, int, int] = (12, 24, 48, 48)
+    height_px: int = DEFAULT_HEIGHT_PX
+    channels: tuple[int, int, int, int] = (16, 32, 48, 64)
     hidden: int = 64
     positive_share: float = 0.4
-    jitter_nm: float = 5.0
+    jitter_nm: float = 1.6
+    tilt_degrees: float = 14.0
+    hit_distance_nm: float = 8.0
     negative_distance_nm: float = 13.0
     negatives_per_tomogram: int = 24
-    offset_weight: float = 0.3
+    offset_weight: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self, 0 < self.positive_share < 1, "positive_share", "a share between 0 and 1")
-        for name in ("jitter_nm", "negative_distance_nm"):
+        for name in ("jitter_nm", "hit_distance_nm", "negative_distance_nm"):
             _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
+        _require(self, 0 <= self.tilt_degrees < 90, "tilt_degrees", "an angle from 0 to below 90")
         _require(self, self.negatives_per_tomogram >= 1, "negatives_per_tomogram", "at least 1")
         _require(self, 0 <= self.offset_weight < math.inf, "offset_weight", "0 or more")
 

@@ -1,7 +1,8 @@
-"""Training of the 3D network that looks again at candidates: true ones, and those that were false."""
+"""Training of the network that looks again at candidates: true ones, and those that were false."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,26 +18,30 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import InputError
 from t3ssfast.models import (
-    BOX_ANSWERS,
-    BoxNet,
+    VERIFIER_ANSWERS,
+    AxialNet,
     LoadedModel,
     ModelMetadata,
     check_device,
     load_model,
     save_model,
 )
-from t3ssfast.train.augment import augment_values, random_placing, sample
+from t3ssfast.train.augment import augment_values
 from t3ssfast.train.classifier import average_precision
 from t3ssfast.train.data import Source, make_sources, split_sources
 from t3ssfast.train.distributed import World, join_world
 from t3ssfast.train.loop import Run, optimise, take_weights
 from t3ssfast.train.options import VerifierOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
-from t3ssfast.verify import cut_boxes
+from t3ssfast.verify import box_about, cut_boxes, frames_of, half_planes
 
 __all__ = ["train_verifier"]
 
-Centres = npt.NDArray[np.float64]
+Float64Array = npt.NDArray[np.float64]
+
+BATCH = 64
+# So many of the boxes are shown as if the tomogram ended nearby.
+CUT_SHARE = 0.15
 
 # Fewer tomograms than these are not held out whole.
 FEW_TOMOGRAMS = 4
@@ -61,15 +66,17 @@ def train_verifier(
     tomograms
         Protein dark; any voxel size.
     picks
-        All T3SS of each tomogram, at the middle of the base; picks of another kind are taught as what they
-        are not.
+        All T3SS of each tomogram, at the middle of the base, with their axes out of the cell; picks of
+        another kind are taught as what they are not. Where a tomogram's picks have no poses (all axes along
+        z), they take those of the candidates beside them, and what no candidate lies beside is not used.
     candidates
-        Of each tomogram, what a detection finds in it without a verifier, down to low scores. Those far from
-        every T3SS are the false ones.
+        Of each tomogram, what a detection finds in it without a verifier, down to low scores. Those beside a
+        T3SS are taught as such, with the errors of their place and axis; those far from every T3SS are the
+        false ones.
     out
         The TorchScript file to write; ``<stem>.training.csv`` and ``.png`` come beside it.
     start
-        A verifier to go on from, with the grid, box, widths and normalisation it has; None begins anew.
+        A verifier to go on from, with the grid, height, widths and normalisation it has; None begins anew.
     device
         "cpu", "cuda", "cuda:1" or "auto".
     resume
@@ -113,7 +120,7 @@ def _options_of(model: LoadedModel) -> dict[str, Any]:
     given = {"channels": tuple(recipe["channels"])} if "channels" in recipe else {}
     given |= {"hidden": recipe["hidden"]} if "hidden" in recipe else {}
     return given | {
-        "box_px": said.window_px,
+        "height_px": said.window_px,
         "voxel_size_angstrom": said.voxel_size_angstrom,
         "normalisation": said.normalisation,
     }
@@ -133,14 +140,14 @@ def _train(
 ) -> Path:
     where, share = world.device, replace(chosen, batch=world.share(chosen.batch))
     sources = make_sources(tomograms, None, picks, chosen)
-    false = [_false_ones(source, found, chosen) for source, found in zip(sources, candidates, strict=True)]
-    pools = _split(sources, false, chosen)
+    shown = [_Shown.of(*each, chosen) for each in zip(sources, picks, candidates, strict=True)]
+    pools = _split(sources, shown, chosen)
     for name, pool in zip(("training", "validation"), pools, strict=True):
         for what, boxes in (("T3SS", pool.true), ("false candidate", pool.false)):
             if not len(boxes):
                 raise InputError(
                     f"There is no {what} in the {name} tomograms; give more tomograms, candidates down to "
-                    "lower scores, or another validation_fraction."
+                    "lower scores, picks with poses, or another validation_fraction."
                 )
     data: list[Any] = [
         (t.name, t.shape, t.voxel_size_angstrom, len(p), len(c))
@@ -150,10 +157,10 @@ def _train(
         data.append(("start", begun.sha256))
     run = Run(path, chosen, data, resume=resume, world=world)
     torch.manual_seed(chosen.seed)
-    module = BoxNet(chosen.channels, chosen.hidden, chosen.box_px).to(where)
+    module = AxialNet(chosen.channels, chosen.hidden, chosen.height_px).to(where)
     if begun is not None:
         take_weights(module, begun)
-    boxes, target = pools[1].as_they_are(chosen)
+    planes, target = pools[1].as_they_are(chosen)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         return pools[0].draw(np.random.default_rng([chosen.seed, 12, step, *world.stream]), share)
@@ -164,7 +171,7 @@ def _train(
         return F.binary_cross_entropy_with_logits(answer[:, 0], target[:, 0]) + chosen.offset_weight * missed
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return _figures(module, boxes, target, where, chosen.batch)
+        return _figures(module, planes, target, where)
 
     figures = optimise(
         module,
@@ -181,10 +188,10 @@ def _train(
     metadata = ModelMetadata(
         kind="verifier",
         voxel_size_angstrom=chosen.voxel_size_angstrom,
-        window_px=chosen.box_px,
-        window_nm=chosen.box_px * chosen.voxel_size_angstrom / 10.0,
+        window_px=chosen.height_px,
+        window_nm=chosen.height_px * chosen.voxel_size_angstrom / 10.0,
         normalisation=chosen.normalisation,
-        classes=BOX_ANSWERS,
+        classes=VERIFIER_ANSWERS,
         recipe={**chosen.to_dict(), "tomograms": len(tomograms)},
         figures=figures,
     )
@@ -194,29 +201,92 @@ def _train(
     return path
 
 
-def _false_ones(source: Source, found: Candidates, options: VerifierOptions) -> Centres:
-    """Centres of the false candidates and of what was picked as something else, on the model's grid."""
-    centre = source.prepared.from_tomogram(found.sorted_by_score().centre_zyx)
-    centre = np.concatenate(
-        [_far(source, centre, options)[: options.negatives_per_tomogram], source.others_zyx]
-    )
-    return _far(source, centre, options)
+@dataclass(frozen=True)
+class _Poses:
+    """Where to look at something, and along what: (n, 3) on the model's grid, zyx."""
+
+    centre: Float64Array
+    axis: Float64Array
+
+    def __getitem__(self, which: Any) -> _Poses:
+        return _Poses(self.centre[which], self.axis[which])
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Poses]) -> _Poses:
+        return cls(np.concatenate([p.centre for p in parts]), np.concatenate([p.axis for p in parts]))
 
 
-def _far(source: Source, centres: Centres, options: VerifierOptions) -> Centres:
-    """Those that are farther from every T3SS than a false one must be."""
-    if len(source.targets_zyx) == 0 or len(centres) == 0:
-        return centres
-    limit = options.negative_distance_nm * 10.0 / options.voxel_size_angstrom
-    distance, _ = cKDTree(source.targets_zyx).query(centres)
-    return centres[distance > limit]
+@dataclass(frozen=True)
+class _Shown:
+    """What one tomogram has to show: the T3SS as they were picked, as they were found, and what is false."""
+
+    picked: _Poses
+    found: _Poses
+    true_centre: Float64Array  # of the found ones
+    false: _Poses
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        picks: Candidates,
+        candidates: Candidates,
+        options: VerifierOptions,
+    ) -> _Shown:
+        """From the picks and the candidates of a tomogram."""
+        best = candidates.sorted_by_score()
+        found = _Poses(source.prepared.from_tomogram(best.centre_zyx), best.normal_zyx.astype(np.float64))
+        nm = options.voxel_size_angstrom / 10
+        target = picks.kind == "t3ss"
+        known, others = (
+            _posed(centre, picks[which], found, options.hit_distance_nm / nm)
+            for centre, which in ((source.targets_zyx, target), (source.others_zyx, ~target))
+        )
+        distance, nearest = _nearest(source.targets_zyx, found.centre)
+        hit = np.flatnonzero(distance * nm <= options.hit_distance_nm)
+        false = found[distance * nm > options.negative_distance_nm][: options.negatives_per_tomogram]
+        return cls(known, found[hit], source.targets_zyx[nearest[hit]], _Poses.joined([false, others]))
+
+    def within(self, source: Source) -> _Shown:
+        """What lies within the slices of a source."""
+        hit = _in_reach(source, self.found.centre)
+        return _Shown(
+            self.picked[_in_reach(source, self.picked.centre)],
+            self.found[hit],
+            self.true_centre[hit],
+            self.false[_in_reach(source, self.false.centre)],
+        )
 
 
-def _split(sources: list[Source], false: list[Centres], options: VerifierOptions) -> tuple[_Pool, _Pool]:
-    """What is trained on, and what is held out: whole tomograms, or single boxes where there are few."""
+def _posed(centre: Float64Array, picks: Candidates, found: _Poses, reach: float) -> _Poses:
+    """Picks with their axes; where none was given, those that have a candidate beside them, with its axis."""
+    axis = picks.normal_zyx.astype(np.float64)
+    if len(picks) == 0 or not np.array_equal(axis, np.broadcast_to([1.0, 0.0, 0.0], axis.shape)):
+        return _Poses(centre, axis)
+    if len(found.centre) == 0:
+        return _Poses(centre[:0], axis[:0])
+    distance, nearest = _nearest(found.centre, centre)
+    near = distance <= reach
+    return _Poses(centre[near], found.axis[nearest[near]])
+
+
+def _nearest(among: Float64Array, to: Float64Array) -> tuple[Float64Array, npt.NDArray[np.int64]]:
+    """Distance from each point to the nearest of some, and which it is; infinite where there are none."""
+    if len(among) == 0:
+        return np.full(len(to), np.inf), np.zeros(len(to), np.int64)
+    distance, index = cKDTree(among).query(to)
+    return np.asarray(distance, np.float64), np.asarray(index, np.int64)
+
+
+def _in_reach(source: Source, centres: Float64Array) -> npt.NDArray[np.bool_]:
+    return (centres[:, 0] >= source.z0 - 0.5) & (centres[:, 0] < source.z1 - 0.5)
+
+
+def _split(sources: list[Source], shown: list[_Shown], options: VerifierOptions) -> tuple[_Pool, _Pool]:
+    """What is trained on, and what is held out: whole tomograms, or single T3SS where there are few."""
     if len(sources) < FEW_TOMOGRAMS:
-        return _Pool.collect(sources, false, options).parted(options)
-    known = {id(source.prepared): centres for source, centres in zip(sources, false, strict=True)}
+        return _Pool.collect(sources, shown, options).parted(options)
+    known = {id(source.prepared): each for source, each in zip(sources, shown, strict=True)}
     training, held_out = (
         _Pool.collect(part, [known[id(source.prepared)] for source in part], options)
         for part in split_sources(sources, options)
@@ -224,109 +294,152 @@ def _split(sources: list[Source], false: list[Centres], options: VerifierOptions
     return training, held_out
 
 
-def _margins(options: VerifierOptions) -> tuple[int, int]:
-    """Voxels of jitter, and half the side of what boxes at any angle are cut from, in the plane."""
-    jitter = int(np.ceil(options.jitter_nm * 10.0 / options.voxel_size_angstrom))
-    # Corners of turned boxes see the mirror image of the cut-out.
-    return jitter, int(np.ceil(0.6 * options.box_px / options.augment.scale[0])) + jitter
+@dataclass
+class _Boxes:
+    """Boxes (n, side, side, side) float16; where in its middle voxel to look and along what; the true centre
+    from there, in voxels; and how much of the jitter each gets."""
+
+    values: Tensor
+    pose: _Poses
+    missed: Float64Array
+    jitter: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, which: npt.NDArray[np.int64]) -> _Boxes:
+        return _Boxes(
+            self.values[torch.from_numpy(which)], self.pose[which], self.missed[which], self.jitter[which]
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Boxes]) -> _Boxes:
+        return cls(
+            torch.cat([p.values for p in parts]),
+            _Poses.joined([p.pose for p in parts]),
+            np.concatenate([p.missed for p in parts]),
+            np.concatenate([p.jitter for p in parts]),
+        )
+
+    @classmethod
+    def cut(cls, source: Source, pose: _Poses, true_centre: Float64Array, jitter: float, side: int) -> _Boxes:
+        """About every pose."""
+        middle = np.floor(pose.centre + 0.5)
+        values = np.empty((len(middle), side, side, side), np.float16)
+        for chosen, boxes in cut_boxes(source.prepared, middle.astype(np.int64), side):
+            values[chosen] = boxes
+        return cls(
+            torch.from_numpy(values),
+            _Poses(pose.centre - middle, pose.axis),
+            true_centre - pose.centre,
+            np.full(len(middle), jitter),
+        )
 
 
 @dataclass
 class _Pool:
-    """What boxes are cut from: (n, depth, side, side) float16, and where in its middle voxel a centre is."""
+    """What is drawn from; true ones are there as they were picked, and as they were found."""
 
-    true: Tensor
-    true_offset: npt.NDArray[np.float64]
-    false: Tensor
+    true: _Boxes
+    false: _Boxes
 
     @classmethod
-    def collect(cls, sources: list[Source], false: list[Centres], options: VerifierOptions) -> _Pool:
+    def collect(cls, sources: list[Source], shown: list[_Shown], options: VerifierOptions) -> _Pool:
         """Everything about the T3SS and the false candidates of the sources."""
-        jitter, half = _margins(options)
-        sides = (options.box_px + 2 * jitter, 2 * half + 1, 2 * half + 1)
-        parts: dict[str, list[Tensor]] = {"true": [], "false": []}
-        offsets = [np.zeros((0, 3))]
-        for source, others in zip(sources, false, strict=True):
-            true = source.centres_in_reach(source.targets_zyx)
-            offsets.append(true - np.floor(true + 0.5))
-            for name, centres in (("true", true), ("false", source.centres_in_reach(others))):
-                middle = np.floor(centres + 0.5).astype(np.int64)
-                cut = np.empty((len(middle), *sides), np.float16)
-                for chosen, boxes in cut_boxes(source.prepared, middle, sides):
-                    cut[chosen] = boxes
-                parts[name].append(torch.from_numpy(cut))
-        return cls(torch.cat(parts["true"]), np.concatenate(offsets), torch.cat(parts["false"]))
+        side = box_about(options.height_px)
+        true, false = [], []
+        for source, everything in zip(sources, shown, strict=True):
+            here = everything.within(source)
+            true.append(_Boxes.cut(source, here.picked, here.picked.centre, 1.0, side))
+            true.append(_Boxes.cut(source, here.found, here.true_centre, 0.5, side))
+            false.append(_Boxes.cut(source, here.false, here.false.centre, 0.5, side))
+        return cls(_Boxes.joined(true), _Boxes.joined(false))
 
     def parted(self, options: VerifierOptions) -> tuple[_Pool, _Pool]:
         """A larger and a smaller part, at random; at least one of each kind in the smaller."""
         rng = np.random.default_rng([options.seed, 13])
         kept, held = [], []
-        for count in (len(self.true), len(self.false)):
-            order = rng.permutation(count)
-            cut = min(count, max(1, round(options.validation_fraction * count)))
-            held.append(np.sort(order[:cut]))
-            kept.append(np.sort(order[cut:]))
-        return self._chosen(*kept), self._chosen(*held)
-
-    def _chosen(self, true: npt.NDArray[np.int64], false: npt.NDArray[np.int64]) -> _Pool:
-        return _Pool(
-            self.true[torch.from_numpy(true)],
-            self.true_offset[true],
-            self.false[torch.from_numpy(false)],
-        )
+        for boxes in (self.true, self.false):
+            order = rng.permutation(len(boxes))
+            cut = min(len(boxes), max(1, round(options.validation_fraction * len(boxes))))
+            held.append(boxes[np.sort(order[:cut])])
+            kept.append(boxes[np.sort(order[cut:])])
+        return _Pool(*kept), _Pool(*held)
 
     def draw(self, rng: np.random.Generator, options: VerifierOptions) -> tuple[Tensor, Tensor]:
-        """Augmented boxes (N, 1, box, box, box), and (N, 4): whether true, and the offset of the centre."""
+        """Augmented half-planes (N, azimuths, height, height / 2), and (N, 4): whether true, and the offset
+        of the centre as a verifier answers it."""
         trues = max(1, round(options.positive_share * options.batch))
-        chosen = rng.integers(len(self.true), size=trues)
-        others = rng.integers(len(self.false), size=options.batch - trues)
-        jitter, _ = _margins(options)
-        shift = (
-            rng.uniform(-1, 1, (options.batch, 3)) * options.jitter_nm * 10.0 / options.voxel_size_angstrom
+        drawn = _Boxes.joined(
+            [
+                self.true[rng.integers(len(self.true), size=trues)],
+                self.false[rng.integers(len(self.false), size=options.batch - trues)],
+            ]
         )
-        whole = np.floor(shift[:, 0] + 0.5).astype(int)
-        shift[:, 0] = whole
-        flipped = rng.random(options.batch) < 0.5
-        centre = np.concatenate([self.true_offset[chosen], np.zeros((len(others), 3))])
-        cuts, placings, target = [], [], np.zeros((options.batch, 4), np.float32)
-        for k in range(options.batch):
-            cut = self.true[chosen[k]] if k < trues else self.false[others[k - trues]]
-            part = cut[jitter + whole[k] : jitter + whole[k] + options.box_px]
-            # The middle of an even box is its upper middle voxel: mirrored, the first slice has no partner.
-            cuts.append(part.flip(0).roll(1, 0) if flipped[k] else part)
-            middle = (cut.shape[-1] - 1) / 2
-            placing = random_placing(rng, (middle + shift[k, 1], middle + shift[k, 2]), options.augment)
-            placings.append(placing)
-            if k < trues:
-                missed = centre[k] - shift[k]
-                target[k, 0] = 1
-                target[k, 1] = -missed[0] if flipped[k] else missed[0]
-                target[k, 2:] = np.linalg.solve(placing.matrix, missed[1:])
-        boxes = sample(
-            torch.stack(cuts).float(), placings, options.box_px, mode="bilinear", middle=options.box_px // 2
+        count, much = options.batch, drawn.jitter[:, None]
+        # Values are changed as the microscope made them, before the axis is laid upright.
+        values = augment_values(drawn.values.float(), rng, options.augment)
+        values[(drawn.values == 0) | _beyond_a_face(rng, count, values.shape[-1])] = 0
+        shift = rng.normal(0, options.jitter_nm * 10 / options.voxel_size_angstrom, (count, 3)) * much
+        tilt = rng.uniform(0, math.radians(options.tilt_degrees), (count, 1)) * much
+        axis, across, quarter = frames_of(drawn.pose.axis).transpose(1, 0, 2)
+        low, high = options.augment.scale
+        frames = frames_of(axis + np.tan(tilt) * _turned(rng.uniform(0, 2 * np.pi, count), across, quarter))
+        around = rng.uniform(0, 2 * np.pi, count)
+        frames[:, 1], frames[:, 2] = (
+            _turned(around, frames[:, 1], frames[:, 2]),
+            _turned(around + np.pi / 2, frames[:, 1], frames[:, 2]),
         )
-        return augment_values(boxes, rng, options.augment)[:, None], torch.from_numpy(target)
+        frames[rng.random(count) < 0.5, 2] *= -1
+        # Lengths grow by the factor, so a step in the half-planes is a shorter one in the box.
+        step = np.exp(-rng.uniform(math.log(low), math.log(high), (count, 1, 1)))
+        planes = half_planes(values, drawn.pose.centre + shift, frames * step, options.height_px)
+        target = np.zeros((count, 4), np.float32)
+        target[:trues, 0] = 1
+        missed = np.einsum("nij,nj->ni", frames, drawn.missed - shift) / step[:, 0]
+        target[:trues, 1:] = missed[:trues]
+        return planes, torch.from_numpy(target)
 
-    def as_they_are(self, options: VerifierOptions) -> tuple[Tensor, npt.NDArray[np.float64]]:
-        """All boxes, centred and straight, (N, 1, box, box, box) float16, and (N, 4) as of `draw`."""
-        jitter, half = _margins(options)
-        inner = slice(half - options.box_px // 2, half - options.box_px // 2 + options.box_px)
-        boxes = torch.cat([self.true, self.false])[:, jitter : jitter + options.box_px, inner, inner]
+    def as_they_are(self, options: VerifierOptions) -> tuple[Tensor, Float64Array]:
+        """All of them, half-planes and targets as of `draw`, where they were picked or found."""
+        boxes = _Boxes.joined([self.true, self.false])
+        frames = frames_of(boxes.pose.axis)
+        planes = [
+            half_planes(
+                boxes.values[a : a + BATCH].float(),
+                boxes.pose.centre[a : a + BATCH],
+                frames[a : a + BATCH],
+                options.height_px,
+            )
+            for a in range(0, len(boxes), BATCH)
+        ]
         target = np.zeros((len(boxes), 4))
         target[: len(self.true), 0] = 1
-        target[: len(self.true), 1:] = self.true_offset
-        return boxes[:, None].contiguous(), target
+        target[: len(self.true), 1:] = np.einsum("nij,nj->ni", frames, boxes.missed)[: len(self.true)]
+        return torch.cat(planes), target
+
+
+def _beyond_a_face(rng: np.random.Generator, count: int, side: int) -> Tensor:
+    """(n, side, side, side) what lies beyond a face through a part of some boxes, their middles inside."""
+    beyond = torch.zeros((count, side, side, side), dtype=torch.bool)
+    for k in np.flatnonzero(rng.random(count) < CUT_SHARE):
+        left = side // 2 + int(rng.integers(1, side // 3))
+        part = slice(left, None) if rng.random() < 0.5 else slice(0, side - left)
+        beyond[k].movedim(int(rng.integers(3)), 0)[part] = True
+    return beyond
+
+
+def _turned(angle: Float64Array, first: Float64Array, second: Float64Array) -> Float64Array:
+    """(n, 3) directions at angles between two that are square to each other."""
+    turned: Float64Array = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
+    return turned
 
 
 def _figures(
-    module: nn.Module,
-    boxes: Tensor,
-    target: npt.NDArray[np.float64],
-    device: torch.device,
-    batch: int,
+    module: nn.Module, planes: Tensor, target: Float64Array, device: torch.device
 ) -> dict[str, float]:
     """Loss, average precision, precision and recall at 0.5, and by how much centres are missed."""
-    answers = torch.cat([module(part.float().to(device)).float().cpu() for part in torch.split(boxes, batch)])
+    answers = torch.cat([module(part.to(device)).float().cpu() for part in torch.split(planes, BATCH)])
     logits, true = answers[:, 0], target[:, 0] == 1
     score = torch.sigmoid(logits).numpy()
     hits = float((score[true] > 0.5).sum())
