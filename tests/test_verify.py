@@ -24,6 +24,7 @@ from t3ssfast.models import (
     save_model,
 )
 from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.pick import orient
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 from t3ssfast.verify import REACH_NM, VERIFIER_PART, box_about, cut_boxes, frames_of, half_planes, verify
 from toy import VOXEL, save_toy_models, toy_tomogram
@@ -50,7 +51,7 @@ class CentreOfDark(nn.Module):
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         away = torch.arange(planes.shape[3], dtype=torch.float32) + 0.5
         rows = torch.arange(planes.shape[2], dtype=torch.float32) - planes.shape[2] * 5 // 12
-        angle = 2 * np.pi * torch.arange(AZIMUTHS) / AZIMUTHS
+        angle = 6.283185307 * torch.arange(planes.shape[1]) / planes.shape[1]
         dark = torch.clamp(-planes - 3.0, min=0.0) * away  # a ring counts by its length
         total = dark.sum(dim=(1, 2, 3)) + 1e-3
         outwards = (dark * away).sum(dim=(2, 3))
@@ -59,7 +60,8 @@ class CentreOfDark(nn.Module):
             (outwards * torch.cos(angle)).sum(dim=1),
             (outwards * torch.sin(angle)).sum(dim=1),
         ]
-        return torch.stack([torch.zeros_like(total), *(s / total for s in sums)], dim=1)
+        none = torch.zeros_like(total)
+        return torch.stack([none, sums[0] / total, sums[1] / total, sums[2] / total], dim=1)
 
 
 class Opinion(nn.Module):
@@ -251,6 +253,29 @@ def test_a_verifier_has_a_say(tmp_path: Path) -> None:
     odds = (1 - VERIFIER_PART) * logit(np.clip(plain.candidates.score, 1e-4, 1 - 1e-4)) + 2.0 * VERIFIER_PART
     np.testing.assert_allclose(logit(agreed.candidates.score), odds, rtol=1e-3)
     assert agreed.provenance["models"]["verifier"]["path"].endswith("verifier.pt")
+
+
+def test_peaks_that_lead_to_one_centre_are_one_candidate(tmp_path: Path) -> None:
+    tomogram, truth, _ = toy_tomogram()
+    options = {
+        "min_distance_nm": 4.0,
+        "score_smoothing_nm": 0.5,
+        "score_threshold": 0.01,
+        "verify_floor": 0.01,
+    }
+    plain = found_with(tmp_path, tomogram, Opinion(0.0), verify=False, **options).candidates
+    assert len(plain) > len(truth)
+    moved = found_with(tmp_path, tomogram, CentreOfDark(), **options).candidates
+    assert len(moved) < len(plain)
+    distance = np.linalg.norm(moved.centre_zyx[:, None] - moved.centre_zyx, axis=2) * VOXEL / 10
+    assert distance[~np.eye(len(moved), dtype=bool)].min() >= options["min_distance_nm"] / 2
+    # The pose is that of the membrane where the centre is now.
+    again = orient(
+        found_with(tmp_path, tomogram, CentreOfDark(), **options).membrane,
+        moved.centre_zyx,
+        voxel_size_angstrom=VOXEL,
+    )
+    np.testing.assert_allclose(moved.normal_zyx, again, atol=1e-5)
 
 
 def test_other_voxels_and_contrast_change_little(tmp_path: Path) -> None:
