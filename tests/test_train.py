@@ -559,6 +559,20 @@ def test_targets_of_a_verifier_point_at_the_centre(boxes):
         assert (sums / total - target[:32, 1 + axis]).abs().median() < 0.5
 
 
+def test_a_particle_is_not_trained_on_and_held_out(boxes):
+    from t3ssfast.train.options import VerifierOptions
+    from t3ssfast.train.verifier import _Pool, _Shown
+
+    options = make_options(VerifierOptions, VERIFIER)
+    sources = make_sources(boxes[0], None, boxes[1], options)
+    shown = [_Shown.of(*each, options) for each in zip(sources, boxes[1], boxes[2], strict=True)]
+    pool = _Pool.collect(sources, shown, options)
+    kept, held = pool.parted(options)
+    assert len(kept.true) + len(held.true) == len(pool.true)
+    assert len(held.true) % 2 == 0  # each as it was picked, and as it was found
+    assert not {tuple(row) for row in kept.true.whose} & {tuple(row) for row in held.true.whose}
+
+
 def test_picks_without_poses_take_those_of_what_was_found_beside_them(boxes):
     from t3ssfast.train.options import VerifierOptions
     from t3ssfast.train.verifier import _Shown

@@ -297,19 +297,24 @@ def _split(sources: list[Source], shown: list[_Shown], options: VerifierOptions)
 @dataclass
 class _Boxes:
     """Boxes (n, side, side, side) float16; where in its middle voxel to look and along what; the true centre
-    from there, in voxels; and how much of the jitter each gets."""
+    from there, in voxels; how much of the jitter each gets; and whose they are: tomogram and true centre."""
 
     values: Tensor
     pose: _Poses
     missed: Float64Array
     jitter: Float64Array
+    whose: Float64Array
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, which: npt.NDArray[np.int64]) -> _Boxes:
         return _Boxes(
-            self.values[torch.from_numpy(which)], self.pose[which], self.missed[which], self.jitter[which]
+            self.values[torch.from_numpy(which)],
+            self.pose[which],
+            self.missed[which],
+            self.jitter[which],
+            self.whose[which],
         )
 
     @classmethod
@@ -319,11 +324,20 @@ class _Boxes:
             _Poses.joined([p.pose for p in parts]),
             np.concatenate([p.missed for p in parts]),
             np.concatenate([p.jitter for p in parts]),
+            np.concatenate([p.whose for p in parts]),
         )
 
     @classmethod
-    def cut(cls, source: Source, pose: _Poses, true_centre: Float64Array, jitter: float, side: int) -> _Boxes:
-        """About every pose."""
+    def cut(
+        cls,
+        tomogram: int,
+        source: Source,
+        pose: _Poses,
+        true_centre: Float64Array,
+        jitter: float,
+        side: int,
+    ) -> _Boxes:
+        """About every pose in the tomogram of a number."""
         middle = np.floor(pose.centre + 0.5)
         values = np.empty((len(middle), side, side, side), np.float16)
         for chosen, boxes in cut_boxes(source.prepared, middle.astype(np.int64), side):
@@ -333,6 +347,7 @@ class _Boxes:
             _Poses(pose.centre - middle, pose.axis),
             true_centre - pose.centre,
             np.full(len(middle), jitter),
+            np.column_stack([np.full(len(middle), tomogram), true_centre]),
         )
 
 
@@ -348,22 +363,27 @@ class _Pool:
         """Everything about the T3SS and the false candidates of the sources."""
         side = box_about(options.height_px)
         true, false = [], []
-        for source, everything in zip(sources, shown, strict=True):
+        for k, (source, everything) in enumerate(zip(sources, shown, strict=True)):
             here = everything.within(source)
-            true.append(_Boxes.cut(source, here.picked, here.picked.centre, 1.0, side))
-            true.append(_Boxes.cut(source, here.found, here.true_centre, 0.5, side))
-            false.append(_Boxes.cut(source, here.false, here.false.centre, 0.5, side))
+            true.append(_Boxes.cut(k, source, here.picked, here.picked.centre, 1.0, side))
+            true.append(_Boxes.cut(k, source, here.found, here.true_centre, 0.5, side))
+            false.append(_Boxes.cut(k, source, here.false, here.false.centre, 0.5, side))
         return cls(_Boxes.joined(true), _Boxes.joined(false))
 
     def parted(self, options: VerifierOptions) -> tuple[_Pool, _Pool]:
-        """A larger and a smaller part, at random; at least one of each kind in the smaller."""
+        """A larger and a smaller part, at random; at least one of each kind in the smaller.
+
+        A T3SS as it was picked and the same as it was found are in the same part.
+        """
         rng = np.random.default_rng([options.seed, 13])
         kept, held = [], []
         for boxes in (self.true, self.false):
-            order = rng.permutation(len(boxes))
-            cut = min(len(boxes), max(1, round(options.validation_fraction * len(boxes))))
-            held.append(boxes[np.sort(order[:cut])])
-            kept.append(boxes[np.sort(order[cut:])])
+            each, whose = np.unique(boxes.whose, axis=0, return_inverse=True)
+            order = rng.permutation(len(each))
+            cut = min(len(each), max(1, round(options.validation_fraction * len(each))))
+            in_smaller = np.isin(whose.reshape(-1), order[:cut])
+            held.append(boxes[np.flatnonzero(in_smaller)])
+            kept.append(boxes[np.flatnonzero(~in_smaller)])
         return _Pool(*kept), _Pool(*held)
 
     def draw(self, rng: np.random.Generator, options: VerifierOptions) -> tuple[Tensor, Tensor]:
