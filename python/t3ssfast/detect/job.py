@@ -227,8 +227,7 @@ class Job:
             with stages("verify"):
                 verified = twice("verifying", lambda: self._verified(grid, candidates))
             with stages("orient"):
-                # The verifier has moved the centres, to where the membrane may face another way.
-                candidates = twice("orienting", lambda: self._oriented(grid, on_judge_grid, verified))
+                candidates = twice("orienting", lambda: self._oriented_again(grid, on_judge_grid, verified))
         candidates = self._calibrated(candidates)
         share = counts["windows_judged"] / counts["voxels"]
         notes = [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."]
@@ -328,6 +327,12 @@ class Job:
         """With the normals of the membrane, a mask on the grid."""
         centre = grid.from_tomogram(found.centre_zyx)
         return replace(found, normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom))
+
+    def _oriented_again(self, grid: PreparedTomogram, mask: Mask, verified: Candidates) -> Candidates:
+        """With the normals where the verifier has moved the centres; outwards stays what it saw as such."""
+        again = self._oriented(grid, mask, verified)
+        along = (again.normal_zyx * verified.normal_zyx).sum(axis=1, keepdims=True)
+        return replace(again, normal_zyx=np.where(along < 0, -again.normal_zyx, again.normal_zyx))
 
     def _within(self, centre_zyx: npt.NDArray[Any]) -> FloatArray:
         within: FloatArray = np.clip(centre_zyx, 0, np.array(self.source.shape) - 1).astype(np.float32)
