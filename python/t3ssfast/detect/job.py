@@ -220,9 +220,8 @@ class Job:
         with stages("pick"):
             centre, score = twice("picking", lambda: self._pick(grid, scores))
         counts["peaks"] = len(centre)
-        peaks = self._peaks(grid, centre, score)
         with stages("orient"):
-            candidates = twice("orienting", lambda: self._oriented(grid, on_judge_grid, peaks))
+            candidates = twice("orienting", lambda: self._peaks(grid, on_judge_grid, centre, score))
         if self.verifier is not None:
             with stages("verify"):
                 verified = twice("verifying", lambda: self._verified(grid, candidates))
@@ -312,27 +311,24 @@ class Job:
             max_candidates=self.config.max_candidates,
         )
 
-    def _peaks(self, grid: PreparedTomogram, centre: FloatArray, score: FloatArray) -> Candidates:
+    def _peaks(self, grid: PreparedTomogram, mask: Mask, centre: FloatArray, score: FloatArray) -> Candidates:
+        """The peaks with the normals of the membrane; the scores are the classifier's."""
         source = self.source
         return Candidates(
             centre_zyx=self._within(grid.to_tomogram(centre)),
             score=score,
-            normal_zyx=np.tile(np.array([1, 0, 0], np.float32), (len(centre), 1)),
+            normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
             voxel_size_angstrom=source.voxel_size_angstrom,
             tomogram_shape=source.shape,
             tomogram_name=source.name,
         )
 
-    def _oriented(self, grid: PreparedTomogram, mask: Mask, found: Candidates) -> Candidates:
-        """With the normals of the membrane, a mask on the grid."""
-        centre = grid.from_tomogram(found.centre_zyx)
-        return replace(found, normal_zyx=orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom))
-
     def _oriented_again(self, grid: PreparedTomogram, mask: Mask, verified: Candidates) -> Candidates:
         """With the normals where the verifier has moved the centres; outwards stays what it saw as such."""
-        again = self._oriented(grid, mask, verified)
-        along = (again.normal_zyx * verified.normal_zyx).sum(axis=1, keepdims=True)
-        return replace(again, normal_zyx=np.where(along < 0, -again.normal_zyx, again.normal_zyx))
+        centre = grid.from_tomogram(verified.centre_zyx)
+        normal = orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom)
+        along = (normal * verified.normal_zyx).sum(axis=1, keepdims=True)
+        return replace(verified, normal_zyx=np.where(along < 0, -normal, normal))
 
     def _within(self, centre_zyx: npt.NDArray[Any]) -> FloatArray:
         within: FloatArray = np.clip(centre_zyx, 0, np.array(self.source.shape) - 1).astype(np.float32)

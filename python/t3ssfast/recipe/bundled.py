@@ -18,6 +18,7 @@ from t3ssfast.io import atomic_path, file_sha256
 from t3ssfast.models import load_model
 from t3ssfast.recipe.examples import (
     BEYOND_TRAINING,
+    Example,
     calibration_seed,
     held_out_seed,
     ordinary_seed,
@@ -57,7 +58,7 @@ class BundledSize:
 
 
 SIZES = {
-    # Two hours on two cores.
+    # Some two hours on two cores.
     "full": BundledSize(
         tomograms=144,
         calibration=24,
@@ -135,8 +136,13 @@ def train_bundled(
     recipe = SIZES[size] if tomograms is None else replace(SIZES[size], tomograms=tomograms)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = [training_seed(seed, k) for k in range(recipe.tomograms)]
-    examples = simulate_examples(folder / "simulated", seeds, recipe.shape, jobs=jobs, report=report)
+
+    def simulated(seeds: list[int], widen: float | None) -> list[Example]:
+        return simulate_examples(
+            folder / "simulated", seeds, recipe.shape, widen=widen, jobs=jobs, report=report
+        )
+
+    examples = simulated([training_seed(seed, k) for k in range(recipe.tomograms)], 0.0)
     volumes = [e.tomogram for e in examples]
     membranes = [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
@@ -152,23 +158,9 @@ def train_bundled(
         train_classifier(
             volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
         )
-    calibration = simulate_examples(
-        folder / "simulated",
-        [calibration_seed(seed, k) for k in range(recipe.calibration)],
-        recipe.shape,
-        widen=BEYOND_TRAINING,
-        jobs=jobs,
-        report=report,
-    )
+    calibration = simulated([calibration_seed(seed, k) for k in range(recipe.calibration)], BEYOND_TRAINING)
     # Scores must be worth the same where tomograms are alike and good as where each has troubles of its own.
-    ordinary = simulate_examples(
-        folder / "simulated",
-        [ordinary_seed(seed, k) for k in range(recipe.ordinary)],
-        recipe.shape,
-        widen=None,
-        jobs=jobs,
-        report=report,
-    )
+    ordinary = simulated([ordinary_seed(seed, k) for k in range(recipe.ordinary)], None)
     finish_classifier(classifier, segmenter, examples, calibration, device=device, report=report)
     if not (resume and verifier.is_file()):
         report("looking for what the classifier takes for T3SS")
@@ -187,14 +179,7 @@ def train_bundled(
         device=device,
         report=report,
     )
-    held_out = simulate_examples(
-        folder / "simulated",
-        [held_out_seed(seed, k) for k in range(recipe.held_out)],
-        recipe.shape,
-        widen=BEYOND_TRAINING,
-        jobs=jobs,
-        report=report,
-    )
+    held_out = simulated([held_out_seed(seed, k) for k in range(recipe.held_out)], BEYOND_TRAINING)
     report(f"measuring on {len(held_out)} held-out tomograms")
     finder = load_model(segmenter, kind="segmenter")
     judge = load_model(classifier, kind="classifier")

@@ -40,9 +40,13 @@ class Source:
     z0: int
     z1: int
 
+    def in_reach(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """(n,) which centres lie within the slices of this source."""
+        return (centres[:, 0] >= self.z0 - 0.5) & (centres[:, 0] < self.z1 - 0.5)
+
     def centres_in_reach(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Those centres that lie within the slices of this source."""
-        return centres[(centres[:, 0] >= self.z0 - 0.5) & (centres[:, 0] < self.z1 - 0.5)]
+        return centres[self.in_reach(centres)]
 
 
 def make_sources(

@@ -249,12 +249,12 @@ class _Shown:
 
     def within(self, source: Source) -> _Shown:
         """What lies within the slices of a source."""
-        hit = _in_reach(source, self.found.centre)
+        hit = source.in_reach(self.found.centre)
         return _Shown(
-            self.picked[_in_reach(source, self.picked.centre)],
+            self.picked[source.in_reach(self.picked.centre)],
             self.found[hit],
             self.true_centre[hit],
-            self.false[_in_reach(source, self.false.centre)],
+            self.false[source.in_reach(self.false.centre)],
         )
 
 
@@ -276,10 +276,6 @@ def _nearest(among: Float64Array, to: Float64Array) -> tuple[Float64Array, npt.N
         return np.full(len(to), np.inf), np.zeros(len(to), np.int64)
     distance, index = cKDTree(among).query(to)
     return np.asarray(distance, np.float64), np.asarray(index, np.int64)
-
-
-def _in_reach(source: Source, centres: Float64Array) -> npt.NDArray[np.bool_]:
-    return (centres[:, 0] >= source.z0 - 0.5) & (centres[:, 0] < source.z1 - 0.5)
 
 
 def _split(sources: list[Source], shown: list[_Shown], options: VerifierOptions) -> tuple[_Pool, _Pool]:
