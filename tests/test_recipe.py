@@ -17,7 +17,8 @@ from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import load_model
 from t3ssfast.recipe import calibrate_models, finish_classifier, measure
-from t3ssfast.recipe.examples import Example, calibration_seed, held_out_seed, training_seed
+from t3ssfast.recipe import examples as recipe_examples
+from t3ssfast.recipe.examples import Example, Use, simulate_examples
 from t3ssfast.recipe.few import few_labels_curve, first_picks
 from t3ssfast.recipe.finish import rewrite_metadata
 from t3ssfast.recipe.tune import _deal, tune_verifier
@@ -41,8 +42,26 @@ def examples() -> list[Example]:
 
 
 def test_no_seed_has_two_uses() -> None:
-    kinds = (training_seed, calibration_seed, held_out_seed)
-    assert len({kind(s, k) for kind in kinds for s in range(3) for k in range(100)}) == 900
+    uses = [use for use in vars(recipe_examples).values() if isinstance(use, Use)]
+    assert len(uses) == 7
+    assert len({use.seed(s, k) for use in uses for s in range(3) for k in range(1000)}) == 21_000
+
+
+def test_whole_cells_show_their_tops(tmp_path: Path) -> None:
+    """Of the same run, cells that fit into a deep volume; kept in files, and read from them again."""
+    made = simulate_examples(tmp_path, recipe_examples.TRAINING_WHOLE, 0, 3, (72, 96, 96))
+    again = simulate_examples(tmp_path, recipe_examples.TRAINING_WHOLE, 0, 3, (72, 96, 96))
+    for first, second in zip(made, again, strict=True):
+        assert first.whole_cells
+        assert 80 <= first.physics.cell_radius_nm <= 180
+        assert 0.5 <= first.physics.cell_flattening <= 1
+        assert first.physics == second.physics
+        np.testing.assert_array_equal(first.tomogram.data, second.tomogram.data)
+        np.testing.assert_array_equal(first.truth.centre_zyx, second.truth.centre_zyx)
+    slab = simulate_examples(tmp_path, recipe_examples.TRAINING, 0, 1, (32, 64, 64))[0]
+    assert not slab.whole_cells
+    ordinary = simulate_examples(tmp_path, recipe_examples.ORDINARY, 0, 1, (32, 64, 64))[0]
+    assert ordinary.physics == Physics()
 
 
 def test_a_classifier_is_finished_and_measured(tmp_path: Path, examples: list[Example]) -> None:
@@ -67,6 +86,9 @@ def test_a_classifier_is_finished_and_measured(tmp_path: Path, examples: list[Ex
     assert (whole.true_positives, whole.false_positives, whole.false_negatives) == (6, 3, 0)
     assert figures["detection"]["false_positive_kinds"] == {"secretin": 3}
     assert figures["detection_by_domain"]["low noise"]["truth"] == 2
+    assert figures["detection_by_domain"]["whole cells"]["truth"] == 0
+    views = figures["detection_by_view"].values()
+    assert (sum(v["truth"] for v in views), sum(v["found"] for v in views)) == (6, 6)
     assert figures["membrane_on_held_out_simulation"]["everywhere"]["dice"] > 0.6
     assert figures["preselection"]["windows_kept"] < 0.5
     assert figures["preselection"]["windows_about_particles_kept"] > 0.97

@@ -1,7 +1,7 @@
 """The recipe of the bundled models: simulate, train, preselect, calibrate, measure, and pin.
 
-`train_bundled` is the whole of it. The tomograms are drawn from `simulate.random_physics`; their seeds are
-those of `training_seed`, `calibration_seed` and `held_out_seed`, and are used for nothing else here.
+`train_bundled` is the whole of it. The tomograms are drawn from `simulate.random_physics`; every seed has one
+`Use`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.io import atomic_path, file_sha256
 from t3ssfast.models import load_model
 from t3ssfast.recipe.examples import (
-    BEYOND_TRAINING,
+    CALIBRATION,
+    CALIBRATION_WHOLE,
+    HELD_OUT,
+    HELD_OUT_WHOLE,
+    ORDINARY,
+    TRAINING,
+    TRAINING_WHOLE,
     Example,
-    calibration_seed,
-    held_out_seed,
-    ordinary_seed,
+    Use,
     simulate_examples,
-    training_seed,
 )
 from t3ssfast.recipe.finish import calibrate_models, find_candidates, finish_classifier, rewrite_metadata
 from t3ssfast.recipe.measure import measure
@@ -38,20 +41,23 @@ class BundledSize:
 
     Parameters
     ----------
-    tomograms, calibration, ordinary, held_out
-        Numbers of simulated ones to train on, to calibrate the scores on (of random and of ordinary physics),
-        and to measure on.
-    shape
-        (z, y, x) voxels of each.
+    tomograms, calibration, held_out
+        Numbers of simulated tomograms to train on, to calibrate the scores on, and to measure on: slabs
+        through cells, and whole cells.
+    ordinary
+        Number of slabs with the physics that `simulate` has by itself, also to calibrate on.
+    shape, deep_shape
+        (z, y, x) voxels of a slab, and of a volume with whole cells.
     segmenter, classifier, verifier
         Options of the trainings.
     """
 
-    tomograms: int
-    calibration: int
+    tomograms: tuple[int, int]
+    calibration: tuple[int, int]
+    held_out: tuple[int, int]
     ordinary: int
-    held_out: int
     shape: tuple[int, int, int]
+    deep_shape: tuple[int, int, int]
     segmenter: dict[str, Any]
     classifier: dict[str, Any]
     verifier: dict[str, Any]
@@ -60,11 +66,12 @@ class BundledSize:
 SIZES = {
     # Some two hours on two cores.
     "full": BundledSize(
-        tomograms=144,
-        calibration=24,
+        tomograms=(144, 72),
+        calibration=(24, 12),
+        held_out=(24, 24),
         ordinary=12,
-        held_out=24,
         shape=(104, 384, 384),
+        deep_shape=(208, 272, 272),
         segmenter={"steps": 3_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_800,
@@ -78,11 +85,12 @@ SIZES = {
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
-        tomograms=6,
-        calibration=2,
+        tomograms=(6, 2),
+        calibration=(2, 1),
+        held_out=(2, 1),
         ordinary=1,
-        held_out=2,
         shape=(48, 224, 224),
+        deep_shape=(96, 160, 160),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
         classifier={"steps": 60, "steps_per_epoch": 30, "rounds": 1, "mined_slices": 4},
         verifier={"steps": 20, "steps_per_epoch": 10, "batch": 8},
@@ -114,7 +122,7 @@ def train_bundled(
     size
         A key of `SIZES`.
     tomograms
-        To train on, instead of the size's number.
+        Slabs to train on, instead of the size's number, with half as many volumes of whole cells.
     jobs
         Simulations at a time.
     device
@@ -133,16 +141,20 @@ def train_bundled(
     """
     if size not in SIZES:
         raise ConfigError(f"There is no recipe of the size {size!r}; choose from {', '.join(SIZES)}.")
-    recipe = SIZES[size] if tomograms is None else replace(SIZES[size], tomograms=tomograms)
+    recipe = SIZES[size]
+    if tomograms is not None:
+        recipe = replace(recipe, tomograms=(tomograms, tomograms // 2))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def simulated(seeds: list[int], widen: float | None) -> list[Example]:
-        return simulate_examples(
-            folder / "simulated", seeds, recipe.shape, widen=widen, jobs=jobs, report=report
-        )
+    def simulated(use: Use, count: int) -> list[Example]:
+        shape = recipe.deep_shape if use.whole_cells else recipe.shape
+        return simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, report=report)
 
-    examples = simulated([training_seed(seed, k) for k in range(recipe.tomograms)], 0.0)
+    def both(slabs: Use, whole: Use, counts: tuple[int, int]) -> list[Example]:
+        return [*simulated(slabs, counts[0]), *simulated(whole, counts[1])]
+
+    examples = both(TRAINING, TRAINING_WHOLE, recipe.tomograms)
     volumes = [e.tomogram for e in examples]
     membranes = [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
@@ -158,9 +170,9 @@ def train_bundled(
         train_classifier(
             volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
         )
-    calibration = simulated([calibration_seed(seed, k) for k in range(recipe.calibration)], BEYOND_TRAINING)
+    calibration = both(CALIBRATION, CALIBRATION_WHOLE, recipe.calibration)
     # Scores must be worth the same where tomograms are alike and good as where each has troubles of its own.
-    ordinary = simulated([ordinary_seed(seed, k) for k in range(recipe.ordinary)], None)
+    ordinary = simulated(ORDINARY, recipe.ordinary)
     finish_classifier(classifier, segmenter, examples, calibration, device=device, report=report)
     if not (resume and verifier.is_file()):
         report("looking for what the classifier takes for T3SS")
@@ -179,7 +191,7 @@ def train_bundled(
         device=device,
         report=report,
     )
-    held_out = simulated([held_out_seed(seed, k) for k in range(recipe.held_out)], BEYOND_TRAINING)
+    held_out = both(HELD_OUT, HELD_OUT_WHOLE, recipe.held_out)
     report(f"measuring on {len(held_out)} held-out tomograms")
     finder = load_model(segmenter, kind="segmenter")
     judge = load_model(classifier, kind="classifier")
@@ -196,6 +208,7 @@ def train_bundled(
         "size": size,
         "tomograms": recipe.tomograms,
         "shape": recipe.shape,
+        "deep_shape": recipe.deep_shape,
     }
     for name, document in (
         ("figures.json", figures),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,17 @@ from t3ssfast.simulate import Physics, random_physics, simulate
 from t3ssfast.types import Candidates, Tomogram
 
 __all__ = [
-    "BEYOND_TRAINING",
+    "CALIBRATION",
+    "CALIBRATION_WHOLE",
+    "HELD_OUT",
+    "HELD_OUT_WHOLE",
+    "MODEL_VOXEL_SIZE",
+    "ORDINARY",
+    "TRAINING",
+    "TRAINING_WHOLE",
     "Example",
-    "calibration_seed",
-    "held_out_seed",
-    "ordinary_seed",
+    "Use",
     "simulate_examples",
-    "training_seed",
 ]
 
 # Two in three tomograms are made on the models' own grid, the others between these voxel sizes.
@@ -33,29 +37,44 @@ MODEL_VOXEL_SIZE = 13.6
 # How much wider than those of the training the ranges are that calibration and measurement draw from: what a
 # score is worth, and how good the models are, must not be told by tomograms just like those learned from.
 BEYOND_TRAINING = 0.25
+# Ranges of whole cells, instead of those of `random_physics`.
+WHOLE_CELLS = {"cell_radius_nm": (80.0, 180.0), "cell_flattening": (0.5, 1.0)}
 # Kinds of particles that are shown to the classifier wherever they are; of the many others, those that it
 # falls for are found by mining.
 LOOK_ALIKES = ("flagellar_motor", "secretin", "chemoreceptor_array", "gold_bead")
 
 
-def training_seed(seed: int, index: int) -> int:
-    """Simulation seed of a training tomogram."""
-    return 1_000_000 * (seed + 1) + index
+@dataclass(frozen=True)
+class Use:
+    """What simulated tomograms are for, and how they are drawn.
+
+    Parameters
+    ----------
+    offset
+        Of their seeds, in the million that each run of a recipe has for itself.
+    widen
+        Of `random_physics`; None for the physics that `simulate` has by itself.
+    whole_cells
+        Cells small enough for a deep volume to hold their tops and bottoms; else most volumes are slabs cut
+        out of larger ones, and hardly a T3SS in them faces the beam.
+    """
+
+    offset: int
+    widen: float | None = 0.0
+    whole_cells: bool = False
+
+    def seed(self, run: int, index: int) -> int:
+        """Simulation seed of one of a run's tomograms."""
+        return 1_000_000 * (run + 1) + self.offset + index
 
 
-def calibration_seed(seed: int, index: int) -> int:
-    """Simulation seed of a tomogram that scores are calibrated on."""
-    return 1_000_000 * (seed + 1) + 600_000 + index
-
-
-def ordinary_seed(seed: int, index: int) -> int:
-    """Simulation seed of a tomogram of ordinary physics that scores are calibrated on."""
-    return 1_000_000 * (seed + 1) + 800_000 + index
-
-
-def held_out_seed(seed: int, index: int) -> int:
-    """Simulation seed of a tomogram that the models are measured on."""
-    return 1_000_000 * (seed + 1) + 500_000 + index
+TRAINING = Use(0)
+TRAINING_WHOLE = Use(200_000, whole_cells=True)
+CALIBRATION = Use(600_000, BEYOND_TRAINING)
+CALIBRATION_WHOLE = Use(700_000, BEYOND_TRAINING, whole_cells=True)
+ORDINARY = Use(800_000, None)
+HELD_OUT = Use(500_000, BEYOND_TRAINING)
+HELD_OUT_WHOLE = Use(400_000, BEYOND_TRAINING, whole_cells=True)
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,8 @@ class Example:
         The T3SS; every other particle.
     physics
         What was simulated.
+    whole_cells
+        Of its `Use`.
     """
 
     tomogram: Tomogram
@@ -80,23 +101,29 @@ class Example:
     truth: Candidates
     distractors: Candidates
     physics: Physics
+    whole_cells: bool = False
 
 
-def _drawn(seed: int, widen: float | None) -> tuple[float, Physics]:
+def _drawn(use: Use, seed: int) -> tuple[float, Physics]:
     """Voxel size (A) and physics of a seed's tomogram: random, or those that `simulate` has by itself."""
-    if widen is None:
+    if use.widen is None:
         return MODEL_VOXEL_SIZE, Physics()
     rng = np.random.default_rng([seed, 9])
     own = rng.random() < OWN_VOXEL_SIZE_SHARE
     voxel_size = MODEL_VOXEL_SIZE if own else round(float(rng.uniform(*VOXEL_SIZE_RANGE)), 2)
-    return voxel_size, random_physics(rng, widen=widen)
+    fixed = {}
+    if use.whole_cells:
+        for name, (low, high) in WHOLE_CELLS.items():
+            more = use.widen / 2 * (high - low)
+            fixed[name] = float(rng.uniform(low - more, high + more))
+    return voxel_size, random_physics(rng, widen=use.widen, **fixed)
 
 
-def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int], widen: float | None) -> Path:
+def _simulate_to(path: Path, use: Use, seed: int, shape: tuple[int, int, int]) -> Path:
     """Simulate one example into a file, unless it is there."""
     if path.is_file():
         return path
-    voxel_size, physics = _drawn(seed, widen)
+    voxel_size, physics = _drawn(use, seed)
     made = simulate(seed, shape, voxel_size, **physics.to_dict())
     centre = np.concatenate([made.truth.centre_zyx, made.distractors.centre_zyx])
     normal = np.concatenate([made.truth.normal_zyx, made.distractors.normal_zyx])
@@ -115,7 +142,7 @@ def _simulate_to(path: Path, seed: int, shape: tuple[int, int, int], widen: floa
     return path
 
 
-def _load(path: Path, seed: int, widen: float | None) -> Example:
+def _load(path: Path, use: Use, seed: int) -> Example:
     with np.load(path) as stored:
         tomogram = Tomogram(stored["tomogram"], float(stored["voxel_size_angstrom"]), path.stem)
         everything = Candidates(
@@ -134,16 +161,18 @@ def _load(path: Path, seed: int, widen: float | None) -> Example:
             picks=everything[target | np.isin(everything.kind, LOOK_ALIKES)],
             truth=everything[target],
             distractors=everything[~target],
-            physics=_drawn(seed, widen)[1],
+            physics=_drawn(use, seed)[1],
+            whole_cells=use.whole_cells,
         )
 
 
 def simulate_examples(
     folder: Path,
-    seeds: Sequence[int],
+    use: Use,
+    run: int,
+    count: int,
     shape: tuple[int, int, int],
     *,
-    widen: float | None = 0.0,
     jobs: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Example]:
@@ -153,12 +182,10 @@ def simulate_examples(
     ----------
     folder
         Where they are kept, one ``.npz`` each, named by shape and seed.
-    seeds
-        One for each example.
+    use, run, count
+        What for, for which run of the recipe, and how many.
     shape
         (z, y, x) voxels.
-    widen
-        Of `random_physics`; None for the physics that `simulate` has by itself.
     jobs
         Processes that simulate at the same time.
     report
@@ -166,6 +193,7 @@ def simulate_examples(
     """
     folder.mkdir(parents=True, exist_ok=True)
     size = "x".join(map(str, shape))
+    seeds = [use.seed(run, k) for k in range(count)]
     paths = [folder / f"{size}_seed{seed}.npz" for seed in seeds]
     missing = [(p, s) for p, s in zip(paths, seeds, strict=True) if not p.is_file()]
     if missing and jobs > 1:
@@ -176,10 +204,10 @@ def simulate_examples(
         with ProcessPoolExecutor(
             workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool:
-            made = [pool.submit(_simulate_to, p, s, shape, widen) for p, s in missing]
+            made = [pool.submit(_simulate_to, p, use, s, shape) for p, s in missing]
             for done, future in enumerate(made, 1):
                 report(f"simulated {done} of {len(made)}: {future.result().name}")
     else:
         for done, (path, seed) in enumerate(missing, 1):
-            report(f"simulated {done} of {len(missing)}: {_simulate_to(path, seed, shape, widen).name}")
-    return [_load(path, seed, widen) for path, seed in zip(paths, seeds, strict=True)]
+            report(f"simulated {done} of {len(missing)}: {_simulate_to(path, use, seed, shape).name}")
+    return [_load(path, use, seed) for path, seed in zip(paths, seeds, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from t3ssfast.recipe.examples import MODEL_VOXEL_SIZE, Example
 from t3ssfast.recipe.finish import CALIBRATION_FLOOR, VERIFIED_FLOOR
 from t3ssfast.recipe.membrane import membrane_figures
 from t3ssfast.region import SearchRegion
-from t3ssfast.simulate import Physics
 from t3ssfast.types import Candidates, DetectConfig
 
 __all__ = ["DOMAINS", "measure"]
@@ -25,17 +25,21 @@ __all__ = ["DOMAINS", "measure"]
 TOLERANCE_ANGSTROM = 120.0
 # What a detection is asked to promise.
 PROMISES = ({"min_precision": 0.9}, {"min_precision": 0.95}, {"min_recall": 0.9}, {"min_recall": 0.95})
+# Bounds of the angles to the beam by which T3SS are counted.
+VIEWS = (0, 18, 32, 45, 60, 90)
 # Ranges of the simulation in which figures are given by themselves.
-DOMAINS: dict[str, Callable[[Physics, float], bool]] = {
-    "low noise": lambda physics, voxel: physics.noise_scale < 0.65,
-    "medium noise": lambda physics, voxel: 0.65 <= physics.noise_scale < 1.0,
-    "high noise": lambda physics, voxel: physics.noise_scale >= 1.0,
-    "defocus below 5 um": lambda physics, voxel: physics.defocus_um < 5,
-    "defocus above 5 um": lambda physics, voxel: physics.defocus_um >= 5,
-    "tilts to less than 52 degrees": lambda physics, voxel: physics.tilt_range_degrees < 52,
-    "the models' voxel size": lambda physics, voxel: voxel == MODEL_VOXEL_SIZE,
-    "other voxel sizes": lambda physics, voxel: voxel != MODEL_VOXEL_SIZE,
-    "without T3SS": lambda physics, voxel: physics.t3ss_per_cell == 0 or physics.cells == 0,
+DOMAINS: dict[str, Callable[[Example], bool]] = {
+    "slabs through cells": lambda e: not e.whole_cells,
+    "whole cells": lambda e: e.whole_cells,
+    "low noise": lambda e: e.physics.noise_scale < 0.65,
+    "medium noise": lambda e: 0.65 <= e.physics.noise_scale < 1.0,
+    "high noise": lambda e: e.physics.noise_scale >= 1.0,
+    "defocus below 5 um": lambda e: e.physics.defocus_um < 5,
+    "defocus above 5 um": lambda e: e.physics.defocus_um >= 5,
+    "tilts to less than 52 degrees": lambda e: e.physics.tilt_range_degrees < 52,
+    "the models' voxel size": lambda e: e.tomogram.voxel_size_angstrom == MODEL_VOXEL_SIZE,
+    "other voxel sizes": lambda e: e.tomogram.voxel_size_angstrom != MODEL_VOXEL_SIZE,
+    "without T3SS": lambda e: e.physics.t3ss_per_cell == 0 or e.physics.cells == 0,
 }
 
 
@@ -101,6 +105,7 @@ def measure(
             for name, belongs in DOMAINS.items()
             for chosen in [_chosen(examples, found, belongs)]
         },
+        "detection_by_view": _by_view(examples, whole),
         "candidates_down_to_low_scores": {
             "calibration_error": everything.calibration_error,
             "average_precision": everything.average_precision,
@@ -122,12 +127,10 @@ def _floor(calibration: Calibration | None, lowest: float) -> float:
 
 
 def _chosen(
-    examples: Sequence[Example], found: Sequence[Candidates], belongs: Callable[[Physics, float], bool]
+    examples: Sequence[Example], found: Sequence[Candidates], belongs: Callable[[Example], bool]
 ) -> tuple[list[Example], list[Candidates]]:
     pairs = [
-        (example, candidates)
-        for example, candidates in zip(examples, found, strict=True)
-        if belongs(example.physics, example.tomogram.voxel_size_angstrom)
+        (example, candidates) for example, candidates in zip(examples, found, strict=True) if belongs(example)
     ]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
@@ -145,6 +148,20 @@ def _summary(evaluation: Evaluation, *, intervals: bool = False) -> dict[str, An
     """The figures without the curves."""
     figures = evaluation.to_dict(intervals=intervals)
     return {name: value for name, value in figures.items() if name not in ("curve", "reliability")}
+
+
+def _by_view(examples: Sequence[Example], evaluation: Evaluation) -> dict[str, dict[str, int]]:
+    """T3SS, and those found, by the angle of axis and beam: 0 degrees from the top, 90 from the side."""
+    angle = [np.degrees(np.arccos(np.abs(e.truth.normal_zyx[:, 0]).clip(0, 1))) for e in examples]
+    found = [np.zeros(len(a), bool) for a in angle]
+    for pair in evaluation.pairs:
+        found[pair.tomogram][pair.truth] = True
+    pooled, hit = np.concatenate(angle), np.concatenate(found)
+    return {
+        f"{low}-{high} degrees to the beam": {"truth": int(here.sum()), "found": int(hit[here].sum())}
+        for low, high in pairwise(VIEWS)
+        for here in [(pooled >= low) & (pooled < high + (high == VIEWS[-1]))]
+    }
 
 
 def _promised(
