@@ -50,13 +50,19 @@ def test_no_seed_has_two_uses() -> None:
 def test_whole_cells_show_their_tops(tmp_path: Path) -> None:
     """Of the same run, cells that fit into a deep volume; kept in files, and read from them again."""
     made = simulate_examples(tmp_path, recipe_examples.TRAINING_WHOLE, 0, 3, (72, 96, 96))
-    again = simulate_examples(tmp_path, recipe_examples.TRAINING_WHOLE, 0, 3, (72, 96, 96))
+    lines: list[str] = []
+    again = simulate_examples(
+        tmp_path, recipe_examples.TRAINING_WHOLE, 0, 3, (72, 96, 96), report=lines.append
+    )
+    assert not lines
+    assert len({example.tomogram.name for example in made}) == 3
     for first, second in zip(made, again, strict=True):
         assert first.whole_cells
         assert 80 <= first.physics.cell_radius_nm <= 180
         assert 0.5 <= first.physics.cell_flattening <= 1
         assert first.physics == second.physics
         np.testing.assert_array_equal(first.tomogram.data, second.tomogram.data)
+        np.testing.assert_array_equal(first.membrane, second.membrane)
         np.testing.assert_array_equal(first.truth.centre_zyx, second.truth.centre_zyx)
     slab = simulate_examples(tmp_path, recipe_examples.TRAINING, 0, 1, (32, 64, 64))[0]
     assert not slab.whole_cells

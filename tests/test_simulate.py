@@ -12,7 +12,7 @@ from t3ssfast.errors import ConfigError, VoxelSizeError
 from t3ssfast.simulate import Physics, Simulation, random_physics, simulate
 from t3ssfast.simulate.geometry import irregular_surface
 from t3ssfast.simulate.imaging import Projector, contrast_transfer, electron_wavelength, tilt_angles
-from t3ssfast.simulate.particles import t3ss
+from t3ssfast.simulate.particles import Architecture, t3ss
 
 SHAPE = (48, 112, 112)
 VOXEL = 13.6
@@ -247,6 +247,48 @@ def test_parts_vary_in_density_and_nothing_else_does() -> None:
     assert ratio.max() > 1.05
     assert varied_filled.min() >= 0
     assert max(filled.max(), varied_filled.max()) == 1
+
+
+def test_architectures_go_from_the_published_one_to_anywhere_in_their_ranges() -> None:
+    assert Architecture.draw(np.random.default_rng(0), 0.0) == Architecture()
+    drawn = [Architecture.draw(np.random.default_rng(k), 1.0) for k in range(400)]
+    near = [Architecture.draw(np.random.default_rng(k), 0.25) for k in range(400)]
+    for item in fields(Architecture):
+        low, high = item.metadata["low"], item.metadata["high"]
+        values = np.array([getattr(one, item.name) for one in drawn])
+        assert low <= values.min() < values.max() <= high
+        assert np.ptp(values) > 0.9 * (high - low)
+        assert np.ptp([getattr(one, item.name) for one in near]) < 0.26 * (high - low)
+        assert low <= item.default <= high
+
+
+def test_any_architecture_stays_within_its_reach() -> None:
+    s, r = np.meshgrid(np.linspace(-90, 90, 181), np.linspace(0, 45, 91), indexing="ij")
+    grid = [a.astype(np.float32) for a in (s, r, np.full_like(s, 0.4))]
+    for k in range(40):
+        rng = np.random.default_rng(k)
+        like = Architecture.draw(rng.spawn(1)[0], 1.0)
+        particle = t3ss(
+            rng, 27.0, size_spread=0.0, needle_length_nm=40.0, with_platform=k % 2 == 0, like=like
+        )
+        density, filled = particle.shape(*grid)
+        low, high, reach = particle.reach_nm
+        outside = (s < low) | (s > high) | (r > reach)
+        assert not density[outside].any()
+        assert not filled[outside].any()
+        assert filled.min() >= 0
+        assert filled.max() <= 1
+        # Labels are given where more than 0.4 of what was there is replaced.
+        assert (filled > 0.4).any()
+
+
+def test_what_a_species_is_like_changes_its_particles_alone() -> None:
+    plain, varied = (simulate(3, (48, 128, 128), t3ss_variety=variety) for variety in (0.0, 1.0))
+    assert len(plain.truth)
+    np.testing.assert_array_equal(plain.truth.centre_zyx, varied.truth.centre_zyx)
+    np.testing.assert_array_equal(plain.distractors.centre_zyx, varied.distractors.centre_zyx)
+    np.testing.assert_array_equal(plain.membrane, varied.membrane)
+    assert np.abs(plain.tomogram.data - varied.tomogram.data).max() > 0.1
 
 
 def test_surface_distance_matches_a_sphere() -> None:

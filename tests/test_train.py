@@ -27,7 +27,6 @@ from t3ssfast.io import write
 from t3ssfast.models import load_model
 from t3ssfast.preselect import CoarseLook
 from t3ssfast.recipe import train_bundled
-from t3ssfast.recipe.examples import held_out_seed, simulate_examples, training_seed
 from t3ssfast.recipe.finish import rewrite_metadata
 from t3ssfast.train import classifier, loop, train_classifier, train_segmenter, train_verifier
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
@@ -430,21 +429,6 @@ def test_training_stops_when_nothing_improves(tmp_path, toys, monkeypatch):
     options = SEGMENTER | {"steps": 40, "steps_per_epoch": 2, "patience": 2, "learning_rate": 1e-9}
     train_segmenter(tomograms, membranes, tmp_path / "s.pt", **options)
     assert len(table(tmp_path / "s.training.csv")) < 20
-
-
-def test_examples_are_simulated_once(tmp_path):
-    seeds = [training_seed(0, 0), held_out_seed(0, 0)]
-    assert len({training_seed(s, k) for s in range(3) for k in range(50)}) == 150
-    shape = (24, 64, 64)
-    first = simulate_examples(tmp_path, seeds, shape)
-    lines = []
-    again = simulate_examples(tmp_path, seeds, shape, report=lines.append)
-    assert not lines
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a.tomogram.data, b.tomogram.data)
-        np.testing.assert_array_equal(a.membrane, b.membrane)
-        np.testing.assert_array_equal(a.picks.centre_zyx, b.picks.centre_zyx)
-    assert first[0].tomogram.name != first[1].tomogram.name
 
 
 def test_the_commands_train_from_files(tmp_path, toys, monkeypatch):

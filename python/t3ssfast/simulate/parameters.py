@@ -42,9 +42,11 @@ class Physics:
         Volume fraction of small globular proteins in the cytoplasm and outside of the cells.
     large_vesicles, large_vesicle_radius_nm, small_vesicles, small_vesicle_radius_nm
         Single-bilayer vesicles: large ones anywhere free, small ones near or at the cells' surface.
-    t3ss_per_cell, t3ss_size_spread, t3ss_density_spread, t3ss_tilt_spread_degrees
+    t3ss_per_cell, t3ss_size_spread, t3ss_density_spread, t3ss_variety, t3ss_tilt_spread_degrees
         Injectisomes on the visible part of each cell (fewer where they do not fit); relative spread of
-        their sizes, and of the densities of their parts; spread of their axes about the membrane normal.
+        their sizes, and of the densities of their parts; how far what they all are like may be from what is
+        published (1: anywhere in the ranges of `particles.Architecture`); spread of their axes about the
+        membrane normal.
     needle_length_nm, needle_length_spread_nm, needle_missing_fraction, platform_missing_fraction
         Needle beyond the outer membrane; fraction of injectisomes without one (bases under assembly);
         fraction without sorting platform.
@@ -107,6 +109,7 @@ class Physics:
     t3ss_per_cell: int = _within(10, 0, 1000)
     t3ss_size_spread: float = _within(0.04, 0, 0.2)
     t3ss_density_spread: float = _within(0.0, 0, 0.5)
+    t3ss_variety: float = _within(0.0, 0, 1)
     t3ss_tilt_spread_degrees: float = _within(4.0, 0, 30)
     needle_length_nm: float = _within(55.0, 0, 200)
     needle_length_spread_nm: float = _within(8.0, 0, 50)
@@ -291,6 +294,7 @@ def random_physics(rng: np.random.Generator | int, *, widen: float = 0.0, **fixe
         "intensity_ramp": between(0.0, 0.6),
         "corner_darkening": between(0.0, 0.6),
         "t3ss_density_spread": between(0.0, 0.3),
+        "t3ss_variety": between(0.0, 1.0),
     }
     for name, limit in bounds.items():
         if name in drawn:

@@ -8,12 +8,14 @@ are in nm, protein is 1, ice is 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Architecture",
     "Particle",
     "chemoreceptor_patch",
     "flagellar_motor",
@@ -30,6 +32,8 @@ Shape = Callable[[Float32, Float32, Float32], tuple[Float32, Float32]]
 
 # Edges as soft as the sampling: sharper ones would alias at 1 to 2 nm a voxel.
 EDGE_NM = 1.6
+# Of `Architecture.wall`.
+WALL = 0.75
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,82 @@ def _highest(*parts: Float32) -> Float32:
     return out
 
 
+def _among(published: float, low: float, high: float) -> Any:
+    return field(default=published, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the injectisomes of a species are like: sizes in nm, densities of parts in units of protein.
+
+    The defaults are published ones, after Hu et al. 2017 (Cell 168, 1065) and Miletic et al. 2021 (Nat Commun
+    12, 1546): base about 32 nm tall, inner ring 26 nm wide, needle 7 to 8 nm wide with a channel of 2.5 nm,
+    pods on a ring of 32 nm.
+
+    Parameters
+    ----------
+    overhang
+        Of the base beyond the middle of either membrane.
+    inner_ring, inner_ring_hole, inner_ring_height
+        Outer radius, radius of the space inside, height.
+    neck_low, neck_high, neck_hole
+        Outer radii of the connector where it leaves the inner ring and where it meets the outer one; radius
+        of its channel, as a share of the outer.
+    outer_ring, outer_ring_height
+        Outer radius, height.
+    needle, channel
+        Radii.
+    export, export_density, export_depth
+        Radius of the export apparatus, its density, and how far it hangs below the base.
+    platform_depth, pod_top
+        From the middle of the inner membrane down to the middle of the platform, and to the top of the pods.
+    pod_ring, pod, hub
+        Radii: of the ring that the pods stand on, of a pod, of the hub.
+    spoke_density
+        Between hub and pods.
+    wall
+        Above 0.75 the pods are a closed wall, as a ring that is not resolved.
+    displaced
+        Share of the membrane's density that is gone where the base stands.
+    density
+        Of the whole.
+    """
+
+    overhang: float = _among(2.5, 1.0, 5.0)
+    inner_ring: float = _among(13.0, 10.0, 14.5)
+    inner_ring_hole: float = _among(6.8, 0.0, 8.0)
+    inner_ring_height: float = _among(9.0, 5.0, 13.0)
+    neck_low: float = _among(6.6, 5.0, 11.0)
+    neck_high: float = _among(6.6, 5.0, 9.0)
+    neck_hole: float = _among(2 / 3, 0.2, 0.75)
+    outer_ring: float = _among(8.4, 6.5, 11.0)
+    outer_ring_height: float = _among(9.0, 4.0, 12.0)
+    needle: float = _among(3.75, 3.0, 4.5)
+    channel: float = _among(1.25, 0.0, 1.5)
+    export: float = _among(4.2, 3.0, 5.5)
+    export_density: float = _among(0.8, 0.2, 1.1)
+    export_depth: float = _among(3.0, 0.0, 12.0)
+    platform_depth: float = _among(22.5, 18.0, 27.0)
+    pod_top: float = _among(9.0, 6.0, 15.0)
+    pod_ring: float = _among(16.0, 13.0, 18.0)
+    pod: float = _among(3.6, 2.2, 5.0)
+    hub: float = _among(4.5, 3.0, 8.0)
+    spoke_density: float = _among(0.7, 0.0, 1.0)
+    wall: float = _among(0.0, 0.0, 1.0)
+    displaced: float = _among(1.0, 0.5, 1.0)
+    density: float = _among(1.0, 0.6, 1.5)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, variety: float) -> Architecture:
+        """One at random: with no variety the published one, with 1 from anywhere in the ranges."""
+        published, drawn = cls(), {}
+        for item in fields(cls):
+            usual = getattr(published, item.name)
+            chosen = float(rng.uniform(item.metadata["low"], item.metadata["high"]))
+            drawn[item.name] = usual + variety * (chosen - usual)
+        return cls(**drawn)
+
+
 def t3ss(
     rng: np.random.Generator,
     gap_nm: float,
@@ -88,12 +168,9 @@ def t3ss(
     density_spread: float = 0.0,
     needle_length_nm: float,
     with_platform: bool,
+    like: Architecture | None = None,
 ) -> Particle:
     """An injectisome: base through both membranes, needle, export apparatus, six-pod sorting platform.
-
-    Sizes after Hu et al. 2017 (Cell 168, 1065) and Miletic et al. 2021 (Nat Commun 12, 1546): base
-    about 32 nm tall, inner ring 26 nm wide, needle 7 to 8 nm wide with a channel of 2.5 nm, pods on a ring
-    of 32 nm.
 
     Parameters
     ----------
@@ -109,35 +186,45 @@ def t3ss(
         Beyond the outer membrane; 0 for a base without needle.
     with_platform
         Whether the sorting platform is there.
+    like
+        What its species is like; None: as published.
     """
+    kind = Architecture() if like is None else like
 
     def about(size: float) -> float:
         return float(size * (1 + size_spread * np.clip(rng.standard_normal(), -2.5, 2.5)))
 
-    half = gap_nm / 2 + about(2.5)
-    inner_ring, neck, outer_ring = about(13.0), about(6.6), about(8.4)
-    needle, channel = about(3.75), 1.25
-    inner_height, outer_height = about(9.0), about(9.0)
+    half = gap_nm / 2 + about(kind.overhang)
+    inner_ring, neck, outer_ring = about(kind.inner_ring), about(kind.neck_low), about(kind.outer_ring)
+    needle, channel = about(kind.needle), kind.channel
+    inner_height, outer_height = about(kind.inner_ring_height), about(kind.outer_ring_height)
     tip = half + needle_length_nm
-    platform = -gap_nm / 2 - about(22.5)
-    pod_ring, pod_radius, hub_radius = about(16.0), about(3.6), about(4.5)
-    pod_top = -gap_nm / 2 - about(9.0)
+    platform = -gap_nm / 2 - about(kind.platform_depth)
+    pod_ring, pod_radius, hub_radius = about(kind.pod_ring), about(kind.pod), about(kind.hub)
+    pod_top = -gap_nm / 2 - about(kind.pod_top)
     turn = rng.uniform(0, np.pi / 3)
-    density = about(1.0)
+    density = about(kind.density)
     # A generator of its own: the particle's sizes do not depend on whether densities vary.
     drawn = 1 + density_spread * np.clip(rng.spawn(1)[0].standard_normal(8), -2.5, 2.5)
     inner_part, neck_part, outer_part, export_part, rod_part, pod_part, hub_part, spoke_part = np.maximum(
         drawn, 0
     ).astype(np.float32)
 
+    # The connector is a cone; where it is a tube its walls are those of the published one.
+    bottom, top = -half + inner_height, half - outer_height
+    widening = kind.neck_high / kind.neck_low - 1
+
     def shape(s: Float32, r: Float32, phi: Float32) -> tuple[Float32, Float32]:
+        # Radii are measured in those of the connector's lower end.
+        height = np.clip((s - np.float32(bottom)) / np.float32(max(top - bottom, 1.0)), 0, 1)
+        along = r / (1 + np.float32(widening) * height)
         body = _highest(
-            _tube(s, r, -half - 1.5, -half + inner_height, 6.8, inner_ring) * inner_part,
-            _tube(s, r, -half + inner_height - 3, -half + inner_height, neck - 2.5, inner_ring - 2)
-            * inner_part,
-            _tube(s, r, -half + inner_height - 2, half - outer_height + 2, 4.4, neck) * neck_part,
-            _tube(s, r, half - outer_height, half + 1, 4.2, outer_ring) * outer_part,
-            _tube(s, r, -half - 3, -half + 6, 0, 4.2) * (np.float32(0.8) * export_part),
+            _tube(s, r, -half - 1.5, bottom, kind.inner_ring_hole, inner_ring) * inner_part,
+            _tube(s, r, bottom - 3, bottom, neck - 2.5, inner_ring - 2) * inner_part,
+            _tube(s, along, bottom - 2, top + 2, kind.neck_hole * kind.neck_low, neck) * neck_part,
+            _tube(s, r, top, half + 1, 4.2, outer_ring) * outer_part,
+            _tube(s, r, -half - kind.export_depth, -half + 6, 0, kind.export)
+            * (np.float32(kind.export_density) * export_part),
         )
         rod = (
             _tube(s, r, -half + 7, tip, channel, needle)
@@ -148,22 +235,27 @@ def t3ss(
         if with_platform:
             # Folding phi makes one pod stand for six.
             folded = np.mod(phi + np.float32(turn), np.float32(np.pi / 3)) - np.float32(np.pi / 6)
-            across = np.sqrt(np.maximum(r * r + pod_ring**2 - 2 * pod_ring * r * np.cos(folded), 0))
+            across = (
+                np.abs(r - np.float32(pod_ring))
+                if kind.wall > WALL
+                else np.sqrt(np.maximum(r * r + pod_ring**2 - 2 * pod_ring * r * np.cos(folded), 0))
+            )
             parts.append(_between(s, platform - 4, pod_top) * _below(across, pod_radius) * pod_part)
             parts.append(_tube(s, r, platform - 4.5, platform + 3.5, 0, hub_radius) * hub_part)
             spoke = _below(np.abs(r * np.sin(folded)), 1.6) * _below(r, pod_ring)
-            parts.append(_between(s, platform - 3.5, platform + 0.5) * spoke * (np.float32(0.7) * spoke_part))
+            spokes = np.float32(kind.spoke_density) * spoke_part
+            parts.append(_between(s, platform - 3.5, platform + 0.5) * spoke * spokes)
             parts.append(_tube(s, r, platform + 3, -half - 6, 0, 2.2) * (np.float32(0.5) * spoke_part))
         found = _highest(*parts)
         filled = _highest(
-            _tube(s, r, -half - 1.5, -half + inner_height, 0, inner_ring),
-            _tube(s, r, -half + inner_height, half - outer_height, 0, neck),
-            _tube(s, r, half - outer_height, half + 1, 0, outer_ring),
+            _tube(s, r, -half - 1.5, bottom, 0, inner_ring),
+            _tube(s, along, bottom, top, 0, neck),
+            _tube(s, r, top, half + 1, 0, outer_ring),
             np.minimum(found, 1),
         )
-        return found * np.float32(density), filled.astype(np.float32)
+        return found * np.float32(density), filled.astype(np.float32) * np.float32(kind.displaced)
 
-    low = platform - 7 if with_platform else -half - 6
+    low = platform - 7 if with_platform else -half - max(kind.export_depth, 3.0) - 3
     return Particle("t3ss", (low, max(tip, half) + 3, pod_ring + pod_radius + 3), shape)
 
 

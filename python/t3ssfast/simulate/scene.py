@@ -251,7 +251,13 @@ def _direction(rng: np.random.Generator) -> Float64:
     return np.asarray(vector / np.linalg.norm(vector))
 
 
-def _populate(scene: Scene, surface: Surface, physics: Physics, rng: np.random.Generator) -> None:
+def _populate(
+    scene: Scene,
+    surface: Surface,
+    physics: Physics,
+    like: particles.Architecture,
+    rng: np.random.Generator,
+) -> None:
     """Put machines and look-alikes onto one cell."""
     gap = physics.membrane_gap_nm
     points = surface.points(6.0)
@@ -276,6 +282,7 @@ def _populate(scene: Scene, surface: Surface, physics: Physics, rng: np.random.G
             density_spread=physics.t3ss_density_spread,
             needle_length_nm=0.0 if bare else max(length, 10.0),
             with_platform=rng.random() >= physics.platform_missing_fraction,
+            like=like,
         )
 
     room = physics.spacing_nm
@@ -398,8 +405,10 @@ def build_scene(
     _crowd(scene, physics, rng)
     if physics.carbon_film_nm > 0:
         _carbon(scene, physics.carbon_film_nm, rng)
+    # One species a specimen. A generator of its own: nothing else depends on what it is like.
+    like = particles.Architecture.draw(rng.spawn(1)[0], physics.t3ss_variety)
     for cell in cells:
-        _populate(scene, cell, physics, rng)
+        _populate(scene, cell, physics, like, rng)
     _scatter(scene, CYTOPLASM, physics.ribosomes_per_cubic_um, lambda: particles.ribosome(rng), rng)
     for compartment in (OUTSIDE, LUMEN):
         make = lambda: particles.ribosome(rng) if rng.random() < 0.3 else particles.globule(rng)  # noqa: E731

@@ -146,13 +146,15 @@ def _membranes(scene: Scene, centre_nm: Float64, normal_zyx: Float64, physics: P
 
 
 def _injectisome(physics: Physics) -> particles.Particle:
+    rng = np.random.default_rng(0)
     return particles.t3ss(
-        np.random.default_rng(0),
+        rng,
         physics.membrane_gap_nm,
         size_spread=physics.t3ss_size_spread,
         density_spread=physics.t3ss_density_spread,
         needle_length_nm=physics.needle_length_nm,
         with_platform=True,
+        like=particles.Architecture.draw(rng.spawn(1)[0], physics.t3ss_variety),
     )
 
 
