@@ -44,6 +44,8 @@ class BundledSize:
     tomograms, calibration, held_out
         Numbers of simulated tomograms to train on, to calibrate the scores on, and to measure on: slabs
         through cells, and whole cells.
+    searched
+        So many of those to train on are searched for what the verifier learns from.
     ordinary
         Number of slabs with the physics that `simulate` has by itself, also to calibrate on.
     shape, deep_shape
@@ -55,6 +57,7 @@ class BundledSize:
     tomograms: tuple[int, int]
     calibration: tuple[int, int]
     held_out: tuple[int, int]
+    searched: tuple[int, int]
     ordinary: int
     shape: tuple[int, int, int]
     deep_shape: tuple[int, int, int]
@@ -69,6 +72,7 @@ SIZES = {
         tomograms=(144, 72),
         calibration=(24, 12),
         held_out=(24, 24),
+        searched=(72, 72),
         ordinary=12,
         shape=(104, 384, 384),
         deep_shape=(208, 272, 272),
@@ -88,6 +92,7 @@ SIZES = {
         tomograms=(6, 2),
         calibration=(2, 1),
         held_out=(2, 1),
+        searched=(4, 2),
         ordinary=1,
         shape=(48, 224, 224),
         deep_shape=(96, 160, 160),
@@ -177,9 +182,13 @@ def train_bundled(
     if not (resume and verifier.is_file()):
         report("looking for what the classifier takes for T3SS")
         finder = load_model(segmenter, kind="segmenter", device=device)
-        found = find_candidates(classifier, volumes, segmenter=finder, device=device, report=report)
+        slabs, whole = recipe.searched
+        shown = [e for e in examples if not e.whole_cells][:slabs]
+        shown += [e for e in examples if e.whole_cells][:whole]
+        within = [e.tomogram for e in shown]
+        found = find_candidates(classifier, within, segmenter=finder, device=device, report=report)
         report("training the verifier")
-        train_verifier(volumes, [e.picks for e in examples], found, verifier, **common, **recipe.verifier)
+        train_verifier(within, [e.picks for e in shown], found, verifier, **common, **recipe.verifier)
     known = [*calibration, *ordinary]
     report(f"calibrating the scores on {len(known)} tomograms")
     calibrate_models(
