@@ -469,6 +469,8 @@ VERIFIER = {
     "hidden": 8,
     "learning_rate": 1e-2,
     "jitter_nm": 1.0,
+    "stretch": (1.0, 1.0),
+    "profile": 0.0,
     "augment": AugmentOptions(scale=(1.0, 1.0), spectrum=0.0, blur_px=0.0, noise=0.0, gamma=(1.0, 1.0)),
 }
 
@@ -509,13 +511,22 @@ def test_a_verifier_learns_to_tell_and_to_place(tmp_path, boxes):
     assert path.read_bytes() == again.read_bytes()
 
 
-def test_targets_of_a_verifier_point_at_the_centre(boxes):
+@pytest.mark.parametrize("stretch", [(1.0, 1.0), (1.3, 1.3)])
+def test_targets_of_a_verifier_point_at_the_centre(boxes, stretch):
     """Augmented half-planes of balls: the darkest place of each is where its target says."""
     from t3ssfast.train.options import VerifierOptions
     from t3ssfast.train.verifier import _Pool, _Shown
 
     options = make_options(
-        VerifierOptions, {**VERIFIER, "height_px": 32, "batch": 64, "positive_share": 0.5, "jitter_nm": 1.5}
+        VerifierOptions,
+        {
+            **VERIFIER,
+            "height_px": 32,
+            "batch": 64,
+            "positive_share": 0.5,
+            "jitter_nm": 1.5,
+            "stretch": stretch,
+        },
     )
     sources = make_sources(boxes[0], None, boxes[1], options)
     shown = [_Shown.of(*each, options) for each in zip(sources, boxes[1], boxes[2], strict=True)]
@@ -541,6 +552,27 @@ def test_targets_of_a_verifier_point_at_the_centre(boxes):
     ]
     for axis, sums in enumerate(seen):
         assert (sums / total - target[:32, 1 + axis]).abs().median() < 0.5
+    # Balls are longer along the axis by the square root of the factor.
+    along = (dark.sum(dim=(1, 3)) * (rows - target[:32, 1:2]) ** 2).sum(dim=1) / total
+    assert (5 * along.median()).sqrt() == pytest.approx(4 * stretch[0] ** 0.5, abs=0.25)
+
+
+def test_gains_are_alike_all_round_an_axis(boxes):
+    from t3ssfast.train.options import VerifierOptions
+    from t3ssfast.train.verifier import _Pool, _Shown
+
+    drawn = []
+    for profile in (0.0, 0.3):
+        options = make_options(VerifierOptions, {**VERIFIER, "profile": profile})
+        sources = make_sources(boxes[0], None, boxes[1], options)
+        shown = [_Shown.of(*each, options) for each in zip(sources, boxes[1], boxes[2], strict=True)]
+        drawn.append(_Pool.collect(sources, shown, options).draw(np.random.default_rng(3), options))
+    assert torch.equal(drawn[0][1], drawn[1][1])
+    seen = drawn[0][0].abs() > 1e-3
+    gain = torch.where(seen, drawn[1][0] / drawn[0][0], torch.nan)
+    middle = gain.nanmedian(dim=1, keepdim=True).values
+    assert ((gain - middle).abs()[~gain.isnan()] < 1e-3 * middle.expand_as(gain)[~gain.isnan()]).all()
+    assert 0.15 < float(middle.log().nan_to_num().std()) < 0.4
 
 
 def test_a_particle_is_not_trained_on_and_held_out(boxes):

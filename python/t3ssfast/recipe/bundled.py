@@ -67,7 +67,7 @@ class BundledSize:
 
 
 SIZES = {
-    # Some two hours on two cores.
+    # Some two and a half hours on two cores.
     "full": BundledSize(
         tomograms=(144, 72),
         calibration=(24, 12),

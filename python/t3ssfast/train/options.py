@@ -255,6 +255,12 @@ class VerifierOptions(TrainOptions):
         By how much a picked T3SS is looked at from beside its centre (standard deviation along each axis) and
         off its axis (at most, each way), as a detection would find it. Candidates have errors of their own;
         they get half as much.
+    stretch
+        Range of the factor by which a candidate is longer along its axis, for its width, than it was: other
+        species have other proportions.
+    profile
+        Standard deviation of the logarithm of a random smooth gain over the half-planes, the same all round:
+        other species' parts are more or less dense.
     hit_distance_nm, negative_distance_nm
         Candidates no farther than the one from a T3SS are it, those farther than the other from every T3SS
         are false.
@@ -268,13 +274,15 @@ class VerifierOptions(TrainOptions):
     batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.9, 1.12), noise=0.6))
+    augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.9, 1.12), noise=0.8))
     height_px: int = DEFAULT_HEIGHT_PX
     channels: tuple[int, int, int, int] = (16, 32, 48, 64)
     hidden: int = 64
     positive_share: float = 0.4
     jitter_nm: float = 1.6
     tilt_degrees: float = 14.0
+    stretch: tuple[float, float] = (0.8, 1.25)
+    profile: float = 0.3
     hit_distance_nm: float = 8.0
     negative_distance_nm: float = 13.0
     negatives_per_tomogram: int = 24
@@ -286,6 +294,9 @@ class VerifierOptions(TrainOptions):
         for name in ("jitter_nm", "hit_distance_nm", "negative_distance_nm"):
             _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
         _require(self, 0 <= self.tilt_degrees < 90, "tilt_degrees", "an angle from 0 to below 90")
+        low, high = self.stretch
+        _require(self, 0 < low <= high < math.inf, "stretch", "two numbers above 0, the smaller first")
+        _require(self, 0 <= self.profile < math.inf, "profile", "0 or more")
         _require(self, self.negatives_per_tomogram >= 1, "negatives_per_tomogram", "at least 1")
         _require(self, 0 <= self.offset_weight < math.inf, "offset_weight", "0 or more")
 

@@ -42,6 +42,8 @@ Float64Array = npt.NDArray[np.float64]
 BATCH = 64
 # So many of the boxes are shown as if the tomogram ended nearby.
 CUT_SHARE = 0.15
+# Along and across half-planes, where their gain is drawn; linear in between.
+GAIN_KNOTS = (7, 4)
 
 # Fewer tomograms than these are not held out whole.
 FEW_TOMOGRAMS = 4
@@ -408,11 +410,16 @@ class _Pool:
         )
         frames[rng.random(count) < 0.5, 2] *= -1
         # Lengths grow by the factor, so a step in the half-planes is a shorter one in the box.
-        step = np.exp(-rng.uniform(math.log(low), math.log(high), (count, 1, 1)))
-        planes = half_planes(values, drawn.pose.centre + shift, frames * step, options.height_px)
+        step = np.exp(-rng.uniform(math.log(low), math.log(high), (count, 1)))
+        short, long = options.stretch
+        longer = rng.uniform(math.log(short), math.log(long), (count, 1))
+        step = step * np.exp(-longer * [0.5, -0.5, -0.5])
+        planes = half_planes(
+            values, drawn.pose.centre + shift, frames * step[:, :, None], options.height_px
+        ) * _gain(rng, count, options)
         target = np.zeros((count, 4), np.float32)
         target[:trues, 0] = 1
-        missed = np.einsum("nij,nj->ni", frames, drawn.missed - shift) / step[:, 0]
+        missed = np.einsum("nij,nj->ni", frames, drawn.missed - shift) / step
         target[:trues, 1:] = missed[:trues]
         return planes, torch.from_numpy(target)
 
@@ -443,6 +450,13 @@ def _beyond_a_face(rng: np.random.Generator, count: int, side: int) -> Tensor:
         part = slice(left, None) if rng.random() < 0.5 else slice(0, side - left)
         beyond[k].movedim(int(rng.integers(3)), 0)[part] = True
     return beyond
+
+
+def _gain(rng: np.random.Generator, count: int, options: VerifierOptions) -> Tensor:
+    """(n, 1, height, height / 2) random smooth factors, the same all round an axis."""
+    knots = rng.normal(0, options.profile, (count, 1, *GAIN_KNOTS)).astype(np.float32)
+    size = (options.height_px, options.height_px // 2)
+    return F.interpolate(torch.from_numpy(knots), size, mode="bilinear", align_corners=True).exp()
 
 
 def _turned(angle: Float64Array, first: Float64Array, second: Float64Array) -> Float64Array:
