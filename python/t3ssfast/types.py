@@ -320,7 +320,7 @@ class DetectConfig:
     score_smoothing_nm: float = 5.0
     verify: bool = True
     verify_floor: float = 0.15
-    score_threshold: float = 0.15
+    score_threshold: float = 0.5
     min_precision: float | None = None
     min_recall: float | None = None
     min_distance_nm: float = 24.0

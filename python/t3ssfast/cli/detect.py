@@ -60,7 +60,7 @@ def detect(
     ] = None,
     device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1".')] = "auto",
     threshold: Annotated[
-        float | None, typer.Option(help="Lowest score of a candidate, 0 to 1.", show_default="0.15")
+        float | None, typer.Option(help="Lowest score of a candidate, 0 to 1.", show_default="0.5")
     ] = None,
     min_precision: Annotated[
         float | None,
