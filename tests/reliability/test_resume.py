@@ -255,7 +255,7 @@ def test_pieces_of_something_else_are_never_used(tmp_path, monkeypatch, changed)
         data[3, 4, 5] += 1
         t3.write(given["tomogram"], data, VOXEL)
     elif changed == "configuration":
-        given["config"] = replace(CONFIG, score_threshold=0.5)
+        given["config"] = replace(CONFIG, score_threshold=CONFIG.score_threshold / 2)
     elif changed == "model":
         (tmp_path / "other").mkdir()
         given["classifier"] = save_toy_models(tmp_path / "other", voxel_size_angstrom=VOXEL * 1.001)[1]
@@ -336,7 +336,7 @@ def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monke
         assert detect_into(out, **given)[1], f"{name} is missing"
         assert content(out) == want
     assert detect_into(out, **given, resume=False)[1]
-    assert detect_into(out, **{**given, "config": replace(CONFIG, score_threshold=0.4)})[1]
+    assert detect_into(out, **{**given, "config": replace(CONFIG, score_threshold=CONFIG.score_threshold / 2)})[1]
 
 
 def test_a_failing_run_leaves_no_empty_folders(tmp_path):
