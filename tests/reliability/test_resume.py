@@ -336,7 +336,8 @@ def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monke
         assert detect_into(out, **given)[1], f"{name} is missing"
         assert content(out) == want
     assert detect_into(out, **given, resume=False)[1]
-    assert detect_into(out, **{**given, "config": replace(CONFIG, score_threshold=CONFIG.score_threshold / 2)})[1]
+    lower = replace(CONFIG, score_threshold=CONFIG.score_threshold / 2)
+    assert detect_into(out, **{**given, "config": lower})[1]
 
 
 def test_a_failing_run_leaves_no_empty_folders(tmp_path):
