@@ -37,8 +37,9 @@ BATCH = 512
 # Windows of which PyTorch's time for all is known; they take it seconds.
 TIMED_WINDOWS = 2048
 ROUNDS = 5
-# Preselection off: a user's own pipeline has none, and both shall judge the same windows.
-PLAIN_CONFIG = DetectConfig(preselect=False, verify=False, score_threshold=0.05, contrast="dark")
+# Preselection off: a user's own pipeline has none, and both shall judge the same windows. A low threshold:
+# there must be picks to hold against each other.
+PLAIN_CONFIG = DetectConfig(preselect=False, verify=False, score_threshold=0.01, contrast="dark")
 
 
 @dataclass(frozen=True)
