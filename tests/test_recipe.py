@@ -43,8 +43,8 @@ def examples() -> list[Example]:
 
 def test_no_seed_has_two_uses() -> None:
     uses = [use for use in vars(recipe_examples).values() if isinstance(use, Use)]
-    assert len(uses) == 7
-    assert len({use.seed(s, k) for use in uses for s in range(3) for k in range(1000)}) == 21_000
+    assert len(uses) == 8
+    assert len({use.seed(s, k) for use in uses for s in range(3) for k in range(1000)}) == 24_000
 
 
 def test_whole_cells_show_their_tops(tmp_path: Path) -> None:

@@ -557,6 +557,69 @@ def test_targets_of_a_verifier_point_at_the_centre(boxes, stretch):
     assert (5 * along.median()).sqrt() == pytest.approx(4 * stretch[0] ** 0.5, abs=0.25)
 
 
+def rod_example(seed, shape=(48, 48, 48)):
+    """A dark rod that is a T3SS, picked with its axis and found with another."""
+    rng = np.random.default_rng(seed)
+    axis, wrong = rng.normal(size=(2, 3))
+    axis /= np.linalg.norm(axis)
+    wrong = axis + 0.2 * wrong / np.linalg.norm(wrong)
+    place = np.moveaxis(np.indices(shape), 0, -1) - 23.5
+    rod = (np.linalg.norm(np.cross(place, axis), axis=-1) < 2) & (np.abs(place @ axis) < 16)
+    values = rng.normal(size=shape) * 0.3 - 8.0 * rod
+
+    def particles(centre, normal):
+        return Candidates([centre], [1.0], [normal], 13.6, shape)
+
+    false = replace(particles([5, 5, 5], [1, 0, 0]), score=np.array([0.5], np.float32))
+    found = particles([23.5] * 3, wrong)
+    both = Candidates(
+        *(
+            np.concatenate([getattr(c, n) for c in (found, false)])
+            for n in ("centre_zyx", "score", "normal_zyx")
+        ),
+        *(13.6, shape),
+    )
+    return Tomogram(values.astype(np.float32), 13.6, f"rod_{seed}"), particles([23.5] * 3, axis), both
+
+
+@pytest.mark.parametrize("stretch", [(1.0, 1.0), (1.4, 1.4)])
+def test_targets_of_a_verifier_lean_towards_the_axis(stretch):
+    """Half-planes of rods about wrong axes: the upper half of each rod is where its target says."""
+    from t3ssfast.train.options import VerifierOptions
+    from t3ssfast.train.verifier import _Pool, _Shown
+
+    rods = [list(part) for part in zip(*(rod_example(k) for k in range(5)), strict=True)]
+    given = {
+        **VERIFIER,
+        "height_px": 32,
+        "batch": 64,
+        "positive_share": 0.75,
+        "jitter_nm": 0.0,
+        "far_degrees": 30,
+        "stretch": stretch,
+    }
+    options = make_options(VerifierOptions, given)
+    sources = make_sources(rods[0], None, rods[1], options)
+    shown = [_Shown.of(*each, options) for each in zip(sources, rods[1], rods[2], strict=True)]
+    drawn, target = _Pool.collect(sources, shown, options).draw(np.random.default_rng(3), options)
+    assert target[48:].abs().max() == 0
+    drawn, lean = drawn[:48], target[:48, 4:]
+    rows, away = torch.arange(32.0) - 13, torch.arange(16.0) + 0.5
+    within = (rows > 2)[:, None] & (rows[:, None] ** 2 + away**2 < 100)
+    dark = (-drawn - 3).clamp_min(0) * within * away
+    angle = 2 * np.pi * torch.arange(12) / 12
+    outwards = (dark * away).sum(dim=(2, 3))
+    sideways = torch.stack(
+        [(outwards * turn).sum(dim=1) for turn in (torch.cos(angle), torch.sin(angle))], dim=1
+    )
+    slope = sideways / (dark * rows[:, None]).sum(dim=(1, 2, 3))[:, None]
+    steep = slope.norm(dim=1, keepdim=True)
+    seen = slope * torch.atan(steep) / steep
+    assert lean.norm(dim=1).max() > np.radians(25)
+    # Of a box that was cut off at a face, the rod may be gone.
+    assert (seen - lean).norm(dim=1).nanmedian() < np.radians(2)
+
+
 def test_gains_are_alike_all_round_an_axis(boxes):
     from t3ssfast.train.options import VerifierOptions
     from t3ssfast.train.verifier import _Pool, _Shown

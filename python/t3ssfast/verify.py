@@ -8,6 +8,7 @@ up. A few candidates a tomogram cost next to nothing against the millions of win
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,10 +18,19 @@ from scipy.special import expit, logit
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from t3ssfast.models import AZIMUTHS, LoadedModel
+from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, LoadedModel
 from t3ssfast.normalise import PreparedTomogram
 
-__all__ = ["VERIFIER_PART", "box_about", "cut_boxes", "frames_of", "half_planes", "verify"]
+__all__ = [
+    "VERIFIER_PART",
+    "box_about",
+    "cut_boxes",
+    "frames_of",
+    "half_planes",
+    "lean_of",
+    "lean_to",
+    "verify",
+]
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -33,10 +43,12 @@ EDGE = 1e-4
 VERIFIER_PART = 0.3
 # Of a half-plane's rows, those on the inner side of the candidate: what reaches out of the cell is longer.
 INNER_PART = 5 / 12
-# Looked at again from where the first look saw its centre, a T3SS is told more surely.
-LOOKS = 2
+# Looked at again about the centre and along the axis that a look saw, a T3SS is told more surely.
+LOOKS = 3
 # A look moves a centre by no more: what is farther off was taught as something else.
 REACH_NM = 8.0
+# A look turns an axis by no more.
+REACH_DEGREES = 60.0
 
 
 def verify(
@@ -45,11 +57,12 @@ def verify(
     normal_zyx: npt.ArrayLike,
     score: npt.NDArray[np.float32],
     verifier: LoadedModel,
-) -> tuple[Float64Array, FloatArray]:
-    """Where the centres of candidates are, and scores that a classifier and a verifier agree on.
+) -> tuple[Float64Array, Float64Array, FloatArray]:
+    """Where candidates are, how they stand, and scores that a classifier and a verifier agree on.
 
     The two have learned from different things, windows and half-planes: a weighted mean of their log-odds
-    ranks better than either. The verifier looks twice, the second time about the centre it saw at first.
+    ranks better than either. The verifier looks several times, each time about the centre and along the axis
+    that it saw before: of a T3SS that faces the beam the wedge leaves hardly any membrane to tell its axis.
 
     Parameters
     ----------
@@ -66,31 +79,39 @@ def verify(
 
     Returns
     -------
-    (n, 3) float64 centres in voxels of the grid, and (n,) float32 scores in [0, 1].
+    (n, 3) float64 centres in voxels of the grid, (n, 3) float64 unit vectors along the axes, and (n,) float32
+    scores in [0, 1].
     """
     centres = np.asarray(centre_zyx, np.float64).reshape(-1, 3)
     frames = frames_of(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
     reach = REACH_NM * 10 / grid.voxel_size_angstrom
-    answers = np.zeros((len(centres), 4))
+    answers = np.zeros((len(centres), len(VERIFIER_ANSWERS)))
     for _ in range(LOOKS):
         answers = _look(grid, centres, frames, verifier)
-        moved = np.einsum("nij,ni->nj", frames, answers[:, 1:])
-        length = np.linalg.norm(moved, axis=1, keepdims=True)
-        centres = centres + moved * (reach / np.maximum(length, reach))
-        centres = np.clip(centres, 0, np.array(grid.shape) - 1)
+        moved = _shortened(np.einsum("nij,ni->nj", frames, answers[:, 1:4]), reach)
+        centres = np.clip(centres + moved, 0, np.array(grid.shape) - 1)
+        frames = frames_of(lean_to(frames, _shortened(answers[:, 4:], math.radians(REACH_DEGREES))))
     first = logit(np.clip(score.astype(np.float64), EDGE, 1 - EDGE))
     agreed: FloatArray = expit((1 - VERIFIER_PART) * first + VERIFIER_PART * answers[:, 0]).astype(np.float32)
-    return centres, agreed
+    return centres, frames[:, 0], agreed
+
+
+def _shortened(steps: Float64Array, reach: float) -> Float64Array:
+    """(n, k) vectors, those longer than a reach cut down to it."""
+    shortened: Float64Array = steps * (
+        reach / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), reach)
+    )
+    return shortened
 
 
 def _look(
     grid: PreparedTomogram, centres: Float64Array, frames: Float64Array, verifier: LoadedModel
 ) -> Float64Array:
-    """(n, 4) what a verifier answers about candidates."""
+    """(n, 6) what a verifier answers about candidates."""
     height = verifier.metadata.window_px
     assert height is not None, "load_model gives every verifier a height"
     middle = np.floor(centres + 0.5).astype(np.int64)
-    answers = np.zeros((len(centres), 4))
+    answers = np.zeros((len(centres), len(VERIFIER_ANSWERS)))
     for chosen, boxes in cut_boxes(grid, middle, box_about(height)):
         within = torch.from_numpy(boxes).to(verifier.device)
         planes = half_planes(within, centres[chosen] - middle[chosen], frames[chosen], height)
@@ -122,6 +143,49 @@ def frames_of(axis_zyx: Float64Array) -> Float64Array:
     across = towards - (axis * towards).sum(axis=1, keepdims=True) * axis
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     return np.stack([axis, across, np.cross(axis, across)], axis=1)
+
+
+def lean_to(frames: Float64Array, lean: Float64Array) -> Float64Array:
+    """The axes that lean from those of frames.
+
+    Parameters
+    ----------
+    frames
+        (n, 3, 3) as of `frames_of`.
+    lean
+        (n, 2) by how much, in radians, towards a frame's second row and towards its third.
+
+    Returns
+    -------
+    (n, 3) unit vectors.
+    """
+    angle = np.linalg.norm(lean, axis=1, keepdims=True)
+    towards = np.einsum("nij,ni->nj", frames[:, 1:], lean) / np.maximum(angle, np.finfo(np.float64).tiny)
+    axes: Float64Array = np.cos(angle) * frames[:, 0] + np.sin(angle) * towards
+    return axes
+
+
+def lean_of(axis_zyx: Float64Array, frames: Float64Array) -> Float64Array:
+    """How axes lean from those of frames, whose rows need not be of length 1: the inverse of `lean_to`.
+
+    Parameters
+    ----------
+    axis_zyx
+        (n, 3) vectors of any length but 0.
+    frames
+        (n, 3, 3) rows that are square to each other, as of `frames_of` but for their lengths.
+
+    Returns
+    -------
+    (n, 2) radians.
+    """
+    # Components, each in the unit of its row.
+    along, sideways = np.split(
+        np.einsum("nij,nj->ni", frames, axis_zyx) / (frames**2).sum(axis=2), [1], axis=1
+    )
+    aside = np.linalg.norm(sideways, axis=1, keepdims=True)
+    lean: Float64Array = np.arctan2(aside, along) * sideways / np.maximum(aside, np.finfo(np.float64).tiny)
+    return lean
 
 
 def half_planes(boxes: Tensor, centre_zyx: Float64Array, frames: Float64Array, height: int) -> Tensor:

@@ -224,9 +224,7 @@ class Job:
             candidates = twice("orienting", lambda: self._peaks(grid, on_judge_grid, centre, score))
         if self.verifier is not None:
             with stages("verify"):
-                verified = twice("verifying", lambda: self._verified(grid, candidates))
-            with stages("orient"):
-                candidates = twice("orienting", lambda: self._oriented_again(grid, on_judge_grid, verified))
+                candidates = twice("verifying", lambda: self._verified(grid, candidates))
         candidates = self._calibrated(candidates)
         share = counts["windows_judged"] / counts["voxels"]
         notes = [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."]
@@ -323,19 +321,13 @@ class Job:
             tomogram_name=source.name,
         )
 
-    def _oriented_again(self, grid: PreparedTomogram, mask: Mask, verified: Candidates) -> Candidates:
-        """With the normals where the verifier has moved the centres; outwards stays what it saw as such."""
-        centre = grid.from_tomogram(verified.centre_zyx)
-        normal = orient(mask, centre, voxel_size_angstrom=grid.voxel_size_angstrom)
-        along = (normal * verified.normal_zyx).sum(axis=1, keepdims=True)
-        return replace(verified, normal_zyx=np.where(along < 0, -normal, normal))
-
     def _within(self, centre_zyx: npt.NDArray[Any]) -> FloatArray:
         within: FloatArray = np.clip(centre_zyx, 0, np.array(self.source.shape) - 1).astype(np.float32)
         return within
 
     def _verified(self, grid: PreparedTomogram, peaks: Candidates) -> Candidates:
-        """The candidates that the classifier and the verifier agree on, highest score first.
+        """The candidates that the classifier and the verifier agree on as the verifier sees them, highest
+        score first.
 
         Where the verifier saw the same centre from two peaks, the better one stands.
         """
@@ -345,9 +337,9 @@ class Job:
         # The classifier has found the sign of the contrast; what each was trained on is its own affair.
         own = own.with_contrast_sign(grid.contrast_sign * trained_sign(self.judge) * trained_sign(verifier))
         centre = own.from_tomogram(peaks.centre_zyx)
-        centre, score = verify(own, centre, peaks.normal_zyx, peaks.score, verifier)
+        centre, axis, score = verify(own, centre, peaks.normal_zyx, peaks.score, verifier)
         within = self._within(own.to_tomogram(centre))
-        agreed = replace(peaks, centre_zyx=within, score=score)
+        agreed = replace(peaks, centre_zyx=within, normal_zyx=axis.astype(np.float32), score=score)
         agreed = agreed[agreed.score >= self.threshold].sorted_by_score()
         least = self.config.min_distance_nm / 2 * 10 / agreed.voxel_size_angstrom
         return agreed[separate(agreed.centre_zyx, least)]

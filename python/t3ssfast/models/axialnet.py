@@ -18,13 +18,13 @@ DEFAULT_HEIGHT_PX = 48
 
 
 class AxialNet(nn.Module):
-    """Convolutions over half-planes that end at an axis: is there a T3SS about it, and where is its centre.
+    """Convolutions over half-planes that end at an axis: is there a T3SS about it, where, and how it leans.
 
     A T3SS has rings about an axis that stands on the membrane. Every half-plane is seen by the same layers
-    beside the mean of all, in which the rings stay while noise goes; what they make of them is averaged, and
-    the largest kept, over the half-planes: how a particle is turned about its axis makes no difference. Four
-    3x3 convolutions with pooling before the third and the fourth and after it, one layer for each half-plane.
-    Batch normalisation, ReLU.
+    beside the one opposite, which shows an axis that leans, and the mean of all, in which the rings stay
+    while noise goes; what they make of them is averaged, and the largest kept, over the half-planes: how a
+    particle is turned about its axis makes no difference. Four 3x3 convolutions with pooling before the third
+    and the fourth and after it, one layer for each half-plane. Batch normalisation, ReLU.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class AxialNet(nn.Module):
             )
         a, b, c, d = channels
         self.features = nn.Sequential(
-            *_layers(2, a),
+            *_layers(3, a),
             *_layers(a, b),
             nn.MaxPool2d(2),
             *_layers(b, c),
@@ -62,23 +62,24 @@ class AxialNet(nn.Module):
             nn.Linear(d * (height // 8) * (height // 16), hidden),
             nn.ReLU(),
         )
-        self.whole = nn.Linear(2 * hidden, len(VERIFIER_ANSWERS) - 2)
-        self.side = nn.Linear(hidden, 1)
+        self.whole = nn.Linear(2 * hidden, len(VERIFIER_ANSWERS) - 4)
+        self.sides = nn.Linear(hidden, 2)
         angle = [2 * math.pi * k / AZIMUTHS for k in range(AZIMUTHS)]
         across = torch.tensor([[math.cos(a), math.sin(a)] for a in angle])
         self.register_buffer("across", across * 2 / AZIMUTHS)
         self.across: Tensor
 
     def forward(self, planes: Tensor) -> Tensor:
-        """(M, azimuths, height, height / 2) float32 -> (M, 4): logit; along, across the axis."""
+        """(M, azimuths, height, height / 2) float32 -> (M, 6), as `VERIFIER_ANSWERS` names them."""
         count, azimuths, height, radius = planes.shape
         mean = planes.mean(dim=1, keepdim=True).expand(count, azimuths, height, radius)
-        pairs = torch.stack([planes, mean], dim=2).reshape(count * azimuths, 2, height, radius)
-        each = self.features(pairs).reshape(count, azimuths, -1)
+        opposite = planes.roll(azimuths // 2, dims=1)
+        seen = torch.stack([planes, opposite, mean], dim=2).reshape(count * azimuths, 3, height, radius)
+        each = self.features(seen).reshape(count, azimuths, -1)
         whole = self.whole(torch.cat([each.mean(dim=1), each.amax(dim=1)], dim=1))
         # What one half-plane says points along it.
-        across = torch.matmul(self.side(each).reshape(count, azimuths), self.across)
-        return torch.cat([whole, across], dim=1)
+        sideways = torch.matmul(self.sides(each).transpose(1, 2), self.across).reshape(count, 4)
+        return torch.cat([whole, sideways], dim=1)
 
 
 def _layers(inputs: int, outputs: int) -> list[nn.Module]:

@@ -18,7 +18,11 @@ KINDS = ("classifier", "segmenter", "verifier")
 TARGET_CLASS = "t3ss"
 # What a verifier answers about a candidate: a logit, and voxels from where it was to its centre, along the
 # axis and in the directions of the first half-plane and the one a quarter turn on.
-VERIFIER_ANSWERS = (TARGET_CLASS, "offset_along", "offset_across", "offset_quarter")
+VERIFIER_ANSWERS = (
+    TARGET_CLASS,
+    *("offset_along", "offset_across", "offset_quarter"),
+    *("lean_across", "lean_quarter"),
+)
 # A box is probed and held in memory many at a time.
 MOST_HEIGHT_PX = 128
 

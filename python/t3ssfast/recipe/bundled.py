@@ -24,6 +24,7 @@ from t3ssfast.recipe.examples import (
     ORDINARY,
     TRAINING,
     TRAINING_WHOLE,
+    VERIFYING_WHOLE,
     Example,
     Use,
     simulate_examples,
@@ -46,6 +47,9 @@ class BundledSize:
         through cells, and whole cells.
     searched
         So many of those to train on are searched for what the verifier learns from.
+    fresh
+        Number of further volumes of whole cells for the verifier alone: what the classifier makes of cells
+        that it has not learned from, and more T3SS that face the beam, which are few.
     ordinary
         Number of slabs with the physics that `simulate` has by itself, also to calibrate on.
     shape, deep_shape
@@ -58,6 +62,7 @@ class BundledSize:
     calibration: tuple[int, int]
     held_out: tuple[int, int]
     searched: tuple[int, int]
+    fresh: int
     ordinary: int
     shape: tuple[int, int, int]
     deep_shape: tuple[int, int, int]
@@ -73,6 +78,7 @@ SIZES = {
         calibration=(24, 12),
         held_out=(24, 24),
         searched=(72, 72),
+        fresh=96,
         ordinary=12,
         shape=(104, 384, 384),
         deep_shape=(208, 272, 272),
@@ -93,6 +99,7 @@ SIZES = {
         calibration=(2, 1),
         held_out=(2, 1),
         searched=(4, 2),
+        fresh=1,
         ordinary=1,
         shape=(48, 224, 224),
         deep_shape=(96, 160, 160),
@@ -185,6 +192,7 @@ def train_bundled(
         slabs, whole = recipe.searched
         shown = [e for e in examples if not e.whole_cells][:slabs]
         shown += [e for e in examples if e.whole_cells][:whole]
+        shown += simulated(VERIFYING_WHOLE, recipe.fresh)
         within = [e.tomogram for e in shown]
         found = find_candidates(classifier, within, segmenter=finder, device=device, report=report)
         report("training the verifier")

@@ -25,6 +25,7 @@ __all__ = [
     "ORDINARY",
     "TRAINING",
     "TRAINING_WHOLE",
+    "VERIFYING_WHOLE",
     "Example",
     "Use",
     "simulate_examples",
@@ -70,6 +71,7 @@ class Use:
 
 TRAINING = Use(0)
 TRAINING_WHOLE = Use(200_000, whole_cells=True)
+VERIFYING_WHOLE = Use(300_000, whole_cells=True)
 CALIBRATION = Use(600_000, BEYOND_TRAINING)
 CALIBRATION_WHOLE = Use(700_000, BEYOND_TRAINING, whole_cells=True)
 ORDINARY = Use(800_000, None)

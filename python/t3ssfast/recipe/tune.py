@@ -133,7 +133,7 @@ def tune_verifier(
                     )
                     centre = grid.from_tomogram(candidates.centre_zyx[unseen])
                     axis = candidates.normal_zyx[unseen]
-                    _, scored[k][unseen] = verify(grid, centre, axis, candidates.score[unseen], tuned)
+                    *_, scored[k][unseen] = verify(grid, centre, axis, candidates.score[unseen], tuned)
     report("tuning on everything")
     path = train_verifier(tomograms, picks, found, out, **common)
     told = evaluate(

@@ -255,6 +255,9 @@ class VerifierOptions(TrainOptions):
         By how much a picked T3SS is looked at from beside its centre (standard deviation along each axis) and
         off its axis (at most, each way), as a detection would find it. Candidates have errors of their own;
         they get half as much.
+    far_share, far_degrees
+        This share is looked at up to so far off the axis instead, so that a look along a wrong one says where
+        the right one is.
     stretch
         Range of the factor by which a candidate is longer along its axis, for its width, than it was: other
         species have other proportions.
@@ -268,6 +271,8 @@ class VerifierOptions(TrainOptions):
         At most so many false candidates of a tomogram, the highest scores first.
     offset_weight
         Of the error of the centre (in voxels, Huber's), beside the cross-entropy of the answer.
+    lean_weight
+        Of the error of the axis (in radians, Huber's), likewise.
     """
 
     steps: int = 1_200
@@ -281,24 +286,30 @@ class VerifierOptions(TrainOptions):
     positive_share: float = 0.4
     jitter_nm: float = 1.6
     tilt_degrees: float = 14.0
+    far_share: float = 0.5
+    far_degrees: float = 60.0
     stretch: tuple[float, float] = (0.8, 1.25)
     profile: float = 0.3
     hit_distance_nm: float = 8.0
     negative_distance_nm: float = 13.0
     negatives_per_tomogram: int = 24
     offset_weight: float = 0.1
+    lean_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self, 0 < self.positive_share < 1, "positive_share", "a share between 0 and 1")
         for name in ("jitter_nm", "hit_distance_nm", "negative_distance_nm"):
             _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
-        _require(self, 0 <= self.tilt_degrees < 90, "tilt_degrees", "an angle from 0 to below 90")
+        for name in ("tilt_degrees", "far_degrees"):
+            _require(self, 0 <= getattr(self, name) < 90, name, "an angle from 0 to below 90")
+        _require(self, 0 <= self.far_share <= 1, "far_share", "a share from 0 to 1")
         low, high = self.stretch
         _require(self, 0 < low <= high < math.inf, "stretch", "two numbers above 0, the smaller first")
         _require(self, 0 <= self.profile < math.inf, "profile", "0 or more")
         _require(self, self.negatives_per_tomogram >= 1, "negatives_per_tomogram", "at least 1")
-        _require(self, 0 <= self.offset_weight < math.inf, "offset_weight", "0 or more")
+        for name in ("offset_weight", "lean_weight"):
+            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more")
 
 
 Options = TypeVar("Options", bound=TrainOptions)

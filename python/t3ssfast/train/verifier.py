@@ -33,7 +33,7 @@ from t3ssfast.train.distributed import World, join_world
 from t3ssfast.train.loop import Run, optimise, take_weights
 from t3ssfast.train.options import VerifierOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
-from t3ssfast.verify import box_about, cut_boxes, frames_of, half_planes
+from t3ssfast.verify import box_about, cut_boxes, frames_of, half_planes, lean_of
 
 __all__ = ["train_verifier"]
 
@@ -169,8 +169,10 @@ def _train(
 
     def loss(answer: Tensor, target: Tensor) -> Tensor:
         true = target[:, 0] > 0
-        missed = F.huber_loss(answer[true, 1:], target[true, 1:])
-        return F.binary_cross_entropy_with_logits(answer[:, 0], target[:, 0]) + chosen.offset_weight * missed
+        missed = F.huber_loss(answer[true, 1:4], target[true, 1:4])
+        askew = F.huber_loss(answer[true, 4:], target[true, 4:])
+        unsure = F.binary_cross_entropy_with_logits(answer[:, 0], target[:, 0])
+        return unsure + chosen.offset_weight * missed + chosen.lean_weight * askew
 
     def validate(module: nn.Module) -> dict[str, float]:
         return _figures(module, planes, target, where)
@@ -224,7 +226,7 @@ class _Shown:
 
     picked: _Poses
     found: _Poses
-    true_centre: Float64Array  # of the found ones
+    true: _Poses  # of the found ones
     false: _Poses
 
     @classmethod
@@ -246,8 +248,10 @@ class _Shown:
         )
         distance, nearest = _nearest(source.targets_zyx, found.centre)
         hit = np.flatnonzero(distance * nm <= options.hit_distance_nm)
+        whose = picks.normal_zyx[target].astype(np.float64)[nearest[hit]]
+        true = _Poses(source.targets_zyx[nearest[hit]], whose if _have_poses(picks) else found.axis[hit])
         false = found[distance * nm > options.negative_distance_nm][: options.negatives_per_tomogram]
-        return cls(known, found[hit], source.targets_zyx[nearest[hit]], _Poses.joined([false, others]))
+        return cls(known, found[hit], true, _Poses.joined([false, others]))
 
     def within(self, source: Source) -> _Shown:
         """What lies within the slices of a source."""
@@ -255,21 +259,25 @@ class _Shown:
         return _Shown(
             self.picked[source.in_reach(self.picked.centre)],
             self.found[hit],
-            self.true_centre[hit],
+            self.true[hit],
             self.false[source.in_reach(self.false.centre)],
         )
 
 
 def _posed(centre: Float64Array, picks: Candidates, found: _Poses, reach: float) -> _Poses:
     """Picks with their axes; where none was given, those that have a candidate beside them, with its axis."""
-    axis = picks.normal_zyx.astype(np.float64)
-    if len(picks) == 0 or not np.array_equal(axis, np.broadcast_to([1.0, 0.0, 0.0], axis.shape)):
-        return _Poses(centre, axis)
+    if len(picks) == 0 or _have_poses(picks):
+        return _Poses(centre, picks.normal_zyx.astype(np.float64))
     if len(found.centre) == 0:
-        return _Poses(centre[:0], axis[:0])
+        return _Poses(centre[:0], found.axis)
     distance, nearest = _nearest(found.centre, centre)
     near = distance <= reach
     return _Poses(centre[near], found.axis[nearest[near]])
+
+
+def _have_poses(picks: Candidates) -> bool:
+    """Whether axes were given: not all along z."""
+    return not np.array_equal(picks.normal_zyx, np.tile([1, 0, 0], (len(picks), 1)))
 
 
 def _nearest(among: Float64Array, to: Float64Array) -> tuple[Float64Array, npt.NDArray[np.int64]]:
@@ -295,11 +303,13 @@ def _split(sources: list[Source], shown: list[_Shown], options: VerifierOptions)
 @dataclass
 class _Boxes:
     """Boxes (n, side, side, side) float16; where in its middle voxel to look and along what; the true centre
-    from there, in voxels; how much of the jitter each gets; and whose they are: tomogram and true centre."""
+    from there, in voxels, and the true axis; how much of the jitter each gets; and whose they are: tomogram
+    and true centre."""
 
     values: Tensor
     pose: _Poses
     missed: Float64Array
+    true_axis: Float64Array
     jitter: Float64Array
     whose: Float64Array
 
@@ -311,6 +321,7 @@ class _Boxes:
             self.values[torch.from_numpy(which)],
             self.pose[which],
             self.missed[which],
+            self.true_axis[which],
             self.jitter[which],
             self.whose[which],
         )
@@ -321,6 +332,7 @@ class _Boxes:
             torch.cat([p.values for p in parts]),
             _Poses.joined([p.pose for p in parts]),
             np.concatenate([p.missed for p in parts]),
+            np.concatenate([p.true_axis for p in parts]),
             np.concatenate([p.jitter for p in parts]),
             np.concatenate([p.whose for p in parts]),
         )
@@ -331,7 +343,7 @@ class _Boxes:
         tomogram: int,
         source: Source,
         pose: _Poses,
-        true_centre: Float64Array,
+        true: _Poses,
         jitter: float,
         side: int,
     ) -> _Boxes:
@@ -343,9 +355,10 @@ class _Boxes:
         return cls(
             torch.from_numpy(values),
             _Poses(pose.centre - middle, pose.axis),
-            true_centre - pose.centre,
+            true.centre - pose.centre,
+            true.axis,
             np.full(len(middle), jitter),
-            np.column_stack([np.full(len(middle), tomogram), true_centre]),
+            np.column_stack([np.full(len(middle), tomogram), true.centre]),
         )
 
 
@@ -363,9 +376,9 @@ class _Pool:
         true, false = [], []
         for k, (source, everything) in enumerate(zip(sources, shown, strict=True)):
             here = everything.within(source)
-            true.append(_Boxes.cut(k, source, here.picked, here.picked.centre, 1.0, side))
-            true.append(_Boxes.cut(k, source, here.found, here.true_centre, 0.5, side))
-            false.append(_Boxes.cut(k, source, here.false, here.false.centre, 0.5, side))
+            true.append(_Boxes.cut(k, source, here.picked, here.picked, 1.0, side))
+            true.append(_Boxes.cut(k, source, here.found, here.true, 0.5, side))
+            false.append(_Boxes.cut(k, source, here.false, here.false, 0.5, side))
         return cls(_Boxes.joined(true), _Boxes.joined(false))
 
     def parted(self, options: VerifierOptions) -> tuple[_Pool, _Pool]:
@@ -385,8 +398,8 @@ class _Pool:
         return _Pool(*kept), _Pool(*held)
 
     def draw(self, rng: np.random.Generator, options: VerifierOptions) -> tuple[Tensor, Tensor]:
-        """Augmented half-planes (N, azimuths, height, height / 2), and (N, 4): whether true, and the offset
-        of the centre as a verifier answers it."""
+        """Augmented half-planes (N, azimuths, height, height / 2), and (N, 6): whether true, and the offset
+        of the centre and the lean of the axis as a verifier answers them."""
         trues = max(1, round(options.positive_share * options.batch))
         drawn = _Boxes.joined(
             [
@@ -399,7 +412,14 @@ class _Pool:
         values = augment_values(drawn.values.float(), rng, options.augment)
         values[(drawn.values == 0) | _beyond_a_face(rng, count, values.shape[-1])] = 0
         shift = rng.normal(0, options.jitter_nm * 10 / options.voxel_size_angstrom, (count, 3)) * much
-        tilt = rng.uniform(0, math.radians(options.tilt_degrees), (count, 1)) * much
+        far = rng.random((count, 1)) < options.far_share
+        tilt = np.radians(
+            np.where(
+                far,
+                rng.uniform(0, options.far_degrees, (count, 1)),
+                rng.uniform(0, options.tilt_degrees, (count, 1)) * much,
+            )
+        )
         axis, across, quarter = frames_of(drawn.pose.axis).transpose(1, 0, 2)
         low, high = options.augment.scale
         frames = frames_of(axis + np.tan(tilt) * _turned(rng.uniform(0, 2 * np.pi, count), across, quarter))
@@ -417,10 +437,11 @@ class _Pool:
         planes = half_planes(
             values, drawn.pose.centre + shift, frames * step[:, :, None], options.height_px
         ) * _gain(rng, count, options)
-        target = np.zeros((count, 4), np.float32)
+        target = np.zeros((count, len(VERIFIER_ANSWERS)), np.float32)
         target[:trues, 0] = 1
         missed = np.einsum("nij,nj->ni", frames, drawn.missed - shift) / step
-        target[:trues, 1:] = missed[:trues]
+        target[:trues, 1:4] = missed[:trues]
+        target[:trues, 4:] = lean_of(drawn.true_axis, frames * step[:, :, None])[:trues]
         return planes, torch.from_numpy(target)
 
     def as_they_are(self, options: VerifierOptions) -> tuple[Tensor, Float64Array]:
@@ -436,9 +457,11 @@ class _Pool:
             )
             for a in range(0, len(boxes), BATCH)
         ]
-        target = np.zeros((len(boxes), 4))
-        target[: len(self.true), 0] = 1
-        target[: len(self.true), 1:] = np.einsum("nij,nj->ni", frames, boxes.missed)[: len(self.true)]
+        trues = len(self.true)
+        target = np.zeros((len(boxes), len(VERIFIER_ANSWERS)))
+        target[:trues, 0] = 1
+        target[:trues, 1:4] = np.einsum("nij,nj->ni", frames, boxes.missed)[:trues]
+        target[:trues, 4:] = lean_of(boxes.true_axis, frames)[:trues]
         return torch.cat(planes), target
 
 
@@ -473,7 +496,7 @@ def _figures(
     logits, true = answers[:, 0], target[:, 0] == 1
     score = torch.sigmoid(logits).numpy()
     hits = float((score[true] > 0.5).sum())
-    missed = np.linalg.norm(answers[:, 1:].numpy()[true] - target[true, 1:], axis=1)
+    wrong = answers.numpy()[true] - target[true]
     return {
         "validation_loss": float(
             F.binary_cross_entropy_with_logits(logits, torch.from_numpy(target[:, 0]).float())
@@ -481,5 +504,6 @@ def _figures(
         "average_precision": average_precision(score, true),
         "precision": hits / max(1.0, float((score > 0.5).sum())),
         "recall": hits / max(1.0, float(true.sum())),
-        "median_offset_px": float(np.median(missed)),
+        "median_offset_px": float(np.median(np.linalg.norm(wrong[:, 1:4], axis=1))),
+        "median_lean_degrees": float(np.degrees(np.median(np.linalg.norm(wrong[:, 4:], axis=1)))),
     }
