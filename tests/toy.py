@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+import t3ssfast as t3
 from t3ssfast.models import VERIFIER_ANSWERS, AxialNet, ModelMetadata, save_model
 from t3ssfast.types import Candidates, Tomogram
 
@@ -123,3 +126,14 @@ def toy_tomogram(
         "toy",
     )
     return Tomogram(volume, VOXEL * step, "toy"), truth, membrane.astype(np.uint8)
+
+
+def toy_detect(tomogram: Any, models: Mapping[str, Path], **options: Any) -> t3.Detection:
+    """Detect on the CPU."""
+    return t3.detect(tomogram, **{"progress": False, "device": "cpu", **models, **options})
+
+
+def same_candidates(a: t3.Detection, b: t3.Detection) -> None:
+    """Fail unless places, scores and poses are the same to the bit."""
+    for name in ("centre_zyx", "score", "normal_zyx"):
+        np.testing.assert_array_equal(getattr(a.candidates, name), getattr(b.candidates, name))

@@ -1,0 +1,24 @@
+"""What the tests of detection have in common: a toy world, and models made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t3ssfast.types import Candidates, Tomogram
+from toy import save_toy_models, toy_tomogram
+
+Models = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    segmenter, classifier = save_toy_models(tmp_path_factory.mktemp("models"))
+    return {"segmenter": segmenter, "classifier": classifier}
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[Tomogram, Candidates, np.ndarray]:
+    return toy_tomogram()
