@@ -91,7 +91,7 @@ SIZES = {
             "mined_per_tomogram": 200,
             "mined_slices": 10,
         },
-        verifier={"steps": 1_800, "steps_per_epoch": 100, "negatives_per_tomogram": 30},
+        verifier={"steps": 2_000, "steps_per_epoch": 100, "negatives_per_tomogram": 30},
     ),
     # A few minutes: shows that the recipe runs, not how well it can do.
     "small": BundledSize(
