@@ -44,10 +44,12 @@ def test_the_bundled_models_find_t3ss_in_another_simulators_tomograms() -> None:
         detection = t3.detect(made.tomogram, device="cpu", progress=False)
         found.append(detection.candidates)
         truth.append(made.truth)
-    # With today's models 26 of 30 are found and 3 are false; where there is none, 3 are.
+    # With today's models 27 of 30 are found and 3 are false; where there is none, none is.
     bare = other_tomogram(5, injectisomes=0)
-    assert len(t3.detect(bare.tomogram, device="cpu", progress=False).candidates) <= 4
+    assert len(t3.detect(bare.tomogram, device="cpu", progress=False).candidates) <= 2
     result = t3.evaluate(found, truth, tolerance_angstrom=120.0)
     assert result.n_truth == 30
     assert result.precision > 0.8
-    assert result.recall > 0.75
+    assert result.recall > 0.8
+    assert result.median_normal_error_degrees < 5
+    assert result.polarity_right == 1
