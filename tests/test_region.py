@@ -113,3 +113,12 @@ def test_the_region_does_not_depend_on_the_slab(shape, distance_nm, share, seed)
     parts = [search.slab(z, min(shape[0], z + thickness)) for z in range(0, shape[0], thickness)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert (whole >= search_region(membrane, 30.0, distance_nm)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 119), (1, 119, 1), (119, 1, 1)])
+def test_a_row_of_voxels_has_a_region(shape):
+    """Too few cubes for what cc3d takes for enough labels, were they not framed."""
+    for seed in range(40):
+        mask = (np.random.default_rng(seed).random(shape) < 0.05).astype(np.uint8)
+        found = SearchRegion(mask, VOXEL, 16.0).slab(0, shape[0])
+        np.testing.assert_array_equal(found, search_region(mask, VOXEL, 16.0))
