@@ -117,7 +117,7 @@ def _look(
         within = torch.from_numpy(boxes).to(verifier.device)
         planes = half_planes(within, centres[chosen] - middle[chosen], frames[chosen], height)
         with torch.inference_mode():
-            answers[chosen] = verifier.module(planes).double().cpu().numpy()
+            answers[chosen] = verifier.frozen(planes).double().cpu().numpy()
     return answers
 
 
