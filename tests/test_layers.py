@@ -16,7 +16,7 @@ CSRC = ROOT / "csrc"
 LEVELS = [
     {"errors", "types", "pages"},
     {"_native", "ahead", "io", "lease", "memory", "progress", "upload"},
-    {"windows", "statistics", "normalise", "region"},
+    {"windows", "statistics", "normalise", "pieces", "region"},
     {"models", "plan"},
     {"segment", "preselect", "classify", "pick", "provenance", "verify"},
     {"export", "extract", "evaluate", "calibrate", "figures", "average", "simulate", "train"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from torch import nn
 import t3ssfast as t3
 from t3ssfast.models import VERIFIER_ANSWERS, AxialNet, ModelMetadata, save_model
 from t3ssfast.types import Candidates, Tomogram
+
+Models = dict[str, Path]
 
 VOXEL = 13.6
 # Voxels from the axis of the cell to its inner membrane, the middle of its periplasm and its outer membrane.
@@ -128,7 +129,7 @@ def toy_tomogram(
     return Tomogram(volume, VOXEL * step, "toy"), truth, membrane.astype(np.uint8)
 
 
-def toy_detect(tomogram: Any, models: Mapping[str, Path], **options: Any) -> t3.Detection:
+def toy_detect(tomogram: Any, models: Models, **options: Any) -> t3.Detection:
     """Detect on the CPU."""
     return t3.detect(tomogram, **{"progress": False, "device": "cpu", **models, **options})
 

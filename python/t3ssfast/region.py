@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.spatial import ConvexHull
 
 from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.pieces import connected_pieces
 from t3ssfast.types import DetectConfig
 
 __all__ = ["SearchRegion", "search_region"]
@@ -93,8 +94,7 @@ def _hulls(membrane: npt.NDArray[Any], side: int, voxel_size_angstrom: float, re
     if not membrane.size:
         return []
     cubes = np.stack([_in_squares(membrane[z : z + side], side) for z in range(0, len(membrane), side)])
-    # The empty row and column keep cc3d's estimate of the labels it needs from falling short on few cubes.
-    labels = cc3d.connected_components(np.pad(cubes, ((0, 0), (0, 1), (0, 1))), connectivity=26)
+    labels, _ = connected_pieces(cubes)
     boxes = cc3d.statistics(labels, no_slice_conversion=False)["bounding_boxes"]
     least = MIN_CELL_NM * 10.0 / (voxel_size_angstrom * side)
     centres = np.indices(cubes.shape[1:]).reshape(2, -1).T + 0.5

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +15,7 @@ from scipy.sparse import csgraph
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel
 from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.pieces import connected_pieces
 from t3ssfast.windows import pad_by_reflection
 
 __all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "segment"]
@@ -226,7 +226,7 @@ def prune_membrane(
     offsets, faces, seams = [0], [np.zeros(1, np.int64)], []
     below: npt.NDArray[Any] | None = None
     for z0, z1 in slabs:
-        labels, count = _label(mask, z0, z1)
+        labels, count = connected_pieces(mask[z0:z1])
         faces.append(_count_faces(mask, labels, count, z0, z1))
         if below is not None:
             seams.append(_touching(below, labels[0]) + np.array([offsets[-2], offsets[-1]]))
@@ -237,21 +237,13 @@ def prune_membrane(
     area = np.bincount(pieces, np.concatenate(faces)) * face_nm2 / (2.0 * FACES_PER_AREA)
     keep = (area >= min_area_nm2)[pieces].astype(np.uint8)
     for (z0, z1), offset in zip(slabs, offsets[:-1], strict=True):
-        labels, count = _label(mask, z0, z1)
+        labels, count = connected_pieces(mask[z0:z1])
         # Label 0 is what lies outside of all pieces.
         chosen = keep[offset : offset + count + 1].copy()
         chosen[0] = 0
         # Every label is there, and NumPy would hold a copy to be able to find that one is not.
         np.take(chosen, labels, out=kept[z0:z1], mode="clip")
     return kept
-
-
-def _label(mask: npt.NDArray[Any], z0: int, z1: int) -> tuple[npt.NDArray[Any], int]:
-    """Connected pieces of a slab by itself, labelled from 1, and how many."""
-    # The empty column keeps cc3d's estimate of the labels it needs from falling short on the smallest slabs.
-    framed = np.pad(mask[z0:z1] != 0, ((0, 0), (0, 1), (0, 1)))
-    labels, count = cc3d.connected_components(framed, connectivity=26, return_N=True)
-    return np.ascontiguousarray(labels[:, :-1, :-1]), int(count)
 
 
 def _count_faces(

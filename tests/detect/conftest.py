@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from t3ssfast.types import Candidates, Tomogram
-from toy import save_toy_models, toy_tomogram
-
-Models = dict[str, Path]
+from toy import Models, save_toy_models, toy_tomogram
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,7 @@ from t3ssfast.errors import (
 )
 from t3ssfast.models import ModelMetadata, save_model
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
-from toy import VOXEL, toy_classifier, toy_detect
-
-Models = dict[str, Path]
+from toy import VOXEL, Models, toy_classifier, toy_detect
 
 
 def failing_cases(world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path) -> dict[str, Any]:

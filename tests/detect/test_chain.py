@@ -17,9 +17,7 @@ from t3ssfast.errors import (
 )
 from t3ssfast.models import ModelMetadata, save_model
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
-from toy import INNER, MIDDLE, VOXEL, ToySegmenter, same_candidates, toy_detect, toy_tomogram
-
-Models = dict[str, Path]
+from toy import INNER, MIDDLE, VOXEL, Models, ToySegmenter, same_candidates, toy_detect, toy_tomogram
 
 
 def test_every_particle_is_found_with_its_pose(

@@ -12,9 +12,7 @@ from typer.testing import CliRunner
 import t3ssfast as t3
 from t3ssfast.cli import app
 from t3ssfast.types import Candidates, Tomogram
-from toy import VOXEL
-
-Models = dict[str, Path]
+from toy import VOXEL, Models
 
 
 def call(*arguments: object) -> Any:

@@ -17,9 +17,7 @@ import torch
 import t3ssfast as t3
 from t3ssfast._native import openvino_version
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
-from toy import VOXEL, same_candidates, toy_detect, toy_tomogram
-
-Models = dict[str, Path]
+from toy import VOXEL, Models, same_candidates, toy_detect, toy_tomogram
 
 
 @pytest.mark.parametrize("slab_slices", [1, 7, 1000])

@@ -16,8 +16,9 @@ METADATA_NAME = "t3ssfast.json"
 METADATA_FORMAT = 1
 KINDS = ("classifier", "segmenter", "verifier")
 TARGET_CLASS = "t3ss"
-# What a verifier answers about a candidate: a logit, and voxels from where it was to its centre, along the
-# axis and in the directions of the first half-plane and the one a quarter turn on.
+# What a verifier answers about a candidate: a logit; voxels from where it was to its centre, along the axis
+# and in the directions of the first half-plane and the one a quarter turn on; and by how much its axis leans
+# towards these two, in radians.
 VERIFIER_ANSWERS = (
     TARGET_CLASS,
     *("offset_along", "offset_across", "offset_quarter"),
