@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import mmap
+import platform
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +93,40 @@ def test_without_such_pages_the_allocator_serves(monkeypatch: pytest.MonkeyPatch
         assert not used
         assert (found.shape, found.dtype) == ((COUNT, 1), np.float32)
         del found
+
+
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+
+
+def faults(work) -> int:
+    """Pages that were new to the process while some work was done."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@GLIBC
+def test_freed_tensors_are_allocated_again_without_new_pages():
+    def come_and_go() -> None:
+        for _ in range(4):
+            torch.ones(16 << 20).neg()
+
+    with pages.allocator_keeps():
+        come_and_go()
+        kept = faults(come_and_go)
+    # Of 4 times two tensors of 64 MiB.
+    assert kept < 1_000
+
+
+@GLIBC
+def test_what_is_free_goes_back_in_the_end():
+    def resident() -> int:
+        pages_of_process = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages_of_process) * resource.getpagesize()
+
+    before = resident()
+    with pages.allocator_keeps():
+        tensors = [torch.ones(16 << 20) for _ in range(4)]
+        del tensors
+        assert resident() - before > 200 << 20
+    assert resident() - before < 50 << 20

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import mmap
+import platform
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KEPT_BYTES", "LEAST_BYTES", "empty"]
+__all__ = ["KEPT_BYTES", "LEAST_BYTES", "allocator_keeps", "empty"]
 
 # Smaller ones an allocator keeps by itself.
 LEAST_BYTES = 32 << 20
@@ -19,6 +22,12 @@ LEAST_BYTES = 32 << 20
 KEPT_BYTES = 512 << 20
 # Kept pages must be the system's to take; where it knows no such thing, none are kept.
 _CAN_KEEP = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MAP_ANONYMOUS")
+
+# Parameters of glibc's mallopt (malloc.h): what is free at the end of the heap beyond the first goes back to
+# the system (-1: never); blocks from the second on are regions of their own, at most as many as the third.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+# Where glibc ends up by itself in a process that frees large blocks, and its limit on regions.
+SETTLED_BYTES, REGIONS = 32 << 20, 1 << 16
 
 # The last region that was given back; appending drops the one before. To append and to pop are single steps
 # of the interpreter, so that a finaliser may run anywhere.
@@ -80,3 +89,26 @@ def _take(count: int) -> mmap.mmap | None:
     except IndexError:
         return None
     return region if count <= len(region) <= 2 * count else None
+
+
+@contextlib.contextmanager
+def allocator_keeps() -> Iterator[None]:
+    """Within, memory that C libraries free stays with the process, for what they allocate next.
+
+    PyTorch has its tensors on a CPU from the C library. With glibc those of many megabytes are new to the
+    process every time, and a training, whose tensors come and go, spends up to half of its time on their
+    pages. On leaving, what is free goes back to the system. Without glibc nothing is done.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(M_MMAP_MAX, 0)
+    library.mallopt(M_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_MAX, REGIONS)
+        library.mallopt(M_MMAP_THRESHOLD, SETTLED_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, 2 * SETTLED_BYTES)
+        library.malloc_trim(0)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.io import atomic_path
 from t3ssfast.models import LoadedModel
+from t3ssfast.pages import allocator_keeps
 from t3ssfast.train.distributed import World
 from t3ssfast.train.options import TrainOptions
 
@@ -203,7 +204,7 @@ def optimise(
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar, allocator_keeps():
         task = bar.add_task(title, total=options.steps, completed=step, figures="")
         total, count = 0.0, 0
         while step < options.steps and not _stale(run):

@@ -160,6 +160,8 @@ def _train(
     run = Run(path, chosen, data, resume=resume, world=world)
     torch.manual_seed(chosen.seed)
     module = AxialNet(chosen.channels, chosen.hidden, chosen.height_px).to(where)
+    # Convolutions of few channels are twice as fast where these lie side by side.
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if begun is not None:
         take_weights(module, begun)
     planes, target = pools[1].as_they_are(chosen)
