@@ -22,7 +22,7 @@ from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, pick
 from t3ssfast.region import SearchRegion
-from t3ssfast.segment import SIDE_MULTIPLE, prune_membrane, segment
+from t3ssfast.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment
 from t3ssfast.simulate import simulate
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig, Tomogram
@@ -297,13 +297,15 @@ def detect_by_torch(
         normalisation=classifier.metadata.normalisation,
     )
     depth, height, width = grid.shape
-    mask = np.empty(grid.shape, np.uint8)
+    seen = np.empty(grid.shape, np.float32)
     for z in range(depth):
         image = torch.from_numpy(grid.slab(z, z + 1))[None].to(segmenter.device)
         pad = (0, -width % SIDE_MULTIPLE, 0, -height % SIDE_MULTIPLE)
         padded = torch.nn.functional.pad(image, pad, mode="reflect")
-        probability = segmenter.probability(segmenter.module(padded))[0, 0, :height, :width]
-        mask[z] = (probability > PLAIN_CONFIG.membrane_threshold).cpu().numpy()
+        seen[z] = segmenter.probability(segmenter.module(padded))[0, 0, :height, :width].cpu().numpy()
+    around = np.pad(seen, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    averages = map(average_slices, around[:-2], seen, around[2:])
+    mask = np.stack([average > PLAIN_CONFIG.membrane_threshold for average in averages]).astype(np.uint8)
     nm = grid.voxel_size_angstrom / 10
     least = PLAIN_CONFIG.membrane_min_area_nm2
     mask = prune_membrane(mask, grid.voxel_size_angstrom, min(least, depth * nm * least**0.5))

@@ -18,7 +18,7 @@ from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pieces import connected_pieces
 from t3ssfast.windows import pad_by_reflection
 
-__all__ = ["ContrastSign", "find_contrast_sign", "prune_membrane", "segment"]
+__all__ = ["ContrastSign", "average_slices", "find_contrast_sign", "prune_membrane", "segment"]
 
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -29,6 +29,8 @@ MIN_TILE = 512
 # What a pixel of a depth-4 U-Net can see on each side is 92 px (two 3x3 convolutions per level, down and up);
 # as a multiple of 16 it keeps the poolings of a tile in step with those of the whole slice.
 TILE_HALO = 96
+# What a slice's neighbours count for in `average_slices`, each, of 1.
+NEIGHBOUR_WEIGHT = 0.25
 # Slices and side of the crop that decide the contrast.
 SIGN_SLICES = 5
 SIGN_CROP = 512
@@ -125,6 +127,23 @@ def segment(
     if not np.isfinite(out).all():
         raise ModelError(f"The segmenter {model.path} answers NaN on this tomogram; train or save it again.")
     return out
+
+
+def average_slices(
+    below: npt.NDArray[np.float32], here: npt.NDArray[np.float32], above: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Membrane probability of a slice, averaged with its neighbours'.
+
+    The network sees one slice at a time, whose noise is not that of the next, while a membrane goes on
+    through both.
+
+    Parameters
+    ----------
+    below, here, above
+        (y, x) of three slices in a row; at a face of a tomogram the slice itself stands for the missing one.
+    """
+    average: npt.NDArray[np.float32] = (1 - 2 * NEIGHBOUR_WEIGHT) * here + NEIGHBOUR_WEIGHT * (below + above)
+    return average
 
 
 @dataclass(frozen=True)

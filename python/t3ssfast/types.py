@@ -268,7 +268,7 @@ class DetectConfig:
         "dark" (protein dark, as reconstructed), "light", or "auto": the sign under which the
         segmenter sees more membrane.
     membrane_threshold
-        Probability above which a voxel is membrane.
+        Probability, averaged with the neighbouring slices', above which a voxel is membrane.
     membrane_min_area_nm2
         Connected membrane pieces with less surface than this are dropped.
     search_distance_nm
@@ -288,9 +288,8 @@ class DetectConfig:
     verify_floor
         Score of the classifier, before any calibration, from which on peaks are shown to the verifier.
     score_threshold
-        Candidates below this score are not reported. The default is far below one half because particles of
-        tomograms unlike those of the calibration score much lower, and what is missed is lost, while false
-        candidates can be weeded later.
+        Candidates below this score are not reported. Particles of tomograms unlike those of the calibration
+        score lower: give less where what is missed is lost and false candidates can be weeded later.
     min_precision, min_recall
         Instead of the threshold: the lowest score above which the classifier's calibration expects at least
         this precision, or the highest above which it expects at least this recall. One of the two at most.
@@ -312,7 +311,7 @@ class DetectConfig:
     """
 
     contrast: str = "auto"
-    membrane_threshold: float = 0.5
+    membrane_threshold: float = 0.6
     membrane_min_area_nm2: float = 5_000.0
     search_distance_nm: float = 36.0
     search_enclosed: bool = True

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 import t3ssfast as t3
 from t3ssfast.errors import (
     OutputError,
 )
-from t3ssfast.models import ModelMetadata, save_model
+from t3ssfast.models import ModelMetadata, load_model, save_model
+from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.segment import segment
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 from toy import INNER, MIDDLE, VOXEL, Models, ToySegmenter, same_candidates, toy_detect, toy_tomogram
 
@@ -37,6 +40,25 @@ def test_every_particle_is_found_with_its_pose(
     assert detection.membrane.shape == tomogram.shape
     overlap = 2 * (detection.membrane & membrane).sum() / (detection.membrane.sum() + membrane.sum())
     assert overlap > 0.6
+
+
+@pytest.mark.parametrize("slab_slices", [1, 7, None])
+def test_the_membrane_is_that_of_slices_averaged_with_their_neighbours(
+    models: Models, world: tuple[Tomogram, Candidates, np.ndarray], slab_slices: int | None
+) -> None:
+    tomogram = world[0]
+    config = DetectConfig(contrast="dark", membrane_min_area_nm2=0, slab_slices=slab_slices)
+    found = toy_detect(tomogram, models, config=config).membrane
+    segmenter = load_model(models["segmenter"], kind="segmenter")
+    said = segmenter.metadata
+    grid = PreparedTomogram.prepare(
+        tomogram, voxel_size_angstrom=said.voxel_size_angstrom, normalisation=said.normalisation
+    )
+    alone = segment(grid.slab(0, len(tomogram.data)), segmenter)
+    average = ndimage.convolve1d(alone.astype(np.float64), [0.25, 0.5, 0.25], axis=0, mode="nearest")
+    clear = np.abs(average - config.membrane_threshold) > 1e-6
+    np.testing.assert_array_equal((average > config.membrane_threshold)[clear], found[clear] != 0)
+    assert ((alone > config.membrane_threshold) != (found != 0)).any()
 
 
 def test_provenance_tells_what_was_done(

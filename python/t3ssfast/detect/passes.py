@@ -24,7 +24,7 @@ from t3ssfast.plan import read_plan
 from t3ssfast.preselect import Gate, read_preselection
 from t3ssfast.progress import Stages
 from t3ssfast.region import SearchRegion
-from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, prune_membrane, segment
+from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, average_slices, prune_membrane, segment
 from t3ssfast.types import DetectConfig
 from t3ssfast.upload import Uploader
 
@@ -226,20 +226,32 @@ def find_membrane(
     resumed = 0
     read_slab = _slab_reader(grid, finder.device)
 
+    seen: dict[int, npt.NDArray[np.float32]] = {}
+
     def prepare(slab: Slab) -> Values:
-        return read_slab(*slab)
+        return read_slab(max(0, slab[0] - 1), min(depth, slab[1] + 1))
 
     def make(slab: Slab, values: Values) -> None:
+        """The mask of a slab; the slices on both sides of its end are seen once for it and the next slab."""
         z0, z1 = slab
-        with stages("segment"):
-            for z in range(z0, z1):
-                answer = segment(
-                    values[z - z0 : z - z0 + 1],
+        first = max(0, z0 - 1)
+
+        def probability(z: int) -> npt.NDArray[np.float32]:
+            if z not in seen:
+                seen[z] = segment(
+                    values[z - first : z - first + 1],
                     finder,
                     engine=config.segmenter_engine,
                     max_tile=portions.tile,
-                )
-                np.greater(answer[0], config.membrane_threshold, out=mask[z], casting="unsafe")
+                )[0]
+            return seen[z]
+
+        with stages("segment"):
+            for z in range(z0, z1):
+                for gone in [k for k in seen if not z - 1 <= k <= z + 1]:
+                    del seen[gone]
+                average = average_slices(*(probability(n) for n in (max(0, z - 1), z, min(z + 1, depth - 1))))
+                np.greater(average, config.membrane_threshold, out=mask[z], casting="unsafe")
                 bar.move(z + 1)
 
     with stages.bar("segment membranes", depth) as advance:
