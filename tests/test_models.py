@@ -100,6 +100,22 @@ def test_frozen_models_answer_the_same(tmp_path, unet):
         torch.testing.assert_close(loaded.frozen(image), unet.eval()(image), atol=1e-5, rtol=1e-5)
 
 
+def test_fused_models_answer_the_same(tmp_path, unet):
+    save_model(unet, tmp_path / "unet.pt", metadata(kind="segmenter", classes=("membrane",)))
+    loaded = load_model(tmp_path / "unet.pt", kind="segmenter")
+    axial = models.LoadedModel(models.AxialNet((2, 3, 4, 5), 6, 16).eval(), metadata(), "0", "here")
+    unscriptable = models.LoadedModel(nn.Conv2d(1, 2, 3).requires_grad_(False), metadata(), "0", "here")
+    unscriptable.module.forward = lambda *images: images[0] * 2
+    for model, image in (
+        (loaded, torch.randn(2, 1, 32, 48)),
+        (axial, torch.randn(3, 12, 16, 8)),
+        (axial, torch.randn(1, 12, 16, 8)),
+        (unscriptable, torch.randn(2, 1, 8, 8)),
+    ):
+        with torch.inference_mode():
+            torch.testing.assert_close(model.fused(image), model.module(image), atol=1e-5, rtol=1e-5)
+
+
 def test_files_without_metadata_are_taken_with_a_warning(tmp_path, lenet, unet):
     lenet.eval()
     torch.jit.script(lenet).save(tmp_path / "plain.pt")

@@ -295,15 +295,15 @@ def test_no_membrane_at_all_is_taken_as_dark():
 
 
 def test_small_pieces_of_membrane_go():
-    mask = np.zeros((30, 80, 80), np.int8)
-    mask[5:25, 10:70, 20:23] = -1
+    mask = np.zeros((30, 80, 80), np.uint8)
+    mask[5:25, 10:70, 20:23] = 2
     mask[2:6, 70:74, 60:64] = 1
     # One side of the sheet: 20 x 60 voxels of 1.36 nm; counted face by face it is flat, hence 2/3.
     sheet_nm2 = 20 * 60 * 1.36**2
     kept = prune_membrane(mask, 13.6, 0.5 * sheet_nm2)
     assert kept.dtype == np.uint8
-    np.testing.assert_array_equal(kept, mask < 0)
-    np.testing.assert_array_equal(prune_membrane(mask, 13.6, 0), mask != 0)
+    np.testing.assert_array_equal(kept, np.where(mask == 2, mask, 0))
+    np.testing.assert_array_equal(prune_membrane(mask, 13.6, 0), mask)
     assert not prune_membrane(mask, 13.6, 2 * sheet_nm2).any()
     assert not prune_membrane(np.zeros_like(mask), 13.6, 10).any()
 

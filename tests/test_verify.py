@@ -27,16 +27,24 @@ from t3ssfast.models import (
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
 from t3ssfast.verify import (
+    DOUBT,
+    FAR_NM,
+    LEFT_DEGREES,
     LOOKS,
+    NEAR_NM,
     REACH_DEGREES,
     REACH_NM,
+    TAKEN_DEGREES,
     VERIFIER_PART,
+    VIEWS,
     box_about,
     cut_boxes,
+    doubt,
     frames_of,
     half_planes,
     lean_of,
     lean_to,
+    turn_frames,
     verify,
 )
 from toy import VOXEL, save_toy_models, toy_tomogram
@@ -215,17 +223,15 @@ def test_the_two_meet_in_between() -> None:
     grid = PreparedTomogram.prepare(Tomogram(volume, VOXEL), voxel_size_angstrom=VOXEL)
     centres = np.array([[20.2, 30, 30.8], [21, 28, 32], [35, 10, 51]])
     *_, even = verify(grid, centres, UP, np.full(3, 0.5, np.float32), loaded(Darkest()))
-    assert (even[:2] > 0.9).all()
-    assert even[2] < 0.4
+    assert (even[:2] > 2.2).all()
+    assert even[2] < -0.4
     given = np.array([0.1, 0.9, 0.999], np.float32)
     there, upright, both = verify(grid, centres, UP, given, loaded(Opinion(-2.0)))
-    np.testing.assert_allclose(
-        logit(both), (1 - VERIFIER_PART) * logit(given) - 2.0 * VERIFIER_PART, rtol=1e-4
-    )
+    np.testing.assert_allclose(both, (1 - VERIFIER_PART) * logit(given) - 2.0 * VERIFIER_PART, rtol=1e-4)
     np.testing.assert_allclose(there, centres)
     np.testing.assert_allclose(upright, UP)
     *_, certain = verify(grid, centres, UP, np.array([0.0, 1.0, 0.5], np.float32), loaded(Opinion(0.0)))
-    assert np.isfinite(logit(certain)).all()
+    assert np.isfinite(certain).all()
 
 
 def test_an_answer_depends_on_nothing_but_its_box() -> None:
@@ -246,9 +252,9 @@ def test_an_answer_depends_on_nothing_but_its_box() -> None:
 def test_no_candidates_are_no_work() -> None:
     nowhere = np.zeros((0, 3))
     none = np.zeros(0, np.float32)
-    centre, axis, score = verify(prepared((20, 30, 30)), nowhere, nowhere, none, loaded(Darkest()))
+    centre, axis, odds = verify(prepared((20, 30, 30)), nowhere, nowhere, none, loaded(Darkest()))
     assert centre.shape == axis.shape == (0, 3)
-    assert score.shape == (0,)
+    assert odds.shape == doubt(np.zeros((9, 9, 9)), nowhere, nowhere, VOXEL).shape == (0,)
 
 
 def test_a_centre_is_moved_along_the_axis_in_each_look_and_stays_inside() -> None:
@@ -273,6 +279,63 @@ def test_a_look_turns_an_axis_as_far_as_its_reach(
     # Across is the direction of the beam here.
     angle = math.radians(degrees)
     np.testing.assert_allclose(turned, [[math.sin(angle), *(math.cos(angle) * axis[0, 1:])]], atol=1e-6)
+
+
+class FirstHalfPlane(nn.Module):
+    """Answers the mean of the first half-plane."""
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        first = planes[:, 0].mean(dim=(1, 2))
+        none = torch.zeros_like(first)
+        return torch.stack([first, none, none, none, none, none], dim=1)
+
+
+def test_how_sure_a_verifier_is_is_the_mean_of_its_last_look_and_the_other_views() -> None:
+    grid, centres = prepared((40, 50, 60)), np.array([[20.3, 25.1, 30.7], [17.0, 22.6, 33.2]])
+    frames = frames_of(np.array([[1.0, 2.0, 3.0], [0.2, -1.0, 0.4]]))
+    side = box_about(HEIGHT)
+    middle = np.floor(centres + 0.5).astype(np.int64)
+    ((order, boxes),) = cut_boxes(grid, middle, side)
+    assert (order == [1, 0]).all()
+    boxes = torch.from_numpy(boxes[order])
+    seen = []
+    for degrees, nm in ((0.0, 0.0), *VIEWS):
+        place = centres - middle + nm * 10 / VOXEL * frames[:, 1]
+        planes = half_planes(boxes, place, turn_frames(frames, np.full(2, math.radians(degrees))), HEIGHT)
+        seen.append(planes[:, 0].mean(dim=(1, 2)).numpy())
+    assert np.ptp(seen, axis=0).min() > 1e-3
+    *_, odds = verify(grid, centres, frames[:, 0], np.full(2, 0.5, np.float32), loaded(FirstHalfPlane()))
+    np.testing.assert_allclose(odds, VERIFIER_PART * np.mean(seen, axis=0), rtol=1e-4, atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_turned_frames_keep_their_axes_and_are_turned_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames, angle = frames_of(rng.normal(size=(4, 3))), rng.uniform(-7, 7, 4)
+    turned = turn_frames(frames, angle)
+    np.testing.assert_array_equal(turned[:, 0], frames[:, 0])
+    np.testing.assert_allclose((turned[:, 1] * frames[:, 1]).sum(axis=1), np.cos(angle), atol=1e-12)
+    np.testing.assert_allclose((turned[:, 1] * frames[:, 2]).sum(axis=1), np.sin(angle), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(turned), 1, atol=1e-12)
+    np.testing.assert_allclose(turn_frames(turned, -angle), frames, atol=1e-12)
+
+
+@given(seed=st.integers(0, 2**32 - 1), voxel=st.sampled_from([9.0, 13.6, 21.0]))
+@settings(max_examples=30, deadline=None)
+def test_doubt_follows_from_the_distance_and_the_angle_alone(seed: int, voxel: float) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((30, 60, 80)) < rng.choice([0.0, 1e-4, 1e-2])
+    centres = rng.uniform(0, (29, 59, 79), (5, 3))
+    axes = rng.normal(size=(5, 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    against = doubt(mask.astype(np.uint8), centres, axes, voxel)
+    found = np.argwhere(mask)
+    for k in range(5):
+        far = np.linalg.norm(found - centres[k], axis=1).min(initial=np.inf) * voxel / 10
+        lost = np.clip((far - NEAR_NM) / (FAR_NM - NEAR_NM), 0, 1)
+        from_beam = np.degrees(np.arccos(abs(axes[k, 0])))
+        left = np.clip((from_beam - TAKEN_DEGREES) / (LEFT_DEGREES - TAKEN_DEGREES), 0, 1)
+        np.testing.assert_allclose(against[k], DOUBT * lost * left, atol=1e-9)
 
 
 def test_a_ball_is_found_from_beside_it() -> None:
@@ -316,13 +379,16 @@ def saved(folder: Path, module: nn.Module, **changes: object) -> Path:
     return path
 
 
-def found_with(folder: Path, tomogram: Tomogram, module: nn.Module, **config: object) -> t3.Detection:
+def found_with(
+    folder: Path, tomogram: Tomogram, module: nn.Module, membrane: np.ndarray | None = None, **config: object
+) -> t3.Detection:
     segmenter, classifier = save_toy_models(folder)
     return t3.detect(
         tomogram,
         segmenter=segmenter,
         classifier=classifier,
         verifier=saved(folder, module),
+        membrane=membrane,
         config=DetectConfig(**{"contrast": "dark", **config}),  # type: ignore[arg-type]
         device="cpu",
         progress=False,
@@ -342,6 +408,30 @@ def test_a_verifier_has_a_say(tmp_path: Path) -> None:
     odds = (1 - VERIFIER_PART) * logit(np.clip(plain.candidates.score, 1e-4, 1 - 1e-4)) + 2.0 * VERIFIER_PART
     np.testing.assert_allclose(logit(agreed.candidates.score), odds, rtol=1e-3)
     assert agreed.provenance["models"]["verifier"]["path"].endswith("verifier.pt")
+
+
+def test_what_stands_across_the_beam_where_no_membrane_was_found_is_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tomogram, truth, membrane = toy_tomogram()
+    place = np.moveaxis(np.indices(membrane.shape), 0, -1)
+    membrane[np.linalg.norm(place - truth.centre_zyx[0], axis=-1) * VOXEL / 10 > 25] = 0
+    # Axes that are along the beam, for want of a membrane, lean by a radian after one look.
+    monkeypatch.setattr("t3ssfast.verify.LOOKS", 1)
+    odds = []
+    for most in (0.0, DOUBT):
+        monkeypatch.setattr("t3ssfast.verify.DOUBT", most)
+        found = found_with(
+            *(tmp_path, tomogram, Opinion(2.0, lean=1.0)), membrane=membrane, search_distance_nm=300.0
+        ).candidates
+        distance = np.linalg.norm(truth.centre_zyx[:, None] - found.centre_zyx, axis=-1)
+        assert (distance.min(axis=1) < 4).all()
+        found = found[distance.argmin(axis=1)]
+        odds.append(logit(found.score))
+    expected = doubt(membrane, found.centre_zyx.astype(np.float64), found.normal_zyx, VOXEL)
+    assert expected[0] == 0
+    assert expected.max() > 0.3 * DOUBT
+    np.testing.assert_allclose(odds[0] - odds[1], expected, atol=1e-3)
 
 
 def test_peaks_that_lead_to_one_centre_are_one_candidate(tmp_path: Path) -> None:

@@ -305,7 +305,7 @@ def detect_by_torch(
         seen[z] = segmenter.probability(segmenter.module(padded))[0, 0, :height, :width].cpu().numpy()
     around = np.pad(seen, ((1, 1), (0, 0), (0, 0)), mode="edge")
     averages = map(average_slices, around[:-2], seen, around[2:])
-    mask = np.stack([average > PLAIN_CONFIG.membrane_threshold for average in averages]).astype(np.uint8)
+    mask = np.stack([average > PLAIN_CONFIG.search_threshold for average in averages]).astype(np.uint8)
     nm = grid.voxel_size_angstrom / 10
     least = PLAIN_CONFIG.membrane_min_area_nm2
     mask = prune_membrane(mask, grid.voxel_size_angstrom, min(least, depth * nm * least**0.5))

@@ -202,7 +202,7 @@ def find_contrast_sign(
 
 
 def prune_membrane(
-    mask: npt.NDArray[Any],
+    mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_],
     voxel_size_angstrom: float,
     min_area_nm2: float,
     *,
@@ -232,12 +232,12 @@ def prune_membrane(
 
     Returns
     -------
-    (z, y, x) uint8, 0 or 1; `out` where it was given.
+    (z, y, x) uint8, the mask's own values where they stay; `out` where it was given.
     """
     depth = len(mask)
     kept = np.empty(mask.shape, np.uint8) if out is None else out
     if min_area_nm2 <= 0 or not mask.size:
-        np.not_equal(mask, 0, out=kept, casting="unsafe")
+        kept[...] = mask
         return kept
     thickness = slab_slices or max(1, LABELLED_VOXELS // max(1, math.prod(mask.shape[1:])))
     slabs = [(z0, min(z0 + thickness, depth)) for z0 in range(0, depth, thickness)]
@@ -260,8 +260,7 @@ def prune_membrane(
         # Label 0 is what lies outside of all pieces.
         chosen = keep[offset : offset + count + 1].copy()
         chosen[0] = 0
-        # Every label is there, and NumPy would hold a copy to be able to find that one is not.
-        np.take(chosen, labels, out=kept[z0:z1], mode="clip")
+        np.multiply(mask[z0:z1], np.take(chosen, labels), out=kept[z0:z1])
     return kept
 
 

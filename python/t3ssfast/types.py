@@ -269,6 +269,9 @@ class DetectConfig:
         segmenter sees more membrane.
     membrane_threshold
         Probability, averaged with the neighbouring slices', above which a voxel is membrane.
+    search_threshold
+        The same above which a voxel counts as membrane for what to search and how T3SS stand, where it is the
+        lower: T3SS stand on faint membrane too.
     membrane_min_area_nm2
         Connected membrane pieces with less surface than this are dropped.
     search_distance_nm
@@ -312,6 +315,7 @@ class DetectConfig:
 
     contrast: str = "auto"
     membrane_threshold: float = 0.6
+    search_threshold: float = 0.5
     membrane_min_area_nm2: float = 5_000.0
     search_distance_nm: float = 36.0
     search_enclosed: bool = True
@@ -337,7 +341,7 @@ class DetectConfig:
                 raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {wanted}.")
 
         require(self.contrast in ("auto", "dark", "light"), "contrast", '"auto", "dark" or "light"')
-        for name in ("membrane_threshold", "verify_floor", "score_threshold"):
+        for name in ("membrane_threshold", "search_threshold", "verify_floor", "score_threshold"):
             require(0 <= getattr(self, name) <= 1, name, "a number from 0 to 1")
         for name in ("min_precision", "min_recall"):
             value = getattr(self, name)

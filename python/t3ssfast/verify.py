@@ -9,12 +9,13 @@ up. A few candidates a tomogram cost next to nothing against the millions of win
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import expit, logit
+from scipy.special import logit
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -25,10 +26,12 @@ __all__ = [
     "VERIFIER_PART",
     "box_about",
     "cut_boxes",
+    "doubt",
     "frames_of",
     "half_planes",
     "lean_of",
     "lean_to",
+    "turn_frames",
     "verify",
 ]
 
@@ -46,6 +49,16 @@ VERIFIER_PART = 0.4
 INNER_PART = 5 / 12
 # Looked at again about the centre and along the axis that a look saw, a T3SS is told more surely.
 LOOKS = 3
+# Then it is seen thrice more from where the looks have led, turned about its axis by so many degrees and from
+# so many nanometres aside: what one set of half-planes happens to show averages out.
+VIEWS = ((180 / AZIMUTHS, 0.0), (90 / AZIMUTHS, 1.1), (90 / AZIMUTHS, -1.1))
+# Nearer to found membrane than the first, nothing is held against a candidate; from the second on, `DOUBT`.
+NEAR_NM, FAR_NM = 15.0, 55.0
+# The wedge takes membrane whose normal is within the first of the beam, and leaves what is beyond the second.
+TAKEN_DEGREES, LEFT_DEGREES = 18.0, 50.0
+# Log-odds held against a candidate far from all membrane that was found, if its axis says that its own would
+# have been left.
+DOUBT = 1.0
 # A look moves a centre by no more: what is farther off was taught as something else.
 REACH_NM = 8.0
 # A look turns an axis by no more.
@@ -58,12 +71,13 @@ def verify(
     normal_zyx: npt.ArrayLike,
     score: npt.NDArray[np.float32],
     verifier: LoadedModel,
-) -> tuple[Float64Array, Float64Array, FloatArray]:
-    """Where candidates are, how they stand, and scores that a classifier and a verifier agree on.
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Where candidates are, how they stand, and the odds that a classifier and a verifier agree on.
 
     The two have learned from different things, windows and half-planes: a weighted mean of their log-odds
     ranks better than either. The verifier looks several times, each time about the centre and along the axis
     that it saw before: of a T3SS that faces the beam the wedge leaves hardly any membrane to tell its axis.
+    How sure it is at the last look is averaged with what it answers to other views (`VIEWS`).
 
     Parameters
     ----------
@@ -80,21 +94,66 @@ def verify(
 
     Returns
     -------
-    (n, 3) float64 centres in voxels of the grid, (n, 3) float64 unit vectors along the axes, and (n,) float32
-    scores in [0, 1].
+    (n, 3) float64 centres in voxels of the grid, (n, 3) float64 unit vectors along the axes, and (n,) float64
+    log-odds.
     """
     centres = np.asarray(centre_zyx, np.float64).reshape(-1, 3)
     frames = frames_of(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
     reach = REACH_NM * 10 / grid.voxel_size_angstrom
     answers = np.zeros((len(centres), len(VERIFIER_ANSWERS)))
     for _ in range(LOOKS):
-        answers = _look(grid, centres, frames, verifier)
+        (answers,) = _look(grid, centres, frames, verifier)
         moved = _shortened(np.einsum("nij,ni->nj", frames, answers[:, 1:4]), reach)
         centres = np.clip(centres + moved, 0, np.array(grid.shape) - 1)
         frames = frames_of(lean_to(frames, _shortened(answers[:, 4:], math.radians(REACH_DEGREES))))
+    seen = np.mean(
+        [answers[:, 0], *(view[:, 0] for view in _look(grid, centres, frames, verifier, VIEWS))], axis=0
+    )
     first = logit(np.clip(score.astype(np.float64), EDGE, 1 - EDGE))
-    agreed: FloatArray = expit((1 - VERIFIER_PART) * first + VERIFIER_PART * answers[:, 0]).astype(np.float32)
+    agreed: Float64Array = (1 - VERIFIER_PART) * first + VERIFIER_PART * seen
     return centres, frames[:, 0], agreed
+
+
+def doubt(
+    membrane: npt.NDArray[Any], centre_zyx: Float64Array, axis_zyx: Float64Array, voxel_size_angstrom: float
+) -> Float64Array:
+    """What speaks against candidates where no membrane was found, in log-odds.
+
+    A T3SS stands on a membrane, along its normal. What the segmenter does not find of a cell's membrane the
+    wedge has taken, and that faces the beam: far from all that was found, an axis across the beam belongs to
+    no T3SS.
+
+    Parameters
+    ----------
+    membrane
+        (z, y, x) mask, non-zero is membrane.
+    centre_zyx
+        (n, 3) candidates, in voxels of the mask.
+    axis_zyx
+        (n, 3) unit vectors along their axes.
+    voxel_size_angstrom
+        Of the mask.
+
+    Returns
+    -------
+    (n,) from 0 to `DOUBT`.
+    """
+    far = np.array([_distance_nm(membrane, centre, voxel_size_angstrom / 10) for centre in centre_zyx])
+    from_beam = np.degrees(np.arccos(np.clip(np.abs(axis_zyx[:, 0]), 0, 1)))
+    lost = np.interp(far, (NEAR_NM, FAR_NM), (0.0, 1.0))
+    seen = np.interp(from_beam, (TAKEN_DEGREES, LEFT_DEGREES), (0.0, 1.0))
+    doubted: Float64Array = DOUBT * lost * seen
+    return doubted
+
+
+def _distance_nm(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: float) -> float:
+    """From a place to the middle of the nearest voxel of membrane, as far as `FAR_NM`."""
+    reach = FAR_NM / nm_per_voxel
+    low = np.maximum(np.ceil(centre - reach), 0).astype(int)
+    high = np.floor(centre + reach).astype(int) + 1
+    (z0, y0, x0), (z1, y1, x1) = low, high
+    there = np.argwhere(membrane[z0:z1, y0:y1, x0:x1]) + (low - centre)
+    return min(FAR_NM, math.sqrt((there**2).sum(axis=1).min(initial=reach**2)) * nm_per_voxel)
 
 
 def _shortened(steps: Float64Array, reach: float) -> Float64Array:
@@ -106,18 +165,25 @@ def _shortened(steps: Float64Array, reach: float) -> Float64Array:
 
 
 def _look(
-    grid: PreparedTomogram, centres: Float64Array, frames: Float64Array, verifier: LoadedModel
+    grid: PreparedTomogram,
+    centres: Float64Array,
+    frames: Float64Array,
+    verifier: LoadedModel,
+    views: Sequence[tuple[float, float]] = ((0.0, 0.0),),
 ) -> Float64Array:
-    """(n, 6) what a verifier answers about candidates."""
+    """(v, n, 6) what a verifier answers about candidates, turned by degrees and from nanometres aside."""
     height = verifier.metadata.window_px
     assert height is not None, "load_model gives every verifier a height"
     middle = np.floor(centres + 0.5).astype(np.int64)
-    answers = np.zeros((len(centres), len(VERIFIER_ANSWERS)))
+    answers = np.zeros((len(views), len(centres), len(VERIFIER_ANSWERS)))
     for chosen, boxes in cut_boxes(grid, middle, box_about(height)):
-        within = torch.from_numpy(boxes).to(verifier.device)
-        planes = half_planes(within, centres[chosen] - middle[chosen], frames[chosen], height)
-        with torch.inference_mode():
-            answers[chosen] = verifier.frozen(planes).double().cpu().numpy()
+        within, upright = torch.from_numpy(boxes).to(verifier.device), frames[chosen]
+        for view, (degrees, nm) in enumerate(views):
+            aside = nm * 10 / grid.voxel_size_angstrom * upright[:, 1]
+            turned = turn_frames(upright, np.full(len(chosen), math.radians(degrees)))
+            planes = half_planes(within, centres[chosen] - middle[chosen] + aside, turned, height)
+            with torch.inference_mode():
+                answers[view, chosen] = verifier.fused(planes).double().cpu().numpy()
     return answers
 
 
@@ -144,6 +210,25 @@ def frames_of(axis_zyx: Float64Array) -> Float64Array:
     across = towards - (axis * towards).sum(axis=1, keepdims=True) * axis
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     return np.stack([axis, across, np.cross(axis, across)], axis=1)
+
+
+def turn_frames(frames: Float64Array, angle: Float64Array) -> Float64Array:
+    """Frames turned about their axes.
+
+    Parameters
+    ----------
+    frames
+        (n, 3, 3) as of `frames_of`.
+    angle
+        (n,) radians, from the second row to the third.
+
+    Returns
+    -------
+    (n, 3, 3)
+    """
+    along, across, quarter = frames.transpose(1, 0, 2)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    return np.stack([along, cos * across + sin * quarter, cos * quarter - sin * across], axis=1)
 
 
 def lean_to(frames: Float64Array, lean: Float64Array) -> Float64Array:

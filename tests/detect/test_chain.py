@@ -61,6 +61,25 @@ def test_the_membrane_is_that_of_slices_averaged_with_their_neighbours(
     assert ((alone > config.membrane_threshold) != (found != 0)).any()
 
 
+def test_faint_membrane_is_searched_about_and_not_reported(
+    models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
+) -> None:
+    tomogram, truth, _ = world
+    plain = toy_detect(tomogram, models, config=DetectConfig(contrast="dark"))
+    strict = toy_detect(tomogram, models, config=DetectConfig(contrast="dark", membrane_threshold=0.999))
+    assert strict.membrane is not None
+    assert plain.membrane is not None
+    assert 2 * strict.membrane.sum() < plain.membrane.sum()
+    same_candidates(plain, strict)
+    # The lower of the two decides what is searched.
+    lower = DetectConfig(contrast="dark", membrane_threshold=0.4)
+    wider = toy_detect(tomogram, models, config=lower)
+    both = toy_detect(tomogram, models, config=replace(lower, search_threshold=0.4))
+    same_candidates(wider, both)
+    assert wider.provenance["counts"]["membrane_voxels"] > plain.provenance["counts"]["membrane_voxels"]
+    assert len(wider.candidates) == len(truth)
+
+
 def test_provenance_tells_what_was_done(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 
 from t3ssfast.calibrate import Calibration, picking_threshold, read_calibration
 from t3ssfast.detect.checkpoint import Checkpoint, key_of
@@ -29,8 +30,10 @@ from t3ssfast.detect.inputs import (
     trained_sign,
 )
 from t3ssfast.detect.passes import (
+    FAINT,
     JUDGING,
     SEGMENTING,
+    SURE,
     Mask,
     Portions,
     find_membrane,
@@ -51,7 +54,7 @@ from t3ssfast.provenance import (
     describe_software,
 )
 from t3ssfast.types import Candidates, DetectConfig, Tomogram
-from t3ssfast.verify import verify
+from t3ssfast.verify import doubt, verify
 
 __all__ = ["Identity", "Job", "using_threads"]
 
@@ -93,6 +96,19 @@ class Identity:
     membrane: dict[str, Any] | None
     key: str
     exact_key: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Membrane on the segmenter's grid, 0, `FAINT` or `SURE`."""
+
+    grid: PreparedTomogram
+    mask: Mask
+
+    def reported(self) -> Mask:
+        """What is sure, 0 or 1, on the tomogram's voxels; in the memory of the mask, which is no more."""
+        sure = np.equal(self.mask, SURE, out=self.mask, casting="unsafe")
+        return sure if self.grid.on_own_voxels else self.grid.mask_to_tomogram(sure)
 
 
 @dataclass(frozen=True)
@@ -224,8 +240,9 @@ class Job:
             candidates = twice("orienting", lambda: self._peaks(grid, on_judge_grid, centre, score))
         if self.verifier is not None:
             with stages("verify"):
-                candidates = twice("verifying", lambda: self._verified(grid, candidates))
+                candidates = twice("verifying", lambda: self._verified(grid, on_judge_grid, candidates))
         candidates = self._calibrated(candidates)
+        membrane = None if found is None else found.reported()
         share = counts["windows_judged"] / counts["voxels"]
         notes = [] if counts["membrane_voxels"] else ["No membrane was found, so no window was judged."]
         if portions.reduced:
@@ -252,13 +269,13 @@ class Job:
             "resumed": {"slices_segmented": resumed_slices, "slices_judged": resumed_scores},
             "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
         }
-        return Detection(candidates, found, provenance, checkpoint if checkpoint.keeps else None)
+        return Detection(candidates, membrane, provenance, checkpoint if checkpoint.keeps else None)
 
     def _membrane(
         self, portions: Portions, checkpoint: Checkpoint, stages: Stages
-    ) -> tuple[Mask | None, Mask, dict[str, Any], dict[str, Any] | None, int]:
-        """The mask on the tomogram's voxels (None where one was given) and on the classifier's grid, the
-        contrast, what segmented, and how many slices were there before."""
+    ) -> tuple[_Found | None, Mask, dict[str, Any], dict[str, Any] | None, int]:
+        """What was found (None where a mask was given), the mask on the classifier's grid, the contrast, what
+        segmented, and how many slices were there before."""
         grid, config, finder = self.grid, self.config, self.finder
         if finder is None:
             given = self.given
@@ -278,17 +295,18 @@ class Job:
             )
             checkpoint.save("contrast", json=json.dumps(contrast))
         finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * trained_sign(finder))
-        found, resumed = portions.again(
+        mask, resumed = portions.again(
             SEGMENTING,
             lambda: find_membrane(finder_grid, finder, config, portions, stages, checkpoint),
         )
         segmented_by = describe_segmenter(finder, config.segmenter_engine)
         # The judging needs that memory.
         finder.release_engines()
-        membrane = found if finder_grid.on_own_voxels else finder_grid.mask_to_tomogram(found)
-        same_grid = finder_grid.shape == grid.shape
-        on_judge_grid = found if same_grid else grid.mask_from_tomogram(membrane, 0, grid.shape[0])
-        return membrane, on_judge_grid, contrast, segmented_by, resumed
+        on_judge_grid = mask
+        if finder_grid.shape != grid.shape:
+            membrane = finder_grid.mask_to_tomogram(np.minimum(mask, FAINT))
+            on_judge_grid = grid.mask_from_tomogram(membrane, 0, grid.shape[0])
+        return _Found(finder_grid, mask), on_judge_grid, contrast, segmented_by, resumed
 
     @property
     def _models(self) -> tuple[LoadedModel | None, ...]:
@@ -325,9 +343,9 @@ class Job:
         within: FloatArray = np.clip(centre_zyx, 0, np.array(self.source.shape) - 1).astype(np.float32)
         return within
 
-    def _verified(self, grid: PreparedTomogram, peaks: Candidates) -> Candidates:
-        """The candidates that the classifier and the verifier agree on as the verifier sees them, highest
-        score first.
+    def _verified(self, grid: PreparedTomogram, mask: Mask, peaks: Candidates) -> Candidates:
+        """The candidates that the classifier and the verifier agree on as the verifier sees them, less what
+        the membrane holds against them, highest score first.
 
         Where the verifier saw the same centre from two peaks, the better one stands.
         """
@@ -337,8 +355,10 @@ class Job:
         # The classifier has found the sign of the contrast; what each was trained on is its own affair.
         own = own.with_contrast_sign(grid.contrast_sign * trained_sign(self.judge) * trained_sign(verifier))
         centre = own.from_tomogram(peaks.centre_zyx)
-        centre, axis, score = verify(own, centre, peaks.normal_zyx, peaks.score, verifier)
+        centre, axis, log_odds = verify(own, centre, peaks.normal_zyx, peaks.score, verifier)
         within = self._within(own.to_tomogram(centre))
+        against = doubt(mask, grid.from_tomogram(within), axis, grid.voxel_size_angstrom)
+        score = expit(log_odds - against).astype(np.float32)
         agreed = replace(peaks, centre_zyx=within, normal_zyx=axis.astype(np.float32), score=score)
         agreed = agreed[agreed.score >= self.threshold].sorted_by_score()
         least = self.config.min_distance_nm / 2 * 10 / agreed.voxel_size_angstrom

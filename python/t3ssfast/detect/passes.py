@@ -28,7 +28,7 @@ from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, average_slices, 
 from t3ssfast.types import DetectConfig
 from t3ssfast.upload import Uploader
 
-__all__ = ["Mask", "Portions", "find_membrane", "judge_windows", "tile_side"]
+__all__ = ["FAINT", "SURE", "Mask", "Portions", "find_membrane", "judge_windows", "tile_side"]
 
 Mask = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32] | torch.Tensor
@@ -36,6 +36,9 @@ Scores = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 Prepared = TypeVar("Prepared")
 Made = TypeVar("Made")
 
+# What a voxel of found membrane holds, the levels that it reaches: to be searched about, and to be reported.
+FAINT, SURE = 1, 2
+LEVELS = ("faint", "sure")
 # What the slabs hold for each voxel of one: three of prepared values (the last, this one and the next), their
 # regions, membrane probability, and copies in passing.
 SLAB_BYTES_PER_VOXEL = 32
@@ -219,8 +222,9 @@ def find_membrane(
     stages: Stages,
     checkpoint: Checkpoint,
 ) -> tuple[Mask, int]:
-    """Membrane mask on the segmenter's grid, without the small pieces, and how many slices were there
-    before."""
+    """Membrane on the segmenter's grid, 0, `FAINT` or `SURE`, without the small pieces, and how many slices
+    were there before."""
+    faint = min(config.search_threshold, config.membrane_threshold)
     mask = np.empty(grid.shape, np.uint8)
     depth, height, width = grid.shape
     resumed = 0
@@ -251,7 +255,7 @@ def find_membrane(
                 for gone in [k for k in seen if not z - 1 <= k <= z + 1]:
                     del seen[gone]
                 average = average_slices(*(probability(n) for n in (max(0, z - 1), z, min(z + 1, depth - 1))))
-                np.greater(average, config.membrane_threshold, out=mask[z], casting="unsafe")
+                mask[z] = (average > faint).view(np.uint8) + (average > config.membrane_threshold)
                 bar.move(z + 1)
 
     with stages.bar("segment membranes", depth) as advance:
@@ -259,15 +263,16 @@ def find_membrane(
         for run, kept in checkpoint.runs("membrane", depth):
             if kept is not None:
                 z0, z1 = run
-                bits = np.unpackbits(kept["bits"], count=(z1 - z0) * height * width)
-                mask[z0:z1] = bits.reshape(z1 - z0, height, width)
+                levels = [np.unpackbits(kept[name], count=(z1 - z0) * height * width) for name in LEVELS]
+                mask[z0:z1] = np.add(*levels).reshape(z1 - z0, height, width)
                 resumed += z1 - z0
                 bar.move(z1)
                 continue
             for (z0, z1), _ in portions.work(SEGMENTING, run, prepare, make, stages):
                 if checkpoint.keeps:
                     with stages("keep"):
-                        checkpoint.save("membrane", (z0, z1), bits=np.packbits(mask[z0:z1]))
+                        packed = [np.packbits(mask[z0:z1] >= level) for level in (FAINT, SURE)]
+                        checkpoint.save("membrane", (z0, z1), **dict(zip(LEVELS, packed, strict=True)))
     with stages("prune"):
         # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
         thickness_nm = depth * grid.voxel_size_angstrom / 10

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+from scipy.special import expit
 
 from t3ssfast.calibrate import fit_calibration
 from t3ssfast.errors import InputError
@@ -133,7 +134,8 @@ def tune_verifier(
                     )
                     centre = grid.from_tomogram(candidates.centre_zyx[unseen])
                     axis = candidates.normal_zyx[unseen]
-                    *_, scored[k][unseen] = verify(grid, centre, axis, candidates.score[unseen], tuned)
+                    *_, log_odds = verify(grid, centre, axis, candidates.score[unseen], tuned)
+                    scored[k][unseen] = expit(log_odds)
     report("tuning on everything")
     path = train_verifier(tomograms, picks, found, out, **common)
     told = evaluate(

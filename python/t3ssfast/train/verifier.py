@@ -33,7 +33,7 @@ from t3ssfast.train.distributed import World, join_world
 from t3ssfast.train.loop import Run, optimise, take_weights
 from t3ssfast.train.options import VerifierOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
-from t3ssfast.verify import box_about, cut_boxes, frames_of, half_planes, lean_of
+from t3ssfast.verify import box_about, cut_boxes, frames_of, half_planes, lean_of, turn_frames
 
 __all__ = ["train_verifier"]
 
@@ -424,12 +424,10 @@ class _Pool:
         )
         axis, across, quarter = frames_of(drawn.pose.axis).transpose(1, 0, 2)
         low, high = options.augment.scale
-        frames = frames_of(axis + np.tan(tilt) * _turned(rng.uniform(0, 2 * np.pi, count), across, quarter))
-        around = rng.uniform(0, 2 * np.pi, count)
-        frames[:, 1], frames[:, 2] = (
-            _turned(around, frames[:, 1], frames[:, 2]),
-            _turned(around + np.pi / 2, frames[:, 1], frames[:, 2]),
+        frames = frames_of(
+            axis + np.tan(tilt) * _direction(rng.uniform(0, 2 * np.pi, count), across, quarter)
         )
+        frames = turn_frames(frames, rng.uniform(0, 2 * np.pi, count))
         frames[rng.random(count) < 0.5, 2] *= -1
         # Lengths grow by the factor, so a step in the half-planes is a shorter one in the box.
         step = np.exp(-rng.uniform(math.log(low), math.log(high), (count, 1)))
@@ -484,10 +482,10 @@ def _gain(rng: np.random.Generator, count: int, options: VerifierOptions) -> Ten
     return F.interpolate(torch.from_numpy(knots), size, mode="bilinear", align_corners=True).exp()
 
 
-def _turned(angle: Float64Array, first: Float64Array, second: Float64Array) -> Float64Array:
+def _direction(angle: Float64Array, first: Float64Array, second: Float64Array) -> Float64Array:
     """(n, 3) directions at angles between two that are square to each other."""
-    turned: Float64Array = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
-    return turned
+    direction: Float64Array = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
+    return direction
 
 
 def _figures(
