@@ -50,13 +50,18 @@ def test_a_logistic_curve_is_found_where_there_is_one() -> None:
     np.testing.assert_allclose(curve.apply(score), expit(2 * logit(score) - 1), atol=0.02)
 
 
-def test_steps_are_found_where_a_logistic_curve_does_not_fit() -> None:
+def test_steps_are_found_where_a_logistic_curve_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     score = rng.uniform(0, 1, 4000)
     true = rng.random(4000) < np.where(score < 0.3, 0.02, np.where(score < 0.8, 0.6, 0.65))
-    curve = fit_calibration(score, true, rng.integers(0, 9, 4000), int(true.sum()))
+    tomogram = rng.integers(0, 9, 4000)
+    curve = fit_calibration(score, true, tomogram, int(true.sum()))
     assert curve.method == "isotonic"
+    assert curve.figures["log_loss_isotonic"] < curve.figures["log_loss_platt"]
     np.testing.assert_allclose(curve.apply([0.1, 0.5, 0.95]), [0.02, 0.6, 0.65], atol=0.08)
+    # Better is not enough: it must be clearly so.
+    monkeypatch.setattr("t3ssfast.calibrate.CLEARLY", 0.9)
+    assert fit_calibration(score, true, tomogram, int(true.sum())).method == "platt"
 
 
 @settings(max_examples=40, deadline=None)
