@@ -24,7 +24,8 @@ from t3ssfast.models import ModelMetadata, save_model
 from t3ssfast.types import DetectConfig
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
-CONFIG = DetectConfig(slab_slices=8, segmenter_engine="torch", contrast="dark")
+# The toy segmenter is never sure of much in so small a world.
+CONFIG = DetectConfig(slab_slices=8, segmenter_engine="torch", contrast="dark", membrane_threshold=0.3)
 # How NumPy, PyTorch, the TorchScript interpreter and CUDA say it.
 KINDS: list[Callable[[], Exception]] = [
     lambda: MemoryError("Unable to allocate 9.1 GiB for an array with shape (7, 7)"),
@@ -159,7 +160,8 @@ def test_slabs_are_halved_until_they_fit(tmp_path, monkeypatch, kind, stage):
             assert is_one_sentence(caught.value)
             return
         found = run(given)
-    assert max(slices) == 8
+    # To segment one takes the slice beside it, too.
+    assert max(slices) == (9 if stage == "prepare" else 8)
     assert "Memory ran out" in found.provenance["notes"][0]
     assert content(found, tmp_path / "got") == want
 
@@ -178,8 +180,9 @@ def test_what_has_been_found_before_memory_ran_out_is_not_done_again(tmp_path, m
     plain = passes.segment
     monkeypatch.setattr(passes, "segment", segment)
     run(given)
-    # The first slab of eight stands; of the second, the three slices asked for are asked again.
-    assert len(asked) == 16 + 3
+    # The first slab of eight stands; of the second the slice that failed is asked again, and the last one of
+    # the first, which was no longer needed.
+    assert len(asked) == 16 + 2
 
 
 @pytest.mark.parametrize("what", ["smooth_slabs", "prune_membrane"])
