@@ -134,6 +134,7 @@ def tune_verifier(
                     )
                     centre = grid.from_tomogram(candidates.centre_zyx[unseen])
                     axis = candidates.normal_zyx[unseen]
+                    # Without what membranes hold against candidates: those that were found are not at hand.
                     *_, log_odds = verify(grid, centre, axis, candidates.score[unseen], tuned)
                     scored[k][unseen] = expit(log_odds)
     report("tuning on everything")
