@@ -57,6 +57,20 @@ def test_unet_keeps_the_size(unet):
     assert UNet()(torch.zeros(1, 1, 16, 32)).shape == (1, 1, 16, 32)
 
 
+def test_a_segmenter_may_see_several_slices(tmp_path):
+    path = tmp_path / "unet.pt"
+    net = UNet(depth=2, base=2, slices=3)
+    assert net(torch.zeros(2, 3, 16, 24)).shape == (2, 1, 16, 24)
+    save_model(net, path, ModelMetadata("segmenter", slices=3))
+    assert load_model(path, kind="segmenter").metadata.slices == 3
+    save_model(net, path, ModelMetadata("segmenter"))
+    with pytest.raises(ModelError, match=r"does not take slices \(N, 1, H, W\)"):
+        load_model(path, kind="segmenter")
+    for wrong in (0, 2, 17, 1.0):
+        with pytest.raises(ModelError, match="slices"):
+            ModelMetadata("segmenter", slices=wrong)
+
+
 def test_networks_refuse_impossible_widths():
     with pytest.raises(ConfigError, match="LeNet"):
         LeNet((0, 16))

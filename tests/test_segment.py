@@ -22,7 +22,7 @@ from t3ssfast.models import engine as engine_module
 from t3ssfast.models.cuda_engine import half_precision
 from t3ssfast.models.flatten import flatten_network
 from t3ssfast.normalise import Normalisation, PreparedTomogram
-from t3ssfast.segment import find_contrast_sign, prune_membrane, segment
+from t3ssfast.segment import find_contrast_sign, prune_membrane, segment, segment_slice, slices_about
 from t3ssfast.types import Tomogram
 
 openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed")
@@ -69,6 +69,33 @@ def test_slices_are_answered_as_by_the_network_alone(unet):
     with torch.no_grad():
         expected = torch.sigmoid(unet.module(torch.from_numpy(slab)[:, None]))[:, 0].numpy()
     np.testing.assert_allclose(segment(slab, unet), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_of_several_slices_sees_those_around(engine):
+    torch.manual_seed(3)
+    net = UNet(depth=4, base=2, slices=5)
+    model = LoadedModel(net.eval(), ModelMetadata("segmenter", 13.6, slices=5), "0", "test")
+    slab = np.random.default_rng(2).normal(size=(7, 32, 37)).astype(np.float32)
+    padded = torch.from_numpy(np.pad(slab, ((2, 2), (0, 0), (0, 0)), mode="edge"))
+    padded = torch.nn.functional.pad(padded, (0, 11), mode="reflect")
+    with torch.no_grad():
+        expected = [torch.sigmoid(net(padded[None, z : z + 5]))[0, 0, :, :37] for z in range(7)]
+    found = segment(slab, model, engine=engine)
+    np.testing.assert_allclose(found, torch.stack(expected).numpy(), atol=1e-5)
+    np.testing.assert_array_equal(segment_slice(slab[1:6], model, engine=engine), found[3])
+    # What is farther away than it sees does not matter.
+    np.testing.assert_array_equal(segment(slab[:6], model, engine=engine)[:4], found[:4])
+    assert not np.array_equal(segment(slab[2:5], model, engine=engine)[1], found[3])
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_slices_about_a_face_are_those_of_the_face(count):
+    depth = 4
+    reach = count // 2
+    expected = np.pad(np.arange(depth), reach, mode="edge")
+    for z in range(depth):
+        assert slices_about(z, count, depth) == expected[z : z + count].tolist()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -304,6 +331,11 @@ def test_small_pieces_of_membrane_go():
     assert kept.dtype == np.uint8
     np.testing.assert_array_equal(kept, np.where(mask == 2, mask, 0))
     np.testing.assert_array_equal(prune_membrane(mask, 13.6, 0), mask)
+    # Of levels, what is not above the given one stays, and pieces that go become it.
+    levels = np.random.default_rng(5).integers(0, 101, mask.shape).astype(np.uint8)
+    levels[mask != 0] = 101 + levels[mask != 0]
+    pruned = prune_membrane(levels, 13.6, 0.5 * sheet_nm2, above=100)
+    np.testing.assert_array_equal(pruned, np.where((mask != 0) & (kept == 0), 100, levels))
     assert not prune_membrane(mask, 13.6, 2 * sheet_nm2).any()
     assert not prune_membrane(np.zeros_like(mask), 13.6, 10).any()
 

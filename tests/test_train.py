@@ -134,6 +134,7 @@ def test_the_segmenter_learns_and_is_reproducible(tmp_path, toys):
     assert (tmp_path / "a.training.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.training.csv", "a.training.png"]
     said = load_model(path, kind="segmenter").metadata
+    assert said.slices == 5
     assert said.voxel_size_angstrom == 13.6
     assert said.recipe["seed"] == 3
     assert said.recipe["tomograms"] == 3
@@ -394,6 +395,8 @@ def test_bad_input_is_named(tmp_path, toys):
         train_segmenter(tomograms, [m[1:] for m in membranes], out)
     with pytest.raises(ConfigError, match="'stepz'"):
         train_segmenter(tomograms, membranes, out, stepz=3)
+    with pytest.raises(ConfigError, match=r"slices is 4; give an odd number up to 15"):
+        train_segmenter(tomograms, membranes, out, slices=4)
     with pytest.raises(ConfigError, match="patch_px"):
         train_segmenter(tomograms, membranes, out, patch_px=100)
     with pytest.raises(ConfigError, match="learning_rate"):

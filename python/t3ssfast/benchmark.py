@@ -22,7 +22,7 @@ from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pick import SparseScores, pick
 from t3ssfast.region import SearchRegion
-from t3ssfast.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment
+from t3ssfast.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment_slice, slices_about
 from t3ssfast.simulate import simulate
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig, Tomogram
@@ -221,13 +221,14 @@ def _scores(where: torch.device) -> Iterator[Timing]:
 
 def _segmenter(where: torch.device) -> Iterator[Timing]:
     model = load_model(None, kind="segmenter", device=where)
-    image, work = _image(512, 512, where)[None], "the segmenter on a slice of 512 x 512"
+    slices, work = model.metadata.slices, "the segmenter on a slice of 512 x 512"
+    around = _image(slices * 512, 512, where).reshape(slices, 512, 512)
 
     def theirs() -> Tensor:
-        return model.probability(model.module(image[None]))[0]
+        return model.probability(model.module(around[None]))[0, 0]
 
     def ours() -> npt.NDArray[np.float32]:
-        return segment(image, model)
+        return segment_slice(around, model)
 
     # Float16 on a CUDA device.
     _agree(work, ours(), theirs(), 1e-4 if where.type == "cpu" else 0.02)
@@ -298,13 +299,15 @@ def detect_by_torch(
     )
     depth, height, width = grid.shape
     seen = np.empty(grid.shape, np.float32)
+    prepared = grid.slab(0, depth)
     for z in range(depth):
-        image = torch.from_numpy(grid.slab(z, z + 1))[None].to(segmenter.device)
+        around = slices_about(z, segmenter.metadata.slices, depth)
+        image = torch.from_numpy(prepared[around])[None].to(segmenter.device)
         pad = (0, -width % SIDE_MULTIPLE, 0, -height % SIDE_MULTIPLE)
         padded = torch.nn.functional.pad(image, pad, mode="reflect")
         seen[z] = segmenter.probability(segmenter.module(padded))[0, 0, :height, :width].cpu().numpy()
-    around = np.pad(seen, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    averages = map(average_slices, around[:-2], seen, around[2:])
+    beside = np.pad(seen, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    averages = map(average_slices, beside[:-2], seen, beside[2:])
     mask = np.stack([average > PLAIN_CONFIG.search_threshold for average in averages]).astype(np.uint8)
     nm = grid.voxel_size_angstrom / 10
     least = PLAIN_CONFIG.membrane_min_area_nm2
@@ -313,7 +316,7 @@ def detect_by_torch(
     region = search.slab(0, depth)
     scores = np.zeros(grid.shape, np.float32)
     for z in range(depth):
-        padded = torch.from_numpy(pad_for_windows(grid.slab(z, z + 1), size)[0]).to(classifier.device)
+        padded = torch.from_numpy(pad_for_windows(prepared[z : z + 1], size)[0]).to(classifier.device)
         windows = padded.unfold(0, size, 1).unfold(1, size, 1)
         y, x = (torch.from_numpy(i) for i in np.nonzero(region[z]))
         for first in range(0, len(y), BATCH):

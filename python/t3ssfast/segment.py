@@ -18,7 +18,15 @@ from t3ssfast.normalise import PreparedTomogram
 from t3ssfast.pieces import connected_pieces
 from t3ssfast.windows import pad_by_reflection
 
-__all__ = ["ContrastSign", "average_slices", "find_contrast_sign", "prune_membrane", "segment"]
+__all__ = [
+    "ContrastSign",
+    "average_slices",
+    "find_contrast_sign",
+    "prune_membrane",
+    "segment",
+    "segment_slice",
+    "slices_about",
+]
 
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -68,9 +76,9 @@ def segment(
 ) -> npt.NDArray[np.float32]:
     """Membrane probability of prepared slices.
 
-    Every slice is asked by itself, padded by reflection to a multiple of 16, and in tiles with a halo where a
-    side is longer than a tile. A slice's answer does not depend on the slab it came in, and on the tiles by
-    no more than rounding.
+    Every slice is asked together with as many of its neighbours as the model sees (`ModelMetadata.slices`);
+    beyond a face of the slab that is its last slice. The answer for a slice whose neighbours are in the slab
+    does not depend on the rest of it, and on the tiles by no more than rounding.
 
     Parameters
     ----------
@@ -103,27 +111,65 @@ def segment(
             f"A slab of shape {tuple(slab.shape)} cannot be segmented; "
             "give (z, y, x) with y, x of at least 1."
         )
-    if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
-        raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     if device is not None:
         model = model.to(device)
-    height, width = slab.shape[1:]
-    pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
     out = np.empty(tuple(slab.shape), np.float32)
+    for k in range(len(slab)):
+        around = slab[slices_about(k, model.metadata.slices, len(slab))]
+        out[k] = segment_slice(around, model, engine=engine, max_tile=max_tile)
+    return out
+
+
+def slices_about(z: int, count: int, depth: int) -> list[int]:
+    """Indices of `count` slices in a row about slice z, an odd number; beyond a face that of the face."""
+    return [min(max(n, 0), depth - 1) for n in range(z - count // 2, z + count // 2 + 1)]
+
+
+def segment_slice(
+    around: npt.NDArray[np.float32] | torch.Tensor,
+    model: LoadedModel,
+    *,
+    engine: str = "auto",
+    max_tile: int = MAX_TILE,
+) -> npt.NDArray[np.float32]:
+    """Membrane probability of one prepared slice.
+
+    It is padded by reflection to a multiple of 16, and asked in tiles with a halo where a side is longer than
+    a tile.
+
+    Parameters
+    ----------
+    around
+        (slices, y, x) float32: the slice in the middle of as many in a row as the model sees.
+    model, engine, max_tile
+        As for `segment`.
+
+    Returns
+    -------
+    (y, x) float32 in [0, 1].
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As `segment`.
+    """
+    if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
+        raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
+    height, width = around.shape[1:]
+    pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
+    out = np.empty((height, width), np.float32)
     rows, columns = (_tiles(n + after, max_tile) for n, (_, after) in zip((height, width), pad, strict=True))
     run = model.engine(engine)
     with torch.inference_mode():
-        for k in range(len(slab)):
-            one = slab[k : k + 1]
-            if not isinstance(one, torch.Tensor):
-                one = torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32))
-            image = pad_by_reflection(one, *pad)[None]
-            for r0, r1, top, bottom in rows:
-                for c0, c1, left, right in columns:
-                    tile = image[:, :, top:bottom, left:right].to(model.device)
-                    answer = model.probability(run(tile))
-                    core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left].cpu().numpy()
-                    out[k, r0:r1, c0:c1] = core[: height - r0, : width - c0]
+        if not isinstance(around, torch.Tensor):
+            around = torch.from_numpy(np.ascontiguousarray(around, dtype=np.float32))
+        image = pad_by_reflection(around, *pad)[None]
+        for r0, r1, top, bottom in rows:
+            for c0, c1, left, right in columns:
+                tile = image[:, :, top:bottom, left:right].to(model.device)
+                answer = model.probability(run(tile))
+                core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left].cpu().numpy()
+                out[r0:r1, c0:c1] = core[: height - r0, : width - c0]
     if not np.isfinite(out).all():
         raise ModelError(f"The segmenter {model.path} answers NaN on this tomogram; train or save it again.")
     return out
@@ -134,8 +180,8 @@ def average_slices(
 ) -> npt.NDArray[np.float32]:
     """Membrane probability of a slice, averaged with its neighbours'.
 
-    The network sees one slice at a time, whose noise is not that of the next, while a membrane goes on
-    through both.
+    The network answers for one slice at a time, and the noise it saw is not quite that of the next, while a
+    membrane goes on through both.
 
     Parameters
     ----------
@@ -189,14 +235,18 @@ def find_contrast_sign(
     """
     depth, height, width = prepared.shape
     count = min(SIGN_SLICES, depth)
+    if device is not None:
+        model = model.to(device)
     chosen = (depth * (0.25 + 0.5 * (np.arange(count) + 0.5) / count)).astype(int)
     top, left = max(0, (height - SIGN_CROP) // 2), max(0, (width - SIGN_CROP) // 2)
     dark = prepared.with_contrast_sign(1)
     evidence = np.zeros(2)
     for z in chosen.tolist():
-        image = dark.slab(z, z + 1)[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
+        about = slices_about(z, model.metadata.slices, depth)
+        slab = dark.slab(about[0], about[-1] + 1)[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
+        image = slab[[n - about[0] for n in about]]
         for k, sign in enumerate((1, -1)):
-            probability = segment(np.float32(sign) * image, model, device=device, engine=engine)
+            probability = segment_slice(np.float32(sign) * image, model, engine=engine)
             evidence[k] += float(np.mean(np.where(probability > SIGN_CONFIDENT, probability, 0.0))) / count
     return ContrastSign(1 if evidence[0] >= evidence[1] else -1, float(evidence[0]), float(evidence[1]))
 
@@ -206,6 +256,7 @@ def prune_membrane(
     voxel_size_angstrom: float,
     min_area_nm2: float,
     *,
+    above: int = 0,
     slab_slices: int | None = None,
     out: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
@@ -220,11 +271,13 @@ def prune_membrane(
     Parameters
     ----------
     mask
-        (z, y, x), non-zero is membrane. Pieces hang together by faces, edges and corners.
+        (z, y, x) of levels. Pieces hang together by faces, edges and corners.
     voxel_size_angstrom
         Of the mask.
     min_area_nm2
         Pieces with less area go.
+    above
+        What is above this level is membrane.
     slab_slices
         Slices labelled at a time; None takes about two million voxels. Never changes the answer.
     out
@@ -232,7 +285,7 @@ def prune_membrane(
 
     Returns
     -------
-    (z, y, x) uint8, the mask's own values where they stay; `out` where it was given.
+    (z, y, x) uint8: the mask's own levels, and `above` in the pieces that go; `out` where it was given.
     """
     depth = len(mask)
     kept = np.empty(mask.shape, np.uint8) if out is None else out
@@ -245,8 +298,8 @@ def prune_membrane(
     offsets, faces, seams = [0], [np.zeros(1, np.int64)], []
     below: npt.NDArray[Any] | None = None
     for z0, z1 in slabs:
-        labels, count = connected_pieces(mask[z0:z1])
-        faces.append(_count_faces(mask, labels, count, z0, z1))
+        labels, count = connected_pieces(mask[z0:z1] > above)
+        faces.append(_count_faces(mask, above, labels, count, z0, z1))
         if below is not None:
             seams.append(_touching(below, labels[0]) + np.array([offsets[-2], offsets[-1]]))
         offsets.append(offsets[-1] + count)
@@ -254,23 +307,22 @@ def prune_membrane(
     pieces = _join(seams, offsets[-1] + 1)
     face_nm2 = (voxel_size_angstrom / 10.0) ** 2
     area = np.bincount(pieces, np.concatenate(faces)) * face_nm2 / (2.0 * FACES_PER_AREA)
-    keep = (area >= min_area_nm2)[pieces].astype(np.uint8)
+    # The most that a voxel of each piece may hold.
+    most = np.where((area >= min_area_nm2)[pieces], 255, above).astype(np.uint8)
     for (z0, z1), offset in zip(slabs, offsets[:-1], strict=True):
-        labels, count = connected_pieces(mask[z0:z1])
-        # Label 0 is what lies outside of all pieces.
-        chosen = keep[offset : offset + count + 1].copy()
-        chosen[0] = 0
-        np.multiply(mask[z0:z1], np.take(chosen, labels), out=kept[z0:z1])
+        labels, count = connected_pieces(mask[z0:z1] > above)
+        # Label 0 is what lies outside of all pieces, and holds no more than `above`.
+        np.minimum(mask[z0:z1], np.take(most[offset : offset + count + 1], labels), out=kept[z0:z1])
     return kept
 
 
 def _count_faces(
-    mask: npt.NDArray[Any], labels: npt.NDArray[Any], count: int, z0: int, z1: int
+    mask: npt.NDArray[Any], above: int, labels: npt.NDArray[Any], count: int, z0: int, z1: int
 ) -> npt.NDArray[np.int64]:
     """Outer voxel faces of each label of a slab, from label 1 on."""
     faces = np.zeros(count + 1, np.float64)
     for z in range(z0, z1):
-        here = np.asarray(mask[z]) != 0
+        here = np.asarray(mask[z]) > above
         # A voxel has six faces, less one for each neighbour in the mask; beyond the volume there is none.
         exposed = np.full(here.shape, 6, np.uint8)
         exposed[1:] -= here[:-1]
@@ -279,7 +331,7 @@ def _count_faces(
         exposed[:, :-1] -= here[:, 1:]
         for neighbour in (z - 1, z + 1):
             if 0 <= neighbour < len(mask):
-                exposed -= np.asarray(mask[neighbour]) != 0
+                exposed -= np.asarray(mask[neighbour]) > above
         inside = np.flatnonzero(here)
         faces += np.bincount(labels[z - z0].ravel()[inside], exposed.ravel()[inside], minlength=count + 1)
     # Sums of small whole numbers are exact in float64.

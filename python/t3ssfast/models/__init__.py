@@ -11,12 +11,13 @@ from t3ssfast.models.device import check_device
 from t3ssfast.models.files import load_model, save_model
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.loaded import LoadedModel
-from t3ssfast.models.metadata import VERIFIER_ANSWERS, ModelMetadata, code_version
+from t3ssfast.models.metadata import MOST_SLICES, VERIFIER_ANSWERS, ModelMetadata, code_version
 from t3ssfast.models.unet import UNet
 
 __all__ = [
     "AZIMUTHS",
     "DEFAULT_HEIGHT_PX",
+    "MOST_SLICES",
     "VERIFIER_ANSWERS",
     "AxialNet",
     "LeNet",

@@ -46,7 +46,7 @@ class CudaGraphEngine:
         )
 
     def __call__(self, tile: Tensor) -> Tensor:
-        """(N, 1, H, W) float32 on the device -> the network's answer, float32."""
+        """(N, slices, H, W) float32 on the device -> the network's answer, float32."""
         shape = tuple(tile.shape)
         if shape not in self._captured:
             while len(self._captured) >= KEPT_SHAPES:

@@ -70,7 +70,7 @@ class SegmenterEngine:
             self._fast, self._tolerance = CudaGraphEngine(network), FLOAT16_TOLERANCE
 
     def __call__(self, tile: Tensor) -> Tensor:
-        """(N, 1, H, W) float32 -> (N, 1, H, W), what the network answers.
+        """(N, slices, H, W) float32 -> (N, 1, H, W), what the network answers.
 
         Raises
         ------

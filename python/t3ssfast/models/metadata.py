@@ -10,7 +10,15 @@ from typing import Any
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.normalise import Normalisation
 
-__all__ = ["KINDS", "METADATA_NAME", "TARGET_CLASS", "VERIFIER_ANSWERS", "ModelMetadata", "code_version"]
+__all__ = [
+    "KINDS",
+    "METADATA_NAME",
+    "MOST_SLICES",
+    "TARGET_CLASS",
+    "VERIFIER_ANSWERS",
+    "ModelMetadata",
+    "code_version",
+]
 
 METADATA_NAME = "t3ssfast.json"
 METADATA_FORMAT = 1
@@ -26,6 +34,8 @@ VERIFIER_ANSWERS = (
 )
 # A box is probed and held in memory many at a time.
 MOST_HEIGHT_PX = 128
+# A slab is read with half as many more on both sides.
+MOST_SLICES = 15
 
 
 def code_version() -> str:
@@ -61,6 +71,8 @@ class ModelMetadata:
         Options of the training.
     code_version
         Of t3ssfast at training time.
+    slices
+        How many slices in a row a segmenter sees, to answer for the middle one.
     preselect
         Rule by which a classifier's windows may be ruled out beforehand, as plain values; see preselect.py.
     calibration
@@ -77,6 +89,7 @@ class ModelMetadata:
     contrast: str = "dark"
     classes: tuple[str, ...] = ()
     output: str = "logits"
+    slices: int = 1
     recipe: dict[str, Any] = field(default_factory=dict)
     code_version: str = field(default_factory=code_version)
     preselect: dict[str, Any] | None = None
@@ -102,6 +115,11 @@ class ModelMetadata:
             self.window_px is None or (isinstance(self.window_px, int) and 2 <= self.window_px <= 4096),
             "window_px",
             "a whole number from 2 to 4096 or null",
+        )
+        require(
+            isinstance(self.slices, int) and 1 <= self.slices <= MOST_SLICES and self.slices % 2 == 1,
+            "slices",
+            f"an odd number from 1 to {MOST_SLICES}",
         )
         if self.kind == "verifier":
             height = self.window_px

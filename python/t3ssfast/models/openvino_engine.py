@@ -65,7 +65,7 @@ class OpenVinoEngine:
         self._requests: OrderedDict[tuple[tuple[int, ...], int], Any] = OrderedDict()
 
     def __call__(self, tile: Tensor) -> Tensor:
-        """(N, 1, H, W) float32 -> the network's answer."""
+        """(N, slices, H, W) float32 -> the network's answer."""
         request = self._request(tuple(tile.shape))
         request.infer([tile.contiguous().numpy()], share_inputs=True, share_outputs=True)
         # What OpenVINO wrote is overwritten by its next answer.

@@ -29,11 +29,14 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     """The model's answer to a small deterministic input, checked."""
     segmenter, verifier = metadata.kind == "segmenter", metadata.kind == "verifier"
     side = PROBE_SIDE if segmenter else metadata.window_px or DEFAULT_WINDOW_PX
-    sides = (AZIMUTHS, side, side // 2) if verifier else (1, side, side)
+    sides = (AZIMUTHS, side, side // 2) if verifier else (metadata.slices, side, side)
     # Two of them, so that a model which squeezes its batch away is seen.
     batch = torch.randn(2, *sides, generator=torch.Generator().manual_seed(0))
     wanted = "(N, 1, H, W)" if segmenter else f"(M, {len(metadata.classes) or 'classes'})"
-    what = {"segmenter": "slices (N, 1, H, W)", "classifier": f"windows (M, 1, {side}, {side})"}
+    what = {
+        "segmenter": f"slices (N, {metadata.slices}, H, W)",
+        "classifier": f"windows (M, 1, {side}, {side})",
+    }
     asked = what.get(metadata.kind, f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})")
     try:
         answer = _ask(module, batch, name)
@@ -60,7 +63,7 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
             and (expected == 0 or answer.shape[1] in allowed)
         )
     else:
-        fits = isinstance(answer, Tensor) and tuple(answer.shape) == tuple(batch.shape)
+        fits = isinstance(answer, Tensor) and tuple(answer.shape) == (2, 1, side, side)
     if not fits or not answer.is_floating_point():
         raise ModelError(
             f"{name} is not a {metadata.kind}: to {asked} it answers {shape}; give a model that answers "

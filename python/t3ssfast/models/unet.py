@@ -33,15 +33,17 @@ class UNet(nn.Module):
         Number of poolings; sides of the input must be multiples of 2**depth.
     base
         Feature maps of the first level, doubled at each further one.
+    slices
+        Slices in a row that it sees, to answer for the middle one.
     """
 
-    def __init__(self, depth: int = 4, base: int = 16) -> None:
+    def __init__(self, depth: int = 4, base: int = 16, slices: int = 1) -> None:
         super().__init__()
         if depth < 1 or base < 1:
             raise ConfigError(f"A U-Net of depth {depth} and base {base} cannot be built; give at least 1.")
         widths = [base * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
-            _double_convolution(a, b) for a, b in zip([1, *widths[:-1]], widths, strict=True)
+            _double_convolution(a, b) for a, b in zip([slices, *widths[:-1]], widths, strict=True)
         )
         self.pool = nn.MaxPool2d(2)
         deepest_first = list(reversed(widths))
@@ -51,7 +53,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(base, 1, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 1, H, W) float32, H and W multiples of 2**depth -> (N, 1, H, W) logits."""
+        """(N, slices, H, W) float32, H and W multiples of 2**depth -> (N, 1, H, W) logits."""
         skips: list[Tensor] = []
         x = image
         for level, block in enumerate(self.down):

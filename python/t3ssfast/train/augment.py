@@ -54,7 +54,7 @@ def sample(
     Parameters
     ----------
     sources
-        (N, 1, H, W) float32.
+        (N, slices, H, W) float32.
     placings
         N of them, in pixels of the source, (y, x).
     size
@@ -67,7 +67,7 @@ def sample(
 
     Returns
     -------
-    (N, 1, size, size) float32.
+    (N, slices, size, size) float32.
     """
     height, width = sources.shape[2:]
     middle = (size - 1) / 2 if middle is None else middle
@@ -90,11 +90,11 @@ def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOpt
     Parameters
     ----------
     images
-        (N, 1, H, W) float32, normalised.
+        (N, slices, H, W) float32, normalised.
 
     Returns
     -------
-    (N, 1, H, W) float32.
+    (N, slices, H, W) float32.
     """
     n, _, height, width = images.shape
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from t3ssfast.errors import ConfigError
-from t3ssfast.models import DEFAULT_HEIGHT_PX
+from t3ssfast.models import DEFAULT_HEIGHT_PX, MOST_SLICES
 from t3ssfast.normalise import Normalisation
 from t3ssfast.types import DetectConfig
 
@@ -142,6 +142,8 @@ class SegmenterOptions(TrainOptions):
     ----------
     patch_px
         Side of the training patches, a multiple of 16.
+    slices
+        How many slices in a row it sees, an odd number, to answer for the middle one.
     depth, base
         Of the U-Net.
     membrane_share
@@ -154,6 +156,7 @@ class SegmenterOptions(TrainOptions):
     """
 
     patch_px: int = 192
+    slices: int = 5
     depth: int = 4
     base: int = 16
     membrane_share: float = 0.7
@@ -167,6 +170,9 @@ class SegmenterOptions(TrainOptions):
             self.patch_px >= 2**self.depth and self.patch_px % 2**self.depth == 0,
             "patch_px",
             f"a multiple of {2**self.depth}",
+        )
+        _require(
+            self, self.slices in range(1, MOST_SLICES + 1, 2), "slices", f"an odd number up to {MOST_SLICES}"
         )
         for name in ("membrane_share", "inverted_share"):
             _require(self, 0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import InputError
 from t3ssfast.models import ModelMetadata, UNet, check_device, save_model
+from t3ssfast.segment import slices_about
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
 from t3ssfast.train.distributed import World, join_world
@@ -89,7 +90,7 @@ def _train(
     data = [(t.name, t.shape, t.voxel_size_angstrom) for t in tomograms]
     run = Run(path, chosen, data, resume=resume, world=world)
     torch.manual_seed(chosen.seed)
-    module = UNet(chosen.depth, chosen.base).to(where)
+    module = UNet(chosen.depth, chosen.base, chosen.slices).to(where)
     # A fifth faster on the CPU, and what tensor cores want.
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     slices = _slices_with_membrane(training)
@@ -118,6 +119,7 @@ def _train(
         voxel_size_angstrom=chosen.voxel_size_angstrom,
         normalisation=chosen.normalisation,
         classes=("membrane",),
+        slices=chosen.slices,
         recipe={**chosen.to_dict(), "tomograms": len(tomograms)},
         figures=figures,
     )
@@ -148,10 +150,12 @@ def _slices_with_membrane(sources: list[Source]) -> list[npt.NDArray[np.int64]]:
     return found
 
 
-def _cut(source: Source, z: int, placing: Placing, size: int) -> tuple[Tensor, Tensor]:
-    """Patch and target, (1, 1, size, size) each, of one slice."""
+def _cut(source: Source, around: list[int], placing: Placing, size: int) -> tuple[Tensor, Tensor]:
+    """Patch of slices in a row, (1, slices, size, size), and target of the middle one, (1, 1, size, size)."""
     assert source.membrane is not None, "a segmenter's sources come with masks"
-    image = torch.from_numpy(source.prepared.slab(z, z + 1))[None]
+    z = around[len(around) // 2]
+    slab = source.prepared.slab(around[0], around[-1] + 1)
+    image = torch.from_numpy(slab[[n - around[0] for n in around]])[None]
     mask = torch.from_numpy(source.membrane[z].astype(np.float32))[None, None]
     target = sample(mask, [placing], size, mode="bilinear")
     return sample(image, [placing], size), (target >= 0.5).float()
@@ -163,12 +167,12 @@ def _draw_batch(
     rng: np.random.Generator,
     options: SegmenterOptions,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented patches and their targets, (N, 1, patch, patch)."""
+    """Augmented patches, (N, slices, patch, patch), and their targets, (N, 1, patch, patch)."""
     images, targets = [], []
     for _ in range(options.batch):
         k = int(rng.integers(len(sources)))
         source = sources[k]
-        _, height, width = source.prepared.shape
+        depth, height, width = source.prepared.shape
         centre = (float(rng.uniform(0, height - 1)), float(rng.uniform(0, width - 1)))
         if len(slices[k]) and rng.random() < options.membrane_share:
             z = int(rng.choice(slices[k]))
@@ -180,7 +184,7 @@ def _draw_batch(
         else:
             z = int(rng.integers(source.z0, source.z1))
         placing = random_placing(rng, centre, options.augment)
-        image, target = _cut(source, z, placing, options.patch_px)
+        image, target = _cut(source, slices_about(z, options.slices, depth), placing, options.patch_px)
         if rng.random() < options.inverted_share:
             image, target = -image, torch.zeros_like(target)
         images.append(image)
@@ -195,13 +199,14 @@ def _validation_set(sources: list[Source], options: SegmenterOptions) -> tuple[T
     for k in range(options.validation_patches):
         source = sources[k % len(sources)]
         z = int(rng.integers(source.z0, source.z1))
-        _, height, width = source.prepared.shape
+        depth, height, width = source.prepared.shape
         half = options.patch_px / 2
         # Whole pixels, so that nothing is interpolated; inside the slice where it is large enough.
         centre = tuple(
             round(float(rng.uniform(min(half, n / 2), max(n - half, n / 2)))) - 0.5 for n in (height, width)
         )
-        pairs.append(_cut(source, z, Placing((centre[0], centre[1]), np.eye(2)), options.patch_px))
+        around = slices_about(z, options.slices, depth)
+        pairs.append(_cut(source, around, Placing((centre[0], centre[1]), np.eye(2)), options.patch_px))
     images, targets = zip(*pairs, strict=True)
     return torch.cat(images), torch.cat(targets)
 
