@@ -56,9 +56,33 @@ def test_the_membrane_is_that_of_slices_averaged_with_their_neighbours(
     )
     alone = segment(grid.slab(0, len(tomogram.data)), segmenter)
     average = ndimage.convolve1d(alone.astype(np.float64), [0.25, 0.5, 0.25], axis=0, mode="nearest")
-    clear = np.abs(average - config.membrane_threshold) > 1e-6
+    # Probabilities are held in 255ths.
+    clear = np.abs(average - config.membrane_threshold) > 1 / 255
     np.testing.assert_array_equal((average > config.membrane_threshold)[clear], found[clear] != 0)
     assert ((alone > config.membrane_threshold) != (found != 0)).any()
+
+
+def test_the_face_of_a_membrane_lies_between_voxels(
+    models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
+) -> None:
+    tomogram = replace(world[0], voxel_size_angstrom=VOXEL * 1.2)
+    config = DetectConfig(contrast="dark", membrane_min_area_nm2=0)
+    found = toy_detect(tomogram, models, config=config).membrane
+    segmenter = load_model(models["segmenter"], kind="segmenter")
+    said = segmenter.metadata
+    grid = PreparedTomogram.prepare(
+        tomogram, voxel_size_angstrom=said.voxel_size_angstrom, normalisation=said.normalisation
+    )
+    assert not grid.on_own_voxels
+    alone = segment(grid.slab(0, grid.shape[0]), segmenter)
+    average = ndimage.convolve1d(alone, [0.25, 0.5, 0.25], axis=0, mode="nearest")
+    # Where the probability between the grid's points is, not where that of the nearest one, is enough.
+    low, high = (grid.mask_to_tomogram(average, config.membrane_threshold + d) for d in (1 / 255, -1 / 255))
+    assert found is not None
+    assert (low <= found).all()
+    assert (found <= high).all()
+    of_mask = grid.mask_to_tomogram((average > config.membrane_threshold).astype(np.uint8))
+    assert np.count_nonzero(of_mask != found) > 10 * np.count_nonzero(low != high)
 
 
 def test_faint_membrane_is_searched_about_and_not_reported(

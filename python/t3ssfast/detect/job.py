@@ -30,14 +30,13 @@ from t3ssfast.detect.inputs import (
     trained_sign,
 )
 from t3ssfast.detect.passes import (
-    FAINT,
     JUDGING,
     SEGMENTING,
-    SURE,
     Mask,
     Portions,
     find_membrane,
     judge_windows,
+    level_above,
     tile_side,
 )
 from t3ssfast.errors import ConfigError
@@ -62,6 +61,8 @@ FloatArray = npt.NDArray[np.float32]
 
 # What of a configuration decides about time and memory alone.
 WITHOUT_EFFECT = ("threads", "slab_slices", "memory_budget_bytes")
+# What a voxel of the membrane's mask holds: it is searched about, and reported, too.
+FAINT, SURE = 1, 2
 
 
 @contextmanager
@@ -100,15 +101,40 @@ class Identity:
 
 @dataclass(frozen=True)
 class _Found:
-    """Membrane on the segmenter's grid, 0, `FAINT` or `SURE`."""
+    """Membrane that a segmenter found.
 
-    grid: PreparedTomogram
+    Attributes
+    ----------
+    mask
+        On the segmenter's grid: 0, `FAINT` or `SURE`.
+    sure
+        0 or 1 on the tomogram's voxels; None where these are the grid, whose mask says it.
+    """
+
     mask: Mask
+    sure: Mask | None
+
+    @classmethod
+    def of(cls, grid: PreparedTomogram, levels: Mask, config: DetectConfig) -> _Found:
+        """What is found at a configuration's thresholds; in the memory of the levels, which are no more."""
+        sure = level_above(config.membrane_threshold)
+        faint = min(sure, level_above(config.search_threshold))
+        # The face of a membrane lies between voxels, where levels and not a mask say it.
+        between = None if grid.on_own_voxels else grid.mask_to_tomogram(levels, sure - 0.5)
+        # Memory may run out up to here: what follows could not be begun again.
+        reached = np.empty(levels.shape[1:], np.bool_)
+        for level in levels:
+            np.greater_equal(level, sure, out=reached)
+            np.greater_equal(level, faint, out=level, casting="unsafe")
+            np.add(level, reached, out=level)
+        return cls(levels, between)
 
     def reported(self) -> Mask:
         """What is sure, 0 or 1, on the tomogram's voxels; in the memory of the mask, which is no more."""
-        sure = np.equal(self.mask, SURE, out=self.mask, casting="unsafe")
-        return sure if self.grid.on_own_voxels else self.grid.mask_to_tomogram(sure)
+        if self.sure is not None:
+            return self.sure
+        sure: Mask = np.equal(self.mask, SURE, out=self.mask, casting="unsafe")
+        return sure
 
 
 @dataclass(frozen=True)
@@ -295,18 +321,19 @@ class Job:
             )
             checkpoint.save("contrast", json=json.dumps(contrast))
         finder_grid = finder_grid.with_contrast_sign(contrast["sign"] * trained_sign(finder))
-        mask, resumed = portions.again(
+        levels, resumed = portions.again(
             SEGMENTING,
             lambda: find_membrane(finder_grid, finder, config, portions, stages, checkpoint),
         )
         segmented_by = describe_segmenter(finder, config.segmenter_engine)
         # The judging needs that memory.
         finder.release_engines()
-        on_judge_grid = mask
+        found = twice("finding the membrane", lambda: _Found.of(finder_grid, levels, config))
+        on_judge_grid = found.mask
         if finder_grid.shape != grid.shape:
-            membrane = finder_grid.mask_to_tomogram(np.minimum(mask, FAINT))
+            membrane = finder_grid.mask_to_tomogram(np.minimum(found.mask, FAINT))
             on_judge_grid = grid.mask_from_tomogram(membrane, 0, grid.shape[0])
-        return _Found(finder_grid, mask), on_judge_grid, contrast, segmented_by, resumed
+        return found, on_judge_grid, contrast, segmented_by, resumed
 
     @property
     def _models(self) -> tuple[LoadedModel | None, ...]:

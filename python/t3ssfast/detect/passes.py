@@ -24,11 +24,19 @@ from t3ssfast.plan import read_plan
 from t3ssfast.preselect import Gate, read_preselection
 from t3ssfast.progress import Stages
 from t3ssfast.region import SearchRegion
-from t3ssfast.segment import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, average_slices, prune_membrane, segment
+from t3ssfast.segment import (
+    MAX_TILE,
+    MIN_TILE,
+    SIDE_MULTIPLE,
+    average_slices,
+    prune_membrane,
+    segment_slice,
+    slices_about,
+)
 from t3ssfast.types import DetectConfig
 from t3ssfast.upload import Uploader
 
-__all__ = ["FAINT", "SURE", "Mask", "Portions", "find_membrane", "judge_windows", "tile_side"]
+__all__ = ["Mask", "Portions", "find_membrane", "judge_windows", "level_above", "tile_side"]
 
 Mask = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32] | torch.Tensor
@@ -36,9 +44,8 @@ Scores = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 Prepared = TypeVar("Prepared")
 Made = TypeVar("Made")
 
-# What a voxel of found membrane holds, the levels that it reaches: to be searched about, and to be reported.
-FAINT, SURE = 1, 2
-LEVELS = ("faint", "sure")
+# A voxel's membrane probability is held in so many parts of 1: a quarter of the memory of a float32.
+LEVELS = 255
 # What the slabs hold for each voxel of one: three of prepared values (the last, this one and the next), their
 # regions, membrane probability, and copies in passing.
 SLAB_BYTES_PER_VOXEL = 32
@@ -222,32 +229,37 @@ def find_membrane(
     stages: Stages,
     checkpoint: Checkpoint,
 ) -> tuple[Mask, int]:
-    """Membrane on the segmenter's grid, 0, `FAINT` or `SURE`, without the small pieces, and how many slices
-    were there before."""
-    faint = min(config.search_threshold, config.membrane_threshold)
-    mask = np.empty(grid.shape, np.uint8)
-    depth, height, width = grid.shape
+    """Levels of membrane probability on the segmenter's grid, and how many slices were there before.
+
+    In pieces that are too small the levels are those of what is not searched about.
+    """
+    levels = np.empty(grid.shape, np.uint8)
+    depth = grid.shape[0]
     resumed = 0
     read_slab = _slab_reader(grid, finder.device)
 
     seen: dict[int, npt.NDArray[np.float32]] = {}
 
+    slices = finder.metadata.slices
+    # A slice is averaged with its neighbours, and each of them is seen with some around it.
+    reach = 1 + slices // 2
+
     def prepare(slab: Slab) -> Values:
-        return read_slab(max(0, slab[0] - 1), min(depth, slab[1] + 1))
+        return read_slab(max(0, slab[0] - reach), min(depth, slab[1] + reach))
 
     def make(slab: Slab, values: Values) -> None:
         """The mask of a slab; the slices on both sides of its end are seen once for it and the next slab."""
         z0, z1 = slab
-        first = max(0, z0 - 1)
+        first = max(0, z0 - reach)
 
         def probability(z: int) -> npt.NDArray[np.float32]:
             if z not in seen:
-                seen[z] = segment(
-                    values[z - first : z - first + 1],
+                seen[z] = segment_slice(
+                    values[[n - first for n in slices_about(z, slices, depth)]],
                     finder,
                     engine=config.segmenter_engine,
                     max_tile=portions.tile,
-                )[0]
+                )
             return seen[z]
 
         with stages("segment"):
@@ -255,7 +267,7 @@ def find_membrane(
                 for gone in [k for k in seen if not z - 1 <= k <= z + 1]:
                     del seen[gone]
                 average = average_slices(*(probability(n) for n in (max(0, z - 1), z, min(z + 1, depth - 1))))
-                mask[z] = (average > faint).view(np.uint8) + (average > config.membrane_threshold)
+                np.rint(np.float32(LEVELS) * average, out=levels[z], casting="unsafe")
                 bar.move(z + 1)
 
     with stages.bar("segment membranes", depth) as advance:
@@ -263,21 +275,25 @@ def find_membrane(
         for run, kept in checkpoint.runs("membrane", depth):
             if kept is not None:
                 z0, z1 = run
-                levels = [np.unpackbits(kept[name], count=(z1 - z0) * height * width) for name in LEVELS]
-                mask[z0:z1] = np.add(*levels).reshape(z1 - z0, height, width)
+                levels[z0:z1] = kept["levels"]
                 resumed += z1 - z0
                 bar.move(z1)
                 continue
             for (z0, z1), _ in portions.work(SEGMENTING, run, prepare, make, stages):
                 if checkpoint.keeps:
                     with stages("keep"):
-                        packed = [np.packbits(mask[z0:z1] >= level) for level in (FAINT, SURE)]
-                        checkpoint.save("membrane", (z0, z1), **dict(zip(LEVELS, packed, strict=True)))
+                        checkpoint.save("membrane", (z0, z1), levels=levels[z0:z1])
     with stages("prune"):
         # In a volume thinner than the smallest piece is wide, a piece must be as long but can be no taller.
         thickness_nm = depth * grid.voxel_size_angstrom / 10
         area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
-        return prune_membrane(mask, grid.voxel_size_angstrom, area, out=mask), resumed
+        above = level_above(min(config.search_threshold, config.membrane_threshold)) - 1
+        return prune_membrane(levels, grid.voxel_size_angstrom, area, above=above, out=levels), resumed
+
+
+def level_above(threshold: float) -> int:
+    """The lowest level of more than a probability."""
+    return math.floor(LEVELS * threshold) + 1
 
 
 def judge_windows(
