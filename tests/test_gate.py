@@ -76,7 +76,7 @@ def test_the_bundled_models_pass_as_files_of_a_user(tmp_path, name):
     given, bundled = load_model(tmp_path / name, kind=kind), load_model(None, kind=kind)
     assert given.metadata == bundled.metadata
     assert given.sha256 == bundled.sha256
-    x = torch.randn(2, 1, given.metadata.window_px or 64, given.metadata.window_px or 64)
+    x = torch.randn(2, given.metadata.slices, given.metadata.window_px or 64, given.metadata.window_px or 64)
     with torch.inference_mode():
         assert torch.equal(given.module(x), bundled.module(x))
 

@@ -91,11 +91,12 @@ def test_a_network_of_several_slices_sees_those_around(engine):
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_slices_about_a_face_are_those_of_the_face(count):
-    depth = 4
-    reach = count // 2
-    expected = np.pad(np.arange(depth), reach, mode="edge")
-    for z in range(depth):
-        assert slices_about(z, count, depth) == expected[z : z + count].tolist()
+    slab = np.arange(4, dtype=np.float32)[:, None, None]
+    expected = np.pad(slab, ((count // 2, count // 2), (0, 0), (0, 0)), mode="edge")
+    for z in range(len(slab)):
+        np.testing.assert_array_equal(slices_about(slab, z, count), expected[z : z + count])
+        found = slices_about(torch.from_numpy(slab), z, count)
+        np.testing.assert_array_equal(found.numpy(), expected[z : z + count])
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -301,8 +301,8 @@ def detect_by_torch(
     seen = np.empty(grid.shape, np.float32)
     prepared = grid.slab(0, depth)
     for z in range(depth):
-        around = slices_about(z, segmenter.metadata.slices, depth)
-        image = torch.from_numpy(prepared[around])[None].to(segmenter.device)
+        around = slices_about(prepared, z, segmenter.metadata.slices)
+        image = torch.from_numpy(around)[None].to(segmenter.device)
         pad = (0, -width % SIDE_MULTIPLE, 0, -height % SIDE_MULTIPLE)
         padded = torch.nn.functional.pad(image, pad, mode="reflect")
         seen[z] = segmenter.probability(segmenter.module(padded))[0, 0, :height, :width].cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ __all__ = [
     "segment_slice",
     "slices_about",
 ]
+
+Values = npt.NDArray[np.float32] | torch.Tensor
+Slices = TypeVar("Slices", npt.NDArray[np.float32], torch.Tensor, Values)
 
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -115,14 +118,20 @@ def segment(
         model = model.to(device)
     out = np.empty(tuple(slab.shape), np.float32)
     for k in range(len(slab)):
-        around = slab[slices_about(k, model.metadata.slices, len(slab))]
+        around = slices_about(slab, k, model.metadata.slices)
         out[k] = segment_slice(around, model, engine=engine, max_tile=max_tile)
     return out
 
 
-def slices_about(z: int, count: int, depth: int) -> list[int]:
-    """Indices of `count` slices in a row about slice z, an odd number; beyond a face that of the face."""
-    return [min(max(n, 0), depth - 1) for n in range(z - count // 2, z + count // 2 + 1)]
+def slices_about(slab: Slices, z: int, count: int) -> Slices:
+    """`count` slices in a row about slice z of a slab, an odd number; beyond a face the slice of the face.
+
+    A view where the slab holds them all.
+    """
+    first, end = z - count // 2, z + count // 2 + 1
+    if first >= 0 and end <= len(slab):
+        return slab[first:end]
+    return slab[[min(max(n, 0), len(slab) - 1) for n in range(first, end)]]
 
 
 def segment_slice(
@@ -240,11 +249,13 @@ def find_contrast_sign(
     chosen = (depth * (0.25 + 0.5 * (np.arange(count) + 0.5) / count)).astype(int)
     top, left = max(0, (height - SIGN_CROP) // 2), max(0, (width - SIGN_CROP) // 2)
     dark = prepared.with_contrast_sign(1)
+    reach = model.metadata.slices // 2
     evidence = np.zeros(2)
     for z in chosen.tolist():
-        about = slices_about(z, model.metadata.slices, depth)
-        slab = dark.slab(about[0], about[-1] + 1)[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
-        image = slab[[n - about[0] for n in about]]
+        first = max(0, z - reach)
+        slab = dark.slab(first, min(z + reach + 1, depth))
+        slab = slab[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
+        image = slices_about(slab, z - first, model.metadata.slices)
         for k, sign in enumerate((1, -1)):
             probability = segment_slice(np.float32(sign) * image, model, engine=engine)
             evidence[k] += float(np.mean(np.where(probability > SIGN_CONFIDENT, probability, 0.0))) / count

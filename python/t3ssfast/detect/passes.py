@@ -255,7 +255,7 @@ def find_membrane(
         def probability(z: int) -> npt.NDArray[np.float32]:
             if z not in seen:
                 seen[z] = segment_slice(
-                    values[[n - first for n in slices_about(z, slices, depth)]],
+                    slices_about(values, z - first, slices),
                     finder,
                     engine=config.segmenter_engine,
                     max_tile=portions.tile,
@@ -267,7 +267,8 @@ def find_membrane(
                 for gone in [k for k in seen if not z - 1 <= k <= z + 1]:
                     del seen[gone]
                 average = average_slices(*(probability(n) for n in (max(0, z - 1), z, min(z + 1, depth - 1))))
-                np.rint(np.float32(LEVELS) * average, out=levels[z], casting="unsafe")
+                average *= LEVELS
+                np.rint(average, out=levels[z], casting="unsafe")
                 bar.move(z + 1)
 
     with stages.bar("segment membranes", depth) as advance:

@@ -150,12 +150,12 @@ def _slices_with_membrane(sources: list[Source]) -> list[npt.NDArray[np.int64]]:
     return found
 
 
-def _cut(source: Source, around: list[int], placing: Placing, size: int) -> tuple[Tensor, Tensor]:
-    """Patch of slices in a row, (1, slices, size, size), and target of the middle one, (1, 1, size, size)."""
+def _cut(source: Source, z: int, slices: int, placing: Placing, size: int) -> tuple[Tensor, Tensor]:
+    """Patch of slices about one, (1, slices, size, size), and target of that one, (1, 1, size, size)."""
     assert source.membrane is not None, "a segmenter's sources come with masks"
-    z = around[len(around) // 2]
-    slab = source.prepared.slab(around[0], around[-1] + 1)
-    image = torch.from_numpy(slab[[n - around[0] for n in around]])[None]
+    first = max(0, z - slices // 2)
+    slab = source.prepared.slab(first, min(z + slices // 2 + 1, source.prepared.shape[0]))
+    image = torch.from_numpy(slices_about(slab, z - first, slices))[None]
     mask = torch.from_numpy(source.membrane[z].astype(np.float32))[None, None]
     target = sample(mask, [placing], size, mode="bilinear")
     return sample(image, [placing], size), (target >= 0.5).float()
@@ -172,7 +172,7 @@ def _draw_batch(
     for _ in range(options.batch):
         k = int(rng.integers(len(sources)))
         source = sources[k]
-        depth, height, width = source.prepared.shape
+        _, height, width = source.prepared.shape
         centre = (float(rng.uniform(0, height - 1)), float(rng.uniform(0, width - 1)))
         if len(slices[k]) and rng.random() < options.membrane_share:
             z = int(rng.choice(slices[k]))
@@ -184,7 +184,7 @@ def _draw_batch(
         else:
             z = int(rng.integers(source.z0, source.z1))
         placing = random_placing(rng, centre, options.augment)
-        image, target = _cut(source, slices_about(z, options.slices, depth), placing, options.patch_px)
+        image, target = _cut(source, z, options.slices, placing, options.patch_px)
         if rng.random() < options.inverted_share:
             image, target = -image, torch.zeros_like(target)
         images.append(image)
@@ -199,14 +199,14 @@ def _validation_set(sources: list[Source], options: SegmenterOptions) -> tuple[T
     for k in range(options.validation_patches):
         source = sources[k % len(sources)]
         z = int(rng.integers(source.z0, source.z1))
-        depth, height, width = source.prepared.shape
+        _, height, width = source.prepared.shape
         half = options.patch_px / 2
         # Whole pixels, so that nothing is interpolated; inside the slice where it is large enough.
         centre = tuple(
             round(float(rng.uniform(min(half, n / 2), max(n - half, n / 2)))) - 0.5 for n in (height, width)
         )
-        around = slices_about(z, options.slices, depth)
-        pairs.append(_cut(source, around, Placing((centre[0], centre[1]), np.eye(2)), options.patch_px))
+        placing = Placing((centre[0], centre[1]), np.eye(2))
+        pairs.append(_cut(source, z, options.slices, placing, options.patch_px))
     images, targets = zip(*pairs, strict=True)
     return torch.cat(images), torch.cat(targets)
 
