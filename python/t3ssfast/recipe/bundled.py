@@ -82,7 +82,7 @@ SIZES = {
         ordinary=12,
         shape=(104, 384, 384),
         deep_shape=(208, 272, 272),
-        segmenter={"steps": 3_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
+        segmenter={"steps": 5_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_800,
             "steps_per_epoch": 150,
