@@ -1,4 +1,4 @@
-"""The bundled U-Net (base 16, depth 4) on one slice of 1024 x 1024 by each engine, against PyTorch eagerly.
+"""The bundled U-Net (base 16, depth 4) on a slice of 1024 x 1024 by each engine, against PyTorch eagerly.
 
 ``T3SSFAST_BENCH_SIDE`` gives another side. ``python bench/bench_segment.py [threads]`` runs all in turns and
 prints ratios of minima and medians: what else the machine does then meets all alike. Two rows need OpenVINO
@@ -23,7 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from t3ssfast._native import openvino_version
 from t3ssfast.models import LoadedModel, UNet, load_model
 from t3ssfast.models.openvino_engine import _openvino
-from t3ssfast.segment import segment
+from t3ssfast.segment import segment_slice
 
 SIDE = int(os.environ.get("T3SSFAST_BENCH_SIDE", "1024"))
 TOLERANCE = 1e-4
@@ -38,19 +38,19 @@ def model() -> LoadedModel:
 
 @cache
 def eager() -> UNet:
-    network = UNet(depth=4, base=16).eval()
+    network = UNet(depth=4, base=16, slices=model().metadata.slices).eval()
     network.load_state_dict(model().module.state_dict())
     return network
 
 
 @cache
 def image() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((1, SIDE, SIDE), np.float32)
+    return np.random.default_rng(0).standard_normal((model().metadata.slices, SIDE, SIDE), np.float32)
 
 
 @torch.inference_mode()
 def by_eager() -> np.ndarray:
-    return torch.sigmoid(eager()(torch.from_numpy(image())[None]))[0].numpy()
+    return torch.sigmoid(eager()(torch.from_numpy(image())[None]))[0, 0].numpy()
 
 
 @cache
@@ -74,16 +74,16 @@ def bench_segment_t3ssfast(benchmark: BenchmarkFixture, engine: str) -> None:
 def openvino_alone() -> Callable[[], np.ndarray]:
     openvino = _openvino()
     with torch.no_grad():
-        traced = torch.jit.trace(eager(), torch.zeros(1, 1, SIDE, SIDE), check_trace=False)
+        traced = torch.jit.trace(eager(), torch.zeros(1, *image().shape), check_trace=False)
     decoder = openvino.frontend.pytorch.ts_decoder.TorchScriptPythonDecoder(traced)
     frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
     network = frontend.convert(frontend.load(decoder))
-    network.reshape(openvino.PartialShape([1, 1, SIDE, SIDE]))
+    network.reshape(openvino.PartialShape([1, *image().shape]))
     threads = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.Core().compile_model(network, "CPU", threads)
 
     def run() -> np.ndarray:
-        return 1 / (1 + np.exp(-compiled([image()[None]])[0][0]))
+        return 1 / (1 + np.exp(-compiled([image()[None]])[0][0, 0]))
 
     return run
 
@@ -96,7 +96,7 @@ def bench_segment_openvino_alone(benchmark: BenchmarkFixture) -> None:
 
 
 def by_engine(engine: str) -> Callable[[], np.ndarray]:
-    return lambda: segment(image(), model(), engine=engine, max_tile=max(SIDE, 512))
+    return lambda: segment_slice(image(), model(), engine=engine, max_tile=max(SIDE, 512))
 
 
 def table(threads: int, rounds: int = 7) -> None:
