@@ -41,10 +41,12 @@ void unfold(ImageStack<const float> images, const UnfoldRequest &request, Window
 // ------------------------------------------------------------------------------------------ statistics
 
 namespace cpu {
-// out: (statistics, windows) float32, C-contiguous. `stream` writes moments and extrema past the caches.
-void window_statistics(ImageStack<const float> images, std::int64_t size,
-                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out, bool stream,
-                       int threads);
+// out: (statistics, windows) float32, C-contiguous. `stream` writes moments and extrema past the caches. `check` looks
+// for values that are not finite, which the kernels cannot take: the index of the first, and then `out` is left as it
+// is; -1 where there is none.
+std::int64_t window_statistics(ImageStack<const float> images, std::int64_t size,
+                               const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
+                               bool stream, bool check, int threads);
 
 // Index of the first NaN or Inf, or -1.
 std::int64_t first_nonfinite(const float *values, std::int64_t count, int threads);

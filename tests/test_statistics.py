@@ -335,6 +335,42 @@ def test_out_is_written_and_returned() -> None:
     np.testing.assert_array_equal(listed.numpy(), want[:, mask])
 
 
+@pytest.mark.parametrize("names", [MOMENTS, ("min", "max"), ("median", "q25"), ALL])
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 3, 269), (2, 299, 299)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_values_are_refused_with_where_and_nothing_is_written(
+    names: tuple[str, ...], place: tuple[int, int, int], bad: float
+) -> None:
+    images = np.random.default_rng(8).normal(size=(3, 300, 300)).astype(np.float32)
+    images[place] = images[2, 299, 299] = bad
+    out = np.full((len(names), 3, 281, 281), 7.0, np.float32)
+    message = rf"image holds {bad} at index \({place[0]}, {place[1]}, {place[2]}\)"
+    with pytest.raises(InputError, match=message):
+        window_statistics(images, 20, names, out=out)
+    with pytest.raises(InputError, match=message):
+        window_statistics(torch.from_numpy(images), 20, names, out=torch.from_numpy(out))
+    with pytest.raises(InputError, match=message):
+        window_statistics(images.astype(np.float64), 20, names, out=out)
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_a_mask_does_not_hide_a_value_that_is_not_finite(wanted: int) -> None:
+    image = np.zeros((40, 40), np.float32)
+    image[30, 31] = np.nan
+    mask = np.zeros((36, 36), bool)
+    mask[0, :wanted] = True
+    with pytest.raises(InputError, match=r"image holds nan at index \(30, 31\)"):
+        window_statistics(image, 5, mask=mask)
+
+
+def test_values_beyond_float32_are_refused() -> None:
+    image = np.zeros((8, 8))
+    image[1, 2] = -1e300
+    with pytest.raises(InputError, match=r"-1e\+300 \(beyond float32\) at index \(1, 2\)"):
+        window_statistics(image, 3)
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [

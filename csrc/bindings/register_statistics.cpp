@@ -22,10 +22,12 @@ std::vector<StatisticRequest> read_requests(const Requests &requests) {
     return statistics;
 }
 
-void window_statistics_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Requests &requests,
-                           std::uintptr_t windows, i64 window_count, std::uintptr_t out, bool stream, int threads) {
-    cpu::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
-                           window_list(windows, window_count), reinterpret_cast<float *>(out), stream, threads);
+i64 window_statistics_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Requests &requests,
+                          std::uintptr_t windows, i64 window_count, std::uintptr_t out, bool stream, bool check,
+                          int threads) {
+    return cpu::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
+                                  window_list(windows, window_count), reinterpret_cast<float *>(out), stream, check,
+                                  threads);
 }
 
 i64 window_statistics_workspace_cuda(i64 count, i64 height, i64 width, i64 size, const Requests &requests, int device) {

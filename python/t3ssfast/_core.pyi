@@ -80,9 +80,10 @@ def window_statistics_cpu(
     window_count: int,
     out: int,
     stream: bool,
+    check: bool,
     threads: int,
     /,
-) -> None: ...
+) -> int: ...
 def window_statistics_workspace_cuda(
     count: int, height: int, width: int, size: int, requests: Sequence[tuple[int, float]], device: int, /
 ) -> int: ...

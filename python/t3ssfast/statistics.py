@@ -78,7 +78,7 @@ def window_statistics(
     DeviceError
         If the image is on a device that the kernels cannot use.
     """
-    stack = _native.as_stack(image)
+    stack = _native.as_stack(image, check=False)
     size = _native.check_size(size, stack)
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
     windows = _native.as_windows(stack, size, mask)

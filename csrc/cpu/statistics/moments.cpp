@@ -30,17 +30,19 @@ public:
         const std::size_t values = static_cast<std::size_t>(moment_values(size)) * sizeof(float);
         const std::size_t pixels = static_cast<std::size_t>(2 * size * kMomentLanes) * sizeof(float);
         constexpr std::size_t kLine = kMomentLanes * sizeof(double);
-        bytes_.resize(sums + 2 * values + pixels + kLine);
-        void *start = bytes_.data();
-        std::size_t space = bytes_.size();
-        std::align(kLine, sums + 2 * values + pixels, start, space);
+        const std::size_t needed = sums + 2 * values + pixels;
+        std::size_t space = needed + kLine;
+        // Not cleared: the sums of a thread are most of its second cache.
+        if (bytes_ == nullptr) bytes_.reset(new unsigned char[space]);
+        void *start = bytes_.get();
+        std::align(kLine, needed, start, space);
         unsigned char *const first = static_cast<unsigned char *>(start);
         return {reinterpret_cast<double *>(first), reinterpret_cast<float *>(first + sums),
                 reinterpret_cast<float *>(first + sums + values), reinterpret_cast<float *>(first + sums + 2 * values)};
     }
 
 private:
-    std::vector<unsigned char> bytes_;
+    std::unique_ptr<unsigned char[]> bytes_;
 };
 
 // The first `count` tiles of a grid, those of one shape after each other: lanes then do the same work, and none waits

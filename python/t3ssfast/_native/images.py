@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,19 +25,22 @@ class ImageStack:
     Parameters
     ----------
     data
-        (N, H, W) float32, C-contiguous, finite; a tensor or an array that owns or shares the pixels.
+        (N, H, W) float32, C-contiguous; a tensor or an array that owns or shares the pixels.
     shape
         Of the caller's array: (H, W) or (N, H, W).
     device
         Where the pixels are.
     is_numpy
         Whether the caller gave, and gets, NumPy arrays.
+    unchecked
+        The caller's array, where nobody has looked yet whether its values are finite; else None.
     """
 
     data: Array
     shape: tuple[int, ...]
     device: torch.device
     is_numpy: bool
+    unchecked: Array | None = None
 
     @property
     def address(self) -> int:
@@ -54,38 +58,43 @@ class ImageStack:
         *leading, height, width = self.shape
         return (*leading, height - size + 1, width - size + 1)
 
+    def check_finite(self) -> None:
+        """Raises InputError at the first value that is not finite, where nobody has looked yet."""
+        if self.unchecked is None:
+            return
+        if isinstance(self.data, torch.Tensor) and self.data.device.type == "cuda":
+            bad = torch.logical_not(torch.isfinite(self.data)).reshape(-1)
+            first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else -1
+        else:
+            first = core.first_nonfinite(self.address, math.prod(self.geometry), torch.get_num_threads())
+        self.refuse_nonfinite(first)
 
-def _check_device(device: torch.device, name: str) -> None:
+    def refuse_nonfinite(self, first: int) -> None:
+        """Raises InputError that tells of the value at a flat index; -1 stands for none."""
+        if first < 0 or self.unchecked is None:
+            return
+        where = tuple(int(i) for i in np.unravel_index(first, self.shape))
+        value = float(self.unchecked[where])
+        beyond = " (beyond float32)" if np.isfinite(value) else ""
+        raise InputError(
+            f"image holds {value:g}{beyond} at index {where}; replace or crop values that are not finite."
+        )
+
+
+def _check_device(device: torch.device) -> None:
     if device.type == "cpu":
         return
     if device.type != "cuda":
-        raise DeviceError(f"{name} is on device {device}; move it to the CPU or to a CUDA device.")
+        raise DeviceError(f"image is on device {device}; move it to the CPU or to a CUDA device.")
     info = core.build_info()
     if not info["cuda_devices"]:
         raise DeviceError(
-            f"{name} is on device {device}, but the CUDA kernels cannot run ({info['cuda_problem']}); "
+            f"image is on device {device}, but the CUDA kernels cannot run ({info['cuda_problem']}); "
             "move it to the CPU."
         )
 
 
-def _refuse_nonfinite(data: Array, given: Array, name: str, shape: tuple[int, ...]) -> None:
-    if isinstance(data, torch.Tensor) and data.device.type == "cuda":
-        bad = torch.logical_not(torch.isfinite(data)).reshape(-1)
-        first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else -1
-    else:
-        address = data.data_ptr() if isinstance(data, torch.Tensor) else int(data.ctypes.data)
-        first = core.first_nonfinite(address, int(np.prod(shape, dtype=np.int64)), torch.get_num_threads())
-    if first < 0:
-        return
-    where = tuple(int(i) for i in np.unravel_index(first, shape))
-    value = float(given[where])
-    beyond = " (beyond float32)" if np.isfinite(value) else ""
-    raise InputError(
-        f"{name} holds {value:g}{beyond} at index {where}; replace or crop values that are not finite."
-    )
-
-
-def as_stack(image: Array, *, name: str = "image") -> ImageStack:
+def as_stack(image: Array, *, check: bool = True) -> ImageStack:
     """Images as the kernels read them: float32, C-contiguous, finite.
 
     Values of any real dtype are rounded to float32, so float64 values (and integers above 2^24) keep about
@@ -96,8 +105,9 @@ def as_stack(image: Array, *, name: str = "image") -> ImageStack:
     ----------
     image
         (H, W) or (N, H, W), NumPy or torch, any real dtype (bool included), any layout.
-    name
-        For messages.
+    check
+        Whether to look for NaN and Inf here; where not, whoever reads the pixels does, as
+        `ImageStack.unchecked` tells.
 
     Raises
     ------
@@ -107,25 +117,28 @@ def as_stack(image: Array, *, name: str = "image") -> ImageStack:
         If it is on a device that the kernels cannot use.
     """
     if not isinstance(image, np.ndarray | torch.Tensor):
-        raise InputError(f"{name} is of type {type(image).__name__}; give a NumPy array or a torch tensor.")
+        raise InputError(f"image is of type {type(image).__name__}; give a NumPy array or a torch tensor.")
     shape = tuple(int(n) for n in image.shape)
     if len(shape) not in (2, 3):
-        raise InputError(f"{name} has shape {shape}; give (H, W), or (N, H, W) for a stack.")
+        raise InputError(f"image has shape {shape}; give (H, W), or (N, H, W) for a stack.")
     if min(shape[-2:]) == 0:
-        raise InputError(f"{name} has shape {shape}, without a pixel; give an image of at least 1 x 1.")
+        raise InputError(f"image has shape {shape}, without a pixel; give an image of at least 1 x 1.")
     data: Array
     if isinstance(image, torch.Tensor):
         if image.is_complex() or image.is_quantized or image.layout != torch.strided:
-            raise InputError(f"{name} is a {image.dtype} tensor; give a dense one of real numbers.")
-        _check_device(image.device, name)
+            raise InputError(f"image is a {image.dtype} tensor; give a dense one of real numbers.")
+        _check_device(image.device)
         device, data = image.device, image.detach().to(torch.float32).contiguous()
         data = data.resolve_neg().reshape(-1, *shape[-2:])
     else:
         if image.dtype.kind not in "biuf":
-            raise InputError(f"{name} has dtype {image.dtype}; give real numbers.")
+            raise InputError(f"image has dtype {image.dtype}; give real numbers.")
         device = torch.device("cpu")
         with np.errstate(over="ignore"):
             data = np.ascontiguousarray(image, dtype=np.float32).reshape(-1, *shape[-2:])
-    if image.dtype not in (np.uint8, np.int8, np.uint16, np.int16, torch.uint8, torch.int8, torch.int16):
-        _refuse_nonfinite(data, image, name, shape)
-    return ImageStack(data, shape, device, isinstance(image, np.ndarray))
+    whole = image.dtype in (np.uint8, np.int8, np.uint16, np.int16, torch.uint8, torch.int8, torch.int16)
+    stack = ImageStack(data, shape, device, isinstance(image, np.ndarray), None if whole else image)
+    if not check:
+        return stack
+    stack.check_finite()
+    return replace(stack, unchecked=None)

@@ -87,7 +87,7 @@ def window_statistics(
     Raises
     ------
     InputError
-        If a name is not known, none is given, or `out` cannot be used.
+        If a name is not known, none is given, `out` cannot be used, or a value is not finite.
     """
     requests = [request_of(name) for name in statistics]
     if not requests:
@@ -96,6 +96,7 @@ def window_statistics(
     shape = (len(requests), *shape)
     target = _empty(shape, stack.device) if out is None else check_out(out, shape, torch.float32, stack)
     if windows.count == 0:
+        stack.check_finite()
         return target
     arguments = (
         stack.address,
@@ -107,11 +108,16 @@ def window_statistics(
         target.data_ptr(),
     )
     if stack.device.type == "cuda":
+        stack.check_finite()
         device, stream = launch_of(stack.device)
         needed = core.window_statistics_workspace_cuda(*stack.geometry, size, requests, device)
         workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
         core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, device, stream)
     else:
         stream = out is not None and target.nbytes >= STREAM_STATISTICS_BYTES
-        core.window_statistics_cpu(*arguments, stream, threads or torch.get_num_threads())
+        # In the same round of threads as the statistics: to wake them for this alone takes as long.
+        check = stack.unchecked is not None
+        threads = threads or torch.get_num_threads()
+        first = core.window_statistics_cpu(*arguments, stream, check, threads)
+        stack.refuse_nonfinite(first)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ class Windows:
     @property
     def count(self) -> int:
         """Number of windows asked for."""
-        return int(np.prod(self.shape, dtype=np.int64)) if self.index is None else len(self.index)
+        return math.prod(self.shape) if self.index is None else len(self.index)
 
     @property
     def address(self) -> int:
