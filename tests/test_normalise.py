@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t3ssfast.errors import ConfigError, InputError
-from t3ssfast.normalise import Normalisation, PreparedTomogram
+from t3ssfast.normalise import Normalisation, PreparedTomogram, slices_about
 from t3ssfast.types import Tomogram
 
 
@@ -166,3 +167,25 @@ def test_options_are_checked_and_round_trip():
         prepared.slab(5, 10)
     with pytest.raises(ConfigError, match="contrast_sign"):
         PreparedTomogram.prepare(Tomogram(noise(), 13.6), contrast_sign=0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_slices_about_a_face_are_those_of_the_face(count):
+    slab = np.arange(4, dtype=np.float32)[:, None, None]
+    expected = np.pad(slab, ((count // 2, count // 2), (0, 0), (0, 0)), mode="edge")
+    for z in range(len(slab)):
+        np.testing.assert_array_equal(slices_about(slab, z, count), expected[z : z + count])
+        found = slices_about(torch.from_numpy(slab), z, count)
+        np.testing.assert_array_equal(found.numpy(), expected[z : z + count])
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 11])
+@pytest.mark.parametrize("voxel_size", [10.0, 17.0])
+def test_a_slab_about_a_slice_is_that_of_the_whole_grid(voxel_size, count):
+    prepared = PreparedTomogram.prepare(Tomogram(noise((7, 20, 24)), 10.0), voxel_size_angstrom=voxel_size)
+    depth = prepared.shape[0]
+    whole = np.pad(prepared.slab(0, depth), ((count // 2, count // 2), (0, 0), (0, 0)), mode="edge")
+    for z in range(depth):
+        np.testing.assert_array_equal(prepared.slab_about(z, count), whole[z : z + count])
+    with pytest.raises(InputError, match=f"grid with {depth} slices"):
+        prepared.slab_about(depth, count)

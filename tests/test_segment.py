@@ -22,7 +22,7 @@ from t3ssfast.models import engine as engine_module
 from t3ssfast.models.cuda_engine import half_precision
 from t3ssfast.models.flatten import flatten_network
 from t3ssfast.normalise import Normalisation, PreparedTomogram
-from t3ssfast.segment import find_contrast_sign, prune_membrane, segment, segment_slice, slices_about
+from t3ssfast.segment import find_contrast_sign, prune_membrane, segment, segment_slice
 from t3ssfast.types import Tomogram
 
 openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed")
@@ -87,16 +87,6 @@ def test_a_network_of_several_slices_sees_those_around(engine):
     # What is farther away than it sees does not matter.
     np.testing.assert_array_equal(segment(slab[:6], model, engine=engine)[:4], found[:4])
     assert not np.array_equal(segment(slab[2:5], model, engine=engine)[1], found[3])
-
-
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_slices_about_a_face_are_those_of_the_face(count):
-    slab = np.arange(4, dtype=np.float32)[:, None, None]
-    expected = np.pad(slab, ((count // 2, count // 2), (0, 0), (0, 0)), mode="edge")
-    for z in range(len(slab)):
-        np.testing.assert_array_equal(slices_about(slab, z, count), expected[z : z + count])
-        found = slices_about(torch.from_numpy(slab), z, count)
-        np.testing.assert_array_equal(found.numpy(), expected[z : z + count])
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -19,10 +19,10 @@ from t3ssfast.classify import score_windows
 from t3ssfast.detect import detect
 from t3ssfast.errors import T3Error
 from t3ssfast.models import LoadedModel, check_device, load_model
-from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.normalise import PreparedTomogram, slices_about
 from t3ssfast.pick import SparseScores, pick
 from t3ssfast.region import SearchRegion
-from t3ssfast.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment_slice, slices_about
+from t3ssfast.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment_slice
 from t3ssfast.simulate import simulate
 from t3ssfast.statistics import window_statistics
 from t3ssfast.types import DetectConfig, Tomogram

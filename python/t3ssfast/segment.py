@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from scipy.sparse import csgraph
 
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.models import LoadedModel
-from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.normalise import PreparedTomogram, slices_about
 from t3ssfast.pieces import connected_pieces
 from t3ssfast.windows import pad_by_reflection
 
@@ -25,11 +25,9 @@ __all__ = [
     "prune_membrane",
     "segment",
     "segment_slice",
-    "slices_about",
 ]
 
 Values = npt.NDArray[np.float32] | torch.Tensor
-Slices = TypeVar("Slices", npt.NDArray[np.float32], torch.Tensor, Values)
 
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -121,17 +119,6 @@ def segment(
         around = slices_about(slab, k, model.metadata.slices)
         out[k] = segment_slice(around, model, engine=engine, max_tile=max_tile)
     return out
-
-
-def slices_about(slab: Slices, z: int, count: int) -> Slices:
-    """`count` slices in a row about slice z of a slab, an odd number; beyond a face the slice of the face.
-
-    A view where the slab holds them all.
-    """
-    first, end = z - count // 2, z + count // 2 + 1
-    if first >= 0 and end <= len(slab):
-        return slab[first:end]
-    return slab[[min(max(n, 0), len(slab) - 1) for n in range(first, end)]]
 
 
 def segment_slice(
@@ -249,13 +236,10 @@ def find_contrast_sign(
     chosen = (depth * (0.25 + 0.5 * (np.arange(count) + 0.5) / count)).astype(int)
     top, left = max(0, (height - SIGN_CROP) // 2), max(0, (width - SIGN_CROP) // 2)
     dark = prepared.with_contrast_sign(1)
-    reach = model.metadata.slices // 2
     evidence = np.zeros(2)
     for z in chosen.tolist():
-        first = max(0, z - reach)
-        slab = dark.slab(first, min(z + reach + 1, depth))
-        slab = slab[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
-        image = slices_about(slab, z - first, model.metadata.slices)
+        around = dark.slab_about(z, model.metadata.slices)
+        image = around[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
         for k, sign in enumerate((1, -1)):
             probability = segment_slice(np.float32(sign) * image, model, engine=engine)
             evidence[k] += float(np.mean(np.where(probability > SIGN_CONFIDENT, probability, 0.0))) / count

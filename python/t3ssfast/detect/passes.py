@@ -18,7 +18,7 @@ from t3ssfast.detect.checkpoint import Checkpoint, Slab
 from t3ssfast.detect.inputs import window_of
 from t3ssfast.memory import free_memory, is_out_of_memory, no_memory
 from t3ssfast.models import LoadedModel
-from t3ssfast.normalise import PreparedTomogram
+from t3ssfast.normalise import PreparedTomogram, slices_about
 from t3ssfast.pick import SparseScores, smooth_slabs
 from t3ssfast.plan import read_plan
 from t3ssfast.preselect import Gate, read_preselection
@@ -31,7 +31,6 @@ from t3ssfast.segment import (
     average_slices,
     prune_membrane,
     segment_slice,
-    slices_about,
 )
 from t3ssfast.types import DetectConfig
 from t3ssfast.upload import Uploader

@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from t3ssfast.normalise.normalisation import Normalisation
 from t3ssfast.normalise.prepared import PreparedTomogram
+from t3ssfast.normalise.slices import slices_about
 
-__all__ = ["Normalisation", "PreparedTomogram"]
+__all__ = ["Normalisation", "PreparedTomogram", "slices_about"]

@@ -17,6 +17,7 @@ from t3ssfast.io import release_pages
 from t3ssfast.normalise.grid import Axis, FloatArray, resampled
 from t3ssfast.normalise.local_mean import Smoothers, local_mean, moved, smoother
 from t3ssfast.normalise.normalisation import Normalisation
+from t3ssfast.normalise.slices import slices_about
 from t3ssfast.types import Tomogram, check_voxel_size
 from t3ssfast.upload import Uploader, as_float32
 
@@ -260,6 +261,29 @@ class PreparedTomogram:
             np.clip(values, -limit, limit, out=out[k])
         release_pages(self.tomogram.data)
         return out
+
+    def slab_about(self, z: int, count: int) -> FloatArray:
+        """Slice z of the model's grid among its neighbours, as `slab` prepares them.
+
+        Parameters
+        ----------
+        z
+            0 <= z < shape[0].
+        count
+            Slices in a row, an odd number.
+
+        Returns
+        -------
+        (count, y, x) float32, slice z in the middle; beyond a face the slice of the face.
+
+        Raises
+        ------
+        InputError
+            As for `slab`.
+        """
+        self._check_slices(z, z + 1)
+        first = max(0, z - count // 2)
+        return slices_about(self.slab(first, min(z + count // 2 + 1, self.shape[0])), z - first, count)
 
     def _check_slices(self, z0: int, z1: int) -> None:
         if not 0 <= z0 <= z1 <= self.shape[0]:

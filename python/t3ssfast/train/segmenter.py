@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import InputError
 from t3ssfast.models import ModelMetadata, UNet, check_device, save_model
-from t3ssfast.segment import slices_about
 from t3ssfast.train.augment import Placing, augment_values, random_placing, sample
 from t3ssfast.train.data import Source, make_sources, split_sources
 from t3ssfast.train.distributed import World, join_world
@@ -153,9 +152,7 @@ def _slices_with_membrane(sources: list[Source]) -> list[npt.NDArray[np.int64]]:
 def _cut(source: Source, z: int, slices: int, placing: Placing, size: int) -> tuple[Tensor, Tensor]:
     """Patch of slices about one, (1, slices, size, size), and target of that one, (1, 1, size, size)."""
     assert source.membrane is not None, "a segmenter's sources come with masks"
-    first = max(0, z - slices // 2)
-    slab = source.prepared.slab(first, min(z + slices // 2 + 1, source.prepared.shape[0]))
-    image = torch.from_numpy(slices_about(slab, z - first, slices))[None]
+    image = torch.from_numpy(source.prepared.slab_about(z, slices))[None]
     mask = torch.from_numpy(source.membrane[z].astype(np.float32))[None, None]
     target = sample(mask, [placing], size, mode="bilinear")
     return sample(image, [placing], size), (target >= 0.5).float()
