@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -257,6 +258,23 @@ def test_normals_point_out_of_the_cell(
     assert np.median(angle) < 3.0
     assert angle.max() < 12.0
     assert (cosine > 0).mean() >= 0.95
+
+
+@pytest.mark.parametrize("voxel", [VOXEL, 40.0])
+def test_normals_do_not_depend_on_threads(voxel: float) -> None:
+    membrane, distance, _ = envelope((32, 100, 100), (16, 50, 50), (25, 40, 40))
+    chosen = np.argwhere(distance < 1.0)[::400]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(orient(membrane, chosen, voxel_size_angstrom=voxel))
+    finally:
+        torch.set_num_threads(before)
+    assert len(chosen) > 10
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_a_normal_exists_without_any_membrane_and_in_one_slice() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -39,6 +41,8 @@ POLARITY_SIGMA_NM = 40.0
 EDGE_SIGMA_NM = 2.0
 # Blocks of the mask are looked at on a grid about this coarse: enough for the edge of a membrane.
 POSE_GRID_NM = 3.0
+# What the threads that look at blocks take together, if more than one can.
+POSES_BYTES = 256 << 20
 # The blurred mask rises by about 0.2 a nm at its edges; below this, nothing is an edge.
 MIN_GRADIENT_PER_NM = 0.02
 
@@ -392,7 +396,9 @@ def orient(
     """
     centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
     nm_per_voxel = voxel_size_angstrom / 10
-    normals = [_normal_at(membrane, centre, nm_per_voxel) for centre in centres]
+    threads = max(1, min(torch.get_num_threads(), int(POSES_BYTES / _pose_bytes(nm_per_voxel))))
+    with ThreadPoolExecutor(threads) as pool:
+        normals = list(pool.map(lambda centre: _normal_at(membrane, centre, nm_per_voxel), centres))
     lost = [k for k, normal in enumerate(normals) if normal is None]
     middle = _middle_slice(membrane) if lost else 0.0
     for k in lost:
@@ -422,6 +428,13 @@ def _normal_at(
     far = np.exp(-0.5 * squared_nm / POLARITY_SIGMA_NM**2)
     _, divergence = _fit_normals(offset_nm, gradient / length[:, None], far * length, normal)
     return normal if divergence >= 0 else -normal
+
+
+def _pose_bytes(nm_per_voxel: float) -> float:
+    """What `_mask_edges` takes at a time: a block of the mask, twice, and its gradients on their grid."""
+    side = 4 * POLARITY_SIGMA_NM / nm_per_voxel
+    step = max(1, int(POSE_GRID_NM / nm_per_voxel))
+    return float(2 * side**3 + 32 * (side / step) ** 3)
 
 
 def _squared_lengths(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
