@@ -64,7 +64,8 @@ def window_statistics(
         (..., H-size+1, W-size+1): the windows wanted, index = top-left corner.
     out
         Memory to write into: float32, C-contiguous, of the result's kind and shape. Where many results of one
-        shape are made, pages are then cleared by the system only once.
+        shape are made, pages are then cleared by the system only once. It is left as it is where the image
+        is refused.
 
     Returns
     -------
