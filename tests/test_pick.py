@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -14,6 +13,7 @@ from scipy import ndimage
 import t3ssfast.pick as pick_module
 from t3ssfast.errors import InputError
 from t3ssfast.pick import SparseScores, _smooth_lines, orient, pick, smooth_slabs
+from threads import on_threads
 
 VOXEL = 13.6
 NM = VOXEL / 10
@@ -264,14 +264,10 @@ def test_normals_point_out_of_the_cell(
 def test_normals_do_not_depend_on_threads(voxel: float) -> None:
     membrane, distance, _ = envelope((32, 100, 100), (16, 50, 50), (25, 40, 40))
     chosen = np.argwhere(distance < 1.0)[::400]
-    before = torch.get_num_threads()
     found = []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 5):
+        with on_threads(threads):
             found.append(orient(membrane, chosen, voxel_size_angstrom=voxel))
-    finally:
-        torch.set_num_threads(before)
     assert len(chosen) > 10
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])

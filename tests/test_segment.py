@@ -24,6 +24,7 @@ from t3ssfast.models.flatten import flatten_network
 from t3ssfast.normalise import Normalisation, PreparedTomogram
 from t3ssfast.segment import find_contrast_sign, prune_membrane, segment, segment_slice
 from t3ssfast.types import Tomogram
+from threads import on_threads
 
 openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO is not installed")
 ENGINES = ["torch", pytest.param("openvino", marks=openvino_only)]
@@ -124,14 +125,10 @@ def test_engines_answer_as_the_network_and_the_same_on_any_threads(unet, engine)
     slab = np.random.default_rng(6).normal(size=(2, 64, 96)).astype(np.float32)
     with torch.no_grad():
         expected = torch.sigmoid(unet.module(torch.from_numpy(slab)[:, None]))[:, 0].numpy()
-    before = torch.get_num_threads()
     answers = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 3):
+        with on_threads(threads):
             answers.append(segment(slab, unet, engine=engine))
-    finally:
-        torch.set_num_threads(before)
     np.testing.assert_allclose(answers[0], expected, atol=1e-4)
     for other in answers[1:]:
         np.testing.assert_array_equal(other, answers[0])

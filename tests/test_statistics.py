@@ -18,6 +18,7 @@ from sweep_statistics import ALL, KINDS, MOMENTS, ORDER, Image, compare
 from t3ssfast import _native
 from t3ssfast.errors import InputError
 from t3ssfast.statistics import window_statistics
+from threads import on_threads
 
 FAST = settings(deadline=None, max_examples=40)
 
@@ -272,15 +273,11 @@ def test_tiles_of_clumps_are_joined_without_a_trace(size: int) -> None:
 def test_threads_change_nothing(threads: int) -> None:
     image = noise((3, 90, 170))
     mask = np.random.default_rng(7).random((3, 81, 161)) < 0.05
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with on_threads(1):
         one, one_masked = window_statistics(image, 10, ALL), window_statistics(image, 10, ALL, mask=mask)
-        torch.set_num_threads(threads)
+    with on_threads(threads):
         np.testing.assert_array_equal(window_statistics(image, 10, ALL), one)
         np.testing.assert_array_equal(window_statistics(image, 10, ALL, mask=mask), one_masked)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_slices_do_not_mind_their_stack() -> None:

@@ -34,6 +34,7 @@ from t3ssfast.train.data import make_sources, split_sources
 from t3ssfast.train.distributed import World
 from t3ssfast.train.options import AugmentOptions, ClassifierOptions, SegmenterOptions, make_options
 from t3ssfast.types import Candidates, Tomogram
+from threads import on_threads
 
 SEGMENTER = {
     "steps": 24,
@@ -62,10 +63,8 @@ CLASSIFIER = {
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with on_threads(1):
+        yield
 
 
 def example(seed, shape=(10, 72, 72), kinds=("t3ss", "t3ss", "flagellar_motor")):

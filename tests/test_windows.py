@@ -18,6 +18,7 @@ from reference import windows_of, zscored
 from t3ssfast import _native
 from t3ssfast.errors import InputError
 from t3ssfast.windows import unfold
+from threads import on_threads
 
 FAST = settings(deadline=None, max_examples=30)
 
@@ -128,13 +129,10 @@ def test_out_is_written_and_returned() -> None:
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     image = np.random.default_rng(6).normal(size=(60, 60)).astype(np.float32)
-    before = torch.get_num_threads()
-    one = unfold(image, 9, normalise="zscore")
-    try:
-        torch.set_num_threads(threads)
+    with on_threads(1):
+        one = unfold(image, 9, normalise="zscore")
+    with on_threads(threads):
         np.testing.assert_array_equal(unfold(image, 9, normalise="zscore"), one)
-    finally:
-        torch.set_num_threads(before)
 
 
 IMAGE = np.zeros((8, 8), np.float32)
