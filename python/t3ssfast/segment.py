@@ -27,8 +27,6 @@ __all__ = [
     "segment_slice",
 ]
 
-Values = npt.NDArray[np.float32] | torch.Tensor
-
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
 # A slice is cut into tiles only where a side exceeds this.

@@ -10,8 +10,8 @@ import torch
 
 __all__ = ["slices_about"]
 
-Values = npt.NDArray[np.float32] | torch.Tensor
-Slices = TypeVar("Slices", npt.NDArray[np.float32], torch.Tensor, Values)
+# The last is for callers that hold either.
+Slices = TypeVar("Slices", npt.NDArray[np.float32], torch.Tensor, npt.NDArray[np.float32] | torch.Tensor)
 
 
 def slices_about(slab: Slices, z: int, count: int) -> Slices:
