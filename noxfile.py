@@ -14,13 +14,13 @@ CONSTRAINTS = ("-c", "constraints.txt")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # What runs native code of this package; the rest of the suite would only be slow here.
 SANITIZED = [
-    "tests/test_windows.py",
-    "tests/test_statistics.py",
-    "tests/test_classify.py",
-    "tests/test_native.py",
-    "tests/test_preselect.py",
-    "tests/test_fragments.py",
-    "tests/test_plan.py",
+    "tests/kernels/test_unfold.py",
+    "tests/kernels/test_window_statistics.py",
+    "tests/kernels/test_score_windows.py",
+    "tests/kernels/test_native.py",
+    "tests/detection/test_preselect.py",
+    "tests/kernels/test_tensor_core.py",
+    "tests/kernels/test_plan.py",
     "tests/reliability/test_layouts.py",
     "tests/reliability/test_small_images.py",
     "tests/reliability/test_threads.py",

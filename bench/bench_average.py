@@ -22,14 +22,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.spatial.transform import Rotation
 from torch.nn.functional import affine_grid, grid_sample
 
-from t3ssfast.average import Average, AverageConfig, average
-from t3ssfast.average.fourier import Shells
-from t3ssfast.average.mask import soft_mask
-from t3ssfast.average.search import Reference, ShiftSearch, find_pose, local_rotations
-from t3ssfast.export.poses import normal_and_rot, rotation_of
-from t3ssfast.extract import wedge_weight
-from t3ssfast.simulate.subtomograms import Subtomograms, simulate_subtomograms
-from t3ssfast.types import Candidates
+from t3ssfast.averaging.average import Average, AverageConfig, average
+from t3ssfast.averaging.extract import wedge_weight
+from t3ssfast.averaging.fourier import Shells
+from t3ssfast.averaging.mask import soft_mask
+from t3ssfast.averaging.search import Reference, ShiftSearch, find_pose, local_rotations
+from t3ssfast.candidates import Candidates
+from t3ssfast.io.particles.poses import normal_and_rot, rotation_of
+from t3ssfast.simulation.subtomograms import Subtomograms, simulate_subtomograms
 
 COUNT = int(os.environ.get("T3SSFAST_BENCH_PARTICLES", "24"))
 BOX, VOXEL = (64, 13.6) if COUNT >= 100 else (44, 20.0)

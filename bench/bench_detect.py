@@ -1,7 +1,7 @@
 """detect() against the pipeline that a good user would write with torch alone.
 
-That pipeline is `t3ssfast.benchmark.detect_by_torch`. Everything around it (reading, normalisation, search
-region, picking) is ours on both sides, so that the picks can be held against each other: they must agree.
+That pipeline is `t3ssfast.cli.benchmarks.detect_by_torch`. Everything around it (reading, normalisation,
+search region, picking) is ours on both sides, so that the picks must agree.
 
 The default is small; ``T3SSFAST_BENCH_SHAPE=128,512,512`` gives another size of the simulated tomogram.
 """
@@ -16,13 +16,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import t3ssfast as t3
-from t3ssfast.benchmark import PLAIN_CONFIG, detect_by_torch
+from t3ssfast.cli.benchmarks import PLAIN_CONFIG, detect_by_torch
 from t3ssfast.models import LoadedModel, load_model
 
 
 @cache
 def models() -> tuple[LoadedModel, LoadedModel]:
-    return load_model(None, kind="segmenter"), load_model(None, kind="classifier")
+    return load_model(None, model_kind="segmenter"), load_model(None, model_kind="classifier")
 
 
 @cache

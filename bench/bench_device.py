@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_sliding import DENSE_FLOPS, lenet, membrane_ring, torch_batches, torch_dilated, torch_gathered
 from torch import nn
 
 import t3ssfast as t3
-from bench_sliding import DENSE_FLOPS, lenet, membrane_ring, torch_batches, torch_dilated, torch_gathered
-from t3ssfast import _native
-from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.plan import Plan, read_plan
-from t3ssfast.upload import Uploader
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.kernels import _native
+from t3ssfast.kernels.plan import Plan, read_plan
+from t3ssfast.runtime.upload import Uploader
 
 SIZE, SIDE, DEPTH = 50, 1024, 256
 SIX = ("mean", "std", "skewness", "kurtosis", "min", "max")

@@ -20,10 +20,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from t3ssfast._native import openvino_version
+from t3ssfast.detection.segment import segment_slice
+from t3ssfast.kernels._native import openvino_version
 from t3ssfast.models import LoadedModel, UNet, load_model
-from t3ssfast.models.openvino_engine import _openvino
-from t3ssfast.segment import segment_slice
+from t3ssfast.models.engines.openvino import _openvino
 
 SIDE = int(os.environ.get("T3SSFAST_BENCH_SIDE", "1024"))
 TOLERANCE = 1e-4
@@ -33,7 +33,7 @@ openvino_only = pytest.mark.skipif(openvino_version() is None, reason="OpenVINO 
 
 @cache
 def model() -> LoadedModel:
-    return load_model(None, kind="segmenter")
+    return load_model(None, model_kind="segmenter")
 
 
 @cache

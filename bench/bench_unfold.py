@@ -14,8 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from t3ssfast import pages
-from t3ssfast.windows import unfold
+from t3ssfast.kernels.unfold import unfold
+from t3ssfast.runtime import buffer_pool
 
 SIZE = 50
 IMAGE = np.random.default_rng(0).normal(size=(160, 230)).astype(np.float32)
@@ -58,7 +58,7 @@ def t3ssfast_new() -> Array:
 
 def t3ssfast_new_first() -> Array:
     """Into memory that no result has used before."""
-    pages._kept.clear()
+    buffer_pool._kept.clear()
     return unfold(IMAGE, SIZE)
 
 

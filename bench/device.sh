@@ -94,7 +94,7 @@ run import 60 "$python" -c 'import pprint, t3ssfast; i = t3ssfast.build_info(); 
 
 if has tests; then
   run tests 180 "$python" -m pytest -q -p no:cacheprovider -p no:benchmark -m gpu --durations=5 \
-    tests/test_device.py tests/test_native.py
+    tests/test_device.py tests/kernels/test_native.py
 fi
 
 if has bench; then

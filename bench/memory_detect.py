@@ -24,7 +24,7 @@ SIMULATED = (64, 256, 256)
 CHILD = """
 import json, sys, time
 import t3ssfast as t3
-from t3ssfast import detect  # noqa: F401
+from t3ssfast import detect
 import torch, scipy.ndimage
 
 def peak():

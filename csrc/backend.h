@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "core/element.h"
-#include "core/sliding.h"
+#include "core/score_windows_simt.h"
 #include "core/statistic.h"
 #include "core/view.h"
-#include "core/warp_program.h"
+#include "core/tensor_core_program.h"
 
 namespace t3ssfast {
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t3ssfast.types import Candidates
+from t3ssfast.candidates import Candidates
 
 DATA = Path(__file__).parent / "data"
 

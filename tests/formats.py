@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import starfile
 
-from t3ssfast.export.poses import rotation_from_relion
+from t3ssfast.io.particles.poses import rotation_from_relion
 
 NAMES = {
     "relion5": "a.star",

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from scipy.special import expit
 
-from t3ssfast.types import Candidates, Tomogram
+from t3ssfast.candidates import Candidates
+from t3ssfast.tomogram import Tomogram
 
 Array = npt.NDArray[Any]
 # (r, h, phi) in nm and radians about an axis -> density.

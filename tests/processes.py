@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 
 def search_path() -> str:
     """PYTHONPATH with the tests to import from."""
-    own = [str(TESTS), str(TESTS / "reliability")]
+    own = [str(TESTS), *(str(folder) for folder in TESTS.iterdir() if folder.is_dir())]
     return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import t3ssfast as t3
-from t3ssfast import _native, upload
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.kernels import _native
+from t3ssfast.kernels.plan import Plan, read_plan
 from t3ssfast.models import LeNet
-from t3ssfast.normalise import PreparedTomogram
-from t3ssfast.plan import Plan, read_plan
+from t3ssfast.runtime import upload
 
 pytestmark = [
     pytest.mark.gpu,

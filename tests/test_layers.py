@@ -1,9 +1,10 @@
-"""The house rules that a reader cannot see in one file: who may import whom, and what is public."""
+"""The rules of the architecture: who may import whom, and what is public."""
 
 from __future__ import annotations
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,97 +13,116 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "t3ssfast"
 CSRC = ROOT / "csrc"
 
-# Downward only: a module may import those of lower levels, and of its own.
+# From low to high, as in docs/dev/architecture.md: a file imports from its own package and lower ones.
 LEVELS = [
-    {"errors", "types", "pages"},
-    {"_native", "ahead", "io", "lease", "memory", "progress", "upload"},
-    {"windows", "statistics", "normalise", "pieces", "region"},
-    {"models", "plan"},
-    {"segment", "preselect", "classify", "pick", "provenance", "verify"},
-    {"export", "extract", "evaluate", "calibrate", "figures", "average", "simulate", "train"},
-    {"detect"},
-    {"benchmark", "recipe"},
-    {"cli", "__init__"},
+    "errors",
+    "tomogram",
+    "candidates",
+    "io",
+    "runtime",
+    "kernels",
+    "models",
+    "evaluation",
+    "detection",
+    "averaging",
+    "simulation",
+    "training",
+    "plotting",
+    "cli",
 ]
-LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = {
+    ".".join(["t3ssfast", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
-def module_of(path: Path) -> str:
-    """The module or subpackage directly under t3ssfast that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports_of(path: Path) -> set[str]:
-    """What a file imports of t3ssfast, at its top or inside functions: names directly under the package."""
+def imports_of(name: str) -> set[str]:
+    """Files of t3ssfast that a file imports, at its top or inside functions."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("t3ssfast.")}
-            assert not any(alias.name == "t3ssfast" for alias in node.names), f"{path} imports the package"
+            modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            parts = (node.module or "").split(".")
-            if parts[0] == "t3ssfast":
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            assert node.level == 0, f"{name} imports relatively"
+            modules = [
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in FILES else str(node.module)
+                for alias in node.names
+                if alias.name != "_core"
+            ]
+        else:
+            continue
+        found |= {module for module in modules if module.split(".")[0] == "t3ssfast"}
     return found
 
 
+def level_of(name: str) -> int:
+    return LEVELS.index(name.split(".")[1])
+
+
 def test_the_package_is_found():
-    assert len(FILES) > 5
+    assert len(FILES) > 50
+    assert {name.split(".")[1] for name in FILES if name != "t3ssfast"} == set(LEVELS)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_downward(path):
-    own = module_of(path)
-    assert own in LEVEL, f"{own} has no level; give it one in DESIGN and here"
-    for other in imports_of(path) - {own, "_core"}:
-        assert other in LEVEL, f"{path} imports {other}, which has no level"
-        assert LEVEL[other] <= LEVEL[own], f"{own} imports {other} upwards"
+@pytest.mark.parametrize("name", [name for name in FILES if name != "t3ssfast"])
+def test_imports_run_downward(name):
+    for other in imports_of(name):
+        assert other in FILES, f"{name} imports {other}, which is no file of the package"
+        assert level_of(other) <= level_of(name), f"{name} imports {other} upwards"
 
 
-def test_no_two_modules_import_each_other():
-    imported: dict[str, set[str]] = {}
-    for path in FILES:
-        imported.setdefault(module_of(path), set()).update(imports_of(path))
-    for name, others in imported.items():
-        for other in others - {name}:
-            assert name not in imported.get(other, set()), f"{name} and {other} import each other"
+def test_no_cycles_between_files():
+    graph = {name: imports_of(name) for name in FILES if name != "t3ssfast"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"files import each other: {' -> '.join(error.args[1])}")
 
 
-def test_one_module_imports_the_extension():
-    importers = [path.relative_to(PACKAGE).as_posix() for path in FILES if "_core" in imports_of(path)]
-    assert importers == ["_native/extension.py"]
+def test_the_documented_order_is_the_tested_order():
+    text = (ROOT / "docs" / "dev" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"```layers\n(.*?)```", text, re.S)
+    assert block is not None
+    assert [line.split()[0] for line in block[1].splitlines()] == LEVELS
 
 
-def test_the_extension_is_reached_by_its_door():
-    for path in FILES:
-        if module_of(path) != "_native":
-            inside = r"t3ssfast\._native\.|_native\.extension|_native import .*\bextension\b"
-            assert not re.search(inside, path.read_text(encoding="utf-8")), f"{path} reaches into _native"
+def test_the_documented_files_exist():
+    text = (ROOT / "docs" / "dev" / "architecture.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:csrc|python|tests|bench|docs)/[\w./]+)`", text)
+    assert len(paths) > 10
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_one_file_imports_the_extension():
+    importers = [
+        name for name, path in FILES.items() if re.search(r"import _core\b", path.read_text(encoding="utf-8"))
+    ]
+    assert importers == ["t3ssfast.kernels._native.extension"]
+
+
+def test_the_native_boundary_is_crossed_by_its_package():
+    for name in FILES:
+        if not name.startswith("t3ssfast.kernels._native"):
+            inside = [other for other in imports_of(name) if other.startswith("t3ssfast.kernels._native.")]
+            assert not inside, f"{name} reaches into kernels._native: {inside}"
 
 
 def test_no_module_is_called_utils():
-    assert not [path for path in FILES if "util" in path.stem or "helper" in path.stem]
+    assert not [name for name in FILES if "util" in name or "helper" in name]
 
 
-def test_init_holds_public_names_and_nothing_else():
-    path = PACKAGE / "__init__.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "__all__" for t in node.targets):
-            names = ast.literal_eval(node.value)
-    assert names == sorted(names, key=lambda n: (not n[0].isupper(), n)) or names == sorted(names)
-    assert not [name for name in names if name.startswith("_") and name != "__version__"]
+def test_stub_lists_every_public_name_once():
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    names = [alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     import t3ssfast
 
-    assert sorted(n for n in dir(t3ssfast) if not n.startswith("_") and n in names) == sorted(names)
+    assert sorted(names) == sorted(t3ssfast.__all__)
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(("half", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
 def test_the_halves_never_include_each_other(half, other):
-    for path in sorted((CSRC / half).rglob("*")) if (CSRC / half).is_dir() else []:
+    for path in sorted((CSRC / half).rglob("*")):
         if path.is_file():
             included = re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)', path.read_text(encoding="utf-8"), re.M)
             assert not [name for name in included if name.split("/")[0] == other], path
@@ -114,7 +134,7 @@ def test_the_core_includes_nothing_above_it():
         assert not [name for name in included if name.split("/")[0] in ("cpu", "cuda", "bindings")], path
 
 
-def test_public_modules_say_what_is_public():
-    for path in FILES:
-        if module_of(path) != "cli" and path.name != "__init__.py" and not path.stem.startswith("_"):
-            assert "__all__" in path.read_text(encoding="utf-8"), f"{path} has no __all__"
+def test_modules_say_what_is_public():
+    for name, path in FILES.items():
+        if not name.startswith("t3ssfast.cli") and path.name != "__init__.py":
+            assert "__all__" in path.read_text(encoding="utf-8"), f"{name} has no __all__"

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import t3ssfast as t3
+from t3ssfast.candidates import Candidates
 from t3ssfast.models import VERIFIER_ANSWERS, AxialNet, ModelMetadata, save_model
-from t3ssfast.types import Candidates, Tomogram
+from t3ssfast.tomogram import Tomogram
 
 Models = dict[str, Path]
 

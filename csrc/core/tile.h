@@ -223,7 +223,7 @@ struct RankedPixels {
     }
 };
 
-// Slides down one column of windows from row to row, as csrc/cpu/statistics/order.cpp does for many columns at once:
+// Slides down one column of windows from row to row, as csrc/cpu/window_statistics/order.cpp does for many columns at once:
 // the pivot is the last answer's rank, `below` counts the window's ranks under it.
 template <typename Write>
 T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::int64_t rows, std::int64_t size,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "BusyError",
+    "CheckpointWarning",
     "ConfigError",
     "DeviceError",
     "InputError",
@@ -58,6 +59,10 @@ class DeviceError(T3Error):
 
 class OutOfMemoryError(T3Error, MemoryError):
     """Memory could not be had, however small the pieces of the work were made."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint belongs to other work, so the run starts from the beginning."""
 
 
 class TrustWarning(UserWarning):

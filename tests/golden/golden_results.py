@@ -177,7 +177,7 @@ def other_outputs(folder: Path, load_model: Any) -> Iterator[tuple[str, Any]]:
     yield "simulated_membrane", simulation.membrane
     yield "simulated_labels", simulation.labels
     for kind, path in trained_models(folder).items():
-        weights = load_model(path, kind=kind).module.state_dict()
+        weights = load_model(path, model_kind=kind).module.state_dict()
         yield f"trained_{kind}", np.concatenate([tensor.numpy().ravel() for tensor in weights.values()])
     rng = np.random.default_rng(5)
     shape = (64, 96, 96)

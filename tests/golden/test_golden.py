@@ -77,7 +77,7 @@ def test_simulation_training_export_and_average_are_as_recorded(tmp_path):
 
 @pytest.mark.parametrize("kind", ["segmenter", "classifier", "verifier"])
 def test_model_files_of_earlier_versions_load(kind):
-    model = load_model(GOLDEN / "models" / f"{kind}.pt", kind=kind)
+    model = load_model(GOLDEN / "models" / f"{kind}.pt", model_kind=kind)
     weights = np.concatenate([tensor.numpy().ravel() for tensor in model.module.state_dict().values()])
     assert summary(weights)["sha256"] == RECORDED["outputs"][f"trained_{kind}"]["sha256"]
     assert model.metadata.recipe["steps"] == 12

@@ -13,15 +13,15 @@ SETUP = """
     import os, signal, sys, time
     from pathlib import Path
     import t3ssfast as t3
-    import t3ssfast.cli.detect, t3ssfast.models.engine
+    import t3ssfast.cli.detect, t3ssfast.models.engines.engine
     import test_resume
     from t3ssfast.cli import app, main
     from t3ssfast.cli.interrupts import listening
-    from t3ssfast.detect import detect_into
-    from t3ssfast.lease import Lease
-    from t3ssfast.types import DetectConfig
+    from t3ssfast.detection import run_to_folder
+    from t3ssfast.runtime.folder_lock import FolderLock
+    from t3ssfast.detection.config import DetectConfig
     t3ssfast.cli.detect.BUSY_SECONDS = 0.05
-    t3ssfast.models.engine.openvino_version = lambda: None
+    t3ssfast.models.engines.engine.openvino_version = lambda: None
     # What runs in a shell's background is born deaf to interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     """

@@ -9,8 +9,8 @@ from torch import nn
 
 import t3ssfast as t3
 from t3ssfast.io import READABLE_MODES
-from t3ssfast.statistics import window_statistics
-from t3ssfast.windows import unfold
+from t3ssfast.kernels.unfold import unfold
+from t3ssfast.kernels.window_statistics import window_statistics
 
 DTYPES = ["i1", "u1", "i2", "u2", "f2", "f4", "f8", ">f4"]
 WINDOW = 5

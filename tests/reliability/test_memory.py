@@ -17,11 +17,11 @@ from torch import nn
 
 import t3ssfast as t3
 from processes import python
-from t3ssfast.detect.passes import JUDGING, SEGMENTING, Portions
+from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.passes import JUDGING, SEGMENTING, Portions
 from t3ssfast.errors import InputError, OutOfMemoryError
-from t3ssfast.memory import is_out_of_memory, twice
 from t3ssfast.models import ModelMetadata, save_model
-from t3ssfast.types import DetectConfig
+from t3ssfast.runtime.memory import is_out_of_memory, retry_on_oom
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
 # The toy segmenter is never sure of much in so small a world.
@@ -132,7 +132,7 @@ def test_slabs_are_halved_until_they_fit(tmp_path, monkeypatch, kind, stage):
     """Nothing larger than so many slices can be prepared, segmented or judged."""
     given = world(tmp_path)
     want = content(run(given), tmp_path / "want")
-    passes = importlib.import_module("t3ssfast.detect.passes")
+    passes = importlib.import_module("t3ssfast.detection.passes")
     slices = []
 
     def within(most: int, make: Callable[..., Any], at: int) -> Callable[..., Any]:
@@ -168,7 +168,7 @@ def test_slabs_are_halved_until_they_fit(tmp_path, monkeypatch, kind, stage):
 
 def test_what_has_been_found_before_memory_ran_out_is_not_done_again(tmp_path, monkeypatch):
     given = world(tmp_path)
-    passes = importlib.import_module("t3ssfast.detect.passes")
+    passes = importlib.import_module("t3ssfast.detection.passes")
     asked = []
 
     def segment(around: np.ndarray, *arguments: Any, **options: Any) -> Any:
@@ -190,7 +190,7 @@ def test_what_has_been_found_before_memory_ran_out_is_not_done_again(tmp_path, m
 def test_what_is_made_of_all_slabs_is_made_again_of_thinner_ones(tmp_path, monkeypatch, what, times):
     given = world(tmp_path)
     want = content(run(given), tmp_path / "want")
-    passes = importlib.import_module("t3ssfast.detect.passes")
+    passes = importlib.import_module("t3ssfast.detection.passes")
     plain = getattr(passes, what)
     calls = []
 
@@ -236,7 +236,7 @@ def test_batches_shrink_for_a_model_that_is_run_window_by_window(tmp_path, monke
     few = replace(CONFIG, plan="windows", slab_slices=1, search_distance_nm=2)
     given = {**world(tmp_path), "config": few}
     want = run(given)
-    classify = importlib.import_module("t3ssfast.classify")
+    classify = importlib.import_module("t3ssfast.kernels.score_windows")
     plain = classify.run_model
     batches = []
 
@@ -288,7 +288,7 @@ def test_other_errors_are_no_want_of_memory():
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape"):
-        twice("testing", fail)
+        retry_on_oom("testing", fail)
     assert len(calls) == 1
 
 
@@ -316,7 +316,7 @@ def limit_memory(lowest: int, limits: int, tmp_path: Path) -> None:
         given = {{"tomogram": folder / "toy.mrc", "segmenter": folder / "segmenter.pt",
                   "classifier": folder / "classifier.pt", "device": "cpu", "progress": False,
                   "config": t.replace(t.CONFIG, threads=1, slab_slices=48)}}
-        import t3ssfast.detect, t3ssfast.figures
+        import t3ssfast.detection, t3ssfast.plotting
         with open("/proc/self/statm") as file:
             before = int(file.read().split()[0]) * resource.getpagesize()
         outcomes = []

@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 import t3ssfast as t3
+from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.cli.detect import _folders
 from t3ssfast.errors import InputError, T3Error
-from t3ssfast.export import export, load_all_candidates
-from t3ssfast.figures import draw_candidates
 from t3ssfast.io import read
-from t3ssfast.types import Candidates, Tomogram
+from t3ssfast.io.particles import export, load_all_candidates
+from t3ssfast.plotting import draw_candidates
+from t3ssfast.tomogram import Tomogram
 
 PIECES = [
     *("../", "..\\", "/", "/etc/passwd", "\\\\host\\share\\", "C:", "~/", "./", ".", "..", "-rf ", "--help"),

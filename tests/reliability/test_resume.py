@@ -18,10 +18,10 @@ import pytest
 
 import t3ssfast as t3
 from processes import Forks
-from t3ssfast.detect import detect_into, job
-from t3ssfast.detect.checkpoint import Checkpoint
+from t3ssfast.detection import job, run_to_folder
+from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import ConfigError, OutputError
-from t3ssfast.types import DetectConfig
+from t3ssfast.runtime.checkpoint import CheckpointStore
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
 SLICES = 36
@@ -42,7 +42,7 @@ OF_THE_RUN = ("seconds", "resumed")
 
 
 def world(folder: Path) -> dict[str, Any]:
-    """Arguments of `detect_into`: models and a tomogram in a folder, in many slabs."""
+    """Arguments of `run_to_folder`: models and a tomogram in a folder, in many slabs."""
     segmenter, classifier = save_toy_models(folder)
     tomogram, _, _ = toy_tomogram((SLICES, 110, 120))
     t3.write(folder / "toy.mrc", tomogram.data, VOXEL)
@@ -102,7 +102,7 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
     script = f"""
         def search():
             given = {{"config": test_resume.CONFIG, "device": "cpu", "progress": False}}
-            detect_into({str(out)!r}, **given, **{arguments!r})
+            run_to_folder({str(out)!r}, **given, **{arguments!r})
         try:
             print("ready", flush=True)
             listening(search)
@@ -200,10 +200,10 @@ class Stop(Exception):
 @contextmanager
 def stopping(monkeypatch: pytest.MonkeyPatch, kind: str, after: int) -> Any:
     """Every detection within ends when it has kept so many pieces of a kind."""
-    save = Checkpoint.save
+    save = CheckpointStore.save
     kept = 0
 
-    def count(self: Checkpoint, name: str, *arguments: Any, **arrays: Any) -> None:
+    def count(self: CheckpointStore, name: str, *arguments: Any, **arrays: Any) -> None:
         nonlocal kept
         save(self, name, *arguments, **arrays)
         kept += name == kind
@@ -211,7 +211,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, kind: str, after: int) -> Any:
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", count)
+        patch.setattr(CheckpointStore, "save", count)
         with pytest.raises(Stop):
             yield
 
@@ -301,13 +301,13 @@ def test_a_piece_that_is_not_whole_is_made_again(tmp_path, monkeypatch, spoil: C
 
 
 def test_pieces_that_overlap_are_taken_as_they_come(tmp_path):
-    checkpoint = Checkpoint(tmp_path, "key")
+    checkpoint = CheckpointStore(tmp_path, "key")
     for slab in [(0, 4), (2, 6), (6, 8), (9, 12), (20, 24)]:
-        checkpoint.save("some", slab, value=slab[0])
+        checkpoint.save_slab("some", slab, value=slab[0])
     runs = [(run, None if kept is None else int(kept["value"])) for run, kept in checkpoint.runs("some", 14)]
     assert runs == [((0, 4), 0), ((4, 6), None), ((6, 8), 6), ((8, 9), None), ((9, 12), 9), ((12, 14), None)]
-    assert list(Checkpoint(None, "key").runs("some", 3)) == [((0, 3), None)]
-    assert list(Checkpoint(tmp_path, "another").runs("some", 3)) == [((0, 3), None)]
+    assert list(CheckpointStore(None, "key").runs("some", 3)) == [((0, 3), None)]
+    assert list(CheckpointStore(tmp_path, "another").runs("some", 3)) == [((0, 3), None)]
 
 
 def test_modules_have_no_checkpoint(tmp_path):
@@ -318,14 +318,14 @@ def test_modules_have_no_checkpoint(tmp_path):
 
 def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monkeypatch):
     given, out = world(tmp_path), tmp_path / "out"
-    first, new = detect_into(out, **given)
+    first, new = run_to_folder(out, **given)
     assert new
     want = content(out)
     with monkeypatch.context() as patch:
         patch.setattr(job.Job, "run", None)
-        again, new = detect_into(out, **given)
+        again, new = run_to_folder(out, **given)
         other_size = {**given, "config": replace(CONFIG, slab_slices=7, memory_budget_bytes=1 << 30)}
-        assert not detect_into(out, **other_size)[1]
+        assert not run_to_folder(out, **other_size)[1]
     assert not new
     np.testing.assert_allclose(again.candidates.centre_zyx, first.candidates.centre_zyx, atol=1e-3)
     np.testing.assert_array_equal(again.membrane, first.membrane)
@@ -333,11 +333,11 @@ def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monke
     assert content(out) == want
     for name in ("candidates.tbl", "membrane.mrc", "provenance.json"):
         (out / name).unlink()
-        assert detect_into(out, **given)[1], f"{name} is missing"
+        assert run_to_folder(out, **given)[1], f"{name} is missing"
         assert content(out) == want
-    assert detect_into(out, **given, resume=False)[1]
+    assert run_to_folder(out, **given, resume=False)[1]
     lower = replace(CONFIG, score_threshold=CONFIG.score_threshold / 2)
-    assert detect_into(out, **{**given, "config": lower})[1]
+    assert run_to_folder(out, **{**given, "config": lower})[1]
 
 
 def test_a_failing_run_leaves_no_empty_folders(tmp_path):
@@ -346,7 +346,7 @@ def test_a_failing_run_leaves_no_empty_folders(tmp_path):
     data[20, 3, 3] = np.nan
     t3.write(tmp_path / "nan.mrc", data, VOXEL)
     with pytest.raises(t3.T3Error, match=r"\(20, 3, 3\)"):
-        detect_into(tmp_path / "a" / "b", **{**given, "tomogram": tmp_path / "nan.mrc"}, resume=False)
+        run_to_folder(tmp_path / "a" / "b", **{**given, "tomogram": tmp_path / "nan.mrc"}, resume=False)
     assert not (tmp_path / "a").exists()
 
 
@@ -375,7 +375,7 @@ def small_disk(folder: Path, size: int) -> Any:
 
 def fill_disks(sizes: int, tmp_path: Path) -> None:
     given = world(tmp_path)
-    detect_into(tmp_path / "want", **given)
+    run_to_folder(tmp_path / "want", **given)
     want = content(tmp_path / "want")
     largest = sum(len(data) for data in want.values())
     resumed = 0
@@ -383,7 +383,7 @@ def fill_disks(sizes: int, tmp_path: Path) -> None:
         with small_disk(tmp_path / "disk", size) as resize:
             out = tmp_path / "disk" / "out"
             with pytest.raises(OutputError) as caught:
-                detect_into(out, **given)
+                run_to_folder(out, **given)
             message = str(caught.value)
             assert "space" in message
             assert message.isprintable()
@@ -391,7 +391,7 @@ def fill_disks(sizes: int, tmp_path: Path) -> None:
             assert not list(out.rglob("*.tmp*")), "nothing half written is left over"
             kept = slices_in(pieces(out, "membrane"))
             resize(64 * largest)
-            found, new = detect_into(out, **given)
+            found, new = run_to_folder(out, **given)
             assert new
             assert found.provenance["resumed"]["slices_segmented"] == kept
             resumed += kept > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import t3ssfast as t3
-from t3ssfast.types import DetectConfig
+from t3ssfast.detection.config import DetectConfig
 from toy import save_toy_models, toy_tomogram
 
 

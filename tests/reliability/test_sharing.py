@@ -15,9 +15,9 @@ from test_resume import content
 
 import t3ssfast as t3
 from processes import Forks
-from t3ssfast import lease
 from t3ssfast.errors import BusyError, OutputError
-from t3ssfast.lease import LEASE_NAME, Lease
+from t3ssfast.runtime import folder_lock
+from t3ssfast.runtime.folder_lock import LEASE_NAME, FolderLock
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 NAMES = ("TS_01", "TS_02", "TS_03")
@@ -84,14 +84,14 @@ def take_over(times: int, forks: Forks, tmp_path: Path) -> None:
     folder, diary = tmp_path / "folder", tmp_path / "diary"
     folder.mkdir()
     holder_script = f"""
-        with Lease(Path({str(folder)!r})):
+        with FolderLock(Path({str(folder)!r})):
             print("has it", flush=True)
             time.sleep(100)
         """
     waiter_script = f"""
         while True:
             try:
-                with Lease(Path({str(folder)!r})):
+                with FolderLock(Path({str(folder)!r})):
                     with open({str(diary)!r}, "a") as file:
                         file.write("in\\n"), file.flush()
                         time.sleep(0.01)
@@ -137,41 +137,44 @@ def leave_behind(folder: Path, host: str, age: float) -> None:
 
 
 def test_a_folder_is_one_holders_at_a_time(tmp_path):
-    with Lease(tmp_path) as first:
-        with pytest.raises(BusyError, match=f"Process {os.getpid()} on .* is writing into"), Lease(tmp_path):
+    with FolderLock(tmp_path) as first:
+        with (
+            pytest.raises(BusyError, match=f"Process {os.getpid()} on .* is writing into"),
+            FolderLock(tmp_path),
+        ):
             pass
         first.check()
     assert not list(tmp_path.iterdir())
-    with Lease(tmp_path):
+    with FolderLock(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_another_machine_is_believed_to_live_until_it_is_silent(tmp_path, monkeypatch, locks):
     if not locks:
-        monkeypatch.setattr(lease, "fcntl", None)
-        monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
-    leave_behind(tmp_path, "elsewhere", 0.5 * lease.STALE_SECONDS)
-    with pytest.raises(BusyError, match="Process 12 on elsewhere"), Lease(tmp_path):
+        monkeypatch.setattr(folder_lock, "fcntl", None)
+        monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
+    leave_behind(tmp_path, "elsewhere", 0.5 * folder_lock.STALE_SECONDS)
+    with pytest.raises(BusyError, match="Process 12 on elsewhere"), FolderLock(tmp_path):
         pass
-    leave_behind(tmp_path, "elsewhere", 2 * lease.STALE_SECONDS)
-    with Lease(tmp_path):
+    leave_behind(tmp_path, "elsewhere", 2 * folder_lock.STALE_SECONDS)
+    with FolderLock(tmp_path):
         assert json.loads((tmp_path / LEASE_NAME).read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
 def test_where_there_are_no_locks_the_record_stands_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "fcntl", None)
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
-    with Lease(tmp_path) as held:
-        with pytest.raises(BusyError), Lease(tmp_path):
+    monkeypatch.setattr(folder_lock, "fcntl", None)
+    monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(folder_lock, "BEAT_SECONDS", 0.01)
+    with FolderLock(tmp_path) as held:
+        with pytest.raises(BusyError), FolderLock(tmp_path):
             pass
         # It says again and again that it lives.
-        then = time.time() - 2 * lease.STALE_SECONDS
+        then = time.time() - 2 * folder_lock.STALE_SECONDS
         os.utime(tmp_path / LEASE_NAME, (then, then))
         time.sleep(0.3)
-        with pytest.raises(BusyError), Lease(tmp_path):
+        with pytest.raises(BusyError), FolderLock(tmp_path):
             pass
         # Another takes it for dead: it finds out, and leaves the other's file alone.
         leave_behind(tmp_path, "elsewhere", 0)
@@ -184,13 +187,13 @@ def test_where_there_are_no_locks_the_record_stands_in(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": "x"}', b"0" * 9000])
 def test_a_damaged_record_is_nobodys(tmp_path, content):
     (tmp_path / LEASE_NAME).write_bytes(content)
-    then = time.time() - 2 * lease.STALE_SECONDS
+    then = time.time() - 2 * folder_lock.STALE_SECONDS
     os.utime(tmp_path / LEASE_NAME, (then, then))
-    with Lease(tmp_path):
+    with FolderLock(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path):
-    with pytest.raises(OutputError, match="cannot be written to"), Lease(tmp_path / "none"):
+    with pytest.raises(OutputError, match="cannot be written to"), FolderLock(tmp_path / "none"):
         pass

@@ -38,8 +38,8 @@ def fork_after_openmp(count: int) -> None:
         warnings.simplefilter("ignore")
         import numpy as np, torch
         import test_layouts as t
-        from t3ssfast.statistics import window_statistics
-        from t3ssfast.windows import unfold
+        from t3ssfast.kernels.window_statistics import window_statistics
+        from t3ssfast.kernels.unfold import unfold
         torch.set_num_threads(2)
         image = np.random.default_rng(0).normal(size=(2, 60, 60))
         for number in range({count}):

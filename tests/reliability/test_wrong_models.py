@@ -84,7 +84,7 @@ def test_a_model_that_is_wrong_says_so(tmp_path, name, monkeypatch):
             import sys; sys.modules["t3ssfast.models.probe"].PROBE_SECONDS = 0.5
             t.save_model(t.classifier("slow"), {str(tmp_path / "slow.pt")!r}, t.ModelMetadata("classifier"))
             try:
-                load_model({str(tmp_path / "slow.pt")!r}, kind="classifier")
+                load_model({str(tmp_path / "slow.pt")!r}, model_kind="classifier")
             except t.ModelError as error:
                 assert "within 0.5 s" in str(error), str(error)
                 import os; os._exit(0)
@@ -100,7 +100,7 @@ def test_a_model_that_is_wrong_says_so(tmp_path, name, monkeypatch):
             path = tmp_path / "model.pt"
             save_model(module, path, said)
     with pytest.raises(ModelError, match=words) as caught:
-        load_model(path, kind="classifier")
+        load_model(path, model_kind="classifier")
     assert str(caught.value).isprintable()
 
 
@@ -110,7 +110,7 @@ def test_weights_in_float64_and_training_mode_are_put_right(tmp_path):
     with quiet_torchscript():
         script = torch.jit.script(module)
         torch.jit.save(script, tmp_path / "model.pt", _extra_files={"t3ssfast.json": said.to_json()})
-    loaded = load_model(tmp_path / "model.pt", kind="classifier").module
+    loaded = load_model(tmp_path / "model.pt", model_kind="classifier").module
     x = torch.randn(3, 1, 50, 50)
     torch.testing.assert_close(loaded(x), module.float().eval()(x))
 

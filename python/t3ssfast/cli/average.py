@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from t3ssfast.cli.candidates import Tomograms as RelionTomograms
-from t3ssfast.cli.candidates import VoxelSize
-from t3ssfast.cli.particles import Box, BoxNm, CandidateFiles, Contrast, Tilt, Tomograms, matched
+from t3ssfast.cli.candidate_files import Tomograms as RelionTomograms
+from t3ssfast.cli.candidate_files import VoxelSize
+from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, Contrast, Tilt, Tomograms, matched
 
 if TYPE_CHECKING:
-    from t3ssfast.average import Average
+    from t3ssfast.averaging.average import Average
 
 
 def average(
@@ -62,10 +62,10 @@ def average(
     Example:
       t3ssfast average TS_*.mrc --candidates picks.star --box 64 --symmetry C6 -o average
     """
-    from t3ssfast.average import AverageConfig
-    from t3ssfast.average import average as run
-    from t3ssfast.figures import draw_average
-    from t3ssfast.io import read, shown
+    from t3ssfast.averaging.average import AverageConfig
+    from t3ssfast.averaging.average import average as run
+    from t3ssfast.io import display_path, read
+    from t3ssfast.plotting import draw_average
 
     given: dict[str, Any] = {
         "mask_radius_nm": mask_radius,
@@ -109,7 +109,7 @@ def average(
         typer.echo(json.dumps(result.summary() | {"files": [str(f) for f in [*files, out / "average.png"]]}))
     else:
         _print(result)
-        typer.echo(f"wrote {shown(out)}")
+        typer.echo(f"wrote {display_path(out)}")
 
 
 def _print(result: Average) -> None:

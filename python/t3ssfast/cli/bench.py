@@ -24,8 +24,8 @@ def bench(
     Example:
       t3ssfast bench --threads 1
     """
-    from t3ssfast._native import build_info
-    from t3ssfast.benchmark import run_benchmarks
+    from t3ssfast.cli.benchmarks import run_benchmarks
+    from t3ssfast.kernels._native import build_info
     from t3ssfast.models import check_device
 
     where = check_device(device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from t3ssfast.evaluate import Evaluation
+    from t3ssfast.evaluation import Evaluation
 
 # Small enough to be simulated, searched and drawn in well under a minute on two cores.
 SHAPE = (72, 288, 288)
@@ -31,12 +31,12 @@ def demo(
     Example:
       t3ssfast demo -o t3ssfast-demo
     """
-    from t3ssfast.detect import detect
-    from t3ssfast.evaluate import evaluate
-    from t3ssfast.export import export
-    from t3ssfast.figures import draw_candidates, draw_gallery
+    from t3ssfast.detection import detect
+    from t3ssfast.evaluation.evaluate import evaluate
     from t3ssfast.io import read, results_folder, write
-    from t3ssfast.simulate import simulate
+    from t3ssfast.io.particles import export
+    from t3ssfast.plotting import draw_candidates, draw_gallery
+    from t3ssfast.simulation.simulate import simulate
 
     seconds: dict[str, float] = {}
     start = time.perf_counter()
@@ -98,8 +98,10 @@ def _print(found: Evaluation, seconds: dict[str, float], stages: dict[str, float
     from rich.console import Console
     from rich.table import Table
 
+    from t3ssfast.evaluation.report import pooled_table
+
     console = Console()
-    console.print(found.table())
+    console.print(pooled_table(found))
     table = Table(title="Time")
     table.add_column("stage")
     table.add_column("seconds", justify="right")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from t3ssfast.detect import Detection
-    from t3ssfast.types import DetectConfig
+    from t3ssfast.detection import Detection
+    from t3ssfast.detection.config import DetectConfig
 
 PICTURES = ("candidates.png", "gallery.png")
 # Between two looks at whether another process has finished.
@@ -99,7 +99,7 @@ def detect(
       t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6
     """
     from t3ssfast.errors import BusyError, InputError, ReadError
-    from t3ssfast.io import shown
+    from t3ssfast.io import display_path
     from t3ssfast.models import load_model
 
     masks: list[Path | None] = [*membrane] if membrane else [None] * len(tomograms)
@@ -110,18 +110,20 @@ def detect(
     folders = _folders(tomograms, out)
     config = _config(threshold, min_precision, min_recall, contrast, threads, memory_budget, verify)
     # Once for all tomograms; a model that cannot be used fails before the first is searched.
-    judge = load_model(classifier, kind="classifier", trust_model=trust_model)
-    finder = None if membrane else load_model(segmenter, kind="segmenter", trust_model=trust_model)
+    judge = load_model(classifier, model_kind="classifier", trust_model=trust_model)
+    finder = None if membrane else load_model(segmenter, model_kind="segmenter", trust_model=trust_model)
     second = None
     if verifier is not None:
         if not verify:
-            raise InputError(f"{shown(verifier)} was given with --no-verify; leave one of the two out.")
-        second = load_model(verifier, kind="verifier", trust_model=trust_model)
+            raise InputError(
+                f"{display_path(verifier)} was given with --no-verify; leave one of the two out."
+            )
+        second = load_model(verifier, model_kind="verifier", trust_model=trust_model)
 
     def search(path: Path, mask: Path | None, folder: Path) -> dict[str, Any]:
-        from t3ssfast.detect import detect_into
+        from t3ssfast.detection import run_to_folder
 
-        detection, new = detect_into(
+        detection, new = run_to_folder(
             folder,
             path,
             segmenter=finder,
@@ -139,9 +141,9 @@ def detect(
             _draw(path, voxel_size, detection, mask, folder)
         if not as_json:
             if len(tomograms) > 1:
-                typer.echo(f"{shown(path)}:")
+                typer.echo(f"{display_path(path)}:")
             _print(detection)
-            typer.echo(f"{'wrote' if new else 'finished before:'} {shown(folder)}")
+            typer.echo(f"{'wrote' if new else 'finished before:'} {display_path(folder)}")
         return _summary(path, folder, detection)
 
     report: dict[int, dict[str, Any]] = {}
@@ -163,7 +165,7 @@ def detect(
                 if len(tomograms) == 1:
                     raise
                 failed += 1
-                which = "" if shown(path) in str(error) else f"{shown(path)}: "
+                which = "" if display_path(path) in str(error) else f"{display_path(path)}: "
                 typer.echo(f"error: {which}{error}", err=True)
         if len(busy) == len(left):
             # Others have all that is left; should one of them be killed, its tomogram is taken over.
@@ -186,7 +188,7 @@ def _config(
     verify: bool,
 ) -> DetectConfig:
     """The defaults, with what was given on the command line."""
-    from t3ssfast.types import DetectConfig
+    from t3ssfast.detection.config import DetectConfig
 
     budget = None if memory_budget is None else int(memory_budget * 2**30)
     given: dict[str, Any] = {
@@ -221,8 +223,8 @@ def _folders(tomograms: list[Path], out: Path) -> list[Path]:
 def _draw(
     path: Path, voxel_size: float | None, detection: Detection, mask: Path | None, folder: Path
 ) -> None:
-    from t3ssfast.figures import draw_candidates, draw_gallery
     from t3ssfast.io import read
+    from t3ssfast.plotting import draw_candidates, draw_gallery
 
     source = read(path, voxel_size_angstrom=voxel_size)
     membrane = detection.membrane

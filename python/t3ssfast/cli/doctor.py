@@ -123,7 +123,7 @@ def _options(
     memory_budget: float | None,
     trust_model: bool,
 ) -> Options:
-    from t3ssfast.types import DetectConfig
+    from t3ssfast.detection.config import DetectConfig
 
     given: dict[str, Any] = {
         "contrast": contrast,
@@ -145,7 +145,7 @@ def _options(
 def _files(files: list[Path], membrane: list[Path] | None, options: Options) -> dict[str, list[Check]]:
     """What is found out about each of the files."""
     from t3ssfast.errors import InputError
-    from t3ssfast.io import shown
+    from t3ssfast.io import display_path
 
     masks: list[Path | None] = [*membrane] if membrane else [None] * len(files)
     if len(masks) != len(files):
@@ -153,7 +153,7 @@ def _files(files: list[Path], membrane: list[Path] | None, options: Options) -> 
             f"There are {len(masks)} membrane masks for {len(files)} tomograms; give one for each."
         )
     return {
-        shown(path): preflight(path, replace(options, membrane=mask))
+        display_path(path): preflight(path, replace(options, membrane=mask))
         for path, mask in zip(files, masks, strict=True)
     }
 
@@ -226,7 +226,7 @@ def _torch() -> Iterator[Check]:
 
 def _native() -> Iterator[Check]:
     try:
-        information: dict[str, Any] = import_module("t3ssfast._native").build_info()
+        information: dict[str, Any] = import_module("t3ssfast.kernels._native").build_info()
     except (ImportError, OSError, AttributeError) as error:  # missing, broken, or of another version
         yield Check("native kernels", FAILED, f"cannot be used: {error}", "build t3ssfast again")
         return

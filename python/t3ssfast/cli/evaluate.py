@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from t3ssfast.cli.candidates import Tomogram, Tomograms, VoxelSize, load
+from t3ssfast.cli.candidate_files import Tomogram, Tomograms, VoxelSize, load
 
 if TYPE_CHECKING:
-    from t3ssfast.types import Candidates
+    from t3ssfast.candidates import Candidates
 
 # Files of these names are called after the folder that holds them.
 FOUND = ("candidates.star",)
@@ -71,7 +71,8 @@ def evaluate(
       t3ssfast evaluate results/ truth/ --json-file figures.json
       t3ssfast evaluate TS_01.star TS_02.star -t TS_01_truth.star -t TS_02_truth.star
     """
-    from t3ssfast.evaluate import evaluate as compare
+    from t3ssfast.evaluation.evaluate import evaluate as compare
+    from t3ssfast.evaluation.report import draw_curves, pooled_table, tomogram_table
     from t3ssfast.io import atomic_path
 
     if not truth:
@@ -93,7 +94,7 @@ def evaluate(
     result = compare(found[0], found[1], tolerance_nm * 10, distractors=found[2] if len(found) > 2 else None)
     several = len(result.tallies) > 1
     if plot is not None:
-        result.plot(plot)
+        draw_curves(result, plot)
     if as_json or json_file is not None:
         figures = json.dumps(
             result.to_dict(beta=beta, intervals=intervals, per_tomogram=several), allow_nan=False
@@ -107,8 +108,8 @@ def evaluate(
     from rich.console import Console
 
     if several:
-        Console().print(result.tomogram_table())
-    Console().print(result.table(beta=beta, intervals=intervals))
+        Console().print(tomogram_table(result))
+    Console().print(pooled_table(result, beta=beta, intervals=intervals))
 
 
 def _files(paths: Sequence[Path], names: tuple[str, ...]) -> dict[str, Path]:
@@ -169,7 +170,7 @@ def _align(groups: Sequence[Sequence[Candidates]]) -> list[list[Candidates]]:
 
     Where no group has more than one tomogram they are taken to be the same, whatever their names.
     """
-    from t3ssfast.types import Candidates
+    from t3ssfast.candidates import Candidates
 
     if all(len(group) <= 1 for group in groups):
         keyed = [{"": group[0]} if group else {} for group in groups]

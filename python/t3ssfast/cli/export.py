@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from t3ssfast.cli.candidates import Tomogram, Tomograms, VoxelSize, load
+from t3ssfast.cli.candidate_files import Tomogram, Tomograms, VoxelSize, load
 
 
 def export(
@@ -57,8 +57,8 @@ def export(
       t3ssfast export out/candidates.star picks.star -f relion4 --tilt-series-pixel-size 1.7
     """
     from t3ssfast.errors import InputError
-    from t3ssfast.export import export as write
-    from t3ssfast.export import format_of
+    from t3ssfast.io.particles import export as write
+    from t3ssfast.io.particles import format_of
 
     found = load(candidates, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms)
     if not found:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from t3ssfast.cli.candidates import Tomograms as RelionTomograms
-from t3ssfast.cli.candidates import VoxelSize
-from t3ssfast.cli.particles import Box, BoxNm, CandidateFiles, Contrast, Tilt, Tomograms, matched
+from t3ssfast.cli.candidate_files import Tomograms as RelionTomograms
+from t3ssfast.cli.candidate_files import VoxelSize
+from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, Contrast, Tilt, Tomograms, matched
 
 
 def extract(
@@ -47,10 +47,10 @@ def extract(
     Example:
       t3ssfast extract TS_01.mrc --candidates results/candidates.star --box 64 -o boxes
     """
-    from t3ssfast.export.subtomograms import save_subtomograms
-    from t3ssfast.extract import box_voxels, place
-    from t3ssfast.extract import extract as cut
-    from t3ssfast.io import shown
+    from t3ssfast.averaging.extract import box_voxels, place
+    from t3ssfast.averaging.extract import extract as cut
+    from t3ssfast.averaging.subtomogram_files import save_subtomograms
+    from t3ssfast.io import display_path
 
     volumes, found = matched(
         tomograms,
@@ -85,4 +85,4 @@ def extract(
         report = {"boxes": count, "box": n, "voxel_size_angstrom": size, "files": [str(f) for f in files]}
         typer.echo(json.dumps(report))
     else:
-        typer.echo(f"wrote {count} boxes of {n} voxels to {shown(out)}")
+        typer.echo(f"wrote {count} boxes of {n} voxels to {display_path(out)}")

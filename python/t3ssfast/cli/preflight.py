@@ -16,8 +16,9 @@ from t3ssfast.cli.checks import FAILED, NOTE, OK, Check
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from t3ssfast.detection.config import DetectConfig
     from t3ssfast.models import LoadedModel
-    from t3ssfast.types import DetectConfig, Tomogram
+    from t3ssfast.tomogram import Tomogram
 
 __all__ = ["Options", "preflight"]
 
@@ -152,8 +153,8 @@ def _spare_memory() -> int | None:
 def _name(source: Tomogram, tomograms: Path) -> Check:
     """Whether a RELION tomograms.star knows the tomogram, under its name and of its size."""
     from t3ssfast.errors import T3Error
-    from t3ssfast.export.relion import read_star
-    from t3ssfast.io import shown
+    from t3ssfast.io import display_path
+    from t3ssfast.io.particles.relion import read_star
 
     label = "name in tomograms"
     try:
@@ -163,7 +164,7 @@ def _name(source: Tomogram, tomograms: Path) -> Check:
     names = [str(name) for table in tables for name in table["rlnTomoName"]]
     if source.name not in names:
         some = ", ".join(repr(name) for name in names[:3]) + (" ..." if len(names) > 3 else "")
-        note = f"{shown(tomograms)} has {some or 'no names'}; rename the file, or its entry"
+        note = f"{display_path(tomograms)} has {some or 'no names'}; rename the file, or its entry"
         return Check(label, FAILED, repr(source.name), note)
     return Check(label, OK, repr(source.name), f"one of {len(names)}")
 
@@ -205,7 +206,7 @@ def _models(source: Tomogram, options: Options) -> tuple[dict[str, LoadedModel],
         wanted = {"segmenter": options.segmenter, **wanted}
     for kind, path in wanted.items():
         try:
-            model = load_model(path, kind=kind, trust_model=options.trust_model)
+            model = load_model(path, model_kind=kind, trust_model=options.trust_model)
         except T3Error as error:
             checks.append(Check(kind, FAILED, "unusable", str(error)))
             continue
@@ -230,7 +231,7 @@ def _trial(
     """A search of a few slices, the ones with most membrane where a mask is given."""
     import numpy as np
 
-    from t3ssfast.detect import detect
+    from t3ssfast.detection import detect
     from t3ssfast.errors import T3Error
 
     depth = source.shape[0]

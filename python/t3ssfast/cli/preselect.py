@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from t3ssfast.cli.candidates import load
+from t3ssfast.cli.candidate_files import load
 
 
 def preselect(
@@ -45,11 +45,11 @@ def preselect(
     """
     import numpy as np
 
+    from t3ssfast.detection.preselect import PreselectRule
+    from t3ssfast.detection.preselect.preselect import preselect as run
     from t3ssfast.errors import ConfigError
     from t3ssfast.io import read, write
     from t3ssfast.models import load_model
-    from t3ssfast.preselect import PreselectRule
-    from t3ssfast.preselect import preselect as run
 
     if contrast not in ("dark", "light"):
         raise ConfigError(f'The contrast is {contrast!r}; give "dark" or "light".')
@@ -60,7 +60,7 @@ def preselect(
         source,
         mask,
         known[0] if known else None,
-        classifier=load_model(classifier, kind="classifier", trust_model=trust_model),
+        classifier=load_model(classifier, model_kind="classifier", trust_model=trust_model),
         contrast_sign=1 if contrast == "dark" else -1,
         keep=keep,
     )

@@ -33,9 +33,9 @@ def simulate(
     Example:
       t3ssfast simulate -o simulated --seed 7 --shape 96,256,256
     """
-    from t3ssfast.export import export
     from t3ssfast.io import atomic_path, results_folder, write
-    from t3ssfast.simulate import simulate as run
+    from t3ssfast.io.particles import export
+    from t3ssfast.simulation.simulate import simulate as run
 
     simulation = run(seed, _shape(shape), voxel_size, **_parameters(physics or []))
     results_folder(out, "parameters.json")

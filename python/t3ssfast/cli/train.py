@@ -11,8 +11,9 @@ import typer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from t3ssfast.candidates import Candidates
     from t3ssfast.models import LoadedModel
-    from t3ssfast.types import Candidates, Tomogram
+    from t3ssfast.tomogram import Tomogram
 
 app = typer.Typer(help="Train the segmenter, the classifier or the verifier.", no_args_is_help=True)
 
@@ -49,7 +50,7 @@ def _report(path: Path, kind: str, as_json: bool) -> None:
     """Say what came out."""
     from t3ssfast.models import load_model
 
-    figures = load_model(path, kind=kind).metadata.figures
+    figures = load_model(path, model_kind=kind).metadata.metrics
     if as_json:
         typer.echo(json.dumps({"model": str(path), "figures": figures}))
         return
@@ -91,7 +92,7 @@ def _read_labelled(
     tomograms: list[Path], picks: list[Path], membranes: list[Path] | None, voxel_size: float | None
 ) -> tuple[list[Tomogram], list[Candidates], list[npt.NDArray[Any]] | None]:
     """Tomograms, their picks, in whatever format, and their membranes, where masks are given."""
-    from t3ssfast.export import load_candidates
+    from t3ssfast.io.particles import load_candidates
 
     _check_lengths(tomograms, picks=picks, membranes=membranes)
     volumes = _read_tomograms(tomograms, voxel_size)
@@ -106,7 +107,7 @@ def _begun(start: str | None, kind: str) -> LoadedModel | None:
     """The model to go on from, where one is given."""
     from t3ssfast.models import load_model
 
-    return None if start is None else load_model(None if start == "bundled" else start, kind=kind)
+    return None if start is None else load_model(None if start == "bundled" else start, model_kind=kind)
 
 
 def _tell(line: str) -> None:
@@ -134,7 +135,7 @@ def segmenter(
     Example:
       t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
     """
-    from t3ssfast.train import train_segmenter
+    from t3ssfast.training import train_segmenter
 
     _check_lengths(tomograms, membranes=membranes)
     volumes = _read_tomograms(tomograms, voxel_size)
@@ -177,7 +178,7 @@ def classifier(
       t3ssfast train classifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
       torchrun --nproc-per-node 2 --no-python t3ssfast train classifier a.mrc -p a.star
     """
-    from t3ssfast.train import train_classifier
+    from t3ssfast.training import train_classifier
 
     volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
     begun = _begun(start, "classifier")
@@ -217,13 +218,13 @@ def verifier(
       t3ssfast train verifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
     """
     from t3ssfast.models import load_model
-    from t3ssfast.recipe import find_candidates
-    from t3ssfast.train import train_verifier
+    from t3ssfast.training import train_verifier
+    from t3ssfast.training.calibrate import find_candidates
 
     volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
     begun = _begun(start, "verifier")
     found = find_candidates(
-        load_model(classifier, kind="classifier"),
+        load_model(classifier, model_kind="classifier"),
         volumes,
         segmenter=segmenter,
         membranes=masks,
@@ -258,7 +259,7 @@ def calibrate(
     Example:
       t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
     """
-    from t3ssfast.recipe import calibrate_models
+    from t3ssfast.training.calibrate import calibrate_models
 
     volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
     learned = calibrate_models(
@@ -314,10 +315,10 @@ def tune(
       t3ssfast train tune a.mrc -p a.star -o tuned.pt
       t3ssfast detect b.mrc -o found/ --verifier tuned.pt
     """
-    from t3ssfast.recipe import tune_verifier
+    from t3ssfast.training.fine_tune import fine_tune_verifier
 
     volumes, known, masks = _read_labelled(tomograms, picks, membranes, voxel_size)
-    tune_verifier(
+    fine_tune_verifier(
         volumes,
         known,
         out,
@@ -359,9 +360,9 @@ def few_labels(
     Example:
       t3ssfast train few-labels -o few --picks 10 --picks 50
     """
-    from t3ssfast.recipe.few import few_labels_curve
+    from t3ssfast.training.few_shot import few_shot_curve
 
-    rows = few_labels_curve(
+    rows = few_shot_curve(
         out,
         counts=tuple(counts) if counts else (5, 10, 20, 50),
         classifier=classifier,
@@ -396,7 +397,7 @@ def bundled(
     Example:
       t3ssfast train bundled -o weights --jobs 2
     """
-    from t3ssfast.recipe import train_bundled
+    from t3ssfast.training.bundled import train_bundled
 
     figures = train_bundled(
         out,

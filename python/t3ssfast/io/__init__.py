@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from t3ssfast.io.atomic import atomic_path, remove_temporaries, results_folder
 from t3ssfast.io.checksum import file_sha256
-from t3ssfast.io.header import READABLE_MODES
-from t3ssfast.io.names import shown, tomogram_name
-from t3ssfast.io.reading import Layout, layout, read, release_pages
-from t3ssfast.io.voxels import PLACEHOLDER_VOXEL_SIZE_ANGSTROM
-from t3ssfast.io.writing import write
+from t3ssfast.io.names import display_path, tomogram_name
+from t3ssfast.io.volumes.header import READABLE_MODES
+from t3ssfast.io.volumes.reading import Layout, layout, read, release_pages
+from t3ssfast.io.volumes.voxel_size import PLACEHOLDER_VOXEL_SIZE_ANGSTROM
+from t3ssfast.io.volumes.writing import write
 
 __all__ = [
     "PLACEHOLDER_VOXEL_SIZE_ANGSTROM",
     "READABLE_MODES",
     "Layout",
     "atomic_path",
+    "display_path",
     "file_sha256",
     "layout",
     "read",
     "release_pages",
     "remove_temporaries",
     "results_folder",
-    "shown",
     "tomogram_name",
     "write",
 ]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from t3ssfast.errors import OutputError
-from t3ssfast.io.names import shown
+from t3ssfast.io.names import display_path
 
 __all__ = ["atomic_path", "remove_temporaries", "results_folder"]
 
@@ -39,7 +39,7 @@ def results_folder(folder: str | os.PathLike[str], mark: str | None = None) -> P
             (out / mark).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{shown(out)} cannot be used as a folder for results ({error.strerror}); choose another."
+            f"{display_path(out)} cannot be used as a folder for results ({error.strerror}); choose another."
         ) from error
     return out
 
@@ -58,9 +58,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     if not target.name or target.is_dir():
-        raise OutputError(f"{shown(path)} is a folder, not a file to write to; give a file name.")
+        raise OutputError(f"{display_path(path)} is a folder, not a file to write to; give a file name.")
     if not target.parent.is_dir():
-        raise OutputError(f"{shown(path)} cannot be written: there is no folder {shown(target.parent)}.")
+        raise OutputError(
+            f"{display_path(path)} cannot be written: there is no folder {display_path(target.parent)}."
+        )
     # The suffix stays last, because some libraries choose what they write by it.
     temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp{target.suffix}")
     try:
@@ -69,7 +71,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:
         raise OutputError(
-            f"{shown(path)} could not be written: {error.strerror or error}; free some space or give "
+            f"{display_path(path)} could not be written: {error.strerror or error}; free some space or give "
             "another folder."
         ) from error
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from t3ssfast.errors import ReadError
 from t3ssfast.io.names import cannot_open
-from t3ssfast.io.unpacking import CHUNK_BYTES
+from t3ssfast.io.volumes.unpacking import CHUNK_BYTES
 
 __all__ = ["file_sha256"]
 

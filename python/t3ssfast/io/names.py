@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COMPRESSED_SUFFIXES", "cannot_open", "shown", "tomogram_name"]
+__all__ = ["COMPRESSED_SUFFIXES", "cannot_open", "display_path", "tomogram_name"]
 
 SUFFIXES = {".mrc", ".mrcs", ".rec", ".map", ".st", ".ali", ".zarr", ".ome"}
 COMPRESSED_SUFFIXES = {".gz", ".bz2"}
 
 
-def shown(path: object) -> str:
+def display_path(path: object) -> str:
     """A path as it appears in a message: on one line, whatever characters its name holds."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
     return text if text.isprintable() else repr(text)
@@ -34,11 +34,12 @@ def cannot_open(path: Any, error: Exception) -> str:
     """Why a file was not read."""
     if isinstance(error, FileNotFoundError):
         if os.path.islink(path):
-            return (
-                f"{shown(path)} is a link to {shown(os.readlink(path))}, which is not there; check the link."
-            )
-        return f"There is no file {shown(path)}; check the name."
+            target = display_path(os.readlink(path))
+            return f"{display_path(path)} is a link to {target}, which does not exist; check the link."
+        return f"There is no file {display_path(path)}; check the name."
     if getattr(error, "errno", None) == errno.ELOOP:
-        return f"{shown(path)} is a link that leads back to itself; give the file that it was meant for."
+        return (
+            f"{display_path(path)} is a link that leads back to itself; give the file that it was meant for."
+        )
     reason = getattr(error, "strerror", None) or error
-    return f"{shown(path)} cannot be read: {reason}; check the file and its permissions."
+    return f"{display_path(path)} cannot be read: {reason}; check the file and its permissions."

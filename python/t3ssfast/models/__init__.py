@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from t3ssfast.models.axialnet import AZIMUTHS, DEFAULT_HEIGHT_PX, AxialNet
 from t3ssfast.models.device import check_device
-from t3ssfast.models.files import load_model, save_model
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.loaded import LoadedModel
+from t3ssfast.models.loading import load_model, save_model
 from t3ssfast.models.metadata import MOST_SLICES, VERIFIER_ANSWERS, ModelMetadata, code_version
 from t3ssfast.models.unet import UNet
 

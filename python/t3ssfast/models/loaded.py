@@ -8,10 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from t3ssfast.memory import is_out_of_memory
-from t3ssfast.models.engine import SegmenterEngine
+from t3ssfast.models.engines.engine import SegmenterEngine
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
+from t3ssfast.runtime.memory import is_out_of_memory
 
 __all__ = ["BUNDLED", "LoadedModel"]
 
@@ -122,7 +122,7 @@ class LoadedModel:
         -------
         (M,) for a classifier (the class "t3ss", else the last class), the input's shape for a segmenter.
         """
-        if self.metadata.kind == "segmenter":
+        if self.metadata.model_kind == "segmenter":
             return answers if self.metadata.output == "probabilities" else torch.sigmoid(answers)
         if answers.shape[1] == 1:
             single = answers[:, 0]

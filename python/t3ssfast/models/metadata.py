@@ -8,7 +8,7 @@ from importlib import metadata as package_metadata
 from typing import Any
 
 from t3ssfast.errors import ConfigError, ModelError
-from t3ssfast.normalise import Normalisation
+from t3ssfast.models.normalisation import Normalisation
 
 __all__ = [
     "KINDS",
@@ -22,6 +22,8 @@ __all__ = [
 
 METADATA_NAME = "t3ssfast.json"
 METADATA_FORMAT = 1
+# Keys of files that earlier versions wrote.
+EARLIER_KEYS = {"kind": "model_kind", "figures": "metrics"}
 KINDS = ("classifier", "segmenter", "verifier")
 TARGET_CLASS = "t3ss"
 # What a verifier answers about a candidate: a logit; voxels from where it was to its centre, along the axis
@@ -52,7 +54,7 @@ class ModelMetadata:
 
     Parameters
     ----------
-    kind
+    model_kind
         "classifier", "segmenter" or "verifier".
     voxel_size_angstrom
         Of the grid that the model was trained on; None: the tomogram's own.
@@ -77,11 +79,11 @@ class ModelMetadata:
         Rule by which a classifier's windows may be ruled out beforehand, as plain values; see preselect.py.
     calibration
         What a classifier's or a verifier's scores are worth, as plain values; see calibrate.py.
-    figures
+    metrics
         What was measured on held-out data.
     """
 
-    kind: str
+    model_kind: str
     voxel_size_angstrom: float | None = None
     window_px: int | None = None
     window_nm: float | None = None
@@ -94,7 +96,7 @@ class ModelMetadata:
     code_version: str = field(default_factory=code_version)
     preselect: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def require(ok: bool, name: str, wanted: str) -> None:
@@ -106,7 +108,7 @@ class ModelMetadata:
         def length_or_none(value: object) -> bool:
             return value is None or (isinstance(value, (int, float)) and 0 < value < float("inf"))
 
-        require(self.kind in KINDS, "kind", '"classifier", "segmenter" or "verifier"')
+        require(self.model_kind in KINDS, "model_kind", '"classifier", "segmenter" or "verifier"')
         require(self.contrast in ("dark", "light"), "contrast", '"dark" or "light"')
         require(self.output in ("logits", "probabilities"), "output", '"logits" or "probabilities"')
         require(length_or_none(self.voxel_size_angstrom), "voxel_size_angstrom", "a length above 0 or null")
@@ -121,7 +123,7 @@ class ModelMetadata:
             "slices",
             f"an odd number from 1 to {MOST_SLICES}",
         )
-        if self.kind == "verifier":
+        if self.model_kind == "verifier":
             height = self.window_px
             fits = height is not None and 16 <= height <= MOST_HEIGHT_PX and height % 16 == 0
             require(fits, "window_px", f"a multiple of 16 from 16 to {MOST_HEIGHT_PX}")
@@ -157,7 +159,8 @@ class ModelMetadata:
                     f"The model's metadata have format {document['format']}, newer than the "
                     f"{METADATA_FORMAT} that this version reads; update t3ssfast."
                 )
-            known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
+            named = {EARLIER_KEYS.get(key, key): value for key, value in document.items()}
+            known = {k: v for k, v in named.items() if k in cls.__dataclass_fields__}
             if "normalisation" in known:
                 known["normalisation"] = Normalisation.from_dict(known["normalisation"])
             if "classes" in known:

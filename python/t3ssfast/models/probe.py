@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from t3ssfast.errors import ModelError
-from t3ssfast.memory import is_out_of_memory
 from t3ssfast.models.axialnet import AZIMUTHS
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import quiet_torchscript
+from t3ssfast.runtime.memory import is_out_of_memory
 
 __all__ = ["looks_like_probabilities", "probe"]
 
@@ -27,7 +27,7 @@ BATCH_TOLERANCE = 1e-2
 
 def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     """The model's answer to a small deterministic input, checked."""
-    segmenter, verifier = metadata.kind == "segmenter", metadata.kind == "verifier"
+    segmenter, verifier = metadata.model_kind == "segmenter", metadata.model_kind == "verifier"
     side = PROBE_SIDE if segmenter else metadata.window_px or DEFAULT_WINDOW_PX
     sides = (AZIMUTHS, side, side // 2) if verifier else (metadata.slices, side, side)
     # Two of them, so that a model which squeezes its batch away is seen.
@@ -37,7 +37,7 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
         "segmenter": f"slices (N, {metadata.slices}, H, W)",
         "classifier": f"windows (M, 1, {side}, {side})",
     }
-    asked = what.get(metadata.kind, f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})")
+    asked = what.get(metadata.model_kind, f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})")
     try:
         answer = _ask(module, batch, name)
     except ModelError:
@@ -47,7 +47,8 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
             raise
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
-            f"{name} is not a {metadata.kind}: it does not take {asked} ({lines[-1].strip()}); give a model "
+            f"{name} is not a {metadata.model_kind}: it does not take {asked} "
+            f"({lines[-1].strip()}); give a model "
             f"that answers them with {wanted}."
         ) from error
     shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
@@ -66,7 +67,8 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
         fits = isinstance(answer, Tensor) and tuple(answer.shape) == (2, 1, side, side)
     if not fits or not answer.is_floating_point():
         raise ModelError(
-            f"{name} is not a {metadata.kind}: to {asked} it answers {shape}; give a model that answers "
+            f"{name} is not a {metadata.model_kind}: to {asked} it answers {shape}; give a "
+            "model that answers "
             f"{wanted} floating-point numbers."
         )
     if not torch.isfinite(answer).all():

@@ -1,0 +1,90 @@
+// Layers on feature maps in (y, x, channel) order.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/score_windows/vectors.h"
+
+namespace t3ssfast::cpu {
+
+// `block`: room for one register block of all outputs.
+template <class V, int P>
+T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, const float *in, Extent in_extent,
+                               float *out, Extent extent, float *block) {
+    constexpr std::int64_t W = width_of<V>;
+    const std::int64_t channels = layer.in_channels, outputs = layer.out_channels;
+    const std::int64_t vectors = packed.outputs / W, fan_in = layer.fan_in();
+    const std::int64_t row_step = layer.step_y * in_extent.width * channels, tap_step = layer.step_x * channels;
+    // One panel may write its pixels in place: the vector that runs over is overwritten by the next pixel.
+    const bool direct = vectors <= kPanel && extent.width >= P;
+    const float *rows[P];
+    for (std::int64_t y = 0; y < extent.height; ++y) {
+        for (std::int64_t start = 0; start < extent.width; start += P) {
+            // The last block of a row is moved back to end with it, and does some pixels again.
+            const std::int64_t x = direct ? std::min(start, extent.width - P) : start;
+            for (int p = 0; p < P; ++p)
+                rows[p] = in + (y * in_extent.width + std::min(x + p, extent.width - 1)) * channels;
+            float *to = out + (y * extent.width + x) * outputs;
+            if (direct) {
+                gather_panel<V, P>(vectors, rows, layer.kernel_y, row_step, layer.kernel_x, tap_step, channels,
+                                   packed.weights.data(), packed.bias.data(), 0, to, outputs);
+                continue;
+            }
+            for (std::int64_t v = 0; v < vectors; v += kPanel)
+                gather_panel<V, P>(std::min<std::int64_t>(kPanel, vectors - v), rows, layer.kernel_y, row_step,
+                                   layer.kernel_x, tap_step, channels, packed.weights.data() + v * W * fan_in,
+                                   packed.bias.data() + v * W, 0, block + v * W, packed.outputs);
+            const std::int64_t here = std::min<std::int64_t>(P, extent.width - x);
+            for (std::int64_t p = 0; p < here; ++p)
+                std::memcpy(to + p * outputs, block + p * packed.outputs, outputs * sizeof(float));
+        }
+    }
+}
+
+// Tap by tap over whole rows, which the compiler turns into vectors.
+T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent, float *out, Extent extent) {
+    const std::int64_t channels = layer.in_channels, length = extent.width * channels;
+    const float share = 1.0f / static_cast<float>(layer.kernel_y * layer.kernel_x);
+    for (std::int64_t y = 0; y < extent.height; ++y) {
+        float *__restrict to = out + y * length;
+        for (std::int64_t tap = 0; tap < layer.kernel_y * layer.kernel_x; ++tap) {
+            const std::int64_t ky = tap / layer.kernel_x, kx = tap % layer.kernel_x;
+            const float *__restrict from =
+                in + ((y + ky * layer.step_y) * in_extent.width + kx * layer.step_x) * channels;
+            if (tap == 0)
+                std::memcpy(to, from, length * sizeof(float));
+            else if (layer.kind == LayerKind::average_pool)
+                for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
+            else  // a NaN stays, as in torch
+                for (std::int64_t i = 0; i < length; ++i) to[i] = to[i] >= from[i] || to[i] != to[i] ? to[i] : from[i];
+        }
+        if (layer.kind == LayerKind::average_pool)
+            for (std::int64_t i = 0; i < length; ++i) to[i] *= share;
+    }
+}
+
+T3_ALWAYS_INLINE void activate_all(const Layer &layer, const float *parameters, float *values,
+                                   std::int64_t count) {
+    const float slope = layer.kind == LayerKind::leaky_relu ? parameters[layer.parameters] : 0.0f;
+    switch (layer.kind) {  // the cheap ones apart, so that their loops are vectors
+        case LayerKind::relu:
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(LayerKind::relu, values[i], 0.0f);
+            break;
+        case LayerKind::leaky_relu:
+            for (std::int64_t i = 0; i < count; ++i)
+                values[i] = activate(LayerKind::leaky_relu, values[i], slope);
+            break;
+        default:
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(layer.kind, values[i], slope);
+    }
+}
+
+T3_ALWAYS_INLINE void scale_and_shift(const Layer &layer, const float *parameters, float *values,
+                                      std::int64_t count, std::int64_t stride) {
+    const float *scale = parameters + layer.parameters, *shift = scale + layer.in_channels;
+    for (std::int64_t i = 0; i < count; ++i)
+        for (std::int64_t c = 0; c < layer.in_channels; ++c)
+            values[i * stride + c] = __builtin_fmaf(values[i * stride + c], scale[c], shift[c]);
+}
+
+}  // namespace t3ssfast::cpu

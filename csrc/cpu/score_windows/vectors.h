@@ -1,0 +1,96 @@
+// Vectors of several widths, and the register-blocked kernel, positions x outputs, that every convolution and every
+// fully connected layer goes through.
+//
+// The instruction set is that of the function these are inlined into (sliding.cpp).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/macros.h"
+#include "cpu/score_windows/packed.h"
+
+namespace t3ssfast::cpu {
+
+typedef float Vector4 __attribute__((vector_size(16)));
+typedef float Vector8 __attribute__((vector_size(32)));
+typedef float Vector16 __attribute__((vector_size(64)));
+
+template <class V>
+constexpr std::int64_t width_of = sizeof(V) / sizeof(float);
+
+template <class V>
+T3_ALWAYS_INLINE void load(V &value, const float *from) {
+    std::memcpy(&value, from, sizeof(V));
+}
+
+template <class V>
+T3_ALWAYS_INLINE void store(float *to, const V &value) {
+    std::memcpy(to, &value, sizeof(V));
+}
+
+// Sums start as `init` and end in `sums`, P rows of N vectors each: `tap_rows` rows of taps x channels products
+// are added. Rows are written in ascending order, whole vectors each.
+template <class V, int P, int N>
+T3_ALWAYS_INLINE void gather_block(const float *const *rows, std::int64_t tap_rows, std::int64_t row_step,
+                                   std::int64_t taps, std::int64_t tap_step, std::int64_t channels,
+                                   const float *weights, const float *init, std::int64_t init_stride,
+                                   float *sums, std::int64_t sums_stride) {
+    constexpr std::int64_t W = width_of<V>;
+    V acc[P][N];
+    const float *in[P];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+        in[p] = rows[p];
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) load(acc[p][n], init + p * init_stride + n * W);
+    }
+    for (std::int64_t r = 0; r < tap_rows; ++r) {
+        for (std::int64_t t = 0; t < taps; ++t) {
+            const std::int64_t at = r * row_step + t * tap_step;
+            for (std::int64_t c = 0; c < channels; ++c) {
+                V w[N];
+#pragma GCC unroll 4
+                for (int n = 0; n < N; ++n) load(w[n], weights + n * W);
+                weights += N * W;
+#pragma GCC unroll 16
+                for (int p = 0; p < P; ++p) {
+                    // x - 0 is x to the bit, so this is a broadcast and no arithmetic; x + 0 would not be.
+                    const V x = in[p][at + c] - V{};
+#pragma GCC unroll 4
+                    for (int n = 0; n < N; ++n) acc[p][n] += x * w[n];
+                }
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) store(sums + p * sums_stride + n * W, acc[p][n]);
+    }
+}
+
+template <class V, int P>
+T3_ALWAYS_INLINE void gather_panel(std::int64_t vectors, const float *const *rows, std::int64_t tap_rows,
+                                   std::int64_t row_step, std::int64_t taps, std::int64_t tap_step,
+                                   std::int64_t channels, const float *weights, const float *init,
+                                   std::int64_t init_stride, float *sums, std::int64_t sums_stride) {
+    // Neighbouring taps without a gap are one longer run.
+    if (tap_step == channels) {
+        channels *= taps;
+        taps = 1;
+    }
+    switch (vectors) {
+        case 1:
+            return gather_block<V, P, 1>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
+        case 2:
+            return gather_block<V, P, 2>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
+        default:
+            return gather_block<V, P, 3>(rows, tap_rows, row_step, taps, tap_step, channels, weights, init,
+                                         init_stride, sums, sums_stride);
+    }
+}
+
+}  // namespace t3ssfast::cpu

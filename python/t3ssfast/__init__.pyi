@@ -1,0 +1,32 @@
+from . import errors as errors
+from .averaging.average import Average as Average
+from .averaging.average import average as average
+from .averaging.config import AverageConfig as AverageConfig
+from .averaging.extract import extract as extract
+from .candidates import Candidates as Candidates
+from .detection.config import DetectConfig as DetectConfig
+from .detection.pipeline import detect as detect
+from .detection.preselect.preselect import preselect as preselect
+from .detection.preselect.rule import PreselectRule as PreselectRule
+from .detection.result import Detection as Detection
+from .errors import T3Error as T3Error
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evaluation import Evaluation as Evaluation
+from .io.particles.formats import export as export
+from .io.particles.formats import load_all_candidates as load_all_candidates
+from .io.particles.formats import load_candidates as load_candidates
+from .io.volumes.reading import read as read
+from .io.volumes.writing import write as write
+from .kernels._native.build import build_info as build_info
+from .kernels.plan.cost import explain_plan as explain_plan
+from .kernels.score_windows import score_windows as score_windows
+from .kernels.unfold import unfold as unfold
+from .kernels.window_statistics import window_statistics as window_statistics
+from .simulation.simulate import Simulation as Simulation
+from .simulation.simulate import simulate as simulate
+from .tomogram import Tomogram as Tomogram
+from .training.classifier import train_classifier as train_classifier
+from .training.segmenter import train_segmenter as train_segmenter
+from .training.verifier import train_verifier as train_verifier
+
+__version__: str

@@ -1,0 +1,1 @@
+"""From candidates to a structure: subtomograms are cut out, aligned and averaged."""

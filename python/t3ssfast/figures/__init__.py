@@ -1,8 +1,0 @@
-"""Pictures of results: candidates drawn on slices of the tomogram, their windows, and averages."""
-
-from __future__ import annotations
-
-from t3ssfast.figures.average import draw_average
-from t3ssfast.figures.candidates import draw_candidates, draw_gallery
-
-__all__ = ["draw_average", "draw_candidates", "draw_gallery"]

@@ -1,0 +1,79 @@
+"""Which windows of a stack of images are asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from t3ssfast.errors import InputError
+from t3ssfast.kernels._native.images import Array, ImageStack
+
+__all__ = ["Windows", "as_windows", "check_size"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows asked for: all of them (index is None), or M flat indices, ascending, on the images' device."""
+
+    shape: tuple[int, ...]
+    index: torch.Tensor | None
+
+    @property
+    def count(self) -> int:
+        """Number of windows asked for."""
+        return math.prod(self.shape) if self.index is None else len(self.index)
+
+    @property
+    def address(self) -> int:
+        """Address of the indices; 0 stands for every window."""
+        return 0 if self.index is None else self.index.data_ptr()
+
+
+def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
+    """Edge of a window, if the images have room for one."""
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise InputError(f"size is {size!r}; give the edge of a window as a whole number of pixels.")
+    height, width = stack.shape[-2:]
+    if size < 1:
+        raise InputError(f"size is {size}; give 1 or more pixels.")
+    if size > min(height, width):
+        raise InputError(
+            f"{name} is {height} x {width} pixels, smaller than one window of {size} x {size}; "
+            "give a larger image or a smaller size."
+        )
+    return int(size)
+
+
+def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
+    """The windows that a mask asks for; every valid one where it is None.
+
+    Parameters
+    ----------
+    stack, size
+        Images and edge of a window.
+    mask
+        (..., H-size+1, W-size+1), NumPy or torch, index = top-left corner; not zero where a window is wanted.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape.
+    """
+    shape = stack.window_shape(size)
+    if mask is None:
+        return Windows(shape, None)
+    if not isinstance(mask, np.ndarray | torch.Tensor):
+        raise InputError(f"mask is of type {type(mask).__name__}; give a NumPy array or a torch tensor.")
+    if tuple(mask.shape) != shape:
+        raise InputError(
+            f"mask has shape {tuple(mask.shape)}, but the valid windows of {size} pixels have shape {shape}; "
+            "give one entry for each top-left corner."
+        )
+    if isinstance(mask, torch.Tensor):
+        index = torch.nonzero(mask.detach().reshape(-1)).reshape(-1)
+    else:
+        index = torch.from_numpy(np.flatnonzero(mask))
+    return Windows(shape, index.to(device=stack.device, dtype=torch.int64).contiguous())

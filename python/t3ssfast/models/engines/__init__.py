@@ -1,0 +1,1 @@
+"""What can run a segmenter: PyTorch, OpenVINO, CUDA graphs."""

@@ -1,0 +1,8 @@
+"""Pictures of results: candidates drawn on slices of the tomogram, their windows, and averages."""
+
+from __future__ import annotations
+
+from t3ssfast.plotting.average import draw_average
+from t3ssfast.plotting.candidates import draw_candidates, draw_gallery
+
+__all__ = ["draw_average", "draw_candidates", "draw_gallery"]

@@ -1,0 +1,1 @@
+"""What long computations need: progress, prefetching, memory, checkpoints and folder locks."""

@@ -1,0 +1,1 @@
+"""Simulated tomograms of minicells with T3SS, and the truth about them."""

@@ -1,0 +1,18 @@
+"""Training of the models: from tomograms with membranes, picks or candidates to TorchScript files."""
+
+from __future__ import annotations
+
+from t3ssfast.training.classifier import train_classifier
+from t3ssfast.training.options import AugmentOptions, ClassifierOptions, SegmenterOptions, VerifierOptions
+from t3ssfast.training.segmenter import train_segmenter
+from t3ssfast.training.verifier import train_verifier
+
+__all__ = [
+    "AugmentOptions",
+    "ClassifierOptions",
+    "SegmenterOptions",
+    "VerifierOptions",
+    "train_classifier",
+    "train_segmenter",
+    "train_verifier",
+]

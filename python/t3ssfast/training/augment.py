@@ -1,0 +1,131 @@
+"""Random geometry and random physics for training images; all randomness comes from the generator given."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from t3ssfast.training.options import AugmentOptions
+
+__all__ = ["Placing", "augment_values", "random_placing", "sample"]
+
+# Radial frequencies at which the random gain is drawn; linear in between.
+SPECTRUM_KNOTS = 7
+# A third of the images get the changes that few tomograms show.
+RARE = 1 / 3
+
+
+class Placing:
+    """Where an image lies in its source: ``source = centre + matrix @ (offset from the middle)``."""
+
+    __slots__ = ("centre_yx", "matrix")
+
+    def __init__(self, centre_yx: tuple[float, float], matrix: npt.NDArray[np.float64]) -> None:
+        self.centre_yx = centre_yx
+        self.matrix = matrix
+
+
+def random_placing(
+    rng: np.random.Generator, centre_yx: tuple[float, float], options: AugmentOptions
+) -> Placing:
+    """A random turn, mirror image and scale about a centre."""
+    if rng.random() < options.free_rotation:
+        angle = rng.uniform(0, 2 * math.pi)
+    else:
+        angle = math.pi / 2 * int(rng.integers(4))
+    # Lengths grow by the factor, so a step of one pixel in the image is a shorter one in the source.
+    low, high = options.scale
+    factor = math.exp(rng.uniform(math.log(low), math.log(high)))
+    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+    mirror = 1.0 if rng.random() < 0.5 else -1.0
+    return Placing(centre_yx, np.array([[cos, -sin * mirror], [sin, cos * mirror]]))
+
+
+def sample(
+    sources: Tensor, placings: list[Placing], size: int, *, mode: str = "bicubic", middle: float | None = None
+) -> Tensor:
+    """Cut images out of their sources, one each.
+
+    Parameters
+    ----------
+    sources
+        (N, slices, H, W) float32.
+    placings
+        N of them, in pixels of the source, (y, x).
+    size
+        Side of the images.
+    mode
+        "bicubic", "bilinear" or "nearest". What lies outside a source is its mirror image.
+    middle
+        Pixel of the image that falls on the centre; by default (size - 1) / 2. A window centred as
+        everywhere in this package has size // 2.
+
+    Returns
+    -------
+    (N, slices, size, size) float32.
+    """
+    height, width = sources.shape[2:]
+    middle = (size - 1) / 2 if middle is None else middle
+    offset = np.arange(size) - middle
+    yx = np.stack(np.meshgrid(offset, offset, indexing="ij"), axis=-1)
+    grids = np.stack([yx @ p.matrix.T + np.asarray(p.centre_yx) for p in placings])
+    # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last pixel.
+    grids = (2 * grids + 1) / np.array([height, width]) - 1
+    grid = torch.from_numpy(grids[..., ::-1].astype(np.float32)).to(sources.device)
+    images: Tensor = F.grid_sample(sources, grid, mode=mode, padding_mode="reflection", align_corners=False)
+    return images
+
+
+def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOptions) -> Tensor:
+    """Change the values as another microscope and another reconstruction would.
+
+    A random radial gain and blur, noise, then the standard deviation the image had before, since a tomogram
+    is normalised as a whole; contrast, offset and gamma last.
+
+    Parameters
+    ----------
+    images
+        (N, slices, H, W) float32, normalised.
+
+    Returns
+    -------
+    (N, slices, H, W) float32.
+    """
+    n, _, height, width = images.shape
+
+    def column(values: npt.NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(images.device)[:, None, None, None]
+
+    def rarely(values: npt.NDArray[np.float64], otherwise: float, share: float) -> npt.NDArray[np.float64]:
+        return np.where(rng.random(n) < share, values, otherwise)
+
+    ky = np.fft.fftfreq(height)[:, None]
+    kx = np.fft.rfftfreq(width)[None, :]
+    frequency = np.hypot(ky, kx)
+    position = frequency / frequency.max() * (SPECTRUM_KNOTS - 1)
+    low = np.minimum(position.astype(int), SPECTRUM_KNOTS - 2)
+    part = position - low
+    knots = rng.normal(0.0, options.spectrum, (n, SPECTRUM_KNOTS))
+    exponent = knots[:, low] * (1 - part) + knots[:, low + 1] * part
+    blur = rarely(rng.uniform(0, options.blur_px, n), 0.0, RARE)
+    exponent -= 2 * (math.pi * blur[:, None, None] * frequency) ** 2
+    gain = torch.from_numpy(np.exp(exponent).astype(np.float32)).to(images.device)[:, None]
+    changed = torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=(height, width))
+
+    before = images.std(dim=(1, 2, 3), keepdim=True)
+    level = rarely(rng.uniform(0, options.noise, n), 0.0, 0.5)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    changed = changed / changed.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) + column(level) * noise
+    changed = changed / changed.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) * before
+
+    gamma = column(rarely(rng.uniform(*options.gamma, n), 1.0, RARE))
+    changed = torch.sign(changed) * changed.abs().clamp_min(1e-6) ** gamma
+    changed = changed * column(rng.uniform(*options.contrast, n)) + column(rng.normal(0, options.shift, n))
+    limited: Tensor = changed.clamp(-options.clip, options.clip)
+    return limited

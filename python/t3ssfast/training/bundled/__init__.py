@@ -1,0 +1,8 @@
+"""The recipe of the bundled models: examples simulated, networks trained, calibrated and measured."""
+
+from __future__ import annotations
+
+from t3ssfast.training.bundled.measure import measure
+from t3ssfast.training.bundled.recipe import SIZES, train_bundled
+
+__all__ = ["SIZES", "measure", "train_bundled"]

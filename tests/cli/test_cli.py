@@ -1,0 +1,290 @@
+"""The command line: help, exit codes, one sentence for an error, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from t3ssfast.candidates import Candidates
+from t3ssfast.cli import app
+from t3ssfast.detection.config import DetectConfig
+from t3ssfast.io import read, write
+from t3ssfast.io.particles import export, load_candidates
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def in_a_process(*arguments, **options):
+    """The command as a shell sees it, importing the same package as this test."""
+    import t3ssfast.errors
+
+    source = str(Path(t3ssfast.errors.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": source}
+    code = "from t3ssfast.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        **options,
+    )
+
+
+def commands():
+    return sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+
+
+def test_help_lists_every_command():
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in commands():
+        assert name in result.output
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_helps_with_an_example(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"t3ssfast {name}" in result.output
+    assert "Example" in result.output
+
+
+def test_the_help_of_detect_shows_the_configuration_s_defaults():
+    config, told = DetectConfig(), " ".join(run("detect", "--help").output.split())
+    for option, default in (
+        ("--threshold", f"{config.score_threshold:g}"),
+        ("--contrast", config.contrast),
+        ("--memory-budget", f"{config.memory_budget_bytes / 2**30:g}"),
+    ):
+        after = told[told.index(f"{option} <") :]
+        assert after[after.index("[default:") :].startswith(f"[default: ({default})]"), option
+
+
+def test_help_needs_neither_torch_nor_pandas():
+    code = (
+        "import sys; from t3ssfast.cli import app; from typer.testing import CliRunner;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        "heavy = {'torch', 'pandas', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
+    )
+    import t3ssfast.errors
+
+    environment = os.environ | {"PYTHONPATH": str(Path(t3ssfast.errors.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+
+
+def test_exit_codes_of_a_process(tmp_path):
+    assert in_a_process("--version").stdout.startswith("t3ssfast")
+    failed = in_a_process("evaluate", tmp_path / "a.star", tmp_path / "b.star")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: There is no file")
+    assert failed.stderr.count("\n") == 1
+    assert failed.stdout == ""
+    misused = in_a_process("evaluate", "--colour", "red")
+    assert misused.returncode == 2
+    assert "Usage" in misused.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dance"],
+        ["evaluate"],
+        ["evaluate", "a", "b", "--tolerance-nm", "wide"],
+        ["simulate"],
+        ["simulate", "-o", "x", "--seed", "-1"],
+    ],
+)
+def test_bad_usage_is_exit_code_2(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch):
+    import t3ssfast.cli.doctor as doctor
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "_machine", interrupted)
+    result = run("doctor")
+    assert result.exit_code == 130
+    assert "interrupted" in result.output
+
+
+def test_running_out_of_memory_is_one_sentence(monkeypatch):
+    import t3ssfast.cli.doctor as doctor
+
+    def starved():
+        raise MemoryError
+
+    monkeypatch.setattr(doctor, "_machine", starved)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+
+
+# -------------------------------------------------------------------------------------------------- evaluate
+
+
+@pytest.fixture
+def files(tmp_path, make_candidates):
+    """Truth, and candidates that find 8 of its 10 with 2 false positives on motors."""
+    truth = make_candidates(10)
+    shifted = truth.centre_zyx + np.float32([2, 0, 0])
+    shifted[8:] += 200
+    found = make_candidates(10, centre_zyx=shifted)
+    motors = make_candidates(2, centre_zyx=shifted[8:], kind=np.array(["flagellar_motor"] * 2))
+    export(truth, tmp_path / "truth.star")
+    export(found, tmp_path / "candidates.star")
+    export(found, tmp_path / "candidates.csv", "csv")
+    export(motors, tmp_path / "distractors.star")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["candidates.star", "candidates.csv", ""])
+def test_evaluate_as_json(files, name):
+    arguments = ["--json", "--distractors", files / "distractors.star", "--plot", files / "curve.png"]
+    result = run("evaluate", files / name, files / "truth.star", *arguments)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    counts = [figures[f"{kind}"] for kind in ("true_positives", "false_positives", "false_negatives")]
+    assert counts == [8, 2, 2]
+    assert figures["false_positive_kinds"] == {"flagellar_motor": 2}
+    assert (files / "curve.png").stat().st_size > 1000
+
+
+def test_evaluate_as_a_table(files):
+    result = run("evaluate", files / "candidates.csv", files / "truth.star", "--tolerance-nm", "5")
+    assert result.exit_code == 0
+    assert "precision" in result.output
+    none = run("evaluate", files / "candidates.csv", files / "truth.star", "--tolerance-nm", "1", "--json")
+    assert json.loads(none.stdout)["true_positives"] == 0
+    few = run("evaluate", files / "candidates.csv", files / "truth.star", "--min-score", "0.5", "--json")
+    assert json.loads(few.stdout)["candidates"] < 10
+
+
+def test_evaluate_no_candidates_at_all(files, make_candidates):
+    export(make_candidates(0), files / "none.csv", "csv")
+    result = run("evaluate", files / "none.csv", files / "truth.star", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["recall"] == 0
+
+
+def test_evaluate_several_tomograms_by_name(tmp_path, make_candidates):
+    a, b = make_candidates(4, 1, tomogram_name="a"), make_candidates(5, 2, tomogram_name="b")
+    export([a, b], tmp_path / "found.csv", "csv")
+    export([b, a], tmp_path / "truth.star")
+    result = run("evaluate", tmp_path / "found.csv", tmp_path / "truth.star", "--json")
+    assert json.loads(result.stdout)["true_positives"] == 9
+    export(b, tmp_path / "half.csv", "csv")
+    result = run("evaluate", tmp_path / "half.csv", tmp_path / "truth.star", "--json")
+    figures = json.loads(result.stdout)
+    assert (figures["true_positives"], figures["false_negatives"]) == (5, 4)
+
+
+def test_evaluate_takes_sizes_from_a_tomogram(data, tmp_path):
+    picks = data / "relion5_particles.star"
+    assert run("evaluate", picks, picks).exit_code == 1
+    result = run("evaluate", picks, picks, "--tomograms", data / "relion5_tomograms.star", "--json")
+    assert json.loads(result.stdout)["true_positives"] == 5
+    write(tmp_path / "t.mrc", np.zeros((4, 5, 6), np.int8), 10.52)
+    result = run("evaluate", picks, picks, "--tomogram", tmp_path / "t.mrc", "--json")
+    assert json.loads(result.stdout)["true_positives"] == 5
+
+
+# ---------------------------------------------------------------------------------------------------- export
+
+
+def test_export_after_the_name(files):
+    for name in ("a.tbl", "a.mod", "a.csv", "a.txt", "a.star", "me_1_t3ss.json"):
+        result = run("export", files / "candidates.star", files / name)
+        assert result.exit_code == 0, result.output
+        assert len(load_candidates(files / name)) == 10
+
+
+def test_export_relion4(files):
+    arguments = ["export", files / "candidates.star", files / "r4.star", "-f", "relion4"]
+    assert run(*arguments).exit_code == 1
+    assert not (files / "r4.star").exists()
+    result = run(*arguments, "--tilt-series-pixel-size", "1.7", "--membrane-frame", "--min-score", "0.5")
+    assert result.exit_code == 0
+    text = (files / "r4.star").read_text()
+    assert "rlnTomoSubtomogramRot" in text
+    assert len(load_candidates(files / "r4.star")) < 10
+
+
+def test_export_of_nothing_and_to_nothing(files, make_candidates):
+    export(make_candidates(0), files / "none.csv", "csv")
+    assert run("export", files / "none.csv", files / "b.mod").exit_code == 1
+    assert run("export", files / "none.csv", files / "b.mod", "--voxel-size", "13.6").exit_code == 0
+    result = run("export", files / "candidates.star", files / "b.unknown")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+
+
+# -------------------------------------------------------------------------------------------------- simulate
+
+
+def test_simulate_writes_everything(tmp_path):
+    pytest.importorskip("t3ssfast.simulation")
+    out = tmp_path / "simulated"
+    result = run("simulate", "-o", out, "--seed", "3", "--shape", "24,64,64", "--json")
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in out.iterdir()}
+    assert names >= {
+        "tomogram.mrc",
+        "membrane.mrc",
+        "labels.mrc",
+        "truth.star",
+        "truth.csv",
+        "parameters.json",
+    }
+    tomogram = read(out / "tomogram.mrc")
+    assert tomogram.shape == (24, 64, 64)
+    assert tomogram.voxel_size_angstrom == 13.6
+    assert set(np.unique(read(out / "membrane.mrc").data)) <= {0, 1}
+    summary = json.loads(result.stdout)
+    assert summary == json.loads((out / "parameters.json").read_text())
+    truth = load_candidates(out / "truth.star")
+    assert isinstance(truth, Candidates)
+    assert len(truth) == summary["t3ss"]
+    assert run("simulate", "-o", out, "--set", "no_such_parameter=1").exit_code == 1
+    assert run("simulate", "-o", out, "--set", "nonsense").exit_code == 2
+    assert run("simulate", "-o", out, "--shape", "a,b").exit_code == 2
+
+
+# ---------------------------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_reports_every_part():
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == (0 if report["ok"] else 1)
+    names = [check["name"] for check in report["checks"]]
+    for name in ("Python", "torch", "zarr", "mrcfile", "memory"):
+        assert name in names
+    assert {check["status"] for check in report["checks"]} <= {"ok", "note", "FAILED"}
+    assert "torch" in run("doctor").output
+
+
+def test_doctor_says_what_a_missing_extra_costs(monkeypatch):
+    import t3ssfast.cli.doctor as doctor
+
+    monkeypatch.setattr(
+        doctor, "EXTRAS", [("no-such-extra", "no_such_module", "nothing; pip install 'x[y]'")]
+    )
+    result = run("doctor", "--json")
+    check = next(c for c in json.loads(result.stdout)["checks"] if c["name"] == "no-such-extra")
+    assert check["status"] == "note"
+    assert check["value"] == "missing"
+    assert check["note"] == "nothing; pip install 'x[y]'"
+    assert "[y]" in run("doctor").output

@@ -1,0 +1,53 @@
+"""Dynamo's tables, its own and ours."""
+
+from __future__ import annotations
+
+import dynamotable
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from formats import rotation
+from t3ssfast.errors import ConfigError, ReadError, VoxelSizeError
+from t3ssfast.io.particles import export, load_all_candidates
+
+
+def test_dynamo_columns_and_angles(tmp_path, make_candidates):
+    candidates = make_candidates(4)
+    export(candidates, tmp_path / "a.tbl", "dynamo")
+    columns = np.loadtxt(tmp_path / "a.tbl").T
+    np.testing.assert_array_equal(columns[0], [1, 2, 3, 4])
+    np.testing.assert_array_equal(columns[1], 1)
+    np.testing.assert_allclose(columns[23:26].T[:, ::-1], candidates.centre_zyx, rtol=1e-6)
+    np.testing.assert_allclose(columns[9], candidates.score, rtol=1e-6)
+    np.testing.assert_array_equal(columns[19], 1)
+    np.testing.assert_array_equal(columns[35], 13.6)
+    assert (tmp_path / "a.doc").read_text() == "1 TS_007\n"
+    assert list(dynamotable.read(tmp_path / "a.tbl")["tomo"]) == [1] * 4
+    with pytest.raises(ConfigError, match=r"\.tbl"):
+        export(candidates, tmp_path / "a.txt", "dynamo")
+
+
+def test_a_foreign_dynamo_table(data):
+    with pytest.raises(VoxelSizeError):
+        load_all_candidates(data / "dynamo.tbl")
+    found = load_all_candidates(data / "dynamo.tbl", voxel_size_angstrom=10)
+    assert [(some.tomogram_name, len(some)) for some in found] == [("1", 150), ("2", 150)]
+    table = np.loadtxt(data / "dynamo.tbl")
+    np.testing.assert_allclose(found[0].centre_zyx[0, ::-1], table[0, 23:26] + table[0, 3:6], rtol=1e-6)
+    expected = Rotation.from_euler("zxz", table[:150, 6:9], degrees=True).inv()
+    assert np.degrees((rotation(found[0]).inv() * expected).magnitude()).max() < 0.01
+
+
+def test_dynamo_tables_of_any_width(tmp_path):
+    row = [1, 1, 0, 0.5, -1, 2, 10, 20, 30, 0.7, 0, 0, 1, -60, 60, 0, 0, 0, 0, 4, 0, 2, 0, 100, 200, 300]
+    row += [0] * 9 + [7.5] + [0] * 6
+    for width in range(26, 43):
+        (tmp_path / "a.tbl").write_text(" ".join(map(str, row[:width])) + "\n")
+        (found,) = load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=15)
+        scale = 0.5 if width >= 36 else 1.0
+        np.testing.assert_allclose(found.centre_zyx, [[302 * scale, 199 * scale, 100.5 * scale]])
+        assert (found.tomogram_name, found.kind[0]) == ("4", "class_2")
+    (tmp_path / "a.tbl").write_text(" ".join(map(str, row[:25])) + "\n")
+    with pytest.raises(ReadError, match="25 columns"):
+        load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=15)

@@ -1,0 +1,195 @@
+"""Every format there and back, and the folder of results."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import mrcfile
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from formats import NAMES, OPTIONS, assert_same
+from t3ssfast.candidates import Candidates, normal_from_euler_zyz
+from t3ssfast.detection.result import save_results
+from t3ssfast.errors import ConfigError, InputError, OutputError, ReadError
+from t3ssfast.io.particles import FORMATS, export, load_all_candidates, load_candidates
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_round_trip(tmp_path, make_candidates, format):
+    candidates = make_candidates(30)
+    export(candidates, tmp_path / NAMES[format], format, **OPTIONS.get(format, {}))
+    back = load_candidates(tmp_path / NAMES[format])
+    assert_same(back, candidates, format)
+    assert back.tomogram_name == "TS_007"
+    assert list(back.kind) == ["t3ss"] * 30
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(*[st.floats(-50, 2000, width=32)] * 3, *[st.floats(-180, 180, width=32)] * 3),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from(FORMATS),
+    st.floats(2, 50, width=16),
+)
+def test_round_trip_of_anything(tmp_path_factory, rows, format, voxel_size):
+    rows = np.array(rows)
+    candidates = Candidates(
+        rows[:, :3],
+        np.linspace(1, 0, len(rows)),
+        normal_from_euler_zyz(rows[:, 3:]),
+        voxel_size,
+        tomogram_shape=(300, 400, 500),
+        rot_degrees=rows[:, 3],
+    )
+    path = tmp_path_factory.mktemp("round") / NAMES[format]
+    export(candidates, path, format, **OPTIONS.get(format, {}))
+    assert_same(load_candidates(path), candidates, format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_candidates_are_written_and_read(tmp_path, make_candidates, format):
+    export(make_candidates(0), tmp_path / NAMES[format], format, **OPTIONS.get(format, {}))
+    back = load_candidates(tmp_path / NAMES[format], voxel_size_angstrom=13.6)
+    assert len(back) == 0
+    assert back.voxel_size_angstrom == pytest.approx(13.6)
+
+
+@pytest.mark.parametrize(
+    "name", ["0007", "TS 01", "data_01", "loop_", "a#b", "ünïcode", "1e5", "nan", "007.10"]
+)
+@pytest.mark.parametrize("format", ["relion5", "dynamo", "imod", "copick", "csv", "coords"])
+def test_names_survive(tmp_path, make_candidates, name, format):
+    candidates = make_candidates(3, tomogram_name=name)
+    export(candidates, tmp_path / NAMES[format], format)
+    assert load_candidates(tmp_path / NAMES[format]).tomogram_name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a'b", 'a"b', "a\nb", "a\tb", "../../x", "'; --", "a\0b", "data_\n\nloop_", " "]
+)
+@pytest.mark.parametrize("format", ["relion5", "dynamo", "imod", "copick", "csv", "coords"])
+def test_hostile_names_do_no_harm(tmp_path, make_candidates, name, format):
+    candidates = make_candidates(3, tomogram_name=name, kind=np.array([name] * 3))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    export(candidates, folder / NAMES[format], format)
+    back = load_all_candidates(folder / NAMES[format])
+    assert [len(some) for some in back] == [3]
+    np.testing.assert_allclose(back[0].centre_zyx, candidates.centre_zyx, atol=0.01)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_kinds_survive_where_there_is_a_place(tmp_path, make_candidates):
+    kinds = np.array(["flagellar_motor", "t3ss"] * 5)
+    candidates = make_candidates(10, kind=kinds)
+    for format in ("relion5", "imod", "csv"):
+        export(candidates, tmp_path / NAMES[format], format)
+        back = load_candidates(tmp_path / NAMES[format])
+        assert_same(back, candidates, format)
+        assert list(back.kind) == list(kinds)
+    export(candidates, tmp_path / "run", "copick")
+    names = {p.name for p in (tmp_path / "run" / "Picks").iterdir()}
+    assert names == {"t3ssfast_1_t3ss.json", "t3ssfast_1_flagellar-motor.json"}
+    assert_same(load_candidates(tmp_path / "run"), candidates, "copick")
+
+
+@pytest.mark.parametrize("format", ["relion5", "relion4", "dynamo", "csv"])
+def test_several_tomograms_in_a_file(tmp_path, make_candidates, format):
+    several = [
+        make_candidates(5, 1, tomogram_name="01"),
+        make_candidates(0, 2, tomogram_name="1"),
+        make_candidates(4, 3, tomogram_name="2", voxel_size_angstrom=10.0, tomogram_shape=(50, 60, 70)),
+    ]
+    export(several, tmp_path / NAMES[format], format, **OPTIONS.get(format, {}))
+    back = {some.tomogram_name: some for some in load_all_candidates(tmp_path / NAMES[format])}
+    for some in several:
+        if len(some):
+            assert_same(back[some.tomogram_name], some, format)
+            assert_same(load_candidates(tmp_path / NAMES[format], tomogram=some.tomogram_name), some, format)
+    with pytest.raises(ReadError, match="name one"):
+        load_candidates(tmp_path / NAMES[format])
+    with pytest.raises(ReadError, match="no candidates of"):
+        load_candidates(tmp_path / NAMES[format], tomogram="7")
+
+
+@pytest.mark.parametrize("format", ["imod", "copick", "coords"])
+def test_formats_of_one_tomogram_say_so(tmp_path, make_candidates, format):
+    several = [make_candidates(2, tomogram_name=name) for name in "ab"]
+    with pytest.raises(ConfigError, match="2 were given"):
+        export(several, tmp_path / NAMES[format], format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_candidates_give_the_same_bytes(tmp_path, make_candidates):
+    for format in ("relion5", "dynamo", "imod", "csv", "coords"):
+        export(make_candidates(5), tmp_path / NAMES[format], format)
+        first = (tmp_path / NAMES[format]).read_bytes()
+        time.sleep(0.01)
+        export(make_candidates(5), tmp_path / NAMES[format], format)
+        assert (tmp_path / NAMES[format]).read_bytes() == first
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_positions_move_to_another_binning(tmp_path, make_candidates, format):
+    candidates = make_candidates(5)
+    export(candidates, tmp_path / NAMES[format], format, **OPTIONS.get(format, {}))
+    back = load_candidates(
+        tmp_path / NAMES[format], voxel_size_angstrom=6.8, tomogram_shape=(602, 2880, 2046)
+    )
+    np.testing.assert_allclose(back.centre_zyx, candidates.centre_zyx * 2, atol=0.02)
+    assert back.voxel_size_angstrom == 6.8
+
+
+def test_what_a_format_needs_is_asked_for(tmp_path, make_candidates):
+    with pytest.raises(ConfigError, match="tilt-series-pixel-size"):
+        export(make_candidates(2), tmp_path / "a.star", "relion4")
+    with pytest.raises(ConfigError, match="tomogram_shape"):
+        export(make_candidates(2, tomogram_shape=None), tmp_path / "a.star", "relion5")
+    with pytest.raises(ConfigError, match="relion5"):
+        export(make_candidates(2), tmp_path / "a.star", "relion9")
+    with pytest.raises(InputError, match="different names"):
+        export([make_candidates(2)] * 2, tmp_path / "a.star", "relion5")
+    with pytest.raises(InputError):
+        export([], tmp_path / "a.star")
+    with pytest.raises(OutputError):
+        export(make_candidates(2), tmp_path / "missing" / "a.star")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_a_whole_folder(tmp_path, make_candidates):
+    candidates = make_candidates(6, tomogram_shape=None)
+    membrane = np.zeros((8, 9, 10), np.uint8)
+    membrane[2:4] = 1
+    provenance = {"n": np.int64(3), "path": tmp_path, "times": np.array([1.5])}
+    save_results(tmp_path / "new" / "out", candidates, membrane, 13.6, provenance)
+    names = sorted(p.name for p in (tmp_path / "new" / "out").iterdir())
+    tables = [f"candidates.{suffix}" for suffix in ("csv", "doc", "mod", "star", "tbl")]
+    assert names == [*tables, "membrane.mrc", "provenance.json"]
+    with mrcfile.open(tmp_path / "new" / "out" / "membrane.mrc") as file:
+        np.testing.assert_array_equal(file.data, membrane)
+        assert file.voxel_size.x == pytest.approx(13.6)
+    assert json.loads((tmp_path / "new" / "out" / "provenance.json").read_text())["n"] == 3
+    for name in ("candidates.star", "candidates.csv", "candidates.mod", "candidates.tbl"):
+        assert len(load_candidates(tmp_path / "new" / "out" / name)) == 6
+
+
+def test_results_without_membrane_and_without_room(tmp_path, make_candidates):
+    save_results(tmp_path, make_candidates(0), None, 13.6, {})
+    assert not (tmp_path / "membrane.mrc").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        save_results(tmp_path / "file", make_candidates(1), None, 13.6, {})
+
+
+def test_a_failed_save_is_not_marked_done(tmp_path, make_candidates):
+    save_results(tmp_path, make_candidates(2), None, 13.6, {})
+    with pytest.raises(ConfigError):
+        save_results(tmp_path, make_candidates(2, tomogram_shape=None), None, 13.6, {})
+    assert not (tmp_path / "provenance.json").exists()

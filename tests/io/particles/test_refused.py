@@ -1,0 +1,93 @@
+"""Files that are no candidates, or would keep a library busy."""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from t3ssfast.errors import ReadError, T3Error
+from t3ssfast.io.particles import export, load_all_candidates, load_candidates
+
+
+def test_files_that_keep_libraries_busy_are_given_up(tmp_path, monkeypatch):
+    wide = "data_x\nloop_\n" + "".join(f"_a{i}\n" for i in range(20_000)) + "1 " * 20_000 + "\n"
+    long = "data_x\nloop_\n_a\n_b\n" + "1 " * 2_000_000 + "\n"
+    quotes = "data_x\nloop_\n_a\n_b\n" + "1 '" * 300_000 + "\n"
+    for content in (wide, long, quotes):
+        (tmp_path / "a.star").write_text(content)
+        begin = time.perf_counter()
+        with pytest.raises(ReadError):
+            load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
+        assert time.perf_counter() - begin < 5
+    (tmp_path / "a.tbl").write_text("1 " * 3_000_000 + "\n" + "2 " * 30 + "\n")
+    with pytest.raises(ReadError):
+        load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=10)
+    rows = "1 2 3\n" * 30_000
+    (tmp_path / "b.star").write_text("data_\nloop_\n" + "".join(f"_rlnCoordinate{a}\n" for a in "XYZ") + rows)
+    assert len(load_candidates(tmp_path / "b.star", voxel_size_angstrom=10)) == 30_000
+    monkeypatch.setattr(import_module("t3ssfast.io.particles.star"), "MAX_SECONDS", -1.0)
+    with pytest.raises(ReadError, match="given up"):
+        load_candidates(tmp_path / "b.star", voxel_size_angstrom=10)
+
+
+def test_files_that_are_no_candidates(data, tmp_path, make_candidates):
+    export(make_candidates(20), tmp_path / "good.mod", "imod")
+    export(make_candidates(20), tmp_path / "good.star", "relion5")
+    rng = np.random.default_rng(0)
+    contents = [
+        b"",
+        b"\n\n",
+        b"hello\n",
+        b"data_\n",
+        b"data_x\nloop_\n",
+        b"data_x\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n1 2\n",
+        b"data_x\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n1 2 x\n",
+        b"data_x\n_a 'b\n",
+        b"z,y,x\n1,2,nan\n",
+        b"z,y,x\n1,2\n",
+        b"1 2\n",
+        b"[" * 100_000,
+        b"{}",
+        b'{"points": [{"location": {"x": 1}}]}',
+        b'{"points": [{"location": {"x": 1, "y": 2, "z": "c"}}], "voxel_spacing": 10}',
+        b'{"points": [{"location": {"x": 1, "y": 2, "z": 3}, "transformation_": [[1]]}]}',
+        b"1 " * 35 + b"\n1\n",
+        b"x " * 35 + b"\n",
+        rng.bytes(3000),
+        b"IMODV1.2" + rng.bytes(3000),
+        (data / "emd_3197.map").read_bytes()[:4000],
+    ]
+    good = (tmp_path / "good.mod").read_bytes()
+    contents += [good[:n] for n in range(0, len(good), 97)]
+    for _ in range(60):
+        damaged = bytearray(good)
+        for at in rng.integers(8, len(good), 4):
+            damaged[at] = rng.integers(0, 256)
+        contents.append(bytes(damaged))
+    text = bytearray((tmp_path / "good.star").read_bytes())
+    for _ in range(30):
+        damaged = bytearray(text)
+        damaged[rng.integers(0, len(text))] = rng.integers(0, 256)
+        contents.append(bytes(damaged))
+    refused = 0
+    for content in contents:
+        for suffix in (".star", ".tbl", ".mod", ".json", ".csv", ".txt"):
+            path = tmp_path / f"a{suffix}"
+            path.write_bytes(content)
+            begin = time.perf_counter()
+            try:
+                assert len(load_all_candidates(path, voxel_size_angstrom=10)) < 5
+            except T3Error as error:
+                refused += "\n" not in str(error)
+            assert time.perf_counter() - begin < 2
+    assert refused > 0.5 * 6 * len(contents)
+
+
+@pytest.mark.parametrize("name", ["missing.star", "README.md", "emd_3197.map", "relion5_tomograms.star", ""])
+def test_other_files_are_refused(data, name):
+    with pytest.raises(T3Error) as caught:
+        load_candidates(data / name)
+    assert "\n" not in str(caught.value)
