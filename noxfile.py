@@ -40,9 +40,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """The long tests, which the ordinary run leaves out."""
+    """The long form of every test."""
     session.install(*CONSTRAINTS, ".[test]")
-    session.run("pytest", "-m", "slow", "--timeout=3600", *session.posargs)
+    session.run("pytest", "--soak", "--timeout=3600", *session.posargs)
 
 
 @nox.session
