@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from t3ssfast.detection.classify import classify_slab
+from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.segment import segment
 from t3ssfast.errors import InputError

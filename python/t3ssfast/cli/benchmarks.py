@@ -18,9 +18,12 @@ from t3ssfast.detection import detect
 from t3ssfast.detection.calibrate import picking_threshold
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram, slices_about
-from t3ssfast.detection.pick import SparseScores, pick
+from t3ssfast.detection.pick import pick
+from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.search_region import SearchRegion
-from t3ssfast.detection.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment_slice
+from t3ssfast.detection.segment_slice import average_slices, segment_slice
+from t3ssfast.detection.smooth_scores import SparseScores
+from t3ssfast.detection.tiles import SIDE_MULTIPLE
 from t3ssfast.errors import T3Error
 from t3ssfast.evaluation.calibration import read_calibration
 from t3ssfast.kernels.padding import pad_for_windows

@@ -1,121 +1,185 @@
-"""Classifier scores of the voxels of a search region, slice by slice."""
+"""Classification of a tomogram: the score of every window that the preselection keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from t3ssfast.errors import InputError, ModelError
-from t3ssfast.kernels.padding import pad_for_windows
-from t3ssfast.kernels.score_windows import score_windows
+from t3ssfast.detection.classify_slab import classify_slab
+from t3ssfast.detection.inputs import window_of
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.preselect import WindowFilter
+from t3ssfast.detection.run import Run
+from t3ssfast.detection.search_region import SearchRegion
+from t3ssfast.detection.smooth_scores import ScoreSmoother, SparseScores
+from t3ssfast.kernels.plan import has_dense_plan
 from t3ssfast.models import LoadedModel
+from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = ["classify_slab"]
+__all__ = ["Classification", "classify", "resolve_plan"]
 
-# Padded slices are held in pieces of about this size.
-SLAB_PIECE_BYTES = 64 << 20
+Mask = npt.NDArray[np.uint8]
+Scores = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+# Windows of one call, so that memory does not depend on how much of a slab is near the membrane.
+WINDOWS_AT_A_TIME = 1 << 18
 
 
-def classify_slab(
-    slab: npt.NDArray[np.float32] | torch.Tensor,
-    region: npt.NDArray[np.uint8],
-    model: LoadedModel,
-    *,
-    device: str | torch.device = "cpu",
-    precision: str = "float32",
-    plan: str = "auto",
-    batch_size: int | None = None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Probability that a particle is centred at each voxel of a region.
+@dataclass(frozen=True)
+class Classification:
+    """Scores of the classifier, and how they came about.
 
-    Slices are padded by reflection, so every voxel can be the centre of a window; a window of size n centred
-    at c covers c - n//2 ... c - n//2 + n - 1. A slice is judged by itself: results do not depend on the slab.
+    Attributes
+    ----------
+    scores
+        Smoothed probabilities at the voxels that can matter to picking.
+    membrane_voxels
+        Of the mask that was searched around.
+    searched, classified
+        Windows in the search region, and those that the preselection kept.
+    resumed_slices
+        Slices read from a checkpoint.
+    """
+
+    scores: SparseScores
+    membrane_voxels: int
+    searched: int
+    classified: int
+    resumed_slices: int
+
+
+def resolve_plan(classifier: LoadedModel, plan: str) -> str:
+    """Return "dense" or "windows" for a plan of the configuration.
+
+    Decided once for a tomogram: chosen slab by slab, rounding would depend on the slabs.
+    """
+    if plan != "auto":
+        return plan
+    return "dense" if has_dense_plan(classifier.module, window_of(classifier)) else "windows"
+
+
+@retry_on_oom("classifying windows")
+def classify(
+    grid: PreparedTomogram,
+    search: SearchRegion,
+    window_filter: WindowFilter,
+    classifier: LoadedModel,
+    plan: str,
+    threshold: float,
+    run: Run,
+) -> Classification:
+    """Classify the windows of the search region that the preselection keeps, slab by slab.
 
     Parameters
     ----------
-    slab
-        (z, H, W) float32, normalised as the model's metadata says; an array, or a tensor on any device.
-    region
-        (z, H, W) uint8 or bool: voxels to judge.
-    model
-        A loaded classifier; its module is on `device`.
-    device
-        Where it runs.
-    precision, plan, batch_size
-        As for `score_windows`.
-
-    Returns
-    -------
-    index
-        (M,) int64, ascending flat indices into the slab: every voxel of the region.
-    probability
-        (M,) float32 in [0, 1].
+    grid
+        The tomogram on the classifier's grid.
+    search, window_filter
+        The search region on that grid, and the preselection.
+    plan
+        "dense" or "windows".
+    threshold
+        Lowest score of a peak.
 
     Raises
     ------
-    InputError
-        If the shapes differ.
-    ModelError
-        If the model cannot be run, answers NaN, or answers something else than its metadata says.
+    ModelError, OutOfMemoryError, OutputError
+        As for `detect`.
     """
-    if slab.ndim != 3 or tuple(slab.shape) != region.shape:
-        raise InputError(
-            f"The slab has shape {tuple(slab.shape)} and the region {region.shape}; "
-            "give two (z, y, x) arrays alike."
-        )
-    size = model.metadata.window_px
-    if size is None:
-        raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
-    index = np.flatnonzero(region).astype(np.int64, copy=False)
-    probability = np.empty(len(index), np.float32)
-    plane = slab.shape[1] * slab.shape[2]
-    values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
-    done = 0
-    for z in _pieces(region, size):
-        padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
-        mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
-        answers = score_windows(
-            model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
-        )
-        here = len(answers)
-        probability[done : done + here] = _probability(answers, model).cpu().numpy()
-        done += here
-    bad = int(np.count_nonzero(np.isnan(probability)))
-    if bad:
-        first = int(index[np.isnan(probability)][0])
-        raise ModelError(
-            f"{model.path}: the classifier answers NaN on {bad} of {len(index)} windows, first at slice "
-            f"{first // plane} of the slab; train it again, or give another."
-        )
-    return index, probability
+    depth, plane = grid.shape[0], grid.shape[1] * grid.shape[2]
+    smoother = ScoreSmoother(
+        grid.shape,
+        voxel_size_angstrom=grid.voxel_size_angstrom,
+        smoothing_nm=run.config.score_smoothing_nm,
+        threshold=threshold,
+    )
+    slab_input = _SlabInput(grid, search, run)
+    searched = classified = resumed = 0
+    with run.bar("classify windows", depth) as bar:
+        for slices, kept in run.store.runs("scores", depth):
+            if kept is not None:
+                smoother.add(kept["index"] + np.int64(slices[0] * plane), kept["probability"])
+                searched += int(kept["near"])
+                classified += len(kept["index"])
+                resumed += slices[1] - slices[0]
+                bar.move_to(slices[1])
+                continue
+            for slab in run.slabs.slabs(
+                slices, slab_input.prepare, "classifying windows", run.slabs.shrink_batch, run.stages
+            ):
+                with run.slabs.retry(slab):
+                    assert slab.values is not None, "a slab holds its values until memory runs out"
+                    region, values = slab.values
+                    near = int(np.count_nonzero(region))
+                    scores: list[Scores] = []
+                    for a, b in _few_windows(region) if values is not None else ():
+                        with run.stages("preselect"):
+                            kept_region = window_filter.narrow(values[a:b], region[a:b], slab.z0 + a)
+                        with run.stages("classify"):
+                            index, probability = classify_slab(
+                                values[a:b],
+                                kept_region,
+                                classifier,
+                                device=run.device,
+                                precision=run.config.precision,
+                                plan=plan,
+                                batch_size=run.slabs.batch,
+                            )
+                        scores.append((index + a * plane, probability))
+                    index, probability = _joined(scores)
+                    with run.stages("keep"):
+                        small = (slab.z1 - slab.z0) * plane < 2**32
+                        run.store.save_slab(
+                            "scores",
+                            (slab.z0, slab.z1),
+                            near=near,
+                            index=index.astype(np.uint32) if small else index,
+                            probability=probability,
+                        )
+                    smoother.add(index + np.int64(slab.z0 * plane), probability)
+                    searched += near
+                    classified += len(index)
+                    bar.move_to(slab.z1)
+    membrane_voxels = int(np.count_nonzero(search.membrane))
+    return Classification(smoother.finish(), membrane_voxels, searched, classified, resumed)
 
 
-def _pieces(region: npt.NDArray[np.uint8], size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Slices that hold something of the region, a few at a time."""
-    touched = np.flatnonzero(region.reshape(len(region), -1).any(axis=1))
-    padded_bytes = 4 * (region.shape[1] + size - 1) * (region.shape[2] + size - 1)
-    step = max(1, SLAB_PIECE_BYTES // padded_bytes)
-    for first in range(0, len(touched), step):
-        yield touched[first : first + step]
+@dataclass(frozen=True)
+class _SlabInput:
+    """What the classification of a slab needs, prepared ahead by another thread."""
+
+    grid: PreparedTomogram
+    search: SearchRegion
+    run: Run
+
+    def prepare(self, z0: int, z1: int) -> tuple[Mask, Any]:
+        """The search region of a slab and its prepared slices; None where the region is empty."""
+        region = self.search.slab(z0, z1)
+        return region, self.run.read_slab(self.grid, z0, z1) if region.any() else None
 
 
-def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
-    """(M,) probability of the particle from (M, C) answers, where they are what the metadata promise."""
-    classes, count = model.metadata.classes, answers.shape[1]
-    if count != len(classes) and not (count == 1 and len(classes) == 2):
-        raise ModelError(
-            f"{model.path}: the classifier answers {count} values for a window, and its metadata name "
-            f"{len(classes)} classes ({', '.join(classes)}); give one whose metadata fit."
-        )
-    chosen = model.probability(answers)
-    # Rounding may leave [0, 1] by a little; anything else was no probability. NaN is told of by the caller.
-    strange = chosen[(chosen < -1e-4) | (chosen > 1 + 1e-4)]
-    if len(strange):
-        raise ModelError(
-            f"{model.path}: its metadata promise probabilities, and it answers {strange[0].item():.3g}; "
-            'set output to "logits" there.'
-        )
-    return chosen.clamp(0.0, 1.0)
+def _joined(scores: list[Scores]) -> Scores:
+    """The scores of a slab as one pair of arrays."""
+    if not scores:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    index, probability = zip(*scores, strict=True)
+    return np.concatenate(index), np.concatenate(probability)
+
+
+def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:
+    """(a, b) of runs of slices with at most `WINDOWS_AT_A_TIME` windows, unless one slice has more."""
+    first, held = 0, 0
+    windows = [int(np.count_nonzero(section)) for section in region]
+    for z, here in enumerate(windows):
+        if held and held + here > WINDOWS_AT_A_TIME:
+            yield first, z
+            held = 0
+        if not held:
+            first = z
+        held += here
+    if held:
+        yield first, len(windows)

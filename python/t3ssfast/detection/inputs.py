@@ -1,129 +1,194 @@
-"""What a detection is given, opened and checked; and which way round its protein is."""
+"""The inputs of a detection: opened, loaded and checked before the work begins."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
+from t3ssfast.detection.calibrate import picking_threshold
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.segment import find_contrast_sign
 from t3ssfast.errors import InputError
+from t3ssfast.evaluation.calibration import Calibration, read_calibration
 from t3ssfast.io import read
-from t3ssfast.io.volumes.opening import as_numpy
-from t3ssfast.models import LoadedModel
+from t3ssfast.io.volumes.opening import as_numpy, open_tomogram
+from t3ssfast.models import LoadedModel, check_device, load_model
+from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
-from t3ssfast.tomogram import Array, StrPath, Tomogram
+from t3ssfast.tomogram import Array, StrPath, Tomogram, TomogramSource
 
-__all__ = [
-    "Model",
-    "check_window",
-    "contrast_by_model",
-    "contrast_in_mask",
-    "open_mask",
-    "prepare",
-    "trained_sign",
-    "window_of",
-]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["DetectionInputs", "InputOptions", "Model", "normalise", "using_threads", "window_of"]
 
 Model = StrPath | nn.Module | LoadedModel | None
 
-# Slices on which the grey values in a given membrane are compared with those outside.
-SIGN_SLICES = 12
-DARK, LIGHT = 1, -1
+
+class InputOptions(TypedDict, total=False):
+    """The inputs that `detect` and `run_to_folder` share; `detect` describes them."""
+
+    segmenter: Model
+    classifier: Model
+    verifier: Model
+    membrane: StrPath | Array | None
+    voxel_size_angstrom: float | None
+    device: str | torch.device
 
 
-def open_mask(membrane: StrPath | Array, source: Tomogram) -> npt.NDArray[Any]:
-    """The given membrane mask, checked against the tomogram."""
+@dataclass(frozen=True)
+class DetectionInputs:
+    """Everything that a detection works on.
+
+    Attributes
+    ----------
+    source, membrane
+        As given to `detect`.
+    tomogram
+        The opened tomogram.
+    mask
+        (z, y, x) of the membrane that was given; None where the segmenter finds it.
+    classifier, segmenter, verifier
+        Loaded models, on the device; None for those that are not needed.
+    calibration
+        Of the model that gives the scores.
+    threshold
+        Uncalibrated score of the lowest candidate that is reported.
+    """
+
+    source: TomogramSource
+    membrane: StrPath | Array | None
+    tomogram: Tomogram
+    mask: npt.NDArray[Any] | None
+    classifier: LoadedModel
+    segmenter: LoadedModel | None
+    verifier: LoadedModel | None
+    calibration: Calibration | None
+    threshold: float
+    device: torch.device
+    config: DetectConfig
+
+    @classmethod
+    def open(
+        cls,
+        source: TomogramSource,
+        config: DetectConfig,
+        stages: Stages,
+        **options: Unpack[InputOptions],
+    ) -> DetectionInputs:
+        """Open, load and check; parameters and errors as for `detect`."""
+        device = retry_on_oom("opening the device")(check_device)(options.get("device", "auto"))
+        membrane = options.get("membrane")
+        with stages("read"):
+            read_tomogram = retry_on_oom("reading the tomogram")(open_tomogram)
+            tomogram = read_tomogram(source, options.get("voxel_size_angstrom"))
+            mask = None if membrane is None else _open_mask(membrane, tomogram)
+        segmenter = verifier = None
+        with stages("load models"):
+            scorer = classifier = _load(options.get("classifier"), "classifier", device)
+            if mask is None:
+                segmenter = _load(options.get("segmenter"), "segmenter", device)
+            if config.verify and (options.get("verifier") is not None or classifier.is_bundled):
+                scorer = verifier = _load(options.get("verifier"), "verifier", device)
+        calibration = read_calibration(scorer.metadata.calibration)
+        # Before the work begins: a precision that cannot be reached is refused at once.
+        threshold = picking_threshold(calibration, config)
+        return cls(
+            source=source,
+            membrane=membrane,
+            tomogram=tomogram,
+            mask=mask,
+            classifier=classifier,
+            segmenter=segmenter,
+            verifier=verifier,
+            calibration=calibration,
+            threshold=threshold,
+            device=device,
+            config=config,
+        )
+
+    @property
+    def models(self) -> tuple[LoadedModel | None, ...]:
+        """Segmenter, classifier, verifier."""
+        return self.segmenter, self.classifier, self.verifier
+
+    @property
+    def peak_threshold(self) -> float:
+        """Score of the classifier above which peaks are kept: lower where a verifier judges them."""
+        return self.threshold if self.verifier is None else self.config.verify_floor
+
+
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Run with a number of threads in PyTorch and the native kernels; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
+
+
+def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:
+    return retry_on_oom(f"loading the {model_kind}")(load_model)(model, model_kind=model_kind, device=device)
+
+
+@retry_on_oom("reading the membrane mask")
+def _open_mask(membrane: StrPath | Array, tomogram: Tomogram) -> npt.NDArray[Any]:
     if isinstance(membrane, str | os.PathLike):
         name = os.fspath(membrane)
-        # The header of a mask is often without a voxel size; it must be the tomogram's anyway.
-        mask = read(membrane, voxel_size_angstrom=source.voxel_size_angstrom).data
+        # The header of a mask often has no voxel size; it must be the tomogram's anyway.
+        mask = read(membrane, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
     else:
         name, mask = "The membrane mask", as_numpy(membrane)
-    if mask.shape != source.shape:
+    if mask.shape != tomogram.shape:
         raise InputError(
-            f"{name} has shape {tuple(mask.shape)} but the tomogram {source.name} has {source.shape}; give a "
-            f"mask with one voxel for each of the tomogram's."
+            f"{name} has shape {tuple(mask.shape)} but the tomogram {tomogram.name} has {tomogram.shape}; "
+            "give a mask of the tomogram's shape."
         )
     if not np.any(mask):
         raise InputError(f"{name} is empty; set the membranes to 1, or leave it out to have them segmented.")
     return mask
 
 
-def prepare(source: Tomogram, model: LoadedModel) -> PreparedTomogram:
-    """The tomogram as a model wants to see it."""
-    return PreparedTomogram.prepare(
-        source,
+@retry_on_oom("preparing the tomogram")
+def normalise(tomogram: Tomogram, model: LoadedModel) -> PreparedTomogram:
+    """Lay a model's grid over a tomogram, with the grey values that the model was trained on.
+
+    Raises
+    ------
+    InputError
+        If the values cannot be used, or a slice is smaller than a classifier's window.
+    """
+    grid = PreparedTomogram.prepare(
+        tomogram,
         voxel_size_angstrom=model.metadata.voxel_size_angstrom,
         normalisation=model.metadata.normalisation,
     )
+    if model.metadata.model_kind == "classifier":
+        size, (_, height, width) = window_of(model), grid.shape
+        if min(height, width) < size:
+            nm = grid.voxel_size_angstrom / 10
+            raise InputError(
+                f"{tomogram.name}: its slices measure {height * nm:.0f} x {width * nm:.0f} nm (y, x), less "
+                f"than the classifier's window of {size * nm:.0f} nm; give a larger tomogram, or check its "
+                f"voxel size ({tomogram.voxel_size_angstrom:g} A)."
+            )
+    return grid
 
 
-def window_of(judge: LoadedModel) -> int:
+def window_of(classifier: LoadedModel) -> int:
     """Side of a classifier's windows in pixels."""
-    size = judge.metadata.window_px
+    size = classifier.metadata.window_px
     assert size is not None, "load_model gives every classifier a window"
     return size
-
-
-def check_window(grid: PreparedTomogram, judge: LoadedModel) -> None:
-    """Refuse a tomogram whose slices are smaller than a window."""
-    size, (_, height, width) = window_of(judge), grid.shape
-    if min(height, width) < size:
-        nm = grid.voxel_size_angstrom / 10
-        raise InputError(
-            f"{grid.tomogram.name}: its slices measure {height * nm:.0f} x {width * nm:.0f} nm (y, x), less "
-            f"than the classifier's window of {size * nm:.0f} nm; give a larger tomogram, or check its voxel "
-            f"size ({grid.tomogram.voxel_size_angstrom:g} A)."
-        )
-
-
-def trained_sign(model: LoadedModel) -> int:
-    """What the model was trained on."""
-    return DARK if model.metadata.contrast == "dark" else LIGHT
-
-
-def contrast_by_model(
-    grid: PreparedTomogram, finder: LoadedModel, config: DetectConfig, stages: Stages
-) -> dict[str, Any]:
-    """Whether protein is dark: as given, or under which sign the segmenter sees more membrane."""
-    if config.contrast != "auto":
-        return {"sign": DARK if config.contrast == "dark" else LIGHT, "how": "given"}
-    with stages("contrast"):
-        found = find_contrast_sign(grid, finder, engine=config.segmenter_engine)
-    return {
-        # The sign found is the one that the model likes; one trained on light protein likes the other.
-        "sign": found.sign * trained_sign(finder),
-        "how": "the sign under which the segmenter sees more membrane",
-        "membrane_as_given": found.evidence_dark,
-        "membrane_inverted": found.evidence_light,
-    }
-
-
-def contrast_in_mask(
-    grid: PreparedTomogram, given: npt.NDArray[Any], judge: LoadedModel, config: DetectConfig
-) -> dict[str, Any]:
-    """Whether protein is dark: as given, or whether the membrane is darker than the rest."""
-    if config.contrast != "auto":
-        return {"sign": DARK if config.contrast == "dark" else LIGHT, "how": "given"}
-    mask = grid.mask_from_tomogram(given, 0, grid.shape[0])
-    slices = np.flatnonzero(mask.any(axis=(1, 2)))
-    # Evenly spread over the slices with membrane; all of them where they are few.
-    chosen = slices[:: max(1, len(slices) // SIGN_SLICES)]
-    inside, outside = [], []
-    for z in chosen.tolist():
-        values, membrane = grid.slab(z, z + 1)[0], mask[z] != 0
-        if not membrane.all():
-            inside.append(float(values[membrane].mean(dtype=np.float64)))
-            outside.append(float(values[~membrane].mean(dtype=np.float64)))
-    difference = float(np.mean(inside) - np.mean(outside)) if inside else 0.0
-    return {
-        "sign": LIGHT if difference > 0 else DARK,
-        "how": "the grey values in the given membrane against those outside",
-        "membrane_minus_rest_sigmas": difference,
-    }

@@ -1,18 +1,28 @@
-"""The main job: a tomogram in, T3SS candidates out, stage by stage and slab by slab."""
+"""The pipeline: a tomogram in, T3SS candidates out, step by step."""
 
 from __future__ import annotations
 
 import torch
 
+from t3ssfast.detection.assemble import calibrate_scores, orient_peaks, verify_candidates
+from t3ssfast.detection.classify import classify, resolve_plan
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.inputs import Model
-from t3ssfast.detection.job import Job, using_threads
+from t3ssfast.detection.contrast import trained_sign
+from t3ssfast.detection.describe import describe_detection
+from t3ssfast.detection.identity import Identity, identify
+from t3ssfast.detection.inputs import DetectionInputs, Model, normalise, using_threads
+from t3ssfast.detection.pick import pick
+from t3ssfast.detection.preselect import WindowFilter, read_preselection
 from t3ssfast.detection.result import Detection
-from t3ssfast.detection.run_to_folder import run_to_folder
+from t3ssfast.detection.run import Run
+from t3ssfast.detection.search_region import SearchRegion
+from t3ssfast.detection.segment import given_membrane, segment_membrane
+from t3ssfast.errors import ConfigError
+from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import Array, StrPath, TomogramSource
 
-__all__ = ["Detection", "detect", "run_to_folder"]
+__all__ = ["checkpoint_of", "detect", "run_pipeline"]
 
 
 def detect(
@@ -30,33 +40,34 @@ def detect(
 ) -> Detection:
     """Find T3SS in a tomogram.
 
-    Membranes are segmented slice by slice, the windows near them are judged at stride 1, and the peaks of
-    their scores become candidates with a pose. Every voxel is judged: slices are padded by reflection. The
-    result does not depend on how the volume is cut into slabs; where memory runs out, thinner ones are tried.
+    A U-Net segments the membrane, the windows near it are classified at stride 1, and the peaks of their
+    scores become candidates with a pose, which a verifier confirms. Slices are padded by reflection, so every
+    voxel can be the centre of a window. Results do not depend on the slabs that the volume is cut into; where
+    memory runs out, thinner slabs are tried.
 
     Parameters
     ----------
     tomogram
         Path of an MRC file or OME-Zarr folder, a `Tomogram`, or a (z, y, x) array.
     segmenter, classifier
-        TorchScript files, modules or loaded models; None takes the bundled ones.
+        Model files, modules or loaded models; None takes the bundled ones.
     verifier
-        Looks at each candidate again, as a whole. None takes the bundled one where the classifier is the
-        bundled one too, and none otherwise: it has learned from what that one takes for T3SS.
+        Network that examines each candidate as a whole. None takes the bundled one where the classifier is
+        the bundled one, too, and none otherwise: it was trained on that classifier's candidates.
     membrane
-        (z, y, x) mask of the tomogram's shape, or the path of one: no segmenter is then needed.
+        (z, y, x) mask of the tomogram's shape, or the path of one; no segmenter is then used.
     voxel_size_angstrom
-        Instead of the header's; an array needs it.
+        Overrides the header's; required for an array.
     device
         "auto", "cpu", "cuda", "cuda:1" ...
     config
         Everything else; `DetectConfig` holds the defaults.
     progress
-        Show bars, if standard error is a terminal.
+        Show progress bars where standard error is a terminal.
     checkpoint
-        Folder in which each finished slab is kept (in a folder of its own, made where missing), so that a
-        later call with the same tomogram, models and configuration goes on where this one was stopped.
-        `Detection.save` removes what was kept. Models must then be files. None keeps nothing.
+        Folder in which each finished slab is kept, so that a later call with the same tomogram, models and
+        configuration resumes where this one stopped. `Detection.save` removes the slabs. Models must be
+        files. None keeps nothing.
 
     Returns
     -------
@@ -65,26 +76,83 @@ def detect(
     Raises
     ------
     ReadError, VoxelSizeError, InputError
-        The tomogram or the mask cannot be read or used.
+        If the tomogram or the mask cannot be read or used.
     ModelError, DeviceError
-        A model is not what it should be, or the device is not there.
+        If a model or the device cannot be used.
     OutOfMemoryError
-        Memory ran out, however small the pieces of the work were made.
+        If memory runs out even with the smallest slabs.
     OutputError
-        A finished slab cannot be written to the checkpoint.
+        If a slab cannot be written to the checkpoint.
     """
     config = DetectConfig() if config is None else config
     with using_threads(config.threads), Stages(progress) as stages:
-        job = Job.open(
+        inputs = DetectionInputs.open(
             tomogram,
+            config,
+            stages,
             segmenter=segmenter,
             classifier=classifier,
             verifier=verifier,
             membrane=membrane,
             voxel_size_angstrom=voxel_size_angstrom,
             device=device,
-            config=config,
-            stages=stages,
         )
-        identity = job.identify(stages)
-        return job.run(identity, job.checkpoint(checkpoint, identity), stages)
+        identity = identify(inputs, stages)
+        return run_pipeline(inputs, identity, checkpoint_of(inputs, checkpoint, identity), stages)
+
+
+def run_pipeline(
+    inputs: DetectionInputs, identity: Identity, store: CheckpointStore, stages: Stages
+) -> Detection:
+    """Run the steps of a detection on inputs that are loaded; errors as for `detect`."""
+    config, classifier = inputs.config, inputs.classifier
+    with stages("prepare"):
+        grid = normalise(inputs.tomogram, classifier)
+    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages)
+
+    find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
+    membrane = find_membrane(inputs, grid, run)
+    grid = grid.with_contrast_sign(membrane.contrast["sign"] * trained_sign(classifier))
+    search = SearchRegion.of(membrane.mask, grid.voxel_size_angstrom, config)
+
+    plan = resolve_plan(classifier, config.plan)
+    preselection = read_preselection(classifier.metadata.preselect) if config.preselect else None
+    window_filter = WindowFilter(
+        preselection, grid, search, classifier, device=inputs.device, precision=config.precision, plan=plan
+    )
+    windows = classify(grid, search, window_filter, classifier, plan, inputs.peak_threshold, run)
+
+    with stages("pick"):
+        peaks = pick(
+            windows.scores,
+            voxel_size_angstrom=grid.voxel_size_angstrom,
+            smoothing_nm=config.score_smoothing_nm,
+            threshold=inputs.peak_threshold,
+            min_distance_nm=config.min_distance_nm,
+            max_candidates=config.max_candidates,
+        )
+    with stages("orient"):
+        candidates = orient_peaks(grid, membrane.mask, peaks)
+    with stages("verify"):
+        candidates = verify_candidates(candidates, inputs, grid, membrane.mask)
+    candidates = calibrate_scores(candidates, inputs.calibration)
+
+    provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
+    provenance["counts"] |= {"peaks": len(peaks[1]), "candidates": len(candidates)}
+    return Detection(candidates, membrane.reported(), provenance, store if store.keeps else None)
+
+
+def checkpoint_of(inputs: DetectionInputs, folder: StrPath | None, identity: Identity) -> CheckpointStore:
+    """The checkpoint store of a detection; without a folder it keeps nothing.
+
+    Raises
+    ------
+    ConfigError
+        If a model was given as a module.
+    """
+    if folder is not None and any(model is not None and model.path == "<module>" for model in inputs.models):
+        raise ConfigError(
+            "A checkpoint was asked for, but a model was given as a module, whose code a later run cannot "
+            "recognise; give the models as files, or no checkpoint."
+        )
+    return CheckpointStore(folder, identity.exact_key)

@@ -1,4 +1,4 @@
-"""What a result came from: software, models, input, and how the work was done, as plain values for JSON."""
+"""Provenance: software, models, input and options of a detection, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["describe_input", "describe_model", "describe_plan", "describe_segmen
 
 
 def describe_software() -> dict[str, Any]:
-    """Versions, and what was built and found."""
+    """Versions of the software, and how the native kernels were built."""
     return {
         "t3ssfast": code_version(),
         "python": platform.python_version(),
@@ -32,14 +32,14 @@ def describe_software() -> dict[str, Any]:
 
 
 def describe_input(given: object, source: Tomogram) -> dict[str, Any]:
-    """What identifies a tomogram.
+    """Identify a tomogram.
 
     Parameters
     ----------
     given
-        What the user gave: of a path, the file is what the checksum is of.
+        As given to `detect`. The checksum is of the file where this is a path.
     source
-        The tomogram it became; where there is no file, the checksum is of its values in C order.
+        The opened tomogram. The checksum is of its values in C order where there is no file.
     """
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if path is None:
@@ -60,7 +60,7 @@ def describe_input(given: object, source: Tomogram) -> dict[str, Any]:
 
 
 def describe_model(model: LoadedModel | None) -> dict[str, Any] | None:
-    """What identifies a model, and what it is for; None where none was used."""
+    """Identify a model, and describe what it needs; None where none was used."""
     if model is None:
         return None
     metadata = model.metadata
@@ -78,17 +78,17 @@ def describe_model(model: LoadedModel | None) -> dict[str, Any] | None:
 
 
 def describe_segmenter(model: LoadedModel, engine: str) -> dict[str, Any]:
-    """As `describe_model`, and what computed its answers, and why that."""
+    """As `describe_model`, with the engine that ran it and why it was chosen."""
     used = model.engine(engine)
     return {**(describe_model(model) or {}), "engine": used.name, "engine_reason": used.reason}
 
 
 def describe_plan(
-    grid: PreparedTomogram, judge: LoadedModel, mask_fraction: float, device: torch.device
+    grid: PreparedTomogram, classifier: LoadedModel, mask_fraction: float, device: torch.device
 ) -> str:
-    """How the windows of a tomogram were judged, in words (see `explain_plan`)."""
-    size = judge.metadata.window_px
+    """Describe in words how the windows of a tomogram were classified (see `explain_plan`)."""
+    size = classifier.metadata.window_px
     assert size is not None, "load_model gives every classifier a window"
-    # Padded by one window less one voxel, a slice has as many windows as voxels.
+    # Padded by one pixel less than a window, a slice has as many windows as pixels.
     padded = (grid.shape[0], grid.shape[1] + size - 1, grid.shape[2] + size - 1)
-    return explain_plan(judge.module, padded, mask_fraction, device, size=size)
+    return explain_plan(classifier.module, padded, mask_fraction, device, size=size)

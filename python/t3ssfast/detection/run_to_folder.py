@@ -1,22 +1,25 @@
-"""A detection into a folder of results, which several processes may be given at the same time."""
+"""A detection whose results go into a folder, which several processes may share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.inputs import Model
-from t3ssfast.detection.job import Job, using_threads
-from t3ssfast.detection.result import Detection, finished
+from t3ssfast.detection.identity import identify
+from t3ssfast.detection.inputs import DetectionInputs, InputOptions, using_threads
+from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
+from t3ssfast.detection.result import Detection, load_finished
 from t3ssfast.io import remove_temporaries, results_folder
 from t3ssfast.runtime.checkpoint import remove_checkpoints
 from t3ssfast.runtime.folder_lock import FolderLock
 from t3ssfast.runtime.progress import Stages
-from t3ssfast.tomogram import Array, StrPath, TomogramSource
+from t3ssfast.tomogram import StrPath, TomogramSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["run_to_folder"]
 
@@ -25,47 +28,41 @@ def run_to_folder(
     out: StrPath,
     tomogram: TomogramSource,
     *,
-    segmenter: Model = None,
-    classifier: Model = None,
-    verifier: Model = None,
-    membrane: StrPath | Array | None = None,
-    voxel_size_angstrom: float | None = None,
-    device: str | torch.device = "auto",
     config: DetectConfig | None = None,
     progress: bool = True,
     resume: bool = True,
     draw: Callable[[Detection], None] | None = None,
+    **options: Unpack[InputOptions],
 ) -> tuple[Detection, bool]:
-    """Find T3SS in a tomogram and save them, once, however often and by however many processes this is
-    called.
+    """Find T3SS in a tomogram and save the results, once, however often and by however many processes called.
 
-    One process at a time works in a folder. Finished slabs are kept there until the results are saved, so
-    that a run which was stopped is gone on with; results that are there already, whole and of the same input,
-    models and configuration, are read instead of made.
+    One process at a time works in a folder. Results that are there already, complete and of the same input,
+    models and configuration, are read. Finished slabs are kept in the folder until the results are saved, so
+    that an interrupted run resumes.
 
     Parameters
     ----------
     out
-        Folder of this tomogram's results; made where missing.
-    tomogram, segmenter, classifier, verifier, membrane, voxel_size_angstrom, device, config, progress
+        Folder for the results of this tomogram; made if missing.
+    tomogram, config, progress, **options
         As for `detect`.
     resume
-        Whether to go on with, or take, what an earlier run left, and to leave something for a later one.
+        Whether to use what an earlier run left, and to keep slabs for a later one.
     draw
-        Called with the result before it is marked as done, to write more into the folder.
+        Called with the detection before the results are complete, to write pictures into the folder.
 
     Returns
     -------
     detection
     new
-        Whether it was made by this call.
+        Whether this call made it.
 
     Raises
     ------
     BusyError
-        Another process is at work in the folder.
+        If another process works in the folder.
     T3Error
-        As `detect` and `Detection.save`. A folder that was made and is empty is then removed.
+        As for `detect` and `Detection.save`. Folders that this call made and left empty are removed.
     """
     folder = Path(out)
     config = DetectConfig() if config is None else config
@@ -75,31 +72,22 @@ def run_to_folder(
         stack.enter_context(using_threads(config.threads))
         stages = stack.enter_context(Stages(progress))
         if not missing:
-            # Before a large file is unpacked in vain.
-            lease = stack.enter_context(FolderLock(folder))
-        job = Job.open(
-            tomogram,
-            segmenter=segmenter,
-            classifier=classifier,
-            verifier=verifier,
-            membrane=membrane,
-            voxel_size_angstrom=voxel_size_angstrom,
-            device=device,
-            config=config,
-            stages=stages,
-        )
+            # Before a large file is unpacked for nothing.
+            lock = stack.enter_context(FolderLock(folder))
+        inputs = DetectionInputs.open(tomogram, config, stages, **options)
         if missing:
-            lease = stack.enter_context(FolderLock(results_folder(folder)))
+            lock = stack.enter_context(FolderLock(results_folder(folder)))
         remove_temporaries(folder)
-        identity = job.identify(stages)
+        identity = identify(inputs, stages)
         if resume:
-            found = finished(folder, identity.key)
+            found = load_finished(folder, identity.key)
             if found is not None:
-                # A run that was killed after its last word may have left them.
+                # A run that was killed after saving may have left them.
                 remove_checkpoints(folder)
                 return found, False
-        detection = job.run(identity, job.checkpoint(folder if resume else None, identity), stages)
-        lease.check()
+        store = checkpoint_of(inputs, folder if resume else None, identity)
+        detection = run_pipeline(inputs, identity, store, stages)
+        lock.check()
         results_folder(folder, "provenance.json")
         if draw is not None:
             draw(detection)
@@ -109,7 +97,7 @@ def run_to_folder(
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove those of the folders that are empty, the innermost first."""
+    """Remove the folders that are empty, innermost first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

@@ -1,7 +1,8 @@
-"""Where the membrane is: the U-Net slice by slice, and what follows from its answer."""
+"""Segmentation of a tomogram: the membrane, found slab by slab with the U-Net."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,349 +10,216 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import sparse
-from scipy.sparse import csgraph
 
-from t3ssfast.detection.connected_components import label_components
+from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.contrast import contrast_from_membrane, contrast_from_segmenter, trained_sign
+from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram, slices_about
-from t3ssfast.errors import ConfigError, InputError, ModelError
-from t3ssfast.kernels.padding import pad_by_reflection
+from t3ssfast.detection.provenance import describe_segmenter
+from t3ssfast.detection.prune_membrane import prune_membrane
+from t3ssfast.detection.run import Run
+from t3ssfast.detection.segment_slice import average_slices, segment_slice
 from t3ssfast.models import LoadedModel
+from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = [
-    "ContrastSign",
-    "average_slices",
-    "find_contrast_sign",
-    "prune_membrane",
-    "segment",
-    "segment_slice",
-]
+__all__ = ["Membrane", "given_membrane", "segment_membrane"]
 
-# Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
-SIDE_MULTIPLE = 16
-# A slice is cut into tiles only where a side exceeds this.
-MAX_TILE = 1024
-# Below this, more than half of a tile is halo.
-MIN_TILE = 512
-# What a pixel of a depth-4 U-Net can see on each side is 92 px (two 3x3 convolutions per level, down and up);
-# as a multiple of 16 it keeps the poolings of a tile in step with those of the whole slice.
-TILE_HALO = 96
-# What a slice's neighbours count for in `average_slices`, each, of 1.
-NEIGHBOUR_WEIGHT = 0.25
-# Slices and side of the crop that decide the contrast.
-SIGN_SLICES = 5
-SIGN_CROP = 512
-# A voxel counts as seen membrane from here on.
-SIGN_CONFIDENT = 0.7
-# The faces of voxels along a surface add up to 1.5 times its area, averaged over directions (Cauchy-Crofton).
-FACES_PER_AREA = 1.5
-# Voxels of a mask that are labelled at a time; it bounds memory and never changes results.
-LABELLED_VOXELS = 1 << 21
+Mask = npt.NDArray[np.uint8]
 
-
-def _tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
-    """Cores and their surroundings along one side: (core start, core end, start, end).
-
-    All tiles are of one size, because engines prepare themselves for each size.
-    """
-    if length <= max_tile:
-        return [(0, length, 0, length)]
-    inner = length - 2 * TILE_HALO
-    count = math.ceil(inner / (max_tile - 2 * TILE_HALO))
-    core = math.ceil(inner / count / SIDE_MULTIPLE) * SIDE_MULTIPLE
-    size = core + 2 * TILE_HALO
-    starts = [min(k * core, length - size) for k in range(count)]
-    edges = [0, *(start + TILE_HALO for start in starts[1:]), length]
-    return [(a, b, start, start + size) for a, b, start in zip(edges[:-1], edges[1:], starts, strict=True)]
-
-
-def segment(
-    slab: npt.NDArray[np.float32] | torch.Tensor,
-    model: LoadedModel,
-    *,
-    device: str | torch.device | None = None,
-    engine: str = "auto",
-    max_tile: int = MAX_TILE,
-) -> npt.NDArray[np.float32]:
-    """Membrane probability of prepared slices.
-
-    Every slice is asked together with as many of its neighbours as the model sees (`ModelMetadata.slices`);
-    beyond a face of the slab that is its last slice. The answer for a slice whose neighbours are in the slab
-    does not depend on the rest of it, and on the tiles by no more than rounding.
-
-    Parameters
-    ----------
-    slab
-        (z, y, x) float32 on the model's grid, as `PreparedTomogram.slab` or `slab_on_device` gives it.
-    model
-        A segmenter.
-    device
-        Where to run; None: where the model is.
-    engine
-        What computes: "auto", "torch", "openvino" or "cuda-graphs" (see `SegmenterEngine`).
-    max_tile
-        Longest side of a tile, a multiple of 16, at least 512.
-
-    Returns
-    -------
-    (z, y, x) float32 in [0, 1].
-
-    Raises
-    ------
-    InputError
-        The slab is not three-dimensional or has an empty side.
-    ConfigError
-        There is no such engine here, or the tile is too small.
-    ModelError
-        The model answers NaN, or cannot be run by the engine that was asked for.
-    """
-    if slab.ndim != 3 or min(slab.shape[1:]) == 0:
-        raise InputError(
-            f"A slab of shape {tuple(slab.shape)} cannot be segmented; "
-            "give (z, y, x) with y, x of at least 1."
-        )
-    if device is not None:
-        model = model.to(device)
-    out = np.empty(tuple(slab.shape), np.float32)
-    for k in range(len(slab)):
-        around = slices_about(slab, k, model.metadata.slices)
-        out[k] = segment_slice(around, model, engine=engine, max_tile=max_tile)
-    return out
-
-
-def segment_slice(
-    around: npt.NDArray[np.float32] | torch.Tensor,
-    model: LoadedModel,
-    *,
-    engine: str = "auto",
-    max_tile: int = MAX_TILE,
-) -> npt.NDArray[np.float32]:
-    """Membrane probability of one prepared slice.
-
-    It is padded by reflection to a multiple of 16, and asked in tiles with a halo where a side is longer than
-    a tile.
-
-    Parameters
-    ----------
-    around
-        (slices, y, x) float32: the slice in the middle of as many in a row as the model sees.
-    model, engine, max_tile
-        As for `segment`.
-
-    Returns
-    -------
-    (y, x) float32 in [0, 1].
-
-    Raises
-    ------
-    ConfigError, ModelError
-        As `segment`.
-    """
-    if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
-        raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
-    height, width = around.shape[1:]
-    pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
-    out = np.empty((height, width), np.float32)
-    rows, columns = (_tiles(n + after, max_tile) for n, (_, after) in zip((height, width), pad, strict=True))
-    run = model.engine(engine)
-    with torch.inference_mode():
-        if not isinstance(around, torch.Tensor):
-            around = torch.from_numpy(np.ascontiguousarray(around, dtype=np.float32))
-        image = pad_by_reflection(around, *pad)[None]
-        for r0, r1, top, bottom in rows:
-            for c0, c1, left, right in columns:
-                tile = image[:, :, top:bottom, left:right].to(model.device)
-                answer = model.probability(run(tile))
-                core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left].cpu().numpy()
-                out[r0:r1, c0:c1] = core[: height - r0, : width - c0]
-    if not np.isfinite(out).all():
-        raise ModelError(f"The segmenter {model.path} answers NaN on this tomogram; train or save it again.")
-    return out
-
-
-def average_slices(
-    below: npt.NDArray[np.float32], here: npt.NDArray[np.float32], above: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Membrane probability of a slice, averaged with its neighbours'.
-
-    The network answers for one slice at a time, and the noise it saw is not quite that of the next, while a
-    membrane goes on through both.
-
-    Parameters
-    ----------
-    below, here, above
-        (y, x) of three slices in a row; at a face of a tomogram the slice itself stands for the missing one.
-    """
-    average: npt.NDArray[np.float32] = (1 - 2 * NEIGHBOUR_WEIGHT) * here + NEIGHBOUR_WEIGHT * (below + above)
-    return average
+# A membrane probability is held as a fraction of this: a quarter of the memory of float32.
+PROBABILITY_ONE = 255
+# Values of a membrane mask: searched around; and reported as membrane, too.
+CANDIDATE_MEMBRANE, MEMBRANE = 1, 2
 
 
 @dataclass(frozen=True)
-class ContrastSign:
-    """Which contrast a tomogram has, and what was seen under each.
+class Membrane:
+    """The membrane of a tomogram.
 
     Attributes
     ----------
-    sign
-        +1: protein is dark; -1: protein is bright.
-    evidence_dark, evidence_light
-        Confident membrane under each assumption: the mean over the looked-at voxels of the probability above
-        0.7, as a fraction of the volume.
-    """
-
-    sign: int
-    evidence_dark: float
-    evidence_light: float
-
-
-def find_contrast_sign(
-    prepared: PreparedTomogram,
-    model: LoadedModel,
-    *,
-    device: str | torch.device | None = None,
-    engine: str = "auto",
-) -> ContrastSign:
-    """Find out whether protein is dark or bright: the sign under which more membrane is seen.
-
-    The middle of a handful of slices, spread over the middle half of the volume, is segmented both ways.
-    Where no membrane is seen either way the answer is dark.
-
-    Parameters
-    ----------
-    prepared
-        The tomogram on the segmenter's grid; its own sign is not looked at.
-    model
-        A segmenter trained on dark protein.
-    device
-        Where to run; None: where the model is.
-    engine
-        As for `segment`.
-    """
-    depth, height, width = prepared.shape
-    count = min(SIGN_SLICES, depth)
-    if device is not None:
-        model = model.to(device)
-    chosen = (depth * (0.25 + 0.5 * (np.arange(count) + 0.5) / count)).astype(int)
-    top, left = max(0, (height - SIGN_CROP) // 2), max(0, (width - SIGN_CROP) // 2)
-    dark = prepared.with_contrast_sign(1)
-    evidence = np.zeros(2)
-    for z in chosen.tolist():
-        around = dark.slab_about(z, model.metadata.slices)
-        image = around[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
-        for k, sign in enumerate((1, -1)):
-            probability = segment_slice(np.float32(sign) * image, model, engine=engine)
-            evidence[k] += float(np.mean(np.where(probability > SIGN_CONFIDENT, probability, 0.0))) / count
-    return ContrastSign(1 if evidence[0] >= evidence[1] else -1, float(evidence[0]), float(evidence[1]))
-
-
-def prune_membrane(
-    mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_],
-    voxel_size_angstrom: float,
-    min_area_nm2: float,
-    *,
-    above: int = 0,
-    slab_slices: int | None = None,
-    out: npt.NDArray[np.uint8] | None = None,
-) -> npt.NDArray[np.uint8]:
-    """Drop the small pieces of a membrane mask.
-
-    The area of a piece is taken as half of its outer voxel faces, less the 1.5-fold excess of a staircase
-    over the smooth surface: both sides of a sheet are counted, whatever its thickness.
-
-    Pieces are labelled slab by slab and joined where they touch across a seam, so that no labels of the
-    whole volume are held; the answer is that of labelling it at once.
-
-    Parameters
-    ----------
     mask
-        (z, y, x) of levels. Pieces hang together by faces, edges and corners.
-    voxel_size_angstrom
-        Of the mask.
-    min_area_nm2
-        Pieces with less area go.
-    above
-        What is above this level is membrane.
-    slab_slices
-        Slices labelled at a time; None takes about two million voxels. Never changes the answer.
-    out
-        (z, y, x) to write into; may be the mask itself.
-
-    Returns
-    -------
-    (z, y, x) uint8: the mask's own levels, and `above` in the pieces that go; `out` where it was given.
+        (z, y, x) on the classifier's grid, non-zero where T3SS are searched around.
+    contrast
+        "sign" and how it was found; see `contrast`.
+    segmenter
+        What found it, for the provenance; None where the membrane was given.
+    found
+        (z, y, x) on the segmenter's grid: 0, `CANDIDATE_MEMBRANE` or `MEMBRANE`; None where it was given.
+    resampled
+        (z, y, x) 0 or 1 on the tomogram's voxels; None where these are the segmenter's grid.
+    resumed_slices
+        Slices read from a checkpoint.
     """
-    depth = len(mask)
-    kept = np.empty(mask.shape, np.uint8) if out is None else out
-    if min_area_nm2 <= 0 or not mask.size:
-        kept[...] = mask
-        return kept
-    thickness = slab_slices or max(1, LABELLED_VOXELS // max(1, math.prod(mask.shape[1:])))
-    slabs = [(z0, min(z0 + thickness, depth)) for z0 in range(0, depth, thickness)]
-    # Labels of a slab count from 1; added to its offset, from 1 over the whole volume.
-    offsets, faces, seams = [0], [np.zeros(1, np.int64)], []
-    below: npt.NDArray[Any] | None = None
-    for z0, z1 in slabs:
-        labels, count = label_components(mask[z0:z1] > above)
-        faces.append(_count_faces(mask, above, labels, count, z0, z1))
-        if below is not None:
-            seams.append(_touching(below, labels[0]) + np.array([offsets[-2], offsets[-1]]))
-        offsets.append(offsets[-1] + count)
-        below = labels[-1].copy()
-    pieces = _join(seams, offsets[-1] + 1)
-    face_nm2 = (voxel_size_angstrom / 10.0) ** 2
-    area = np.bincount(pieces, np.concatenate(faces)) * face_nm2 / (2.0 * FACES_PER_AREA)
-    # The most that a voxel of each piece may hold.
-    most = np.where((area >= min_area_nm2)[pieces], 255, above).astype(np.uint8)
-    for (z0, z1), offset in zip(slabs, offsets[:-1], strict=True):
-        labels, count = label_components(mask[z0:z1] > above)
-        # Label 0 is what lies outside of all pieces, and holds no more than `above`.
-        np.minimum(mask[z0:z1], np.take(most[offset : offset + count + 1], labels), out=kept[z0:z1])
-    return kept
+
+    mask: Mask
+    contrast: dict[str, Any]
+    segmenter: dict[str, Any] | None = None
+    found: Mask | None = None
+    resampled: Mask | None = None
+    resumed_slices: int = 0
+
+    def reported(self) -> Mask | None:
+        """(z, y, x) 0 or 1 on the tomogram's voxels; None where it was given.
+
+        The result may take the memory of `found` and `mask`, which must not be used any more.
+        """
+        if self.found is None or self.resampled is not None:
+            return self.resampled
+        reported: Mask = np.equal(self.found, MEMBRANE, out=self.found, casting="unsafe")
+        return reported
 
 
-def _count_faces(
-    mask: npt.NDArray[Any], above: int, labels: npt.NDArray[Any], count: int, z0: int, z1: int
-) -> npt.NDArray[np.int64]:
-    """Outer voxel faces of each label of a slab, from label 1 on."""
-    faces = np.zeros(count + 1, np.float64)
-    for z in range(z0, z1):
-        here = np.asarray(mask[z]) > above
-        # A voxel has six faces, less one for each neighbour in the mask; beyond the volume there is none.
-        exposed = np.full(here.shape, 6, np.uint8)
-        exposed[1:] -= here[:-1]
-        exposed[:-1] -= here[1:]
-        exposed[:, 1:] -= here[:, :-1]
-        exposed[:, :-1] -= here[:, 1:]
-        for neighbour in (z - 1, z + 1):
-            if 0 <= neighbour < len(mask):
-                exposed -= np.asarray(mask[neighbour]) > above
-        inside = np.flatnonzero(here)
-        faces += np.bincount(labels[z - z0].ravel()[inside], exposed.ravel()[inside], minlength=count + 1)
-    # Sums of small whole numbers are exact in float64.
-    return faces[1:].astype(np.int64)
+@retry_on_oom("reading the membrane mask")
+def given_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) -> Membrane:
+    """The membrane that the caller gave, on the classifier's grid."""
+    assert inputs.mask is not None, "without a segmenter there is a mask"
+    mask = grid.mask_from_tomogram(inputs.mask, 0, grid.shape[0])
+    with run.stages("contrast"):
+        return Membrane(mask, contrast_from_membrane(grid, mask, inputs.config))
 
 
-def _touching(below: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """(n, 2) pairs of labels of two neighbouring slices that touch by a face, an edge or a corner."""
-    width, framed = below.shape[1], np.pad(above, 1).ravel()
-    inside = np.flatnonzero(below)
-    # Of the frame's first row and column, which lie one up and one to the left.
-    corner = inside + 2 * (inside // width)
-    lower = below.ravel()[inside].astype(np.int64) << 32
-    pairs = []
-    for dy in range(3):
-        for dx in range(3):
-            pair = lower | framed[corner + (dy * (width + 2) + dx)]
-            # Neighbours along a row mostly repeat a pair: only where it changes does the sort below see it.
-            pairs.append(pair[np.flatnonzero(np.diff(pair, prepend=-1))])
-    both = np.unique(np.concatenate(pairs))
-    both = both[(both & 0xFFFFFFFF) != 0]
-    return np.stack([both >> 32, both & 0xFFFFFFFF], axis=1)
+@retry_on_oom("segmenting membranes")
+def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) -> Membrane:
+    """Find the membrane with the segmenter.
+
+    Parameters
+    ----------
+    grid
+        The tomogram on the classifier's grid, on which the mask of the result lies.
+
+    Raises
+    ------
+    ModelError, OutOfMemoryError, OutputError
+        As for `detect`.
+    """
+    segmenter, config = inputs.segmenter, inputs.config
+    assert segmenter is not None, "without a mask there is a segmenter"
+    own_grid = normalise(inputs.tomogram, segmenter)
+    contrast = _contrast(own_grid, segmenter, config, run)
+    own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
+    probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)
+    with run.stages("prune"):
+        # In a volume thinner than the smallest component is wide, a component cannot be as tall as it is
+        # wide.
+        thickness_nm = own_grid.shape[0] * own_grid.voxel_size_angstrom / 10
+        area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
+        searched = _lowest_above(min(config.search_threshold, config.membrane_threshold))
+        prune_membrane(
+            probability_u8, own_grid.voxel_size_angstrom, area, above=searched - 1, out=probability_u8
+        )
+    described = describe_segmenter(segmenter, config.segmenter_engine)
+    # The classification needs their memory.
+    segmenter.release_engines()
+    found, resampled = _apply_thresholds(own_grid, probability_u8, config)
+    mask = found
+    if own_grid.shape != grid.shape:
+        on_tomogram = own_grid.mask_to_tomogram(np.minimum(found, CANDIDATE_MEMBRANE))
+        mask = grid.mask_from_tomogram(on_tomogram, 0, grid.shape[0])
+    return Membrane(mask, contrast, described, found, resampled, resumed)
 
 
-def _join(seams: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int32]:
-    """Piece that each of `count` labels belongs to, from the pairs of labels that touch."""
-    pairs = np.concatenate(seams) if seams else np.zeros((0, 2), np.int64)
-    graph = sparse.coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    pieces: npt.NDArray[np.int32] = csgraph.connected_components(graph, directed=False)[1]
-    return pieces
+def _contrast(
+    grid: PreparedTomogram, segmenter: LoadedModel, config: DetectConfig, run: Run
+) -> dict[str, Any]:
+    """The contrast, from the checkpoint where it is there."""
+    kept = run.store.load("contrast")
+    if kept is not None:
+        contrast: dict[str, Any] = json.loads(str(kept["json"]))
+        return contrast
+    with run.stages("contrast"):
+        contrast = contrast_from_segmenter(grid, segmenter, config)
+    run.store.save("contrast", json=json.dumps(contrast))
+    return contrast
+
+
+def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> tuple[Mask, int]:
+    """Membrane probability of every slice as uint8, and how many slices the checkpoint held."""
+    probability_u8 = np.empty(grid.shape, np.uint8)
+    depth = grid.shape[0]
+    resumed = 0
+    slices = _AveragedSlices(grid, segmenter, run)
+    with run.bar("segment membranes", depth) as bar:
+        for slices_of_run, kept in run.store.runs("membrane", depth):
+            if kept is not None:
+                z0, z1 = slices_of_run
+                probability_u8[z0:z1] = kept["levels"]
+                resumed += z1 - z0
+                bar.move_to(z1)
+                continue
+            for slab in run.slabs.slabs(
+                slices_of_run, slices.prepare, "segmenting membranes", run.slabs.shrink_tile, run.stages
+            ):
+                with run.slabs.retry(slab):
+                    with run.stages("segment"):
+                        for z in range(slab.z0, slab.z1):
+                            average = slices.average(z, slab.z0, slab.values)
+                            average *= PROBABILITY_ONE
+                            np.rint(average, out=probability_u8[z], casting="unsafe")
+                            bar.move_to(z + 1)
+                    with run.stages("keep"):
+                        run.store.save_slab(
+                            "membrane", (slab.z0, slab.z1), levels=probability_u8[slab.z0 : slab.z1]
+                        )
+    return probability_u8, resumed
+
+
+class _AveragedSlices:
+    """Membrane probability of slices, each averaged with its neighbours and segmented once.
+
+    Slices beside the seam of two slabs are needed for both.
+    """
+
+    def __init__(self, grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> None:
+        self._grid, self._segmenter, self._run = grid, segmenter, run
+        self._slices = segmenter.metadata.slices
+        # The neighbours of a slice, and the slices that the model sees around them.
+        self._margin = 1 + self._slices // 2
+        self._segmented: dict[int, npt.NDArray[np.float32]] = {}
+
+    def prepare(self, z0: int, z1: int) -> npt.NDArray[np.float32] | torch.Tensor:
+        """The prepared slices from which those of a slab are segmented."""
+        first, last = max(0, z0 - self._margin), min(self._grid.shape[0], z1 + self._margin)
+        return self._run.read_slab(self._grid, first, last)
+
+    def average(
+        self, z: int, z0: int, values: npt.NDArray[np.float32] | torch.Tensor | None
+    ) -> npt.NDArray[np.float32]:
+        """(y, x) float32 of slice z, from the values prepared for a slab that begins at z0."""
+        assert values is not None, "a slab holds its values until memory runs out"
+        last = self._grid.shape[0] - 1
+        neighbours = (max(0, z - 1), z, min(z + 1, last))
+        self._segmented = {n: seen for n, seen in self._segmented.items() if z - 1 <= n <= z + 1}
+        first = max(0, z0 - self._margin)
+        for n in neighbours:
+            if n not in self._segmented:
+                self._segmented[n] = segment_slice(
+                    slices_about(values, n - first, self._slices),
+                    self._segmenter,
+                    engine=self._run.config.segmenter_engine,
+                    max_tile=self._run.slabs.tile,
+                )
+        return average_slices(*(self._segmented[n] for n in neighbours))
+
+
+def _lowest_above(threshold: float) -> int:
+    """The lowest uint8 probability that exceeds a threshold in [0, 1]."""
+    return math.floor(PROBABILITY_ONE * threshold) + 1
+
+
+@retry_on_oom("finding the membrane")
+def _apply_thresholds(
+    grid: PreparedTomogram, probability_u8: Mask, config: DetectConfig
+) -> tuple[Mask, Mask | None]:
+    """`Membrane.found`, in the memory of the probability, and `Membrane.resampled`."""
+    membrane = _lowest_above(config.membrane_threshold)
+    candidate = min(membrane, _lowest_above(config.search_threshold))
+    # Interpolating the probability places the face of a membrane between voxels, which a mask cannot.
+    resampled = None if grid.on_own_voxels else grid.mask_to_tomogram(probability_u8, membrane - 0.5)
+    # Nothing below allocates: a second attempt after running out of memory would meet a changed array.
+    is_membrane = np.empty(probability_u8.shape[1:], np.bool_)
+    for values in probability_u8:
+        np.greater_equal(values, membrane, out=is_membrane)
+        np.greater_equal(values, candidate, out=values, casting="unsafe")
+        np.add(values, is_membrane, out=values)
+    return probability_u8, resampled

@@ -1,11 +1,12 @@
-"""What to do when memory runs out: tell it from other errors, give back what can be given, try once more."""
+"""Running out of memory: recognise it, free what can be freed, and try again."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -13,77 +14,86 @@ from t3ssfast.errors import OutOfMemoryError, T3Error
 
 __all__ = ["free_memory", "is_out_of_memory", "out_of_memory", "retry_on_oom"]
 
-Made = TypeVar("Made")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
-# How libraries say it where they raise no class of its own: PyTorch's allocator on Linux and elsewhere, an
-# error passed on as text by the TorchScript interpreter, C++ libraries, cuBLAS and cuDNN, and oneDNN, which
-# tells of a layer that it does not know by the word that must not follow.
-WORDS = re.compile(
+# The messages of libraries that raise a plain RuntimeError: PyTorch's allocators, the TorchScript
+# interpreter, C++ libraries, cuBLAS and cuDNN, and oneDNN. The last says "could not create a primitive
+# descriptor" of a layer that it does not support, which is no lack of memory.
+MESSAGES = re.compile(
     "can't allocate memory|not enough memory|out of memory|bad_alloc|bad allocation|ALLOC_FAILED"
     "|could not (create|execute) a (primitive|memory)(?! descriptor)|can't start new thread"
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be had, of the machine or of a device."""
-    # What this package raises on purpose has been through here before.
+    """Return whether an exception means that host or device memory ran out."""
+    # Errors of this package, OutOfMemoryError among them, have been handled already.
     if isinstance(error, T3Error):
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and WORDS.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and MESSAGES.search(str(error)) is not None
 
 
 def free_memory() -> None:
-    """Give back what only waits to be used again."""
+    """Collect garbage and empty PyTorch's cache of device memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def out_of_memory(doing: str, tried: str = "") -> OutOfMemoryError:
-    """The error that ends a job for want of memory.
+    """Make the error that ends a job.
 
     Parameters
     ----------
     doing
-        What was being done.
+        What ran out of memory: "classifying windows".
     tried
-        How small the work was made before, in words.
+        The smallest size that was tried: "slabs of 1 slice".
     """
     tried = f", even with {tried}" if tried else ""
     return OutOfMemoryError(
         f"Memory ran out while {doing}{tried}; close other programs or run with fewer threads (threads=1, "
-        '--threads 1), and on a CUDA device that others use take another or the CPU (device="cpu", '
+        '--threads 1), and on a CUDA device that others use choose another or the CPU (device="cpu", '
         "--device cpu)."
     )
 
 
-def retry_on_oom(doing: str, make: Callable[[], Made]) -> Made:
-    """``make()``; where memory runs out, once more after giving back what can be given.
+def retry_on_oom(
+    doing: str,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Decorate a function so that it is called once more, with memory freed, where memory runs out.
 
     Parameters
     ----------
     doing
-        For the message: "pruning the membrane".
-    make
-        Must be such that it can be begun again after it failed.
+        For the error message: "picking". The function must be one that can be called again after it failed.
 
     Raises
     ------
     OutOfMemoryError
-        If memory ran out both times.
+        If memory runs out both times.
     """
-    try:
-        return make()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    # Only here, where the exception is gone, are the arrays of the frames it came through gone too.
-    free_memory()
-    try:
-        return make()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory(doing) from error
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the except block, where the traceback no longer keeps the arrays of its frames alive.
+            free_memory()
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise out_of_memory(doing) from error
+
+        return call
+
+    return decorate

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.detection.classify import classify_slab
+from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.preselect import DEFAULT_STATISTICS, CoarseScan, learn_rule, read_preselection
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.errors import InputError

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from t3ssfast.detection.classify import classify_slab
+from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect.blocks import BLOCK_YX, BLOCK_Z, BlockStatistics, in_blocks
 from t3ssfast.detection.preselect.coarse_scan import CoarseScan

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from t3ssfast.kernels.plan.cost import Cost, estimate_cost, explain_plan
 from t3ssfast.kernels.plan.layers import Layer, LayerKind, Plan
-from t3ssfast.kernels.plan.read import read_plan
+from t3ssfast.kernels.plan.read import has_dense_plan, read_plan
 from t3ssfast.kernels.plan.run import run_model
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "estimate_cost",
     "explain_plan",
+    "has_dense_plan",
     "read_plan",
     "run_model",
 ]

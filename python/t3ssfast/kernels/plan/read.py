@@ -129,3 +129,8 @@ def _read(model: torch.nn.Module, size: int) -> Plan | str:
         return check_plan(Plan(size, tuple(chain.layers)), model, device)
     except Unreadable as reason:
         return str(reason)
+
+
+def has_dense_plan(model: torch.nn.Module, size: int, device: torch.device | str = "cpu") -> bool:
+    """Return whether a classifier can be run by plan "dense"."""
+    return not isinstance(read_plan(model, size, torch.device(device)), str)

@@ -1,0 +1,93 @@
+"""From peaks to candidates: poses from the membrane, the verifier's answer, calibrated scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from t3ssfast.candidates import Candidates
+from t3ssfast.detection.contrast import trained_sign
+from t3ssfast.detection.inputs import DetectionInputs, normalise
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.orient import orient
+from t3ssfast.detection.pick import separate
+from t3ssfast.detection.verify import missing_membrane_penalty, verify
+from t3ssfast.evaluation.calibration import Calibration
+from t3ssfast.runtime.memory import retry_on_oom
+from t3ssfast.tomogram import Tomogram
+
+__all__ = ["calibrate_scores", "orient_peaks", "verify_candidates"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@retry_on_oom("orienting")
+def orient_peaks(
+    grid: PreparedTomogram, membrane: npt.NDArray[np.uint8], peaks: tuple[FloatArray, FloatArray]
+) -> Candidates:
+    """Make candidates of peaks on the classifier's grid, with the normals of the membrane."""
+    centre, score = peaks
+    tomogram = grid.tomogram
+    return Candidates(
+        centre_zyx=_clipped(grid.to_tomogram(centre), tomogram),
+        score=score,
+        normal_zyx=orient(membrane, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
+        voxel_size_angstrom=tomogram.voxel_size_angstrom,
+        tomogram_shape=tomogram.shape,
+        tomogram_name=tomogram.name,
+    )
+
+
+@retry_on_oom("verifying")
+def verify_candidates(
+    candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
+) -> Candidates:
+    """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
+
+    Candidates far from any membrane are penalised, those below the threshold dropped. Where two peaks lead to
+    one centre, the better one is kept.
+
+    Parameters
+    ----------
+    grid
+        The tomogram on the classifier's grid.
+    membrane
+        (z, y, x) mask on that grid.
+
+    Returns
+    -------
+    Highest score first; the candidates as they are where there is no verifier.
+    """
+    verifier = inputs.verifier
+    if verifier is None:
+        return candidates
+    own_grid = normalise(inputs.tomogram, verifier)
+    # The sign of the contrast was found for the classifier; each model was trained with its own.
+    sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
+    own_grid = own_grid.with_contrast_sign(sign)
+    centre = own_grid.from_tomogram(candidates.centre_zyx)
+    centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
+    moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
+    penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
+    score = expit(log_odds - penalty).astype(np.float32)
+    verified = replace(candidates, centre_zyx=moved, normal_zyx=axis.astype(np.float32), score=score)
+    verified = verified[verified.score >= inputs.threshold].sorted_by_score()
+    distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
+    return verified[separate(verified.centre_zyx, distance)]
+
+
+def calibrate_scores(candidates: Candidates, calibration: Calibration | None) -> Candidates:
+    """Turn scores into probabilities, where the model that gave them is calibrated."""
+    if calibration is None:
+        return candidates
+    return replace(candidates, score=calibration.apply(candidates.score))
+
+
+def _clipped(centre_zyx: npt.NDArray[Any], tomogram: Tomogram) -> FloatArray:
+    """Centres inside of the tomogram."""
+    inside: FloatArray = np.clip(centre_zyx, 0, np.array(tomogram.shape) - 1).astype(np.float32)
+    return inside

@@ -1,0 +1,121 @@
+"""The classifier on the windows of a slab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3ssfast.errors import InputError, ModelError
+from t3ssfast.kernels.padding import pad_for_windows
+from t3ssfast.kernels.score_windows import score_windows
+from t3ssfast.models import LoadedModel
+
+__all__ = ["classify_slab"]
+
+# Padded slices that are held at a time.
+PADDED_BYTES = 64 << 20
+
+
+def classify_slab(
+    slab: npt.NDArray[np.float32] | torch.Tensor,
+    region: npt.NDArray[np.uint8],
+    model: LoadedModel,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+    plan: str = "auto",
+    batch_size: int | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Probability that a particle is centred at each voxel of a region.
+
+    Slices are padded by reflection, so every voxel can be the centre of a window; a window of size n centred
+    at c covers c - n//2 ... c - n//2 + n - 1. Slices are classified independently: results do not depend on
+    the slab.
+
+    Parameters
+    ----------
+    slab
+        (z, H, W) float32, normalised as the model's metadata says; an array, or a tensor on any device.
+    region
+        (z, H, W) uint8 or bool: centres of the windows to classify.
+    model
+        A loaded classifier, on `device`.
+    precision, plan, batch_size
+        As for `score_windows`.
+
+    Returns
+    -------
+    index
+        (M,) int64, ascending flat indices of the region's voxels in the slab.
+    probability
+        (M,) float32 in [0, 1].
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+    ModelError
+        If the model cannot be run, answers NaN, or does not answer what its metadata say.
+    """
+    if slab.ndim != 3 or tuple(slab.shape) != region.shape:
+        raise InputError(
+            f"The slab has shape {tuple(slab.shape)} and the region {region.shape}; "
+            "give two (z, y, x) arrays of one shape."
+        )
+    size = model.metadata.window_px
+    if size is None:
+        raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
+    index = np.flatnonzero(region).astype(np.int64, copy=False)
+    probability = np.empty(len(index), np.float32)
+    plane = slab.shape[1] * slab.shape[2]
+    values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
+    done = 0
+    for z in _slices_at_a_time(region, size):
+        padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
+        mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
+        answers = score_windows(
+            model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
+        )
+        here = len(answers)
+        probability[done : done + here] = _probability(answers, model).cpu().numpy()
+        done += here
+    bad = int(np.count_nonzero(np.isnan(probability)))
+    if bad:
+        first = int(index[np.isnan(probability)][0])
+        raise ModelError(
+            f"{model.path}: the classifier answers NaN on {bad} of {len(index)} windows, first at slice "
+            f"{first // plane} of the slab; train it again, or give another."
+        )
+    return index, probability
+
+
+def _slices_at_a_time(region: npt.NDArray[np.uint8], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of the slices that the region touches, a few at a time."""
+    touched = np.flatnonzero(region.reshape(len(region), -1).any(axis=1))
+    padded_bytes = 4 * (region.shape[1] + size - 1) * (region.shape[2] + size - 1)
+    step = max(1, PADDED_BYTES // padded_bytes)
+    for first in range(0, len(touched), step):
+        yield touched[first : first + step]
+
+
+def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
+    """(M,) probability of the particle from (M, C) answers, checked against the model's metadata."""
+    classes, count = model.metadata.classes, answers.shape[1]
+    if count != len(classes) and not (count == 1 and len(classes) == 2):
+        raise ModelError(
+            f"{model.path}: the classifier answers {count} values for a window, and its metadata name "
+            f"{len(classes)} classes ({', '.join(classes)}); give a model whose metadata match."
+        )
+    chosen = model.probability(answers)
+    # Rounding may leave [0, 1] by a little; the caller reports NaN.
+    outside = chosen[(chosen < -1e-4) | (chosen > 1 + 1e-4)]
+    if len(outside):
+        raise ModelError(
+            f"{model.path}: its metadata say that it answers probabilities, but it answers "
+            f"{outside[0].item():.3g}; "
+            'set output to "logits" in the metadata.'
+        )
+    return chosen.clamp(0.0, 1.0)

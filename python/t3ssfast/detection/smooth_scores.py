@@ -1,0 +1,259 @@
+"""Scores of windows, kept sparsely and averaged over neighbouring voxels as they come slab by slab."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from t3ssfast.errors import InputError
+from t3ssfast.runtime.memory import retry_on_oom
+
+__all__ = ["ScoreSmoother", "SparseScores", "smooth_scores"]
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+Shape = tuple[int, int, int]
+
+# Windows at stride 1 overlap by 98%, so the scores of neighbours in a slice hardly differ: little smoothing
+# in the plane, and the full smoothing along z, where every slice has its own noise.
+LATERAL_SMOOTHING = 0.25
+# A Gaussian is cut off at this many sigmas; 0.3% of its weight lies beyond.
+KERNEL_SIGMAS = 3.0
+# Voxels whose scores are smoothed at a time; bounds memory and never changes results.
+BAND_VOXELS = 1_000_000
+
+
+@dataclass(frozen=True)
+class SparseScores:
+    """Probabilities at the voxels of a grid that were classified.
+
+    Parameters
+    ----------
+    index
+        (n,) int64, ascending: flat C-order index of each voxel.
+    value
+        (n,) float32 in [0, 1].
+    shape
+        (z, y, x) of the grid.
+    smoothed
+        Whether they have been averaged by a `ScoreSmoother`.
+    """
+
+    index: IndexArray
+    value: FloatArray
+    shape: Shape
+    smoothed: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.index) != len(self.value):
+            raise InputError(
+                f"There are {len(self.value)} scores for {len(self.index)} voxels; give one for each."
+            )
+
+    @classmethod
+    def from_slabs(
+        cls, slabs: Sequence[tuple[IndexArray, FloatArray]], shape: tuple[int, ...], *, smoothed: bool = False
+    ) -> SparseScores:
+        """Join the (index, value) pairs of slabs, from the first slice to the last."""
+        z, y, x = shape
+        if not slabs:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x), smoothed)
+        index = np.concatenate([part for part, _ in slabs]).astype(np.int64, copy=False)
+        value = np.concatenate([part for _, part in slabs]).astype(np.float32, copy=False)
+        return cls(index, value, (z, y, x), smoothed)
+
+    @classmethod
+    def from_dense(cls, volume: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> SparseScores:
+        """Take the scores of a (z, y, x) volume, all or where a mask is true."""
+        if volume.ndim != 3 or (mask is not None and mask.shape != volume.shape):
+            raise InputError(
+                f"Scores have shape {volume.shape}"
+                + ("" if mask is None else f" and their mask has {mask.shape}")
+                + "; give a (z, y, x) volume and a mask of the same shape."
+            )
+        index = np.arange(volume.size) if mask is None else np.flatnonzero(mask)
+        z, y, x = volume.shape
+        return cls(index, volume.reshape(-1)[index].astype(np.float32), (z, y, x))
+
+
+class ScoreSmoother:
+    """Averages scores with their neighbours while slabs arrive, and keeps those that matter to picking.
+
+    Scores are averaged by a Gaussian along z and, with a quarter of its width, in the plane; voxels that were
+    not classified count as zeros. Smoothed scores of at least half the threshold are kept: the centroid of a
+    peak needs them. The result is that of smoothing all slabs at once, but only as many slices as the
+    smoothing reaches are held.
+
+    Parameters
+    ----------
+    shape
+        (z, y, x) of the grid.
+    voxel_size_angstrom
+        Of the grid.
+    smoothing_nm
+        Sigma of the Gaussian along z.
+    threshold
+        Lowest score of a peak.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        voxel_size_angstrom: float,
+        smoothing_nm: float = 5.0,
+        threshold: float = 0.5,
+    ) -> None:
+        z, y, x = shape
+        self._shape: Shape = z, y, x
+        sigma = smoothing_nm / (voxel_size_angstrom / 10)
+        self._sigmas = sigma, sigma * LATERAL_SMOOTHING, sigma * LATERAL_SMOOTHING
+        self._floor = threshold / 2
+        self._pending: list[tuple[IndexArray, FloatArray]] = []
+        self._kept: list[tuple[IndexArray, FloatArray]] = []
+        # Slices up to here are smoothed.
+        self._done = 0
+
+    def add(self, index: IndexArray, value: FloatArray) -> None:
+        """Add the scores of a slab, which follows those before; where memory runs out, nothing is added.
+
+        Parameters
+        ----------
+        index
+            Ascending flat indices into the whole grid, of whole slices.
+        value
+            Their scores.
+        """
+        if not len(index):
+            return
+        pending = [*self._pending, (index, value)]
+        reach = _radius(self._sigmas[0])
+        end = int(index[-1]) // (self._shape[1] * self._shape[2]) + 1 - reach
+        # Shorter steps would mostly smooth what surrounds them.
+        if end - self._done >= max(reach, 1):
+            self._smooth_until(pending, end)
+        else:
+            self._pending = pending
+
+    @retry_on_oom("smoothing scores")
+    def finish(self) -> SparseScores:
+        """The smoothed scores of all slabs."""
+        if self._done < self._shape[0]:
+            self._smooth_until(self._pending, self._shape[0])
+        return SparseScores.from_slabs(self._kept, self._shape, smoothed=True)
+
+    def _smooth_until(self, pending: list[tuple[IndexArray, FloatArray]], end: int) -> None:
+        """Smooth the slices up to `end`, and drop the scores that no later slice needs."""
+        plane = self._shape[1] * self._shape[2]
+        block = SparseScores.from_slabs(pending, self._shape)
+        rest = int(np.searchsorted(block.index, (end - _radius(self._sigmas[0])) * plane))
+        needed = block.index[rest:].copy(), block.value[rest:].copy()
+        block = _near_high_scores(block, self._floor, _radius(self._sigmas[1]))
+        # The surrounding slices serve the average along z alone.
+        block = smooth_scores(block, self._sigmas, axes=(0,))
+        first, last = (int(np.searchsorted(block.index, n * plane)) for n in (self._done, end))
+        block = SparseScores(block.index[first:last], block.value[first:last], block.shape)
+        block = smooth_scores(block, self._sigmas, axes=(1, 2))
+        high = np.flatnonzero(block.value >= self._floor)
+        kept = block.index[high], block.value[high]
+        # Nothing changes before everything is computed, so that the call can be repeated.
+        self._kept.append(kept)
+        self._pending, self._done = [needed], end
+
+
+def _radius(sigma: float) -> int:
+    """Half-width in voxels of a Gaussian kernel with a sigma in voxels."""
+    return int(np.ceil(KERNEL_SIGMAS * sigma)) if sigma > 0 else 0
+
+
+def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseScores:
+    """Drop columns (all z at one y, x) that cannot hold a smoothed score above `floor`.
+
+    A weighted mean exceeds `floor` only where one of its terms does: in the same column or, by the smoothing
+    in the plane, in one up to `reach` voxels away. Exact, and few voxels are left.
+    """
+    _, y, x = scores.shape
+    high = np.zeros(y * x, bool)
+    high[scores.index[scores.value >= floor] % (y * x)] = True
+    near = ndimage.maximum_filter(high.reshape(y, x), size=4 * reach + 1, mode="constant").reshape(-1)
+    keep = near[scores.index % (y * x)]
+    return SparseScores(scores.index[keep], scores.value[keep], scores.shape)
+
+
+def smooth_scores(
+    scores: SparseScores, sigmas: tuple[float, float, float], axes: tuple[int, ...] = (0, 1, 2)
+) -> SparseScores:
+    """Average with neighbours along each axis in turn, at the classified voxels.
+
+    Works in bands of about `BAND_VOXELS` voxels: the working memory is several times that of a band.
+
+    Parameters
+    ----------
+    sigmas
+        In voxels, along z, y and x.
+    """
+    value, shape = scores.value, scores.shape
+    place = _coordinates(scores.index, shape)
+    for axis in axes:
+        sigma = sigmas[axis]
+        if sigma <= 0 or not len(value):
+            continue
+        # Bands across the axis hold whole lines.
+        across = 1 if axis == 0 else 0
+        bands = min(shape[across], -(-len(value) // BAND_VOXELS))
+        number_of = (np.arange(shape[across]) * bands // shape[across]).astype(np.int32)
+        band = number_of[place[across]] if bands > 1 else None
+        smooth = np.empty_like(value)
+        for number in range(bands):
+            here = np.arange(len(value)) if band is None else np.flatnonzero(band == number)
+            if len(here):
+                position = place[axis][here]
+                line = scores.index[here] - position * np.int64(math.prod(shape[axis + 1 :]))
+                if axis < 2:  # along x they are in order already
+                    order = np.argsort(line * shape[axis] + position)
+                    here, line, position = here[order], line[order], position[order]
+                smooth[here] = _smooth_lines(value[here], line, position, shape[axis], sigma)
+        value = smooth
+    return SparseScores(scores.index, value, scores.shape)
+
+
+def _coordinates(index: IndexArray, shape: Shape) -> tuple[npt.NDArray[np.int32], ...]:
+    """(z, y, x) of flat indices, with one slow 64-bit division and one fast 32-bit division."""
+    plane = shape[1] * shape[2]
+    z = index // plane
+    within = (index - z * plane).astype(np.int64 if plane >= 2**31 else np.uint32)
+    y = within // shape[2]
+    return z.astype(np.int32), y.astype(np.int32), (within - y * shape[2]).astype(np.int32)
+
+
+def _smooth_lines(
+    value: FloatArray,
+    line: IndexArray,
+    position: npt.NDArray[np.signedinteger[Any]],
+    length: int,
+    sigma: float,
+) -> FloatArray:
+    """Gaussian average along lines with values at some positions; the others count as zeros.
+
+    Beyond the ends of a line the kernel is cut off and renormalised. The lines are laid end to end, with gaps
+    cut to the width of the kernel, so that one dense 1D filter does them all at a cost that follows the
+    number of values.
+    """
+    radius = _radius(sigma)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    step = np.diff(position)
+    apart = (np.diff(line) != 0) | (step > radius)
+    slot = np.concatenate([[0], np.cumsum(np.where(apart, radius + 1, step))])
+    laid_out = np.zeros(slot[-1] + 1, np.float32)
+    laid_out[slot] = value
+    total = ndimage.correlate1d(laid_out, kernel, mode="constant")[slot]
+    inside = ndimage.correlate1d(np.ones(length, np.float32), kernel, mode="constant")[position]
+    smooth: FloatArray = total / inside
+    return smooth
