@@ -20,7 +20,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from t3ssfast.detection.segment import segment_slice
+from t3ssfast.detection.segment_slice import segment_slice
 from t3ssfast.kernels._native import openvino_version
 from t3ssfast.models import LoadedModel, UNet, load_model
 from t3ssfast.models.engines.openvino import _openvino

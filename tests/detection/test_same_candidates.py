@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 
 import t3ssfast as t3
 from t3ssfast.candidates import Candidates
+from t3ssfast.detection import segment_slice, slabs
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.kernels._native import openvino_version
 from t3ssfast.tomogram import Tomogram
@@ -55,7 +55,6 @@ def test_tiles_threads_and_engines_move_no_candidate(
     world: tuple[Tomogram, Candidates, np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the bundled U-Net, whose tiles differ by rounding, and slices of more than one tile."""
-    detect_module = importlib.import_module("t3ssfast.detection.passes")
     tomogram = replace(world[0], data=np.tile(world[0].data[4:10], (1, 3, 4)))
     options = {"score_threshold": 0.001, "verify": False, "contrast": "dark", "membrane_min_area_nm2": 100.0}
 
@@ -64,8 +63,8 @@ def test_tiles_threads_and_engines_move_no_candidate(
 
     whole = found(segmenter_engine="torch", threads=1)
     assert len(whole.candidates) > 0
-    monkeypatch.setattr(detect_module, "tile_side", lambda config: 304)
-    monkeypatch.setattr(importlib.import_module("t3ssfast.detection.segment"), "MIN_TILE", 304)
+    monkeypatch.setattr(slabs, "tile_side", lambda config: 304)
+    monkeypatch.setattr(segment_slice, "MIN_TILE", 304)
     for config in ({"threads": 1}, {"threads": 2, "slab_slices": 2}):
         other = found(segmenter_engine=engine, **config)
         assert other.provenance["models"]["segmenter"]["engine"] == engine

@@ -1,4 +1,4 @@
-"""A detection that is stopped, in whatever way, loses at most the slab in progress."""
+"""A detection that is stopped loses at most the slab in progress, and a later run resumes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ import pytest
 
 import t3ssfast as t3
 from processes import Forks
-from t3ssfast.detection import job, run_to_folder
+from t3ssfast.detection import folder as folder_module
+from t3ssfast.detection import run_to_folder
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.errors import ConfigError, OutputError
+from t3ssfast.errors import CheckpointWarning, ConfigError, OutputError
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
 SLICES = 36
-# By PyTorch, which needs no time to prepare itself: a second is enough for both passes.
+# PyTorch needs no preparation, unlike OpenVINO: a detection takes a second.
 CONFIG = DetectConfig(slab_slices=2, threads=2, segmenter_engine="torch")
 FILES = (
     "candidates.star",
@@ -35,10 +36,10 @@ FILES = (
     "candidates.doc",
     "membrane.mrc",
 )
-# The pieces of a search: one of each kind for a slab.
+# Pieces of a checkpoint: one of each kind for a slab.
 KINDS = ("membrane", "scores")
-# What may differ between two runs of which one was stopped; all else in provenance is the same.
-OF_THE_RUN = ("seconds", "resumed")
+# Entries of the provenance that may differ between an interrupted run and one that was not.
+RUN_ENTRIES = ("seconds", "resumed")
 
 
 def world(folder: Path) -> dict[str, Any]:
@@ -57,10 +58,10 @@ def world(folder: Path) -> dict[str, Any]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """What a folder of results holds, apart from what is of the run."""
+    """Contents of the result files, without the entries of the run."""
     found = {name: (folder / name).read_bytes() for name in FILES}
     provenance = json.loads((folder / "provenance.json").read_text())
-    for name in OF_THE_RUN:
+    for name in RUN_ENTRIES:
         del provenance[name]
     found["provenance.json"] = json.dumps(provenance).encode()
     return found
@@ -76,10 +77,9 @@ def slices_in(names: set[str]) -> int:
 
 
 def wait_for_a_moment(out: Path, rng: np.random.Generator, whole: float) -> None:
-    """Wait until a random moment of a search.
+    """Wait until a random moment of a detection.
 
-    By the clock, where the machine is as busy as when the whole of it was timed; and by what the search has
-    kept, which comes somewhere in the middle however busy it is.
+    Either by the clock, or by the pieces that it has kept, which works on a busy machine, too.
     """
     if rng.random() < 0.3:
         time.sleep(float(rng.uniform(0, whole)))
@@ -90,7 +90,7 @@ def wait_for_a_moment(out: Path, rng: np.random.Generator, whole: float) -> None
         if sum(slices_in(pieces(out, kind)) for kind in KINDS) >= goal:
             break
         time.sleep(0.002)
-    # From one slab to the next, so that the moment lies anywhere in one.
+    # Up to the duration of a slab, so that the moment lies anywhere in one.
     time.sleep(float(rng.uniform(0, whole / SLICES)))
 
 
@@ -98,7 +98,7 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
     given = world(tmp_path)
     out = tmp_path / "out"
     arguments = {name: str(value) for name, value in given.items() if isinstance(value, Path)}
-    # Interrupts that come before the search, or after it, would be the test's own.
+    # Interrupts before and after the detection would hit the test itself.
     script = f"""
         def search():
             given = {{"config": test_resume.CONFIG, "device": "cpu", "progress": False}}
@@ -117,7 +117,7 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
     want = content(out)
     shutil.rmtree(out)
     rng = np.random.default_rng(0)
-    stopped = finished = resumed = went_on = 0
+    stopped = finished = resumed = continued = 0
     took = [0.0]
     before: dict[str, set[str]] = {kind: set() for kind in KINDS}
     while stopped < times or not finished:
@@ -130,7 +130,7 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
         asked = time.monotonic()
         code = forks.wait(child)
         if code == 0:
-            # It was done before the signal came.
+            # It ended before the signal came.
             finished += 1
             provenance = json.loads((out / "provenance.json").read_text())
             assert provenance["resumed"] == {
@@ -139,7 +139,7 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
             }
             resumed += provenance["resumed"]["slices_segmented"] > 0
             assert content(out) == want
-            assert {path.name for path in out.iterdir()} == set(want), "nothing is left over"
+            assert {path.name for path in out.iterdir()} == set(want), "temporary files are left"
             shutil.rmtree(out)
             before = {kind: set() for kind in KINDS}
             continue
@@ -151,46 +151,33 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
             assert code == -how, log.read_text()
         done = (out / "provenance.json").exists()
         if done:
-            assert content(out) == want, "a mark beside anything unfinished"
+            assert content(out) == want, "provenance.json beside unfinished results"
             shutil.rmtree(out)
             before = {kind: set() for kind in KINDS}
             continue
         now = {kind: pieces(out, kind) for kind in KINDS}
         for kind, names in now.items():
-            assert before[kind] <= names, "what was kept is not lost"
-            went_on += bool(before[kind]) and before[kind] < names
+            assert before[kind] <= names, "a kept piece was lost"
+            continued += bool(before[kind]) and before[kind] < names
         for path in out.glob(".t3ssfast-work-*/[a-z]*.npz"):
             with np.load(path) as file:
-                assert all(file[name] is not None for name in file.files), f"{path} is torn"
+                assert all(file[name] is not None for name in file.files), f"{path} is damaged"
         before = now
     print(
-        f"{how.name}: {stopped} stopped, {went_on} of them in what an earlier one had begun; {finished} "
-        f"finished, {resumed} of them so; {max(took):.2f} s at most from the signal to the end"
+        f"{how.name}: {stopped} stopped, {continued} of them after resuming; {finished} finished, {resumed} "
+        f"of them after resuming; at most {max(took):.2f} s from the signal to the end"
     )
-    # Of a few random moments, all may come too early for anything to be kept.
-    assert times < 20 or went_on + resumed > times // 10
+    # A few random moments may all come before anything is kept.
+    assert times < 20 or continued + resumed > times // 10
     assert max(took) < 2
 
 
-def test_a_kill_loses_at_most_the_slab_in_progress(forks, tmp_path):
-    stop_and_resume(5, signal.SIGKILL, forks, tmp_path)
+def test_kill_loses_at_most_the_slab_in_progress(forks, tmp_path, soak):
+    stop_and_resume(200 if soak else 5, signal.SIGKILL, forks, tmp_path)
 
 
-def test_an_interrupt_loses_at_most_the_slab_in_progress(forks, tmp_path):
-    stop_and_resume(3, signal.SIGINT, forks, tmp_path)
-
-
-@pytest.mark.slow
-def test_two_hundred_kills_lose_at_most_the_slab_in_progress(forks, tmp_path):
-    stop_and_resume(200, signal.SIGKILL, forks, tmp_path)
-
-
-@pytest.mark.slow
-def test_fifty_interrupts_lose_at_most_the_slab_in_progress(forks, tmp_path):
-    stop_and_resume(50, signal.SIGINT, forks, tmp_path)
-
-
-# ------------------------------------------------------------------------- a checkpoint of something else
+def test_interrupt_loses_at_most_the_slab_in_progress(forks, tmp_path, soak):
+    stop_and_resume(50 if soak else 3, signal.SIGINT, forks, tmp_path)
 
 
 class Stop(Exception):
@@ -199,14 +186,14 @@ class Stop(Exception):
 
 @contextmanager
 def stopping(monkeypatch: pytest.MonkeyPatch, kind: str, after: int) -> Any:
-    """Every detection within ends when it has kept so many pieces of a kind."""
+    """Stop every detection of the block after it has kept a number of pieces of a kind."""
     save = CheckpointStore.save
     kept = 0
 
     def count(self: CheckpointStore, name: str, *arguments: Any, **arrays: Any) -> None:
         nonlocal kept
         save(self, name, *arguments, **arrays)
-        kept += name == kind
+        kept += name.startswith(kind)
         if kept == after:
             raise Stop
 
@@ -226,23 +213,23 @@ def saved(detection: t3.Detection, folder: Path) -> dict[str, bytes]:
     return content(folder)
 
 
-def test_a_call_goes_on_where_another_was_stopped(tmp_path, monkeypatch):
+def test_later_call_resumes(tmp_path, monkeypatch):
     given, kept = world(tmp_path), tmp_path / "kept"
     want = saved(run(given), tmp_path / "want")
     with stopping(monkeypatch, "scores", 5):
         run(given, checkpoint=kept)
-    # Thicker slabs, another number of threads: what decides about time alone is not looked at.
+    # Thicker slabs and another number of threads change no result, and so not the key.
     other = replace(CONFIG, slab_slices=5, threads=1)
     found = run(given, checkpoint=kept, config=other)
     assert found.provenance["resumed"] == {"slices_segmented": SLICES, "slices_judged": 10}
     got = saved(found, tmp_path / "got")
     assert {name: got[name] for name in FILES} == {name: want[name] for name in FILES}
     assert found.provenance["counts"] == json.loads(want["provenance.json"])["counts"]
-    assert not list(kept.iterdir()), "saving removes what was kept"
+    assert not list(kept.iterdir()), "saving removes the checkpoint"
 
 
 @pytest.mark.parametrize("changed", ["tomogram", "configuration", "model", "mask"])
-def test_pieces_of_something_else_are_never_used(tmp_path, monkeypatch, changed):
+def test_pieces_of_other_work_are_never_used(tmp_path, monkeypatch, changed):
     given, kept = world(tmp_path), tmp_path / "kept"
     _, _, membrane = toy_tomogram((SLICES, 110, 120))
     if changed == "mask":
@@ -262,7 +249,8 @@ def test_pieces_of_something_else_are_never_used(tmp_path, monkeypatch, changed)
     else:
         given["membrane"] = membrane.copy()
         given["membrane"][0, 0, 0] = 1
-    found = run(given, checkpoint=kept)
+    with pytest.warns(CheckpointWarning, match="starts from the beginning"):
+        found = run(given, checkpoint=kept)
     assert found.provenance["resumed"] == {"slices_segmented": 0, "slices_judged": 0}
     if changed == "mask":
         assert found.membrane is None
@@ -281,14 +269,14 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def of_another_key(path: Path) -> None:
+def change_key(path: Path) -> None:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     np.savez(path, **{**arrays, "key": np.array("0" * 64)})
 
 
-@pytest.mark.parametrize("spoil", [cut_off, flip, of_another_key, Path.unlink])
-def test_a_piece_that_is_not_whole_is_made_again(tmp_path, monkeypatch, spoil: Callable[[Path], None]):
+@pytest.mark.parametrize("spoil", [cut_off, flip, change_key, Path.unlink])
+def test_damaged_piece_is_computed_again(tmp_path, monkeypatch, spoil: Callable[[Path], None]):
     given, kept = world(tmp_path), tmp_path / "kept"
     want = saved(run(given), tmp_path / "want")
     with stopping(monkeypatch, "scores", 5):
@@ -300,29 +288,32 @@ def test_a_piece_that_is_not_whole_is_made_again(tmp_path, monkeypatch, spoil: C
     assert saved(found, tmp_path / "got") == want
 
 
-def test_pieces_that_overlap_are_taken_as_they_come(tmp_path):
+def test_overlapping_pieces_are_used_in_order(tmp_path):
     checkpoint = CheckpointStore(tmp_path, "key")
     for slab in [(0, 4), (2, 6), (6, 8), (9, 12), (20, 24)]:
         checkpoint.save_slab("some", slab, value=slab[0])
     runs = [(run, None if kept is None else int(kept["value"])) for run, kept in checkpoint.runs("some", 14)]
     assert runs == [((0, 4), 0), ((4, 6), None), ((6, 8), 6), ((8, 9), None), ((9, 12), 9), ((12, 14), None)]
     assert list(CheckpointStore(None, "key").runs("some", 3)) == [((0, 3), None)]
-    assert list(CheckpointStore(tmp_path, "another").runs("some", 3)) == [((0, 3), None)]
+    with pytest.warns(CheckpointWarning, match="belongs to another input"):
+        another = CheckpointStore(tmp_path, "another")
+    assert list(another.runs("some", 3)) == [((0, 3), None)]
+    assert list(checkpoint.runs("some", 4)) != [((0, 4), None)], "the pieces of the first key are still there"
 
 
-def test_modules_have_no_checkpoint(tmp_path):
+def test_modules_cannot_be_checkpointed(tmp_path):
     given = world(tmp_path)
     with pytest.warns(match="metadata"), pytest.raises(ConfigError, match="module"):
         run({**given, "classifier": toy_classifier()}, checkpoint=tmp_path / "kept")
 
 
-def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monkeypatch):
+def test_finished_results_are_read_if_they_match(tmp_path, monkeypatch):
     given, out = world(tmp_path), tmp_path / "out"
     first, new = run_to_folder(out, **given)
     assert new
     want = content(out)
     with monkeypatch.context() as patch:
-        patch.setattr(job.Job, "run", None)
+        patch.setattr(folder_module, "run_pipeline", None)
         again, new = run_to_folder(out, **given)
         other_size = {**given, "config": replace(CONFIG, slab_slices=7, memory_budget_bytes=1 << 30)}
         assert not run_to_folder(out, **other_size)[1]
@@ -340,7 +331,7 @@ def test_what_is_finished_is_taken_and_only_if_it_is_of_the_same(tmp_path, monke
     assert run_to_folder(out, **{**given, "config": lower})[1]
 
 
-def test_a_failing_run_leaves_no_empty_folders(tmp_path):
+def test_failing_run_leaves_no_empty_folders(tmp_path):
     given = world(tmp_path)
     data = np.array(t3.read(given["tomogram"]).data)
     data[20, 3, 3] = np.nan
@@ -350,12 +341,9 @@ def test_a_failing_run_leaves_no_empty_folders(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-# -------------------------------------------------------------------------------------------- a full disk
-
-
 @contextmanager
 def small_disk(folder: Path, size: int) -> Any:
-    """A file system of so many bytes at a folder; resize it by calling what is handed over."""
+    """Mount a file system of a size in bytes at a folder; yields a function that resizes it."""
     import subprocess
 
     def mount(option: str) -> None:
@@ -373,7 +361,8 @@ def small_disk(folder: Path, size: int) -> Any:
         folder.rmdir()
 
 
-def fill_disks(sizes: int, tmp_path: Path) -> None:
+def test_full_disk_is_one_sentence_and_the_next_run_resumes(tmp_path, soak):
+    sizes = 20 if soak else 3
     given = world(tmp_path)
     run_to_folder(tmp_path / "want", **given)
     want = content(tmp_path / "want")
@@ -388,7 +377,7 @@ def fill_disks(sizes: int, tmp_path: Path) -> None:
             assert "space" in message
             assert message.isprintable()
             assert not (out / "provenance.json").exists()
-            assert not list(out.rglob("*.tmp*")), "nothing half written is left over"
+            assert not list(out.rglob("*.tmp*")), "temporary files are left"
             kept = slices_in(pieces(out, "membrane"))
             resize(64 * largest)
             found, new = run_to_folder(out, **given)
@@ -398,12 +387,3 @@ def fill_disks(sizes: int, tmp_path: Path) -> None:
             assert content(out) == want
             assert {path.name for path in out.iterdir()} == set(want)
     assert resumed > sizes // 2
-
-
-def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path):
-    fill_disks(3, tmp_path)
-
-
-@pytest.mark.slow
-def test_twenty_full_disks(tmp_path):
-    fill_disks(20, tmp_path)

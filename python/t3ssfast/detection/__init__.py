@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from t3ssfast.detection.folder import run_to_folder
 from t3ssfast.detection.pipeline import detect
 from t3ssfast.detection.result import Detection
-from t3ssfast.detection.run_to_folder import run_to_folder
 
 __all__ = ["Detection", "detect", "run_to_folder"]

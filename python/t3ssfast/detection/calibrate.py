@@ -1,4 +1,4 @@
-"""The score threshold that a configuration asks for."""
+"""The score threshold that a configuration asks for, on the scale of uncalibrated scores."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ __all__ = ["picking_threshold"]
 
 
 def picking_threshold(calibration: Calibration | None, config: DetectConfig) -> float:
-    """The uncalibrated score from which on peaks are candidates, as a configuration wants it.
+    """Lowest uncalibrated score of a candidate.
 
     Parameters
     ----------
     calibration
-        Of the classifier, if it has one.
+        Of the model that gives the scores; None where it has none.
     config
-        Of it, min_precision, min_recall and score_threshold count.
+        `min_precision` and `min_recall`, or else `score_threshold`.
 
     Raises
     ------
     ModelError
-        If min_precision or min_recall is given for a classifier without calibration.
+        If min_precision or min_recall is given and there is no calibration.
     ConfigError
-        If the classifier never reaches them.
+        If they are never reached.
     """
     for name in ("min_precision", "min_recall"):
         wanted = getattr(config, name)
@@ -32,7 +32,7 @@ def picking_threshold(calibration: Calibration | None, config: DetectConfig) -> 
             continue
         if calibration is None:
             raise ModelError(
-                f"{name} is {wanted:g}, but the classifier carries no calibration; give score_threshold, or "
+                f"{name} is {wanted:g}, but the classifier has no calibration; give score_threshold, or "
                 f"calibrate the classifier (t3ssfast train calibrate)."
             )
         if name == "min_precision":

@@ -52,6 +52,7 @@ class Classification:
     resumed_slices: int
 
 
+@retry_on_oom("classifying windows")
 def resolve_plan(classifier: LoadedModel, plan: str) -> str:
     """Return "dense" or "windows" for a plan of the configuration.
 

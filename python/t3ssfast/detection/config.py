@@ -18,55 +18,55 @@ __all__ = ["DetectConfig"]
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """Every default of a detection, in one place.
+    """Options of a detection, and the only place where their defaults are.
 
     Parameters
     ----------
     contrast
-        "dark" (protein dark, as reconstructed), "light", or "auto": the sign under which the
-        segmenter sees more membrane.
+        "dark" (protein dark, as reconstructed), "light", or "auto": the sign under which the segmenter finds more
+        membrane.
     membrane_threshold
-        Probability, averaged with the neighbouring slices', above which a voxel is membrane.
+        Probability above which a voxel is reported as membrane, averaged with the neighbouring slices.
     search_threshold
-        The same above which a voxel counts as membrane for what to search and how T3SS stand, where it is the
-        lower: T3SS stand on faint membrane too.
+        Probability above which a voxel counts as membrane for the search region and the poses, if lower: T3SS
+        are also found on faint membrane.
     membrane_min_area_nm2
-        Connected membrane pieces with less surface than this are dropped.
+        Smallest area of a connected component of the membrane, square nanometres.
     search_distance_nm
-        Windows are judged when their centre lies within this distance of the membrane. The centre of a T3SS
-        base lies between the two membranes, 12-15 nm from each; but where they face the beam the missing
-        wedge has taken them, and T3SS seen from the top stand beyond the edge of the membrane that is left.
+        Largest distance of a window's centre from the membrane. The centre of a T3SS base is 12-15 nm from
+        each membrane, but membranes that face the beam are lost to the missing wedge, and T3SS in top view
+        lie beyond the edge of the membrane that is left.
     search_enclosed
-        Whether windows are judged also wherever the membrane of a cell encloses them, seen along the beam:
-        T3SS on a large cell's top and bottom are farther from the membrane that is left than any distance.
+        Whether to search everything that the membrane of a cell encloses, seen along the beam, too: T3SS on
+        the top and bottom of a large cell are far from the membrane that is left.
     preselect
-        Whether the statistics of a window may rule it out before the classifier sees it.
+        Whether a cheap filter excludes windows before the classifier.
     score_smoothing_nm
-        Sigma along z over which the scores of neighbouring slices are averaged.
+        Sigma of the average of scores along z.
     verify
-        Whether a verifier, where there is one, looks at each candidate as a whole: the score is then what it
-        and the classifier agree on, and the centre where it sees it.
+        Whether a verifier, where there is one, examines each candidate as a whole. The score then combines
+        classifier and verifier, and the verifier corrects centre and pose.
     verify_floor
-        Score of the classifier, before any calibration, from which on peaks are shown to the verifier.
+        Lowest uncalibrated score of the classifier that is shown to the verifier.
     score_threshold
-        Candidates below this score are not reported. Particles of tomograms unlike those of the calibration
-        score lower: give less where what is missed is lost and false candidates can be weeded later.
+        Lowest score of a reported candidate. Particles of tomograms unlike those of the calibration score lower:
+        lower it where misses matter more than false candidates.
     min_precision, min_recall
-        Instead of the threshold: the lowest score above which the classifier's calibration expects at least
-        this precision, or the highest above which it expects at least this recall. One of the two at most.
+        Instead of `score_threshold`: the lowest score above which the calibration expects at least this
+        precision, or the highest above which it expects at least this recall. At most one of the two.
     min_distance_nm
-        Two candidates are never closer than this.
+        Smallest distance of two candidates.
     max_candidates
-        At most so many are reported, the best ones.
+        Largest number of candidates; the best are reported.
     plan, precision
-        Passed to `score_windows`.
+        As for `score_windows`.
     segmenter_engine
-        What runs the segmenter: "auto" (the fastest that is there), "torch", "openvino" or "cuda-graphs".
+        What runs the segmenter: "auto" (the fastest available), "torch", "openvino" or "cuda-graphs".
     memory_budget_bytes
-        Bound on the memory that a detection takes beyond the imports and the tomogram itself, where that is
-        an array or a compressed file; sets the thickness of the slabs and the size of the segmenter's tiles.
+        Largest memory beyond the imports and the tomogram itself, where that is an array or a compressed
+        file. Determines the thickness of slabs and the size of the segmenter's tiles.
     slab_slices
-        Thickness of a slab, instead of the one that follows from the budget. Never changes results.
+        Thickness of a slab, instead of that from the budget. Never changes results.
     threads
         OpenMP and PyTorch threads; None leaves both as they are.
     """

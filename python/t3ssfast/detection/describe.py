@@ -11,10 +11,12 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.provenance import describe_model, describe_plan, describe_software
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment import Membrane
+from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["describe_detection"]
 
 
+@retry_on_oom("describing the result")
 def describe_detection(
     inputs: DetectionInputs,
     identity: Identity,

@@ -11,14 +11,17 @@ from t3ssfast.detection.contrast import trained_sign
 from t3ssfast.detection.describe import describe_detection
 from t3ssfast.detection.identity import Identity, identify
 from t3ssfast.detection.inputs import DetectionInputs, Model, normalise, using_threads
+from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.preselect import WindowFilter, read_preselection
 from t3ssfast.detection.result import Detection
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
-from t3ssfast.detection.segment import given_membrane, segment_membrane
+from t3ssfast.detection.segment import Membrane, given_membrane, segment_membrane
 from t3ssfast.errors import ConfigError
+from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import CheckpointStore
+from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import Array, StrPath, TomogramSource
 
@@ -113,14 +116,10 @@ def run_pipeline(
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
     membrane = find_membrane(inputs, grid, run)
     grid = grid.with_contrast_sign(membrane.contrast["sign"] * trained_sign(classifier))
-    search = SearchRegion.of(membrane.mask, grid.voxel_size_angstrom, config)
-
+    search = search_region_of(membrane, grid, config)
     plan = resolve_plan(classifier, config.plan)
-    preselection = read_preselection(classifier.metadata.preselect) if config.preselect else None
-    window_filter = WindowFilter(
-        preselection, grid, search, classifier, device=inputs.device, precision=config.precision, plan=plan
-    )
-    windows = classify(grid, search, window_filter, classifier, plan, inputs.peak_threshold, run)
+    preselection = preselection_of(classifier, grid, search, plan, run)
+    windows = classify(grid, search, preselection, classifier, plan, inputs.peak_threshold, run)
 
     with stages("pick"):
         peaks = pick(
@@ -140,6 +139,27 @@ def run_pipeline(
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
     provenance["counts"] |= {"peaks": len(peaks[1]), "candidates": len(candidates)}
     return Detection(candidates, membrane.reported(), provenance, store if store.keeps else None)
+
+
+@retry_on_oom("finding the search region")
+def search_region_of(membrane: Membrane, grid: PreparedTomogram, config: DetectConfig) -> SearchRegion:
+    """The voxels whose windows are classified: near the membrane, or enclosed by it."""
+    return SearchRegion.of(membrane.mask, grid.voxel_size_angstrom, config)
+
+
+def preselection_of(
+    classifier: LoadedModel, grid: PreparedTomogram, search: SearchRegion, plan: str, run: Run
+) -> WindowFilter:
+    """The classifier's preselection, which excludes most windows cheaply; none where the options say so."""
+    return WindowFilter(
+        read_preselection(classifier.metadata.preselect) if run.config.preselect else None,
+        grid,
+        search,
+        classifier,
+        device=run.device,
+        precision=run.config.precision,
+        plan=plan,
+    )
 
 
 def checkpoint_of(inputs: DetectionInputs, folder: StrPath | None, identity: Identity) -> CheckpointStore:

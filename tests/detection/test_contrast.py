@@ -1,0 +1,43 @@
+"""The contrast of a tomogram."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from networks import loaded_segmenter
+from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.contrast import DARK, contrast_from_segmenter
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.models.normalisation import Normalisation
+from t3ssfast.tomogram import Tomogram
+
+
+class Darkness(nn.Module):
+    """Finds membrane where it is dark."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return -4.0 * image - 8.0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_segmenter_tells_the_contrast(sign):
+    rng = np.random.default_rng(3)
+    data = rng.normal(size=(12, 64, 64)).astype(np.float32)
+    data[:, 30:34] -= 6
+    plain = Normalisation(highpass_nm=0)
+    prepared = PreparedTomogram.prepare(Tomogram(sign * data, 13.6), normalisation=plain)
+    found = contrast_from_segmenter(prepared, loaded_segmenter(Darkness()), DetectConfig())
+    as_given, inverted = found["membrane_as_given"], found["membrane_inverted"]
+    assert found["sign"] == sign
+    assert (as_given > inverted) == (sign == 1)
+    assert max(as_given, inverted) > 0.03
+
+
+def test_protein_is_dark_where_there_is_no_membrane():
+    data = np.random.default_rng(4).normal(size=(3, 20, 20)).astype(np.float32) * 0.1
+    data[0, 0, 0] = 1
+    prepared = PreparedTomogram.prepare(Tomogram(data, 13.6), normalisation=Normalisation(clip=1.0))
+    found = contrast_from_segmenter(prepared, loaded_segmenter(Darkness()), DetectConfig())
+    assert (found["sign"], found["membrane_as_given"], found["membrane_inverted"]) == (DARK, 0.0, 0.0)

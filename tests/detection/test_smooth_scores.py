@@ -1,0 +1,97 @@
+"""Smoothing of scores: a normalised Gaussian at the classified voxels, whatever the slabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from t3ssfast.detection import smooth_scores as smooth_module
+from t3ssfast.detection.pick import pick
+from t3ssfast.detection.smooth_scores import ScoreSmoother, SparseScores, smooth_scores
+from t3ssfast.errors import InputError
+
+VOXEL = 13.6
+NM = VOXEL / 10
+
+
+def smoothed_slabs(
+    slabs: Iterable[tuple[np.ndarray, np.ndarray]], shape: Any, **options: Any
+) -> SparseScores:
+    smoother = ScoreSmoother(shape, **options)
+    for index, value in slabs:
+        smoother.add(index, value)
+    return smoother.finish()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.4, 5.0), st.floats(0.1, 1.0))
+def test_smoothing_of_lines_is_a_normalised_convolution(seed: int, sigma: float, fill: float) -> None:
+    rng = np.random.default_rng(seed)
+    lines, length = 5, int(rng.integers(1, 60))
+    dense = rng.random((lines, length)).astype(np.float32)
+    classified = rng.random(dense.shape) < fill
+    got = smooth_scores(
+        SparseScores.from_dense(dense[None], classified[None]), (0.0, 0.0, sigma), axes=(2,)
+    ).value
+    radius = int(np.ceil(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+
+    def blur(values: np.ndarray) -> np.ndarray:
+        return ndimage.correlate1d(values.astype(np.float64), kernel, axis=1, mode="constant")
+
+    expected = blur(dense * classified) / blur(np.ones_like(dense))
+    np.testing.assert_allclose(got, expected[classified], rtol=1e-5, atol=1e-7)
+
+
+def test_bands_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = np.random.default_rng(0).random((20, 40, 44), np.float32)
+    scores = SparseScores.from_dense(volume, volume > 0.3)
+    whole = smooth_scores(scores, (3.0, 1.0, 1.0))
+    monkeypatch.setattr(smooth_module, "BAND_VOXELS", 777)
+    banded = smooth_scores(scores, (3.0, 1.0, 1.0))
+    np.testing.assert_array_equal(banded.value, whole.value)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(9, 40), st.integers(9, 40)),
+    st.integers(1, 30),
+    st.floats(0.05, 0.9),
+    st.just(0.0) | st.floats(0.1, 9),
+    st.integers(0, 2**31),
+)
+def test_smoothing_does_not_depend_on_the_slabs(shape, thickness, threshold, smoothing_nm, seed) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.random(shape, np.float32)
+    classified = rng.random(shape) < 0.5
+    options = {"voxel_size_angstrom": VOXEL, "smoothing_nm": smoothing_nm, "threshold": threshold}
+    whole = SparseScores.from_dense(scores, classified)
+    plane = shape[1] * shape[2]
+    edges = np.searchsorted(whole.index, np.arange(0, shape[0] + thickness, thickness) * plane)
+    slabs = ((whole.index[a:b], whole.value[a:b]) for a, b in pairwise(edges))
+    smoothed = smoothed_slabs(slabs, shape, **options)
+    at_once = smoothed_slabs([(whole.index, whole.value)], shape, **options)
+    np.testing.assert_array_equal(smoothed.index, at_once.index)
+    np.testing.assert_array_equal(smoothed.value, at_once.value)
+    sigma = smoothing_nm / NM
+    every = smooth_scores(whole, (sigma, sigma / 4, sigma / 4))
+    high = every.value >= threshold / 2
+    np.testing.assert_array_equal(smoothed.index, every.index[high])
+    np.testing.assert_array_equal(smoothed.value, every.value[high])
+    for ours, expected in zip(pick(smoothed, **options), pick(whole, **options), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_shapes_that_do_not_match_raise() -> None:
+    with pytest.raises(InputError, match="give one for each"):
+        SparseScores(np.arange(3), np.zeros(2, np.float32), (1, 2, 3))
+    with pytest.raises(InputError, match="mask of the same shape"):
+        SparseScores.from_dense(np.zeros((2, 3, 4)), np.zeros((2, 3), bool))
