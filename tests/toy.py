@@ -1,4 +1,4 @@
-"""A toy world to test the whole chain: a ring-shaped cell with dark particles, and models made by hand."""
+"""A toy world for tests of the pipeline: a ring-shaped cell with dark particles, and hand-made models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ToySegmenter(nn.Module):
 
 
 def toy_classifier(level: float = 1.9, window: int = 50) -> nn.Module:
-    """A LeNet-like chain whose answer grows with how dark the middle 16 x 16 voxels are."""
+    """A LeNet-like chain whose answer grows with the darkness of the central 16 x 16 voxels."""
     side = ((window - 4) // 2 - 4) // 2
     model = nn.Sequential(
         nn.Conv2d(1, 1, 5),
@@ -60,7 +60,7 @@ def toy_classifier(level: float = 1.9, window: int = 50) -> nn.Module:
 
 
 def save_toy_models(folder: Path, **classifier_metadata: object) -> tuple[Path, Path]:
-    """The two as model files: segmenter, classifier."""
+    """Save both as model files; returns segmenter, classifier."""
     segmenter, classifier = folder / "segmenter.pt", folder / "classifier.pt"
     save_model(ToySegmenter(), segmenter, ModelMetadata("segmenter", voxel_size_angstrom=VOXEL))
     metadata = {
@@ -75,7 +75,7 @@ def save_toy_models(folder: Path, **classifier_metadata: object) -> tuple[Path, 
 
 
 def save_toy_verifier(folder: Path) -> Path:
-    """An axial network that has learned nothing yet, as a model file."""
+    """Save an untrained axial network as a model file."""
     torch.manual_seed(0)
     channels, hidden, height = (2, 3, 4, 4), 8, 16
     metadata = ModelMetadata(
@@ -95,10 +95,9 @@ def toy_tomogram(
     noise: float = 1.0,
     particles: int = 3,
 ) -> tuple[Tomogram, Candidates, np.ndarray]:
-    """A cell standing along z, with dark particles across its periplasm; tomogram, truth, membrane.
+    """A cylindrical cell along z with dark particles across its periplasm: tomogram, truth, membrane.
 
-    `shape` is that at the models' voxel size; another `step` images the same cell with voxels so many times
-    as large.
+    `shape` is in voxels of the models' size; `step` is the voxel size relative to the models'.
     """
     rng = np.random.default_rng(0)
     centre = (np.array(shape) - 1) / 2
@@ -136,6 +135,6 @@ def toy_detect(tomogram: Any, models: Models, **options: Any) -> t3.Detection:
 
 
 def same_candidates(a: t3.Detection, b: t3.Detection) -> None:
-    """Fail unless places, scores and poses are the same to the bit."""
+    """Assert that centres, scores and poses are equal to the bit."""
     for name in ("centre_zyx", "score", "normal_zyx"):
         np.testing.assert_array_equal(getattr(a.candidates, name), getattr(b.candidates, name))

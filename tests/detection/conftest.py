@@ -1,4 +1,4 @@
-"""What the tests of detection have in common: a toy world, and models made by hand."""
+"""Fixtures of the detection tests: a toy world and hand-made models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detection says to bad input."""
+"""Bad input raises the right error, with one sentence."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from toy import VOXEL, Models, toy_classifier, toy_detect
 
 
 def failing_cases(world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path) -> dict[str, Any]:
-    """Name: (arguments of detect, error, words its sentence must hold)."""
+    """For each name: (arguments of detect, error, words of its message)."""
     tomogram, _, membrane = world
     data = tomogram.data
-    spoilt = data.copy()
-    spoilt[3, 5, 7] = np.nan
+    with_nan = data.copy()
+    with_nan[3, 5, 7] = np.nan
     infinite = data.copy()
     infinite[20, 0, 0] = np.inf
     (tmp_path / "truncated.mrc").write_bytes(b"")
@@ -63,7 +63,7 @@ def failing_cases(world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
         "a list": ({"tomogram": [[1.0]], **size}, InputError, "list"),
         "no voxels": ({"tomogram": data[:0], **size}, InputError, "at least one voxel"),
         "complex values": ({"tomogram": data.astype(complex), **size}, InputError, "real numbers"),
-        "NaN": ({"tomogram": spoilt, **size}, InputError, "(3, 5, 7)"),
+        "NaN": ({"tomogram": with_nan, **size}, InputError, "(3, 5, 7)"),
         "infinity": ({"tomogram": infinite, **size}, InputError, "(20, 0, 0)"),
         "constant": ({"tomogram": np.zeros_like(data), **size}, InputError, "constant"),
         "smaller than a window": ({"tomogram": data[:, :30], **size}, InputError, "window"),
@@ -94,7 +94,7 @@ def failing_cases(world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
             ModelError,
             "state dict",
         ),
-        "device that is none": ({"tomogram": tomogram, "device": "fpga"}, DeviceError, "fpga"),
+        "unknown device": ({"tomogram": tomogram, "device": "fpga"}, DeviceError, "fpga"),
     }
 
 
@@ -122,12 +122,12 @@ NAMES = [
     "model missing",
     "model is text",
     "model is weights",
-    "device that is none",
+    "unknown device",
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bad_input_is_told_in_one_sentence(
+def test_bad_input_raises_with_one_sentence(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path, name: str
 ) -> None:
     arguments, error, words = failing_cases(world, tmp_path)[name]
@@ -141,12 +141,12 @@ def test_bad_input_is_told_in_one_sentence(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_missing_gpu_is_told(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
+def test_missing_gpu_raises(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
     with pytest.raises(DeviceError, match="cuda"):
         toy_detect(world[0], models, device="cuda")
 
 
-def test_models_that_are_not_what_they_should_be_are_refused(
+def test_wrong_models_raise(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     swapped = {"segmenter": models["classifier"], "classifier": models["segmenter"]}
@@ -154,7 +154,7 @@ def test_models_that_are_not_what_they_should_be_are_refused(
         toy_detect(world[0], swapped)
 
     class NotANumber(nn.Module):
-        """Finite on what a probe shows it, NaN on dark particles."""
+        """Finite on the values of the probe, NaN on dark particles."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -173,6 +173,6 @@ def test_models_that_are_not_what_they_should_be_are_refused(
         )
 
 
-def test_options_that_cannot_be_are_refused() -> None:
+def test_invalid_options_raise() -> None:
     with pytest.raises(ConfigError, match="slab_slices"):
         DetectConfig(slab_slices=0)

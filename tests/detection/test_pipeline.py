@@ -1,4 +1,4 @@
-"""The whole chain, on a toy world and with models made by hand."""
+"""The whole pipeline, on a toy world with hand-made models."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_particle_is_found_with_its_pose(
 
 
 @pytest.mark.parametrize("slab_slices", [1, 7, None])
-def test_the_membrane_is_that_of_slices_averaged_with_their_neighbours(
+def test_membrane_is_averaged_over_neighbouring_slices(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], slab_slices: int | None
 ) -> None:
     tomogram = world[0]
@@ -62,7 +62,7 @@ def test_the_membrane_is_that_of_slices_averaged_with_their_neighbours(
     assert ((alone > config.membrane_threshold) != (found != 0)).any()
 
 
-def test_the_face_of_a_membrane_lies_between_voxels(
+def test_membrane_face_is_interpolated_between_voxels(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:
     tomogram = replace(world[0], voxel_size_angstrom=VOXEL * 1.2)
@@ -76,7 +76,7 @@ def test_the_face_of_a_membrane_lies_between_voxels(
     assert not grid.on_own_voxels
     alone = segment(grid.slab(0, grid.shape[0]), segmenter)
     average = ndimage.convolve1d(alone, [0.25, 0.5, 0.25], axis=0, mode="nearest")
-    # Where the probability between the grid's points is, not where that of the nearest one, is enough.
+    # The interpolated probability decides, not that of the nearest grid point.
     low, high = (grid.mask_to_tomogram(average, config.membrane_threshold + d) for d in (1 / 255, -1 / 255))
     assert found is not None
     assert (low <= found).all()
@@ -85,7 +85,7 @@ def test_the_face_of_a_membrane_lies_between_voxels(
     assert np.count_nonzero(of_mask != found) > 10 * np.count_nonzero(low != high)
 
 
-def test_faint_membrane_is_searched_about_and_not_reported(
+def test_faint_membrane_is_searched_around_but_not_reported(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:
     tomogram, truth, _ = world
@@ -95,7 +95,7 @@ def test_faint_membrane_is_searched_about_and_not_reported(
     assert plain.membrane is not None
     assert 2 * strict.membrane.sum() < plain.membrane.sum()
     same_candidates(plain, strict)
-    # The lower of the two decides what is searched.
+    # The lower of the two thresholds decides about the search region.
     lower = DetectConfig(contrast="dark", membrane_threshold=0.4)
     wider = toy_detect(tomogram, models, config=lower)
     both = toy_detect(tomogram, models, config=replace(lower, search_threshold=0.4))
@@ -104,9 +104,7 @@ def test_faint_membrane_is_searched_about_and_not_reported(
     assert len(wider.candidates) == len(truth)
 
 
-def test_provenance_tells_what_was_done(
-    models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
-) -> None:
+def test_provenance_describes_the_run(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
     provenance = toy_detect(world[0], models).provenance
     json.dumps(provenance, allow_nan=False)
     assert provenance["software"]["torch"] == torch.__version__
@@ -125,7 +123,7 @@ def test_provenance_tells_what_was_done(
     assert provenance["models"]["segmenter"]["engine_reason"]
 
 
-def test_a_membrane_that_is_given_replaces_the_segmenter(
+def test_given_membrane_replaces_the_segmenter(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     tomogram, truth, membrane = world
@@ -162,7 +160,7 @@ def test_bright_protein_is_recognised(models: Models, world: tuple[Tomogram, Can
     assert len(wrong.candidates) == 0
 
 
-def test_models_trained_on_bright_protein_are_used_as_such(
+def test_models_trained_on_bright_protein(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     class Inverted(nn.Module):
@@ -181,7 +179,7 @@ def test_models_trained_on_bright_protein_are_used_as_such(
 
 
 @pytest.mark.parametrize(("step", "noise"), [(0.8, 1.9), (1.25, 1.35)])
-def test_another_voxel_size_is_resampled_and_mapped_back(models: Models, step: float, noise: float) -> None:
+def test_other_voxel_sizes_are_resampled_and_mapped_back(models: Models, step: float, noise: float) -> None:
     tomogram, truth, membrane = toy_tomogram(step=step, noise=noise)
     detection = toy_detect(tomogram, models)
     found = t3.evaluate(detection.candidates, truth, 120.0)
@@ -205,7 +203,7 @@ def test_models_with_different_grids_work_together(
     assert detection.membrane.shape == tomogram.shape
 
 
-def test_a_tomogram_without_membrane_has_no_candidates(models: Models) -> None:
+def test_no_membrane_no_candidates(models: Models) -> None:
     noise = np.random.default_rng(1).normal(size=(12, 80, 80)).astype(np.float32)
     detection = toy_detect(noise, models, voxel_size_angstrom=VOXEL)
     assert len(detection.candidates) == 0
@@ -214,7 +212,7 @@ def test_a_tomogram_without_membrane_has_no_candidates(models: Models) -> None:
     assert "No membrane" in detection.provenance["notes"][0]
 
 
-def test_one_slice_is_a_tomogram(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
+def test_single_slice(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
     tomogram, truth, membrane = world
     z = round(float(truth.centre_zyx[0, 0]))
     one = slice(z, z + 1)
@@ -226,17 +224,17 @@ def test_one_slice_is_a_tomogram(models: Models, world: tuple[Tomogram, Candidat
     )
     near = np.linalg.norm(detection.candidates.centre_zyx[:, 1:] - truth.centre_zyx[0, 1:], axis=1)
     assert near.min() < 4
-    # No piece of membrane in one slice has the area that is asked of one in a thick volume.
+    # In a single slice no component has the smallest area that is required in a thick volume.
     segmented = toy_detect(tomogram.data[one], models, voxel_size_angstrom=VOXEL)
     assert segmented.membrane is not None
     assert segmented.membrane.mean() > 0.03
 
 
-def test_particles_at_the_edge_of_the_volume_are_found(
+def test_particles_at_the_edge_of_the_volume(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:
     tomogram, truth, membrane = world
-    # Cut right through the periplasm beside the first particle, which leaves half of a window about it.
+    # A cut through the periplasm beside the first particle leaves half of its window.
     cut = int(truth.centre_zyx[0, 2]) + 8
     detection = toy_detect(
         tomogram.data[:, :, :cut],
@@ -258,7 +256,7 @@ def test_max_candidates_and_threshold_keep_the_best(
     assert len(toy_detect(world[0], models, config=DetectConfig(score_threshold=between)).candidates) == 1
 
 
-def test_saved_results_are_whole(
+def test_saved_results_are_complete(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     detection = toy_detect(world[0], models)
@@ -274,10 +272,10 @@ def test_saved_results_are_whole(
         detection.save(tmp_path / "file")
 
 
-def test_the_toy_particles_lie_between_the_membranes(
+def test_toy_particles_lie_between_the_membranes(
     world: tuple[Tomogram, Candidates, np.ndarray],
 ) -> None:
-    """The toy itself: particles are where a T3SS would be."""
+    """Of the toy itself: its particles are where a T3SS would be."""
     _, truth, membrane = world
     middle = (np.array(membrane.shape[1:]) - 1) / 2
     radius = np.linalg.norm(truth.centre_zyx[:, 1:] - middle, axis=1)

@@ -1,4 +1,4 @@
-"""Whatever slabs, tiles, threads, memory, engines and layouts are, the candidates are the same."""
+"""Candidates do not depend on slabs, tiles, threads, memory, engines and memory layouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_slabs_do_not_change_the_result(
     np.testing.assert_array_equal(whole.membrane, cut.membrane)
 
 
-def test_a_small_memory_budget_and_the_threads_do_not_change_the_result(
+def test_memory_budget_and_threads_do_not_change_the_result(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:
     before = torch.get_num_threads()
@@ -74,7 +74,7 @@ def test_tiles_threads_and_engines_move_no_candidate(
 
 
 def test_memory_stays_within_the_budget(models: Models, tmp_path: Path) -> None:
-    """A file larger than the budget; what libraries take once, on first use, is taken before."""
+    """With a file larger than the budget; memory that libraries take on first use is taken before."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process is read from /proc")
     small, _, _ = toy_tomogram(shape=(24, 120, 132))
@@ -109,7 +109,7 @@ def test_memory_stays_within_the_budget(models: Models, tmp_path: Path) -> None:
     assert int(done.stdout) < budget
 
 
-def test_a_file_gives_what_its_array_gives(
+def test_file_and_array_give_the_same(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     tomogram = world[0]
@@ -119,7 +119,7 @@ def test_a_file_gives_what_its_array_gives(
     same_candidates(array, file)
     assert file.candidates.tomogram_name == "toy"
     assert file.provenance["input"]["sha256"] != array.provenance["input"]["sha256"]
-    # The header's size is overridden: at half the size the whole volume is a cell half as large.
+    # Overrides the voxel size of the header.
     other = toy_detect(tmp_path / "toy.mrc", models, voxel_size_angstrom=VOXEL * 1.2)
     assert other.candidates.voxel_size_angstrom == pytest.approx(VOXEL * 1.2)
 
@@ -134,7 +134,7 @@ def test_a_file_gives_what_its_array_gives(
         lambda a: a[::-1, ::-1].copy()[::-1, ::-1],
     ],
 )
-def test_any_layout_gives_the_same(
+def test_memory_layout_does_not_matter(
     models: Models,
     world: tuple[Tomogram, Candidates, np.ndarray],
     convert: Callable[[np.ndarray], np.ndarray],
@@ -144,7 +144,7 @@ def test_any_layout_gives_the_same(
     same_candidates(toy_detect(data, models, voxel_size_angstrom=VOXEL), toy_detect(world[0], models))
 
 
-def test_integers_are_searched(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
+def test_integer_tomograms(models: Models, world: tuple[Tomogram, Candidates, np.ndarray]) -> None:
     tomogram, truth, _ = world
     data = np.clip(np.round(tomogram.data * 20), -128, 127).astype(np.int8)
     found = t3.evaluate(toy_detect(data, models, voxel_size_angstrom=VOXEL).candidates, truth, 120.0)

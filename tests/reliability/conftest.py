@@ -1,4 +1,4 @@
-"""What the tests of kills, interrupts and sharing have in common."""
+"""Fixtures of the tests of kills, interrupts and shared folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from processes import Forks
 
-# OpenVINO takes a second to prepare itself, longer than the whole of these searches.
+# OpenVINO takes a second of preparation, longer than these detections.
 SETUP = """
     import os, signal, sys, time
     from pathlib import Path
@@ -22,14 +22,14 @@ SETUP = """
     from t3ssfast.detection.config import DetectConfig
     t3ssfast.cli.detect.BUSY_SECONDS = 0.05
     t3ssfast.models.engines.engine.openvino_version = lambda: None
-    # What runs in a shell's background is born deaf to interrupts.
+    # A process in a shell's background ignores interrupts by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     """
 
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """A process that has imported everything, to fork from."""
+    """A process that has imported everything and forks children."""
     made = Forks(SETUP, tmp_path_factory.mktemp("forks"))
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Several processes in one folder share the work, and one that dies is taken over from."""
+"""Several processes share a list of tomograms, and take over from one that dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from toy import VOXEL, save_toy_models, toy_tomogram
 NAMES = ("TS_01", "TS_02", "TS_03")
 
 
-def share(rounds: int, forks: Forks, tmp_path: Path) -> None:
+def test_processes_share_a_list_of_tomograms(forks: Forks, tmp_path: Path, soak: bool) -> None:
+    rounds = 50 if soak else 2
     segmenter, classifier = save_toy_models(tmp_path)
     tomogram, _, _ = toy_tomogram((10, 90, 100))
     for k, name in enumerate(NAMES):
@@ -58,7 +59,7 @@ def share(rounds: int, forks: Forks, tmp_path: Path) -> None:
         for name in NAMES:
             assert content(out / name) == want[name]
             made = printed.count(f"wrote {out / name}")
-            # Who is killed after all is written, or before it can say so, has made it unheard.
+            # A process that is killed after saving may not have printed it.
             assert made == 1 or (victim is not None and made == 0), printed
         if victim is None:
             assert {path.name for name in NAMES for path in (out / name).iterdir()} == set(want["TS_01"])
@@ -70,18 +71,10 @@ def share(rounds: int, forks: Forks, tmp_path: Path) -> None:
         shutil.rmtree(out)
 
 
-def test_processes_share_a_list_of_tomograms(forks, tmp_path):
-    share(2, forks, tmp_path)
-
-
-@pytest.mark.slow
-def test_processes_share_a_list_of_tomograms_fifty_times(forks, tmp_path):
-    share(50, forks, tmp_path)
-
-
-def take_over(times: int, forks: Forks, tmp_path: Path) -> None:
-    """Of four that wait for a folder whose holder is killed, one gets it at a time, and each in the end."""
-    folder, diary = tmp_path / "folder", tmp_path / "diary"
+def test_one_process_at_a_time_takes_over_a_folder(forks: Forks, tmp_path: Path, soak: bool) -> None:
+    """Of four processes that wait for the folder of a killed one, each gets it in the end, one at a time."""
+    times = 50 if soak else 5
+    folder, journal = tmp_path / "folder", tmp_path / "journal"
     folder.mkdir()
     holder_script = f"""
         with FolderLock(Path({str(folder)!r})):
@@ -92,7 +85,7 @@ def take_over(times: int, forks: Forks, tmp_path: Path) -> None:
         while True:
             try:
                 with FolderLock(Path({str(folder)!r})):
-                    with open({str(diary)!r}, "a") as file:
+                    with open({str(journal)!r}, "a") as file:
                         file.write("in\\n"), file.flush()
                         time.sleep(0.01)
                         file.write("out\\n")
@@ -106,37 +99,25 @@ def take_over(times: int, forks: Forks, tmp_path: Path) -> None:
             time.sleep(0.005)
         waiters = [forks.start(waiter_script) for _ in range(4)]
         time.sleep(0.05)
-        assert not diary.exists(), "nobody comes in while the holder lives"
+        assert not journal.exists(), "nobody enters while the holder lives"
         os.kill(holder, signal.SIGKILL)
         for waiter, said in waiters:
             assert forks.wait(waiter) == 0, said.read_text()
         assert forks.wait(holder) == -signal.SIGKILL
-        assert diary.read_text().split() == ["in", "out"] * 4
+        assert journal.read_text().split() == ["in", "out"] * 4
         assert not list(folder.iterdir())
-        diary.unlink()
-
-
-def test_the_place_of_a_killed_process_is_taken_by_one_at_a_time(forks, tmp_path):
-    take_over(5, forks, tmp_path)
-
-
-@pytest.mark.slow
-def test_the_place_of_a_killed_process_is_taken_fifty_times(forks, tmp_path):
-    take_over(50, forks, tmp_path)
-
-
-# ----------------------------------------------------------------------------------- leases by themselves
+        journal.unlink()
 
 
 def leave_behind(folder: Path, host: str, age: float) -> None:
-    """What a process on some machine leaves in a folder when it stands still."""
+    """Write the lock file of a process on another machine that has stopped."""
     path = folder / LEASE_NAME
     path.write_text(json.dumps({"host": host, "pid": 12, "token": "0123"}))
     then = time.time() - age
     os.utime(path, (then, then))
 
 
-def test_a_folder_is_one_holders_at_a_time(tmp_path):
+def test_folder_has_one_holder_at_a_time(tmp_path):
     with FolderLock(tmp_path) as first:
         with (
             pytest.raises(BusyError, match=f"Process {os.getpid()} on .* is writing into"),
@@ -150,7 +131,7 @@ def test_a_folder_is_one_holders_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_another_machine_is_believed_to_live_until_it_is_silent(tmp_path, monkeypatch, locks):
+def test_lock_of_another_machine_is_respected_until_it_is_stale(tmp_path, monkeypatch, locks):
     if not locks:
         monkeypatch.setattr(folder_lock, "fcntl", None)
         monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
@@ -163,20 +144,20 @@ def test_another_machine_is_believed_to_live_until_it_is_silent(tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_where_there_are_no_locks_the_record_stands_in(tmp_path, monkeypatch):
+def test_lock_file_works_without_file_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "fcntl", None)
     monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
     monkeypatch.setattr(folder_lock, "BEAT_SECONDS", 0.01)
     with FolderLock(tmp_path) as held:
         with pytest.raises(BusyError), FolderLock(tmp_path):
             pass
-        # It says again and again that it lives.
+        # The holder refreshes its lock file.
         then = time.time() - 2 * folder_lock.STALE_SECONDS
         os.utime(tmp_path / LEASE_NAME, (then, then))
         time.sleep(0.3)
         with pytest.raises(BusyError), FolderLock(tmp_path):
             pass
-        # Another takes it for dead: it finds out, and leaves the other's file alone.
+        # Another process takes it for dead: the holder notices, and leaves the other's file alone.
         leave_behind(tmp_path, "elsewhere", 0)
         time.sleep(0.3)
         with pytest.raises(BusyError, match="took over"):
@@ -185,7 +166,7 @@ def test_where_there_are_no_locks_the_record_stands_in(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": "x"}', b"0" * 9000])
-def test_a_damaged_record_is_nobodys(tmp_path, content):
+def test_damaged_lock_file_belongs_to_nobody(tmp_path, content):
     (tmp_path / LEASE_NAME).write_bytes(content)
     then = time.time() - 2 * folder_lock.STALE_SECONDS
     os.utime(tmp_path / LEASE_NAME, (then, then))
@@ -194,6 +175,6 @@ def test_a_damaged_record_is_nobodys(tmp_path, content):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_gone_is_told(tmp_path):
+def test_missing_folder_raises(tmp_path):
     with pytest.raises(OutputError, match="cannot be written to"), FolderLock(tmp_path / "none"):
         pass
