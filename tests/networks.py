@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from t3ssfast.detection.normalise import slices_about
+from t3ssfast.detection.segment_slice import segment_slice
 from t3ssfast.kernels._native import openvino_version
 from t3ssfast.models import LoadedModel, ModelMetadata, UNet
 
@@ -28,3 +31,9 @@ def small_unet() -> LoadedModel:
         for _ in range(5):
             net(torch.randn(4, 1, 32, 32))
     return loaded_segmenter(net)
+
+
+def segment(slab: np.ndarray | torch.Tensor, model: LoadedModel, **options: object) -> np.ndarray:
+    """Membrane probability of the slices of a slab, each segmented with its neighbours."""
+    slices = [slices_about(slab, z, model.metadata.slices) for z in range(len(slab))]
+    return np.stack([segment_slice(around, model, **options) for around in slices])  # type: ignore[arg-type]

@@ -13,10 +13,10 @@ from scipy import ndimage
 from torch import nn
 
 import t3ssfast as t3
+from networks import segment
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.segment_slice import segment
 from t3ssfast.errors import OutputError
 from t3ssfast.models import ModelMetadata, load_model, save_model
 from t3ssfast.tomogram import Tomogram

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from networks import ENGINES, loaded_segmenter, small_unet
+from networks import ENGINES, loaded_segmenter, segment, small_unet
 from t3ssfast.detection import segment_slice as segment_slice_module
-from t3ssfast.detection.segment_slice import segment, segment_slice
+from t3ssfast.detection.segment_slice import segment_slice
 from t3ssfast.detection.tiles import TILE_HALO, cut_tiles
-from t3ssfast.errors import ConfigError, InputError, ModelError
+from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata, UNet
 
 
@@ -86,10 +86,7 @@ def test_tiles_have_one_size_and_cover_a_side_with_their_halo(length, max_tile):
         assert end == length or end - b >= TILE_HALO
 
 
-def test_bad_slabs_and_answers_raise(unet):
-    with pytest.raises(InputError, match="shape"):
-        segment(np.zeros((4, 4), np.float32), unet)
-
+def test_nan_raises():
     class Sick(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
             return image / 0.0

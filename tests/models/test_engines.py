@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import ENGINES, loaded_segmenter, openvino_only, small_unet
-from t3ssfast.detection.segment_slice import segment
+from networks import ENGINES, loaded_segmenter, openvino_only, segment, small_unet
+from processes import search_path
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models.engines import engine as engine_module
 from t3ssfast.models.engines.cuda_graphs import half_precision
@@ -50,13 +50,13 @@ def test_openvino_is_chosen_where_installed_and_sends_no_telemetry(tmp_path):
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
         "import numpy as np\n"
         "from t3ssfast.models import load_model\n"
-        "from t3ssfast.detection.segment_slice import segment\n"
+        "from networks import segment\n"
         "model = load_model(None, model_kind='segmenter')\n"
         "segment(np.zeros((1, 64, 64), np.float32), model)\n"
         "assert model.engine().name == 'openvino', model.engine().reason\n"
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
     )
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": search_path()}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=environment, cwd=tmp_path)
     assert not list(tmp_path.iterdir()), "something was written"
 

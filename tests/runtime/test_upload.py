@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from networks import segment
 from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.segment_slice import segment
 from t3ssfast.errors import InputError
 from t3ssfast.io import read, write
 from t3ssfast.kernels.padding import pad_by_reflection, pad_for_windows

@@ -23,8 +23,8 @@ class DetectConfig:
     Parameters
     ----------
     contrast
-        "dark" (protein dark, as reconstructed), "light", or "auto": the sign under which the segmenter finds more
-        membrane.
+        "dark" (protein dark, as reconstructed), "light", or "auto": the sign under which the segmenter finds
+        more membrane.
     membrane_threshold
         Probability above which a voxel is reported as membrane, averaged with the neighbouring slices.
     search_threshold
@@ -49,8 +49,8 @@ class DetectConfig:
     verify_floor
         Lowest uncalibrated score of the classifier that is shown to the verifier.
     score_threshold
-        Lowest score of a reported candidate. Particles of tomograms unlike those of the calibration score lower:
-        lower it where misses matter more than false candidates.
+        Lowest score of a reported candidate. Particles of tomograms unlike those of the calibration score
+        lower: lower it where misses matter more than false candidates.
     min_precision, min_recall
         Instead of `score_threshold`: the lowest score above which the calibration expects at least this
         precision, or the highest above which it expects at least this recall. At most one of the two.

@@ -6,64 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from t3ssfast.detection.normalise import slices_about
 from t3ssfast.detection.tiles import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, cut_tiles
-from t3ssfast.errors import ConfigError, InputError, ModelError
+from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels.padding import pad_by_reflection
 from t3ssfast.models import LoadedModel
 
-__all__ = ["average_slices", "segment", "segment_slice"]
+__all__ = ["average_slices", "segment_slice"]
 
 # Weight of each of the two neighbours in `average_slices`.
 NEIGHBOUR_WEIGHT = 0.25
-
-
-def segment(
-    slab: npt.NDArray[np.float32] | torch.Tensor,
-    model: LoadedModel,
-    *,
-    engine: str = "auto",
-    max_tile: int = MAX_TILE,
-) -> npt.NDArray[np.float32]:
-    """Membrane probability of the slices of a slab.
-
-    The model sees each slice with its neighbours (`ModelMetadata.slices`); the first and the last slice of
-    the slab stand for those beyond it.
-
-    Parameters
-    ----------
-    slab
-        (z, y, x) float32 on the model's grid, as `PreparedTomogram.slab` or `slab_on_device` returns it.
-    model
-        A segmenter.
-    engine
-        "auto", "torch", "openvino" or "cuda-graphs" (see `SegmenterEngine`).
-    max_tile
-        Longest side of a tile, pixels; a multiple of 16, at least 512. Changes answers by rounding only.
-
-    Returns
-    -------
-    (z, y, x) float32 in [0, 1].
-
-    Raises
-    ------
-    InputError
-        If the slab is not three-dimensional or has an empty side.
-    ConfigError
-        If the engine is unknown or not available, or the tile is too small.
-    ModelError
-        If the model answers NaN, or the engine cannot run it.
-    """
-    if slab.ndim != 3 or min(slab.shape[1:]) == 0:
-        raise InputError(
-            f"A slab of shape {tuple(slab.shape)} cannot be segmented; "
-            "give (z, y, x) with y, x of at least 1."
-        )
-    out = np.empty(tuple(slab.shape), np.float32)
-    for z in range(len(slab)):
-        around = slices_about(slab, z, model.metadata.slices)
-        out[z] = segment_slice(around, model, engine=engine, max_tile=max_tile)
-    return out
 
 
 def segment_slice(
@@ -79,8 +30,12 @@ def segment_slice(
     ----------
     around
         (slices, y, x) float32: the slice in the middle of as many consecutive ones as the model sees.
-    model, engine, max_tile
-        As for `segment`.
+    model
+        A segmenter.
+    engine
+        "auto", "torch", "openvino" or "cuda-graphs" (see `SegmenterEngine`).
+    max_tile
+        Longest side of a tile, pixels; a multiple of 16, at least 512. Changes answers by rounding only.
 
     Returns
     -------
@@ -88,8 +43,10 @@ def segment_slice(
 
     Raises
     ------
-    ConfigError, ModelError
-        As for `segment`.
+    ConfigError
+        If the engine is unknown or not available, or the tile is too small.
+    ModelError
+        If the model answers NaN, or the engine cannot run it.
     """
     if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
         raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
