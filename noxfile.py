@@ -1,4 +1,4 @@
-"""Sessions for development: `nox -l` lists them."""
+"""Development sessions; `nox -l` lists them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import nox
 nox.options.sessions = ["tests", "lint", "types"]
 CONSTRAINTS = ("-c", "constraints.txt")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-# What runs native code of this package; the rest of the suite would only be slow here.
+# Tests that run native code of this package; the others would only be slow under the sanitizers.
 SANITIZED = [
     "tests/kernels/test_unfold.py",
     "tests/kernels/test_window_statistics.py",
@@ -25,7 +25,7 @@ SANITIZED = [
     "tests/reliability/test_small_images.py",
     "tests/reliability/test_threads.py",
     "tests/reliability/test_same_bytes.py",
-    # What a sanitizer says as it ends the process must not be caught with the output of the test.
+    # A sanitizer prints its report as it ends the process, so the output must not be captured.
     "--capture=no",
     "--timeout=1800",
 ]
@@ -33,21 +33,21 @@ SANITIZED = [
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite, as the README runs it."""
+    """Run the test suite as in the README."""
     session.install(*CONSTRAINTS, ".[test]")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """The long form of every test."""
+    """Run the long form of every test; takes hours."""
     session.install(*CONSTRAINTS, ".[test]")
     session.run("pytest", "--soak", "--timeout=3600", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting."""
+    """Check style and formatting with ruff."""
     session.install(*CONSTRAINTS, "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -55,14 +55,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy, strict."""
+    """Check types with mypy --strict."""
     session.install(*CONSTRAINTS, ".[dev]")
     session.run("mypy")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark family against its peers; pass a file to run one."""
+    """Compare every kernel and job with its peers; pass a file to run one benchmark."""
     session.install(*CONSTRAINTS, ".[bench]")
     session.run(
         "pytest", "--benchmark-only", *(session.posargs or ["bench"]), env={"OMP_WAIT_POLICY": "passive"}
@@ -70,7 +70,7 @@ def bench(session: nox.Session) -> None:
 
 
 def build_in_tree(session: nox.Session, folder: str, *options: str) -> Path:
-    """Configure and build the extension in `folder`; returns where a copy of the package lies."""
+    """Build the extension in a folder; return the path of a copy of the package with it."""
     session.install(*CONSTRAINTS, ".[test]", "pybind11", "cmake", "ninja")
     session.run("cmake", "-S", ".", "-B", folder, "-G", "Ninja", *options, external=True)
     session.run("cmake", "--build", folder, external=True)
@@ -83,7 +83,7 @@ def build_in_tree(session: nox.Session, folder: str, *options: str) -> Path:
 
 @nox.session
 def asan(session: nox.Session) -> None:
-    """Every test that runs the kernels, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """Run the tests of native code under AddressSanitizer and UndefinedBehaviorSanitizer."""
     package = build_in_tree(session, "build-asan", "-DT3SSFAST_CUDA=OFF", "-DT3SSFAST_SANITIZE=ON")
     preload = [
         subprocess.run(
@@ -99,7 +99,7 @@ def asan(session: nox.Session) -> None:
         env={
             "PYTHONPATH": str(package),
             "LD_PRELOAD": ":".join(preload),
-            # CPython and PyTorch keep memory until exit; leaks are not what this session looks for.
+            # CPython and PyTorch keep memory until exit, so leaks are not checked.
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         },
@@ -108,7 +108,7 @@ def asan(session: nox.Session) -> None:
 
 @nox.session
 def cuda_compile(session: nox.Session) -> None:
-    """Compile the CUDA half for every architecture and print registers and spills; needs nvcc, not a GPU."""
+    """Compile the CUDA code for every architecture; print registers and spills. Needs nvcc, but no GPU."""
     session.install(*CONSTRAINTS, "pybind11", "cmake", "ninja")
     session.run(
         "cmake",

@@ -1,4 +1,4 @@
-"""The command line: help, exit codes, one sentence for an error, JSON for scripts."""
+"""The command line: help, exit codes, error messages, JSON output."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import t3ssfast
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.detection.config import DetectConfig
@@ -23,73 +24,74 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def in_a_process(*arguments, **options):
-    """The command as a shell sees it, importing the same package as this test."""
-    import t3ssfast.errors
-
-    source = str(Path(t3ssfast.errors.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": source}
-    code = "from t3ssfast.cli import main; main()"
+def run_python(code, *arguments):
+    """Run code in a new process that imports the same package as this test."""
+    environment = os.environ | {"PYTHONPATH": str(Path(t3ssfast.__file__).parents[1])}
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
         env=environment,
-        **options,
     )
 
 
-def commands():
-    return sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+def run_in_process(*arguments):
+    return run_python("from t3ssfast.cli import main; main()", *arguments)
+
+
+def command_names(group=app, prefix=""):
+    """Every command, and those of the subgroups, such as "train segmenter"."""
+    names = [prefix + (command.name or command.callback.__name__) for command in group.registered_commands]
+    for subgroup in group.registered_groups:
+        names += command_names(subgroup.typer_instance, f"{prefix}{subgroup.name} ")
+    return sorted(names)
 
 
 def test_help_lists_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for name in commands():
-        assert name in result.output
+    for name in command_names():
+        assert name.split()[0] in result.output
 
 
-@pytest.mark.parametrize("name", commands())
-def test_every_command_helps_with_an_example(name):
-    result = run(name, "--help")
+@pytest.mark.parametrize("name", command_names())
+def test_help_of_every_command_has_an_example(name):
+    result = run(*name.split(), "--help")
     assert result.exit_code == 0
-    assert f"t3ssfast {name}" in result.output
     assert "Example" in result.output
+    assert f"t3ssfast {name}" in result.output[result.output.index("Example") :]
 
 
-def test_the_help_of_detect_shows_the_configuration_s_defaults():
-    config, told = DetectConfig(), " ".join(run("detect", "--help").output.split())
+def test_help_of_detect_shows_the_defaults_of_the_configuration():
+    config, text = DetectConfig(), " ".join(run("detect", "--help").output.split())
     for option, default in (
         ("--threshold", f"{config.score_threshold:g}"),
         ("--contrast", config.contrast),
         ("--memory-budget", f"{config.memory_budget_bytes / 2**30:g}"),
     ):
-        after = told[told.index(f"{option} <") :]
+        after = text[text.index(f"{option} <") :]
         assert after[after.index("[default:") :].startswith(f"[default: ({default})]"), option
 
 
-def test_help_needs_neither_torch_nor_pandas():
+def test_help_imports_no_heavy_package():
     code = (
         "import sys; from t3ssfast.cli import app; from typer.testing import CliRunner;"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
         "heavy = {'torch', 'pandas', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
-    import t3ssfast.errors
-
-    environment = os.environ | {"PYTHONPATH": str(Path(t3ssfast.errors.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
 
 
-def test_exit_codes_of_a_process(tmp_path):
-    assert in_a_process("--version").stdout.startswith("t3ssfast")
-    failed = in_a_process("evaluate", tmp_path / "a.star", tmp_path / "b.star")
+def test_exit_codes_and_output_of_a_process(tmp_path):
+    assert run_in_process("--version").stdout.startswith("t3ssfast")
+    failed = run_in_process("evaluate", tmp_path / "a.star", tmp_path / "b.star")
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: There is no file")
     assert failed.stderr.count("\n") == 1
     assert failed.stdout == ""
-    misused = in_a_process("evaluate", "--colour", "red")
+    misused = run_in_process("evaluate", "--colour", "red")
     assert misused.returncode == 2
     assert "Usage" in misused.stderr
 
@@ -111,22 +113,22 @@ def test_bad_usage_is_exit_code_2(arguments):
 def test_an_interrupt_is_exit_code_130(monkeypatch):
     import t3ssfast.cli.doctor as doctor
 
-    def interrupted():
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor, "_machine", interrupted)
+    monkeypatch.setattr(doctor, "_machine", interrupt)
     result = run("doctor")
     assert result.exit_code == 130
     assert "interrupted" in result.output
 
 
-def test_running_out_of_memory_is_one_sentence(monkeypatch):
+def test_out_of_memory_is_reported_in_one_sentence(monkeypatch):
     import t3ssfast.cli.doctor as doctor
 
-    def starved():
+    def fail():
         raise MemoryError
 
-    monkeypatch.setattr(doctor, "_machine", starved)
+    monkeypatch.setattr(doctor, "_machine", fail)
     result = run("doctor")
     assert result.exit_code == 1
     assert result.output.startswith("error: ")
@@ -137,7 +139,7 @@ def test_running_out_of_memory_is_one_sentence(monkeypatch):
 
 @pytest.fixture
 def files(tmp_path, make_candidates):
-    """Truth, and candidates that find 8 of its 10 with 2 false positives on motors."""
+    """A folder with 10 true particles and 10 candidates: 8 true, and 2 false ones on flagellar motors."""
     truth = make_candidates(10)
     shifted = truth.centre_zyx + np.float32([2, 0, 0])
     shifted[8:] += 200
@@ -155,10 +157,10 @@ def test_evaluate_as_json(files, name):
     arguments = ["--json", "--distractors", files / "distractors.star", "--plot", files / "curve.png"]
     result = run("evaluate", files / name, files / "truth.star", *arguments)
     assert result.exit_code == 0, result.output
-    figures = json.loads(result.stdout)
-    counts = [figures[f"{kind}"] for kind in ("true_positives", "false_positives", "false_negatives")]
+    metrics = json.loads(result.stdout)
+    counts = [metrics[name] for name in ("true_positives", "false_positives", "false_negatives")]
     assert counts == [8, 2, 2]
-    assert figures["false_positive_kinds"] == {"flagellar_motor": 2}
+    assert metrics["false_positive_kinds"] == {"flagellar_motor": 2}
     assert (files / "curve.png").stat().st_size > 1000
 
 
@@ -172,14 +174,14 @@ def test_evaluate_as_a_table(files):
     assert json.loads(few.stdout)["candidates"] < 10
 
 
-def test_evaluate_no_candidates_at_all(files, make_candidates):
+def test_evaluate_an_empty_file(files, make_candidates):
     export(make_candidates(0), files / "none.csv", "csv")
     result = run("evaluate", files / "none.csv", files / "truth.star", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["recall"] == 0
 
 
-def test_evaluate_several_tomograms_by_name(tmp_path, make_candidates):
+def test_evaluate_pairs_tomograms_by_name(tmp_path, make_candidates):
     a, b = make_candidates(4, 1, tomogram_name="a"), make_candidates(5, 2, tomogram_name="b")
     export([a, b], tmp_path / "found.csv", "csv")
     export([b, a], tmp_path / "truth.star")
@@ -187,11 +189,11 @@ def test_evaluate_several_tomograms_by_name(tmp_path, make_candidates):
     assert json.loads(result.stdout)["true_positives"] == 9
     export(b, tmp_path / "half.csv", "csv")
     result = run("evaluate", tmp_path / "half.csv", tmp_path / "truth.star", "--json")
-    figures = json.loads(result.stdout)
-    assert (figures["true_positives"], figures["false_negatives"]) == (5, 4)
+    metrics = json.loads(result.stdout)
+    assert (metrics["true_positives"], metrics["false_negatives"]) == (5, 4)
 
 
-def test_evaluate_takes_sizes_from_a_tomogram(data, tmp_path):
+def test_evaluate_takes_the_size_from_a_tomogram(data, tmp_path):
     picks = data / "relion5_particles.star"
     assert run("evaluate", picks, picks).exit_code == 1
     result = run("evaluate", picks, picks, "--tomograms", data / "relion5_tomograms.star", "--json")
@@ -204,7 +206,7 @@ def test_evaluate_takes_sizes_from_a_tomogram(data, tmp_path):
 # ---------------------------------------------------------------------------------------------------- export
 
 
-def test_export_after_the_name(files):
+def test_export_chooses_the_format_by_suffix(files):
     for name in ("a.tbl", "a.mod", "a.csv", "a.txt", "a.star", "me_1_t3ss.json"):
         result = run("export", files / "candidates.star", files / name)
         assert result.exit_code == 0, result.output
@@ -222,7 +224,7 @@ def test_export_relion4(files):
     assert len(load_candidates(files / "r4.star")) < 10
 
 
-def test_export_of_nothing_and_to_nothing(files, make_candidates):
+def test_export_of_an_empty_file_and_to_an_unknown_format(files, make_candidates):
     export(make_candidates(0), files / "none.csv", "csv")
     assert run("export", files / "none.csv", files / "b.mod").exit_code == 1
     assert run("export", files / "none.csv", files / "b.mod", "--voxel-size", "13.6").exit_code == 0
@@ -276,7 +278,7 @@ def test_doctor_reports_every_part():
     assert "torch" in run("doctor").output
 
 
-def test_doctor_says_what_a_missing_extra_costs(monkeypatch):
+def test_doctor_reports_a_missing_extra(monkeypatch):
     import t3ssfast.cli.doctor as doctor
 
     monkeypatch.setattr(

@@ -1,8 +1,9 @@
-"""The demo, and what the bundled models find."""
+"""`t3ssfast demo`, pictures of candidates, and detection with the bundled models."""
 
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ import torch
 from typer.testing import CliRunner
 
 import t3ssfast as t3
-from t3ssfast import models
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.cli import demo as demo_module
 from t3ssfast.detection.config import DetectConfig
+from t3ssfast.io import file_sha256
 from t3ssfast.plotting import draw_candidates, draw_gallery
 from t3ssfast.tomogram import Tomogram
-from toy import save_toy_models, toy_tomogram
+from toy import save_toy_models, save_toy_verifier, toy_tomogram
 
 
 def is_png(path: Path) -> bool:
@@ -26,34 +27,39 @@ def is_png(path: Path) -> bool:
 
 
 @pytest.fixture
-def toy_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Toy models in the place of the bundled ones, and a demo small enough for a test."""
-    segmenter, classifier = save_toy_models(tmp_path)
-    files = {"segmenter": segmenter, "classifier": classifier}
-    monkeypatch.setattr(models.files, "_bundled", lambda kind: (files[kind].read_bytes(), kind))
+def small_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Replace the bundled models by toy models, and make the demo small."""
+    weights = tmp_path / "package" / "weights"
+    weights.mkdir(parents=True)
+    files = [*save_toy_models(weights), save_toy_verifier(weights)]
+    (weights / "checksums.json").write_text(json.dumps({file.name: file_sha256(file) for file in files}))
+    package_files = resources.files
+    monkeypatch.setattr(
+        resources, "files", lambda name: weights.parent if name == "t3ssfast" else package_files(name)
+    )
     monkeypatch.setattr(demo_module, "SHAPE", (24, 96, 96))
 
 
-@pytest.mark.usefixtures("toy_bundle")
-def test_the_demo_writes_everything_it_says(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_demo")
+def test_demo_writes_the_files_it_lists(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "-o", str(out), "--seed", "3", "--device", "cpu"])
     assert result.exit_code == 0, result.output
-    for word in ("true positives (TP)", "false positives (FP)", "false negatives (FN)", "F1", "together"):
+    for word in ("true positives (TP)", "false positives (FP)", "false negatives (FN)", "F1", "total"):
         assert word in result.output
     report = CliRunner().invoke(app, ["demo", "-o", str(out), "--seed", "3", "--device", "cpu", "--json"])
-    figures = json.loads(report.stdout)
-    for name in figures["files"]:
+    content = json.loads(report.stdout)
+    for name in content["files"]:
         assert (out / name).is_file(), name
     assert is_png(out / "candidates.png")
     assert is_png(out / "gallery.png")
-    evaluation = figures["evaluation"]
+    evaluation = content["evaluation"]
     assert evaluation["true_positives"] + evaluation["false_negatives"] == evaluation["truth"]
-    assert set(figures["seconds"]) == {"simulate", "detect", "evaluate and draw"}
+    assert set(content["seconds"]) == {"simulate", "detect", "evaluate and draw"}
 
 
-@pytest.mark.usefixtures("toy_bundle")
-def test_the_demo_fails_in_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_demo")
+def test_demo_reports_an_error_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "file")])
     assert result.exit_code == 1

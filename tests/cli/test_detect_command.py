@@ -1,4 +1,4 @@
-"""`t3ssfast detect`."""
+"""`t3ssfast detect`: files written, JSON, several tomograms, errors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from t3ssfast.tomogram import Tomogram
 from toy import VOXEL, Models
 
 
-def call(*arguments: object) -> Any:
+def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_the_command_writes_results_and_pictures(
+def test_writes_results_and_pictures(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     t3.write(tmp_path / "TS_01.mrc", world[0].data, VOXEL)
     given = ["--segmenter", models["segmenter"], "--classifier", models["classifier"]]
-    result = call("detect", tmp_path / "TS_01.mrc", "-o", tmp_path / "out", "--device", "cpu", *given)
+    result = run("detect", tmp_path / "TS_01.mrc", "-o", tmp_path / "out", "--device", "cpu", *given)
     assert result.exit_code == 0, result.output
     assert "3 candidates" in result.output
     assert "TS_01" in (tmp_path / "out" / "candidates.star").read_text()
@@ -33,7 +33,7 @@ def test_the_command_writes_results_and_pictures(
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_several_tomograms_get_a_folder_each_and_json_is_json(
+def test_several_tomograms_get_one_folder_each_and_json_lists_them(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     for name in ("TS_01.mrc", "TS_02.rec"):
@@ -43,7 +43,7 @@ def test_several_tomograms_get_a_folder_each_and_json_is_json(
     for name in ("TS_01.mrc", "TS_02.rec"):
         arguments += ["--membrane", tmp_path / f"mask_{name}"]
     options = ["--classifier", models["classifier"], "--json", "--threshold", 0.4, "--memory-budget", 0.5]
-    result = call("detect", *arguments, *options, "--threads", 1, "--contrast", "dark")
+    result = run("detect", *arguments, *options, "--threads", 1, "--contrast", "dark")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert [len(entry["candidates"]) for entry in report] == [3, 3]
@@ -54,7 +54,7 @@ def test_several_tomograms_get_a_folder_each_and_json_is_json(
         assert not (tmp_path / "out" / name / "candidates.png").exists()
 
 
-def test_a_bad_tomogram_does_not_keep_the_others_from_being_searched(
+def test_an_unreadable_tomogram_does_not_stop_the_others(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     nan = np.array(world[0].data)
@@ -64,18 +64,18 @@ def test_a_bad_tomogram_does_not_keep_the_others_from_being_searched(
     (tmp_path / "cut.mrc").write_bytes((tmp_path / "good.mrc").read_bytes()[:5000])
     names = [tmp_path / f"{name}.mrc" for name in ("none", "cut", "nan", "good")]
     given = ["--segmenter", models["segmenter"], "--classifier", models["classifier"], "--contrast", "dark"]
-    result = call("detect", *names, "-o", tmp_path / "out", *given, "--no-png", "--json", "--threads", 1)
+    result = run("detect", *names, "-o", tmp_path / "out", *given, "--no-png", "--json", "--threads", 1)
     assert result.exit_code == 1
-    *sentences, last = result.stderr.splitlines()
-    assert [sentence.split(":")[0] for sentence in sentences] == ["error"] * 3
-    assert all(name.name in sentence for name, sentence in zip(names, sentences, strict=False))
-    assert last == "3 of 4 tomograms could not be searched; the others are."
+    *errors, last = result.stderr.splitlines()
+    assert [sentence.split(":")[0] for sentence in errors] == ["error"] * 3
+    assert all(name.name in sentence for name, sentence in zip(names, errors, strict=False))
+    assert last == "3 of 4 tomograms could not be searched; the others are finished."
     assert [Path(entry["tomogram"]).name for entry in json.loads(result.stdout)] == ["good.mrc"]
     assert (tmp_path / "out" / "good" / "provenance.json").is_file()
     assert not (tmp_path / "out" / "cut").exists()
 
 
-def test_the_command_fails_in_one_sentence_and_leaves_nothing(
+def test_errors_are_one_sentence_and_leave_no_files(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
 ) -> None:
     t3.write(tmp_path / "a.mrc", world[0].data, VOXEL)
@@ -91,9 +91,9 @@ def test_the_command_fails_in_one_sentence_and_leaves_nothing(
         ([tmp_path / "a.mrc", tmp_path / "b" / "a.rec", *given], "'a'"),
         ([tmp_path / "a.mrc", tmp_path / "a.mrc", *given, "--membrane", tmp_path / "a.mrc"], "masks"),
     ]:
-        result = call("detect", *arguments, *out)
+        result = run("detect", *arguments, *out)
         assert result.exit_code == 1, result.output
         assert words in result.output
         assert result.output.count("error:") == 1
         assert not (tmp_path / "out").exists()
-    assert call("detect", tmp_path / "a.mrc").exit_code == 2
+    assert run("detect", tmp_path / "a.mrc").exit_code == 2

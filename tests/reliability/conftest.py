@@ -16,7 +16,7 @@ SETUP = """
     import t3ssfast.cli.detect, t3ssfast.models.engines.engine
     import test_resume
     from t3ssfast.cli import app, main
-    from t3ssfast.cli.interrupts import listening
+    from t3ssfast.cli.interrupts import run_interruptible
     from t3ssfast.detection import run_to_folder
     from t3ssfast.runtime.folder_lock import FolderLock
     from t3ssfast.detection.config import DetectConfig

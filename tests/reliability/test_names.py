@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import t3ssfast as t3
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
-from t3ssfast.cli.detect import _folders
+from t3ssfast.cli.detect import result_folders
 from t3ssfast.errors import InputError, T3Error
 from t3ssfast.io import read
 from t3ssfast.io.particles import export, load_all_candidates
@@ -132,7 +132,7 @@ def test_names_of_files_stay_in_the_folder_of_results(tmp_path):
     out = tmp_path / "out"
     for name in NAMES:
         try:
-            folders = _folders([Path("x") / name, Path("other.mrc")], out)
+            folders = result_folders([Path("x") / name, Path("other.mrc")], out)
         except InputError:
             continue
         for folder in folders:

@@ -105,7 +105,7 @@ def stop_and_resume(times: int, how: signal.Signals, forks: Forks, tmp_path: Pat
             run_to_folder({str(out)!r}, **given, **{arguments!r})
         try:
             print("ready", flush=True)
-            listening(search)
+            run_interruptible(search)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:
             raise SystemExit(130)

@@ -1,7 +1,7 @@
-"""The command `t3ssfast`: one thin command for each verb, and what all of them do with errors.
+"""The command line interface `t3ssfast`: one module per command, and the handling of errors.
 
-Nothing heavy is imported here or at the top of a command's module, so that `--help` answers at once.
-Exit codes: 0 done, 1 failed (one sentence on standard error), 2 bad usage, 130 interrupted.
+Commands import heavy modules inside their functions, so that `--help` is quick.
+Exit codes: 0 success, 1 failure (one sentence on standard error), 2 bad usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from t3ssfast.cli import (
     simulate,
     train,
 )
-from t3ssfast.cli.interrupts import INTERRUPTED, ending_when_interrupted, listening
+from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interruptible
 from t3ssfast.errors import T3Error
 
 __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Commands whose failures end in one sentence instead of a traceback, and that hear Ctrl-C at once."""
+    """Commands that report an error in one sentence instead of a traceback, and react to Ctrl-C at once."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         def run() -> Any:
             return super(_Group, self).main(*arguments, **options)
 
-        with ending_when_interrupted():
+        with exit_on_interrupt():
             try:
-                return listening(run)
+                return run_interruptible(run)
             except SystemExit as error:
                 if error.code == INTERRUPTED:
-                    # The work was interrupted by itself: told as one that came from outside.
+                    # A KeyboardInterrupt raised by the command itself; report it as one from outside.
                     raise KeyboardInterrupt from error
                 raise
 
@@ -55,16 +55,14 @@ class _Group(TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
         except MemoryError as error:
-            typer.echo(
-                "error: There was not enough memory; close other programs or take a smaller file.", err=True
-            )
+            typer.echo("error: Out of memory; close other programs or use a smaller file.", err=True)
             raise typer.Exit(1) from error
         except BrokenPipeError as error:
-            # The reader of our output has gone; leave the interpreter nothing to flush into it.
+            # The reader of standard output is gone; give the interpreter another place to flush to.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            # Sent on by the thread that listens, which says so.
+            # Raised by `run_interruptible` in this thread; `exit_on_interrupt` prints the message.
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -87,14 +85,14 @@ def _print_version(wanted: bool) -> None:
         try:
             typer.echo(f"t3ssfast {version('t3ssfast')}")
         except PackageNotFoundError:
-            typer.echo("t3ssfast, not installed (run from its source)")
+            typer.echo("t3ssfast, not installed (run from the source tree)")
         raise typer.Exit(0)
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Find type III secretion systems in cryo-electron tomograms."""
@@ -114,6 +112,6 @@ app.command()(bench.bench)
 
 
 def main() -> None:
-    """Entry point of the command `t3ssfast`."""
-    with ending_when_interrupted():
+    """Run the command line interface."""
+    with exit_on_interrupt():
         app(prog_name="t3ssfast")

@@ -1,28 +1,18 @@
-"""Candidate files as commands take them: with the tomogram they belong to, or a whole folder of results."""
+"""Read the candidates that a command is given: a file, or a folder of results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from t3ssfast.cli.options import CandidateVoxelSize as VoxelSize
+from t3ssfast.cli.options import RelionTomograms as Tomograms
+from t3ssfast.cli.options import TomogramFile as Tomogram
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
 
 __all__ = ["Tomogram", "Tomograms", "VoxelSize", "load"]
-
-VoxelSize = Annotated[
-    float | None,
-    typer.Option(help="Voxel size of the tomogram in Angstrom, where the files do not tell it."),
-]
-Tomogram = Annotated[
-    Path | None,
-    typer.Option(help="The tomogram (or a mask of it), for its size and voxel size.", metavar="FILE"),
-]
-Tomograms = Annotated[
-    Path | None, typer.Option(help="RELION tomograms.star with sizes and pixel sizes.", metavar="FILE")
-]
 
 
 def load(
@@ -33,7 +23,10 @@ def load(
     tomograms: Path | None = None,
     names: tuple[str, ...] = ("candidates.star", "truth.star"),
 ) -> list[Candidates]:
-    """Candidates of every tomogram in a file, or in the first of `names` that a folder holds."""
+    """Read the candidates of every tomogram in a file, or in the first of `names` found in a folder.
+
+    The list is empty if the file has no candidates and no voxel size is known.
+    """
     from t3ssfast.errors import VoxelSizeError
     from t3ssfast.io import read
     from t3ssfast.io.particles import load_all_candidates
@@ -49,7 +42,7 @@ def load(
             path, voxel_size_angstrom=voxel_size, tomogram_shape=shape, tomograms=tomograms
         )
     except VoxelSizeError:
-        # A file without a single candidate has nothing that a voxel size would matter to.
+        # An empty file does not need a voxel size; any will do to find out whether it is empty.
         if voxel_size is None and not any(map(len, load_all_candidates(path, voxel_size_angstrom=10.0))):
             return []
         raise

@@ -1,18 +1,19 @@
-"""What `t3ssfast doctor` found out, line by line, and how it is shown."""
+"""One line of the report of `t3ssfast doctor`, and the table of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["FAILED", "NOTE", "OK", "Check", "show_table"]
+__all__ = ["FAILED", "NOTE", "OK", "Check", "print_table"]
 
 OK, NOTE, FAILED = "ok", "note", "FAILED"
+STYLES = {OK: "green", NOTE: "yellow", FAILED: "bold red"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report."""
+    """What was checked, its status (OK, NOTE or FAILED), the value found, and what it means."""
 
     name: str
     status: str
@@ -20,17 +21,16 @@ class Check:
     note: str = ""
 
 
-def show_table(title: str, checks: Sequence[Check]) -> None:
-    """The lines as a table on standard output."""
+def print_table(title: str, checks: Sequence[Check]) -> None:
+    """Print checks as a table."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(title))
-    for column in ("what", "state", "found", "note"):
+    for column in ("check", "status", "value", "note"):
         table.add_column(column, overflow="fold")
-    styles = {OK: "green", NOTE: "yellow", FAILED: "bold red"}
     for check in checks:
-        state = f"[{styles[check.status]}]{check.status}[/]"
-        table.add_row(escape(check.name), state, escape(check.value), escape(check.note))
+        status = f"[{STYLES[check.status]}]{check.status}[/]"
+        table.add_row(escape(check.name), status, escape(check.value), escape(check.note))
     Console().print(table)

@@ -1,248 +1,231 @@
-"""`t3ssfast detect`: tomograms in, candidates out."""
+"""`t3ssfast detect`: find T3SS in tomograms."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from t3ssfast.cli import options
+
 if TYPE_CHECKING:
     from t3ssfast.detection import Detection
-    from t3ssfast.detection.config import DetectConfig
 
 PICTURES = ("candidates.png", "gallery.png")
-# Between two looks at whether another process has finished.
+# Rows of the printed table; candidates.csv has all of them.
+TABLE_ROWS = 20
+# Pause when other processes are working on every tomogram that is left.
 BUSY_SECONDS = 2.0
 
 
 def detect(
-    tomograms: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).",
-            show_default=False,
-            # Told like all else that is wrong with a file.
-            readable=False,
-        ),
-    ],
+    tomograms: options.Tomograms,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder to write to; several tomograms get a folder each in it."),
+        typer.Option("--out", "-o", help="Output folder; several tomograms get one subfolder each."),
     ],
-    segmenter: Annotated[
-        Path | None, typer.Option(help="TorchScript U-Net instead of the bundled one.", metavar="FILE")
-    ] = None,
-    classifier: Annotated[
-        Path | None, typer.Option(help="TorchScript LeNet instead of the bundled one.", metavar="FILE")
-    ] = None,
-    verifier: Annotated[
-        Path | None,
-        typer.Option(
-            help="TorchScript network that looks at candidates again, instead of the bundled one.",
-            metavar="FILE",
-        ),
-    ] = None,
+    segmenter: options.SegmenterFile = None,
+    classifier: options.ClassifierFile = None,
+    verifier: options.VerifierFile = None,
     verify: Annotated[
-        bool, typer.Option(help="Look at candidates again; with a --classifier only if --verifier is given.")
-    ] = True,
-    membrane: Annotated[
-        list[Path] | None,
+        bool,
         typer.Option(
-            help="Membrane mask of the tomogram, instead of the U-Net; once for each tomogram.",
-            metavar="FILE",
+            help="Re-score candidates with the verifier. With --classifier this needs --verifier, too."
         ),
-    ] = None,
-    voxel_size: Annotated[
-        float | None, typer.Option(help="Voxel size in Angstrom, instead of the headers'.")
-    ] = None,
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1".')] = "auto",
+    ] = True,
+    membrane: options.Membranes = None,
+    voxel_size: options.VoxelSize = None,
+    device: options.Device = "auto",
     threshold: Annotated[
-        float | None, typer.Option(help="Lowest score of a candidate, 0 to 1.", show_default="0.5")
+        float | None, typer.Option(help="Minimum score of a candidate, 0 to 1.", show_default="0.5")
     ] = None,
     min_precision: Annotated[
         float | None,
-        typer.Option(help="Instead of a threshold: expect so much precision.", show_default=False),
+        typer.Option(help="Set the threshold for this expected precision, 0 to 1.", show_default=False),
     ] = None,
     min_recall: Annotated[
         float | None,
-        typer.Option(help="Instead of a threshold: expect so much recall.", show_default=False),
+        typer.Option(help="Set the threshold for this expected recall, 0 to 1.", show_default=False),
     ] = None,
-    contrast: Annotated[
-        str | None, typer.Option(help='Protein is "dark", "light" or "auto".', show_default="auto")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads.", show_default="as set")] = None,
-    memory_budget: Annotated[float | None, typer.Option(help="Memory to use, GiB.", show_default="2")] = None,
-    trust_model: Annotated[
-        bool,
-        typer.Option("--trust-model", help="Load the model files unchecked; they can then run any code."),
-    ] = False,
+    contrast: options.AutoContrast = None,
+    threads: options.Threads = None,
+    memory_budget: options.MemoryBudget = None,
+    trust_model: options.TrustModel = False,
     resume: Annotated[
         bool,
-        typer.Option(help="Go on with what an earlier run was stopped at, and skip what is finished."),
+        typer.Option(help="Resume an interrupted run and skip tomograms that are finished."),
     ] = True,
-    png: Annotated[bool, typer.Option(help="Draw the candidates on slices, too.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the candidates as JSON.")] = False,
+    png: Annotated[bool, typer.Option(help="Draw the candidates on slices.")] = True,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find T3SS in tomograms.
 
-    Writes candidates.star .csv .mod .tbl, membrane.mrc, candidates.png, gallery.png and provenance.json.
+    Writes candidates.star, .csv, .mod and .tbl, membrane.mrc, candidates.png, gallery.png and
+    provenance.json.
 
-    Run again after it was stopped, it goes on at the slab it was stopped in, and skips tomograms that are
-    finished with the same models and options; several processes given the same list share it. A tomogram
-    that cannot be read is told, and the others are searched all the same; the exit code is then 1.
+    An interrupted run resumes at the slab where it stopped. Tomograms that are finished with the same models
+    and options are skipped. Several processes can share one list of tomograms. A tomogram that cannot be read
+    is reported and the others are searched; the exit code is then 1.
 
     \b
-    Example:
-      t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6
+    Examples:
+      t3ssfast detect TS_01.mrc -o TS_01
+      t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6 --threshold 0.7
     """
-    from t3ssfast.errors import BusyError, InputError, ReadError
+    from functools import partial
+
+    from t3ssfast.detection import run_to_folder
+    from t3ssfast.errors import InputError
     from t3ssfast.io import display_path
     from t3ssfast.models import load_model
 
-    masks: list[Path | None] = [*membrane] if membrane else [None] * len(tomograms)
-    if len(masks) != len(tomograms):
-        raise InputError(
-            f"There are {len(masks)} membrane masks for {len(tomograms)} tomograms; give one for each."
-        )
-    folders = _folders(tomograms, out)
-    config = _config(threshold, min_precision, min_recall, contrast, threads, memory_budget, verify)
-    # Once for all tomograms; a model that cannot be used fails before the first is searched.
-    judge = load_model(classifier, model_kind="classifier", trust_model=trust_model)
-    finder = None if membrane else load_model(segmenter, model_kind="segmenter", trust_model=trust_model)
-    second = None
-    if verifier is not None:
-        if not verify:
-            raise InputError(
-                f"{display_path(verifier)} was given with --no-verify; leave one of the two out."
-            )
-        second = load_model(verifier, model_kind="verifier", trust_model=trust_model)
-
-    def search(path: Path, mask: Path | None, folder: Path) -> dict[str, Any]:
-        from t3ssfast.detection import run_to_folder
-
-        detection, new = run_to_folder(
-            folder,
-            path,
-            segmenter=finder,
-            classifier=judge,
-            verifier=second,
-            membrane=mask,
-            voxel_size_angstrom=voxel_size,
-            device=device,
-            config=config,
-            progress=not as_json,
-            resume=resume,
-            draw=(lambda found: _draw(path, voxel_size, found, mask, folder)) if png else None,
-        )
-        if png and not all((folder / name).exists() for name in PICTURES):
-            _draw(path, voxel_size, detection, mask, folder)
-        if not as_json:
-            if len(tomograms) > 1:
-                typer.echo(f"{display_path(path)}:")
-            _print(detection)
-            typer.echo(f"{'wrote' if new else 'finished before:'} {display_path(folder)}")
-        return _summary(path, folder, detection)
-
-    report: dict[int, dict[str, Any]] = {}
-    left = list(enumerate(zip(tomograms, masks, folders, strict=True)))
-    told: set[int] = set()
-    failed = 0
-    while left:
-        busy = []
-        for number, (path, mask, folder) in left:
-            try:
-                report[number] = search(path, mask, folder)
-            except BusyError as error:
-                busy.append((number, (path, mask, folder)))
-                if number not in told:
-                    told.add(number)
-                    typer.echo(f"left for later: {error}", err=True)
-            except (ReadError, InputError) as error:
-                # What is wrong with one tomogram says nothing about the next.
-                if len(tomograms) == 1:
-                    raise
-                failed += 1
-                which = "" if display_path(path) in str(error) else f"{display_path(path)}: "
-                typer.echo(f"error: {which}{error}", err=True)
-        if len(busy) == len(left):
-            # Others have all that is left; should one of them be killed, its tomogram is taken over.
-            time.sleep(BUSY_SECONDS)
-        left = busy
+    masks = options.membrane_of_each(tomograms, membrane)
+    folders = result_folders(tomograms, out)
+    config = options.detect_config(
+        score_threshold=threshold,
+        min_precision=min_precision,
+        min_recall=min_recall,
+        contrast=contrast,
+        threads=threads,
+        memory_budget=memory_budget,
+        verify=verify,
+    )
+    if verifier is not None and not verify:
+        raise InputError(f"{display_path(verifier)} was given with --no-verify; leave one of the two out.")
+    # Models are loaded once for all tomograms, so that an unusable one fails before the first search.
+    load = partial(load_model, trust_model=trust_model)
+    search = partial(
+        run_to_folder,
+        classifier=load(classifier, model_kind="classifier"),
+        segmenter=None if membrane else load(segmenter, model_kind="segmenter"),
+        verifier=None if verifier is None else load(verifier, model_kind="verifier"),
+        voxel_size_angstrom=voxel_size,
+        device=device,
+        config=config,
+        progress=not as_json,
+        resume=resume,
+    )
+    runs = [
+        _Run(search, path, mask, folder, voxel_size, png)
+        for path, mask, folder in zip(tomograms, masks, folders, strict=True)
+    ]
+    results, failures = _run_all(runs, print_results=not as_json)
     if as_json:
-        typer.echo(json.dumps([report[number] for number in sorted(report)]))
-    if failed:
-        typer.echo(f"{failed} of {len(tomograms)} tomograms could not be searched; the others are.", err=True)
+        typer.echo(json.dumps(results))
+    if failures:
+        typer.echo(
+            f"{failures} of {len(tomograms)} tomograms could not be searched; the others are finished.",
+            err=True,
+        )
         raise typer.Exit(1)
 
 
-def _config(
-    threshold: float | None,
-    min_precision: float | None,
-    min_recall: float | None,
-    contrast: str | None,
-    threads: int | None,
-    memory_budget: float | None,
-    verify: bool,
-) -> DetectConfig:
-    """The defaults, with what was given on the command line."""
-    from t3ssfast.detection.config import DetectConfig
-
-    budget = None if memory_budget is None else int(memory_budget * 2**30)
-    given: dict[str, Any] = {
-        "score_threshold": threshold,
-        "min_precision": min_precision,
-        "min_recall": min_recall,
-        "contrast": contrast,
-        "threads": threads,
-        "memory_budget_bytes": budget,
-        "verify": verify,
-    }
-    return DetectConfig(**{name: value for name, value in given.items() if value is not None})
-
-
-def _folders(tomograms: list[Path], out: Path) -> list[Path]:
-    """Where the results of each go: `out` itself for one, a folder of its name in it for several."""
+def result_folders(tomograms: Sequence[Path], out: Path) -> list[Path]:
+    """Return the output folder of each tomogram: `out` for a single one, else a subfolder of its name."""
     from t3ssfast.errors import InputError
     from t3ssfast.io import tomogram_name
 
     if len(tomograms) == 1:
         return [out]
     names = [tomogram_name(path) for path in tomograms]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         raise InputError(
-            f"Several tomograms are called {sorted(twice)[0]!r} and their results would overwrite each "
-            f"other; run them one by one into folders of their own."
+            f"Several tomograms are called {repeated[0]!r} and their results would overwrite each other; "
+            "run them one by one with different output folders."
         )
     return [out / name for name in names]
 
 
-def _draw(
-    path: Path, voxel_size: float | None, detection: Detection, mask: Path | None, folder: Path
-) -> None:
-    from t3ssfast.io import read
-    from t3ssfast.plotting import draw_candidates, draw_gallery
+@dataclass(frozen=True)
+class _Run:
+    """The search of one tomogram, with the pictures of the result."""
 
-    source = read(path, voxel_size_angstrom=voxel_size)
-    membrane = detection.membrane
-    if mask is not None:
-        membrane = read(mask, voxel_size_angstrom=source.voxel_size_angstrom).data
-    sign = detection.provenance["contrast"]["sign"]
-    candidates = detection.candidates
-    overview, gallery = (folder / name for name in PICTURES)
-    draw_candidates(overview, source, candidates, membrane=membrane, contrast_sign=sign)
-    draw_gallery(gallery, source, candidates, contrast_sign=sign)
+    # run_to_folder with the options that all tomograms share.
+    search: Callable[..., tuple[Detection, bool]]
+    path: Path
+    mask: Path | None
+    folder: Path
+    voxel_size: float | None
+    png: bool
+
+    def __call__(self) -> tuple[Detection, bool]:
+        """Return the detection, and whether it is new rather than read from an earlier run."""
+        detection, is_new = self.search(
+            self.folder, self.path, membrane=self.mask, draw=self.draw if self.png else None
+        )
+        if self.png and not all((self.folder / name).exists() for name in PICTURES):
+            self.draw(detection)
+        return detection, is_new
+
+    def draw(self, detection: Detection) -> None:
+        from t3ssfast.io import read
+        from t3ssfast.plotting import draw_candidates, draw_gallery
+
+        tomogram = read(self.path, voxel_size_angstrom=self.voxel_size)
+        membrane = detection.membrane
+        if self.mask is not None:
+            membrane = read(self.mask, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
+        sign = detection.provenance["contrast"]["sign"]
+        candidates = detection.candidates
+        overview, gallery = (self.folder / name for name in PICTURES)
+        draw_candidates(overview, tomogram, candidates, membrane=membrane, contrast_sign=sign)
+        draw_gallery(gallery, tomogram, candidates, contrast_sign=sign)
 
 
-def _summary(path: Path, folder: Path, detection: Detection) -> dict[str, Any]:
-    rows = detection.candidates.to_dataframe().to_dict(orient="records")
+def _run_all(runs: Sequence[_Run], *, print_results: bool) -> tuple[list[dict[str, Any]], int]:
+    """Search every tomogram; return the results in the order given, and the number of failures.
+
+    A tomogram that another process is working on is tried again after the others. If that process is killed,
+    its tomogram is searched here.
+    """
+    from t3ssfast.errors import BusyError, InputError, ReadError
+    from t3ssfast.io import display_path
+
+    results: dict[int, dict[str, Any]] = {}
+    failures = 0
+    remaining = dict(enumerate(runs))
+    reported: set[int] = set()
+    while remaining:
+        busy: dict[int, _Run] = {}
+        for number, run in remaining.items():
+            try:
+                detection, is_new = run()
+            except BusyError as error:
+                busy[number] = run
+                if number not in reported:
+                    reported.add(number)
+                    typer.echo(f"postponed: {error}", err=True)
+            except (ReadError, InputError) as error:
+                # A problem with one tomogram does not concern the others.
+                if len(runs) == 1:
+                    raise
+                failures += 1
+                name = display_path(run.path)
+                typer.echo(f"error: {'' if name in str(error) else f'{name}: '}{error}", err=True)
+            else:
+                results[number] = _summary(run, detection)
+                if print_results:
+                    if len(runs) > 1:
+                        typer.echo(f"{display_path(run.path)}:")
+                    _print(detection)
+                    typer.echo(f"{'wrote' if is_new else 'finished before:'} {display_path(run.folder)}")
+        if len(busy) == len(remaining):
+            time.sleep(BUSY_SECONDS)
+        remaining = busy
+    return [results[number] for number in sorted(results)], failures
+
+
+def _summary(run: _Run, detection: Detection) -> dict[str, Any]:
     return {
-        "tomogram": str(path),
-        "folder": str(folder),
-        "candidates": rows,
+        "tomogram": str(run.path),
+        "folder": str(run.folder),
+        "candidates": detection.candidates.to_dataframe().to_dict(orient="records"),
         "counts": detection.provenance["counts"],
         "seconds": detection.provenance["seconds"],
         "notes": detection.provenance["notes"],
@@ -250,33 +233,30 @@ def _summary(path: Path, folder: Path, detection: Detection) -> dict[str, Any]:
 
 
 def _print(detection: Detection) -> None:
-    """The candidates in a table, the best first, and how long it took."""
+    """Print the best candidates, the notes, and the time taken."""
     from rich.console import Console
     from rich.table import Table
 
-    shown_rows = 20
     candidates, provenance = detection.candidates, detection.provenance
-    number_found = f"{len(candidates)} candidate{'' if len(candidates) == 1 else 's'}"
-    table = Table(title=number_found)
-    for column in ("", "score", "z", "y", "x", "tilt", "psi"):
-        table.add_column(column, justify="right")
-    rows = zip(candidates.score, candidates.centre_zyx, candidates.euler_zyz, strict=True)
-    for number, (score, centre, euler) in enumerate(rows, start=1):
-        if number > shown_rows:
-            table.add_row("...", *[""] * 6)
-            break
-        values = [f"{value:.1f}" for value in (*centre.tolist(), *euler[1:].tolist())]
-        table.add_row(f"{number}", f"{float(score):.3f}", *values)
     console = Console()
     if len(candidates):
+        table = Table(title=f"{len(candidates)} candidate{'' if len(candidates) == 1 else 's'}")
+        for column in ("", "score", "z", "y", "x", "tilt", "psi"):
+            table.add_column(column, justify="right")
+        shown = candidates[:TABLE_ROWS]
+        rows = zip(shown.score, shown.centre_zyx, shown.euler_zyz, strict=True)
+        for number, (score, centre, (_, tilt, psi)) in enumerate(rows, start=1):
+            values = [f"{value:.1f}" for value in (*centre.tolist(), tilt, psi)]
+            table.add_row(f"{number}", f"{float(score):.3f}", *values)
+        if len(candidates) > TABLE_ROWS:
+            table.add_row("...", *[""] * 6)
         console.print(table)
     else:
         console.print("no candidates")
     for note in provenance["notes"]:
         console.print(f"note: {note}")
-    judged, near = provenance["counts"]["windows_judged"], provenance["counts"]["windows_searched"]
-    console.print(f"{judged:,} of {near:,} windows of the search region judged, {_time(provenance)}")
-
-
-def _time(provenance: dict[str, Any]) -> str:
-    return f"{sum(provenance['seconds'].values()):.1f} s"
+    counts, seconds = provenance["counts"], sum(provenance["seconds"].values())
+    console.print(
+        f"{counts['windows_judged']:,} of {counts['windows_searched']:,} windows of the search region "
+        f"classified in {seconds:.1f} s"
+    )

@@ -1,4 +1,8 @@
-"""Ctrl-C, answered at once, whatever call of native code is under way."""
+"""Handle Ctrl-C within two seconds, even while native code is running.
+
+Python runs signal handlers in its main thread, between two bytecode instructions, so a main thread inside a
+long native call does not react. Commands therefore run in a second thread while the main thread waits.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["INTERRUPTED", "ending_when_interrupted", "listening"]
+__all__ = ["INTERRUPTED", "exit_on_interrupt", "run_interruptible"]
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
+# Exit code of an interrupted command: 128 + SIGINT, as shells report it.
 INTERRUPTED = 130
-# How long what was interrupted may take to clean up after itself. A call of native code cannot be stopped:
-# one that takes longer ends with the process, as it would by SIGKILL, from which nothing on the disk suffers.
-PATIENCE_SECONDS = 1.0
+# Time for the command to clean up after an interrupt. After that the process ends, whatever native call is
+# running; files are written atomically, so this is as safe as SIGKILL.
+CLEANUP_SECONDS = 1.0
 
 
 @contextmanager
-def ending_when_interrupted() -> Iterator[None]:
-    """End in one word and with its exit code where the user has interrupted."""
+def exit_on_interrupt() -> Iterator[None]:
+    """Turn a KeyboardInterrupt into the message "interrupted" and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -31,91 +37,88 @@ def ending_when_interrupted() -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
 
 
-def listening(work: Callable[[], Made]) -> Made:
-    """``work()``, done by another thread while the main thread listens for an interrupt.
+def run_interruptible(work: Callable[[], Result]) -> Result:
+    """Call a function in another thread while the main thread waits for it and for an interrupt.
 
-    Python handles signals in its main thread, between two of its own instructions: while that thread is in
-    native code nothing is heard. An interrupt is raised in the working thread, at its next instruction; where
-    it does not come to one in time, the process ends.
+    After an interrupt, KeyboardInterrupt is raised in the working thread at its next bytecode instruction.
+    If that thread does not end within `CLEANUP_SECONDS`, the process exits.
 
     Raises
     ------
     KeyboardInterrupt
-        The user has interrupted, and the work has ended.
+        The user interrupted, and `work` has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
-    made: list[Made] = []
-    failure: list[BaseException] = []
-    work_thread = _WorkThread(lambda: made.append(work()), failure)
+    worker = _Worker(work)
     try:
-        work_thread.start()
-        work_thread.done.wait()
+        worker.start()
+        wait([worker.future])
     except KeyboardInterrupt:
-        _stop(work_thread)
+        _stop(worker)
         raise
-    if failure:
-        raise failure[0]
-    return made[0]
+    result: Result = worker.future.result()
+    return result
 
 
-class _WorkThread(threading.Thread):
-    """Does something, keeps what it raises, and takes one interrupt while it does it."""
+class _Worker(threading.Thread):
+    """A thread that calls a function, stores its result or exception, and can be interrupted."""
 
-    def __init__(self, work: Callable[[], None], failure: list[BaseException]) -> None:
+    def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__(name="t3ssfast-command", daemon=True)
-        self.begun, self.done = threading.Event(), threading.Event()
-        self._work, self._failure = work, failure
-        self._interruptible = threading.Lock()
-        self._ended = False
+        self.running = threading.Event()
+        self.future: Future[Any] = Future()
+        self._work = work
+        self._lock = threading.Lock()
+        self._finished = False
 
     def run(self) -> None:
         try:
             try:
-                self.begun.set()
-                self._work()
-            except BaseException as error:
-                self._failure.append(error)
-            with self._interruptible:
-                self._ended = True
-            # An interrupt that was sent before arrives here, where it still is caught.
-            time.sleep(0)
-        except KeyboardInterrupt as error:
-            self._failure.append(error)
-        finally:
-            self.done.set()
+                self.running.set()
+                result = self._work()
+            finally:
+                with self._lock:
+                    self._finished = True
+                # An interrupt that is still pending is raised here, where it is caught.
+                time.sleep(0)
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in this thread, unless it has done its work."""
-        with self._interruptible:
-            if not self._ended:
+        """Raise KeyboardInterrupt in this thread unless the work has finished."""
+        with self._lock:
+            if not self._finished:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self.ident or 0), ctypes.py_object(KeyboardInterrupt)
                 )
 
 
-def _stop(work_thread: _WorkThread) -> None:
-    """End the work, or the process."""
-    before = sys.unraisablehook
-    # CPython takes a thread that is just being started by the work for the work's own (it has its number
-    # until it runs): one that gets the interrupt instead dies of it, of which nobody needs to read.
+def _stop(worker: _Worker) -> None:
+    """Interrupt the worker, and end the process if it does not stop in time."""
+    original_hook = sys.unraisablehook
+    # A thread that the worker is just starting still has the worker's id in CPython. The interrupt may kill
+    # that thread instead, and its traceback is of no use to the user.
     sys.unraisablehook = lambda _: None
     try:
-        ended = work_thread.begun.wait(PATIENCE_SECONDS)
-        for _ in range(2 if ended else 0):
-            work_thread.interrupt()
-            ended = work_thread.done.wait(PATIENCE_SECONDS / 2)
-            if ended:
-                break
+        stopped = False
+        if worker.running.wait(CLEANUP_SECONDS):
+            for _ in range(2):
+                worker.interrupt()
+                stopped = bool(wait([worker.future], CLEANUP_SECONDS / 2).done)
+                if stopped:
+                    break
     except KeyboardInterrupt:
-        # Who asks twice has waited long enough.
-        ended = False
-    if not ended:
+        # A second Ctrl-C ends the process at once.
+        stopped = False
+    if not stopped:
         if sys.stderr.isatty():
-            # A bar hides the cursor.
+            # Progress bars hide the cursor; show it again.
             sys.stderr.write("\x1b[?25h\n")
         sys.stderr.write("interrupted\n")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
-    sys.unraisablehook = before
+    sys.unraisablehook = original_hook
