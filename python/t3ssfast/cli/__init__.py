@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -111,7 +112,13 @@ app.command()(doctor.doctor)
 app.command()(bench.bench)
 
 
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning like an error, without the line of code that it came from."""
+    typer.echo(f"warning: {message}", err=True)
+
+
 def main() -> None:
     """Run the command line interface."""
+    warnings.showwarning = _print_warning
     with exit_on_interrupt():
         app(prog_name="t3ssfast")
