@@ -1,8 +1,9 @@
-"""What an evaluation found, and the figures that follow from it."""
+"""The result of an evaluation and the metrics derived from it."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,91 +13,89 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.errors import ConfigError
-from t3ssfast.evaluation.bootstrap import Interval, Outcomes, resampled
+from t3ssfast.evaluation.bootstrap import Interval, bootstrap_intervals
 from t3ssfast.evaluation.curves import (
     average_precision,
     expected_calibration_error,
-    precision_at_recall,
     precision_recall,
     reliability,
 )
-from t3ssfast.evaluation.tally import Pair, Tally
+from t3ssfast.evaluation.matching import Pair, TomogramMatches
 
 __all__ = ["Evaluation"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-# The recall at which a detector's precision is compared.
-COMMON_RECALL = 0.9
+# Properties that `Evaluation.to_dict` includes under their own names.
+METRICS = (
+    *("tolerance_angstrom", "true_positives", "false_positives", "false_negatives", "precision", "recall"),
+    *("f1", "average_precision", "calibration_error", "false_positives_without_truth"),
+    *("median_distance_angstrom", "median_normal_error_degrees", "polarity_right"),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluation found; every figure follows from these fields.
+    """Matches of candidates and particles, and the metrics derived from them.
 
-    Where nothing could be counted the figures are defined as follows. Precision is 1 when there are no
-    candidates (nothing said, nothing wrong); recall is 1 when there is no truth (nothing to miss); F is 1
-    when there are neither, and 0 when only one of the two is empty. Average precision is 1 when there are
-    neither, and 0 when only one of the two is empty. Angles are NaN without pairs.
+    Metrics without data are defined as follows. Precision is 1 without candidates, and recall is 1 without
+    truth. F scores and average precision are 1 if there are neither candidates nor truth, and 0 if only one
+    of them is missing. Metrics of the pairs are NaN without pairs.
 
     Parameters
     ----------
     tolerance_angstrom
-        Largest distance of a pair.
-    tallies
-        One for each tomogram.
+        Largest distance between the centres of a pair.
+    matches
+        One per tomogram.
     """
 
     tolerance_angstrom: float
-    tallies: tuple[Tally, ...]
+    matches: tuple[TomogramMatches, ...]
 
     @property
     def per_tomogram(self) -> tuple[Evaluation, ...]:
-        """The evaluation of each tomogram by itself."""
-        return tuple(Evaluation(self.tolerance_angstrom, (tally,)) for tally in self.tallies)
+        """A separate evaluation of each tomogram."""
+        return tuple(Evaluation(self.tolerance_angstrom, (one,)) for one in self.matches)
 
     @cached_property
     def scores(self) -> FloatArray:
-        """(n,) of all candidates, tomogram by tomogram."""
-        return np.concatenate([np.zeros(0), *(t.scores for t in self.tallies)])
+        """(n,) scores of all candidates, tomogram by tomogram."""
+        return np.concatenate([np.zeros(0), *(one.scores for one in self.matches)])
 
     @cached_property
     def hits(self) -> FloatArray:
-        """(n,) 1 for each candidate that counts as true, else 0."""
-        return np.concatenate([np.zeros(0), *(t.hits for t in self.tallies)])
+        """(n,) 1 for each candidate that counts as a true positive on the curve, else 0."""
+        return np.concatenate([np.zeros(0), *(one.hits for one in self.matches)])
 
     @property
     def tomogram_index(self) -> IntArray:
-        """(n,) which tomogram each candidate is of."""
-        return np.repeat(np.arange(len(self.tallies)), [len(t.scores) for t in self.tallies])
+        """(n,) index of each candidate's tomogram."""
+        return np.repeat(np.arange(len(self.matches)), [len(one.scores) for one in self.matches])
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """One for each true positive."""
-        return tuple(pair for tally in self.tallies for pair in tally.pairs)
+        """One pair per true positive."""
+        return tuple(pair for one in self.matches for pair in one.pairs)
 
     @property
     def n_candidates(self) -> int:
-        """How many candidates there were."""
+        """Number of candidates."""
         return len(self.scores)
 
     @property
     def n_truth(self) -> int:
-        """How many particles there were."""
-        return sum(tally.n_truth for tally in self.tallies)
+        """Number of particles."""
+        return sum(one.n_truth for one in self.matches)
 
     @property
     def false_positive_kinds(self) -> dict[str, int]:
-        """False positives by the look-alike they sit on; "other" for those on none.
-
-        Empty where no distractors were given.
-        """
-        kinds: dict[str, int] = {}
-        for tally in self.tallies:
-            for kind, count in tally.false_positive_kinds.items():
-                kinds[kind] = kinds.get(kind, 0) + count
-        return kinds
+        """False positives per kind of look-alike, "other" for the rest; empty without distractors."""
+        kinds: Counter[str] = Counter()
+        for one in self.matches:
+            kinds.update(one.false_positive_kinds)
+        return dict(kinds)
 
     @cached_property
     def _curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -104,43 +103,43 @@ class Evaluation:
 
     @property
     def curve_score(self) -> FloatArray:
-        """Distinct scores, highest first."""
+        """Distinct scores in descending order."""
         return self._curve[0]
 
     @property
     def curve_precision(self) -> FloatArray:
-        """Precision of the candidates with each score or more, matched as well as possible."""
+        """Precision of the candidates at or above each score of the curve."""
         return self._curve[1]
 
     @property
     def curve_recall(self) -> FloatArray:
-        """Their recall."""
+        """Recall of the candidates at or above each score of the curve."""
         return self._curve[2]
 
     @property
     def true_positives(self) -> int:
-        """Candidates that found a particle (TP)."""
+        """Candidates that match a particle (TP)."""
         return len(self.pairs)
 
     @property
     def false_positives(self) -> int:
-        """Candidates that found none (FP)."""
+        """Candidates that match no particle (FP)."""
         return self.n_candidates - self.true_positives
 
     @property
     def false_negatives(self) -> int:
-        """Particles that no candidate found (FN)."""
+        """Particles that no candidate matches (FN)."""
         return self.n_truth - self.true_positives
 
     @property
     def precision(self) -> float:
-        """TP / (TP + FP); 1 without candidates."""
-        return self.true_positives / self.n_candidates if self.n_candidates else 1.0
+        """TP / (TP + FP)."""
+        return _fraction(self.true_positives, self.n_candidates)
 
     @property
     def recall(self) -> float:
-        """TP / (TP + FN); 1 without truth."""
-        return self.true_positives / self.n_truth if self.n_truth else 1.0
+        """TP / (TP + FN)."""
+        return _fraction(self.true_positives, self.n_truth)
 
     @property
     def f1(self) -> float:
@@ -148,21 +147,22 @@ class Evaluation:
         return self.f_beta(1.0)
 
     def f_beta(self, beta: float) -> float:
-        """(1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP): recall counts `beta` times as much as precision."""
+        """Return (1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP); recall weighs b times as much as precision."""
         return _f_beta(self.true_positives, self.n_candidates, self.n_truth, beta)
 
     @property
     def average_precision(self) -> float:
-        """Sum over the curve of precision times the gain in recall (no interpolation)."""
+        """Sum over the curve of precision times the increase in recall, without interpolation."""
         return average_precision(self.scores, self.hits, self.n_truth)
 
-    def precision_at_recall(self, recall: float = COMMON_RECALL) -> float:
-        """Best precision on the curve at a recall of at least so much; NaN where it is never reached."""
-        return precision_at_recall(self.curve_precision, self.curve_recall, recall)
+    def precision_at_recall(self, recall: float = 0.9) -> float:
+        """Return the highest precision on the curve at this recall or more; NaN if it is never reached."""
+        reached = self.curve_precision[self.curve_recall >= recall]
+        return float(reached.max()) if len(reached) else math.nan
 
     @property
     def best_f1(self) -> tuple[float, float]:
-        """Highest F1 on the curve and the score threshold that gives it; (0, NaN) without a curve."""
+        """Highest F1 on the curve and its score threshold; (0, NaN) without a curve."""
         total = self.curve_precision + self.curve_recall
         if self.n_truth == 0 or len(total) == 0:
             return 0.0, math.nan
@@ -172,124 +172,112 @@ class Evaluation:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error of the scores, as probabilities of a hit; NaN without candidates."""
+        """Expected calibration error of the scores as probabilities; NaN without candidates."""
         return expected_calibration_error(self.scores, self.hits)
 
     @property
     def false_positives_without_truth(self) -> float:
-        """Mean number of candidates in a tomogram without particles; NaN where there is no such one."""
-        empty = [float(len(tally.scores)) for tally in self.tallies if tally.n_truth == 0]
-        return sum(empty) / len(empty) if empty else math.nan
+        """Mean number of candidates in tomograms without particles; NaN if there are no such tomograms."""
+        counts = [float(len(one.scores)) for one in self.matches if one.n_truth == 0]
+        return sum(counts) / len(counts) if counts else math.nan
 
     @property
     def median_distance_angstrom(self) -> float:
-        """Of the pairs; NaN without pairs."""
+        """Median distance of the pairs."""
         return _median([pair.distance_angstrom for pair in self.pairs])
 
     @property
     def median_normal_error_degrees(self) -> float:
-        """Of the pairs, 0 to 180; NaN without pairs."""
+        """Median angle between the normals of the pairs, 0 to 180."""
         return _median([pair.normal_error_degrees for pair in self.pairs])
 
     @property
     def polarity_right(self) -> float:
-        """Fraction of the pairs whose normals point to the same side; NaN without pairs."""
+        """Fraction of the pairs whose normals differ by less than 90 degrees."""
         right = [pair.normal_error_degrees < 90 for pair in self.pairs]
         return sum(right) / len(right) if right else math.nan
 
     def intervals(
         self, *, level: float = 0.95, resamples: int = 1000, beta: float = 2.0, seed: int = 0
     ) -> dict[str, Interval]:
-        """Bootstrap confidence intervals of the figures that follow from scores and hits.
+        """Compute bootstrap confidence intervals of the metrics that depend on scores and hits only.
 
         Parameters
         ----------
         level
-            Of confidence.
+            Confidence level.
         resamples
-            Draws, with replacement: of tomograms or, where there is only one, of its particles.
+            Number of bootstrap samples, of tomograms or, for a single one, of its particles.
         beta
-            Of F-beta.
+            Beta of "f_beta".
         seed
-            Of the draws.
+            Random seed.
         """
 
-        def figures(drawn: Outcomes) -> dict[str, float]:
-            hits, n, m = int(drawn.hits.sum()), len(drawn.scores), drawn.n_truth
+        def metrics(scores: FloatArray, hits: FloatArray, n_truth: int) -> dict[str, float]:
+            counts = int(hits.sum()), len(scores), n_truth
             return {
-                "precision": hits / n if n else 1.0,
-                "recall": hits / m if m else 1.0,
-                "f1": _f_beta(hits, n, m, 1.0),
-                "f_beta": _f_beta(hits, n, m, beta),
-                "average_precision": average_precision(drawn.scores, drawn.hits, m),
-                "calibration_error": expected_calibration_error(drawn.scores, drawn.hits),
+                "precision": _fraction(counts[0], counts[1]),
+                "recall": _fraction(counts[0], counts[2]),
+                "f1": _f_beta(*counts, 1.0),
+                "f_beta": _f_beta(*counts, beta),
+                "average_precision": average_precision(scores, hits, n_truth),
+                "calibration_error": expected_calibration_error(scores, hits),
             }
 
-        return resampled(self.tallies, figures, level=level, resamples=resamples, seed=seed)
+        return bootstrap_intervals(self.matches, metrics, level=level, resamples=resamples, seed=seed)
 
     def to_dict(
         self, *, beta: float = 2.0, intervals: bool = False, per_tomogram: bool = False
     ) -> dict[str, Any]:
-        """Every figure, as plain numbers that JSON can hold (None for NaN).
+        """Convert all metrics to values that JSON can represent (None for NaN).
 
         Parameters
         ----------
         beta
-            Of "f_beta".
+            Beta of "f_beta".
         intervals
-            Add "intervals": 95% confidence intervals, [low, high] each.
+            Add "intervals": 95% confidence intervals as [low, high].
         per_tomogram
-            Add "tomograms": the same figures of each, by name.
+            Add "tomograms": the metrics of each tomogram by name.
         """
-        best_f1, best_threshold = self.best_f1
-        figures: dict[str, Any] = {
-            "tolerance_angstrom": self.tolerance_angstrom,
-            "tomograms_evaluated": len(self.tallies),
+        values = {name: getattr(self, name) for name in METRICS} | {
+            "tomograms_evaluated": len(self.matches),
             "candidates": self.n_candidates,
             "truth": self.n_truth,
-            "true_positives": self.true_positives,
-            "false_positives": self.false_positives,
-            "false_negatives": self.false_negatives,
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
             "f2": self.f_beta(2.0),
             "beta": beta,
             "f_beta": self.f_beta(beta),
-            "average_precision": self.average_precision,
             "precision_at_recall_0.9": self.precision_at_recall(),
-            "best_f1": best_f1,
-            "best_f1_threshold": best_threshold,
-            "calibration_error": self.calibration_error,
-            "false_positives_without_truth": self.false_positives_without_truth,
-            "median_distance_angstrom": self.median_distance_angstrom,
-            "median_normal_error_degrees": self.median_normal_error_degrees,
-            "polarity_right": self.polarity_right,
+            "best_f1": self.best_f1[0],
+            "best_f1_threshold": self.best_f1[1],
         }
-        figures = {name: _plain(value) for name, value in figures.items()}
-        figures["false_positive_kinds"] = dict(self.false_positive_kinds)
+        metrics: dict[str, Any] = {name: _none_for_nan(value) for name, value in values.items()}
+        metrics["false_positive_kinds"] = self.false_positive_kinds
         if intervals:
-            found = self.intervals(beta=beta)
-            figures["intervals"] = {k: [_plain(v.low), _plain(v.high)] for k, v in found.items()}
-        figures["curve"] = {
+            metrics["intervals"] = {
+                name: [_none_for_nan(bound) for bound in interval]
+                for name, interval in self.intervals(beta=beta).items()
+            }
+        metrics["curve"] = {
             "score": self.curve_score.tolist(),
             "precision": self.curve_precision.tolist(),
             "recall": self.curve_recall.tolist(),
         }
-        figures["reliability"] = {
-            name: [_plain(x) for x in values.tolist()]
-            for name, values in zip(
-                ("candidates", "mean_score", "fraction_true"),
-                reliability(self.scores, self.hits),
-                strict=True,
-            )
+        names = ("candidates", "mean_score", "fraction_true")
+        metrics["reliability"] = {
+            name: [_none_for_nan(x) for x in values.tolist()]
+            for name, values in zip(names, reliability(self.scores, self.hits), strict=True)
         }
         if per_tomogram:
-            figures["tomograms"] = {
-                tally.name: part.to_dict(beta=beta, intervals=intervals)
-                for tally, part in zip(self.tallies, self.per_tomogram, strict=True)
+            metrics["tomograms"] = {
+                one.matches[0].name: one.to_dict(beta=beta, intervals=intervals) for one in self.per_tomogram
             }
-        return figures
+        return metrics
+
+
+def _fraction(part: int, total: int) -> float:
+    return part / total if total else 1.0
 
 
 def _f_beta(true_positives: int, n_candidates: int, n_truth: int, beta: float) -> float:
@@ -303,6 +291,5 @@ def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else math.nan
 
 
-def _plain(value: Any) -> Any:
-    """None for NaN, which JSON cannot hold."""
+def _none_for_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value

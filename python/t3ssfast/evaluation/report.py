@@ -1,9 +1,8 @@
-"""An evaluation as tables for a terminal and as a picture."""
+"""Tables and plots of an evaluation."""
 
 from __future__ import annotations
 
 import math
-import os
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,22 +11,24 @@ from t3ssfast.evaluation.bootstrap import Interval
 from t3ssfast.evaluation.curves import reliability
 from t3ssfast.evaluation.evaluation import Evaluation
 from t3ssfast.io import atomic_path
+from t3ssfast.tomogram import StrPath
 
 __all__ = ["draw_curves", "pooled_table", "tomogram_table"]
 
 
 def pooled_table(evaluation: Evaluation, *, beta: float = 2.0, intervals: bool = False) -> Table:
-    """The pooled figures, one a row."""
+    """Build a table of the pooled metrics, one per row."""
     table = Table(title=f"Evaluation, matched within {evaluation.tolerance_angstrom / 10:g} nm")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("value", justify="right")
-    found: dict[str, Interval] = {}
+    bounds: dict[str, Interval] = {}
     if intervals:
         table.add_column("95% interval", justify="right")
-        found = evaluation.intervals(beta=beta)
+        bounds = evaluation.intervals(beta=beta)
     best_f1, threshold = evaluation.best_f1
+    # Label, value, and name of the metric whose interval is shown.
     rows = [
-        ("tomograms", f"{len(evaluation.tallies)}", ""),
+        ("tomograms", f"{len(evaluation.matches)}", ""),
         ("candidates", f"{evaluation.n_candidates}", ""),
         ("truth", f"{evaluation.n_truth}", ""),
         ("true positives (TP)", f"{evaluation.true_positives}", ""),
@@ -47,46 +48,48 @@ def pooled_table(evaluation: Evaluation, *, beta: float = 2.0, intervals: bool =
     if evaluation.n_candidates:
         rows.append(("calibration error", f"{evaluation.calibration_error:.3f}", "calibration_error"))
     if not math.isnan(evaluation.false_positives_without_truth):
-        rows.append(("FP a tomogram without T3SS", f"{evaluation.false_positives_without_truth:.2f}", ""))
+        rows.append(("FP per tomogram without T3SS", f"{evaluation.false_positives_without_truth:.2f}", ""))
     if evaluation.pairs:
         rows += [
             ("median distance", f"{evaluation.median_distance_angstrom / 10:.1f} nm", ""),
             ("median normal error", f"{evaluation.median_normal_error_degrees:.0f} degrees", ""),
-            ("polarity right", f"{100 * evaluation.polarity_right:.0f} %", ""),
+            ("correct polarity", f"{100 * evaluation.polarity_right:.0f} %", ""),
         ]
     rows += [
         (escape(f"FP on {kind}"), f"{count}", "") for kind, count in evaluation.false_positive_kinds.items()
     ]
-    for name, value, figure in rows:
-        interval = found.get(figure)
-        shown = f"{interval.low:.3f} to {interval.high:.3f}" if interval is not None else ""
-        table.add_row(*((name, value, shown) if intervals else (name, value)))
+    for label, value, name in rows:
+        interval = (_interval(bounds[name]) if name else "",) if intervals else ()
+        table.add_row(label, value, *interval)
     return table
 
 
 def tomogram_table(evaluation: Evaluation) -> Table:
-    """One row a tomogram."""
+    """Build a table with one row per tomogram."""
     table = Table(title="By tomogram")
     table.add_column("tomogram")
     for name in ("TP", "FP", "FN", "precision", "recall", "F1", "95% interval of F1"):
         table.add_column(name, justify="right")
-    for tally, part in zip(evaluation.tallies, evaluation.per_tomogram, strict=True):
-        interval = part.intervals()["f1"]
+    for one in evaluation.per_tomogram:
         table.add_row(
-            escape(tally.name),
-            f"{part.true_positives}",
-            f"{part.false_positives}",
-            f"{part.false_negatives}",
-            f"{part.precision:.3f}",
-            f"{part.recall:.3f}",
-            f"{part.f1:.3f}",
-            f"{interval.low:.3f} to {interval.high:.3f}",
+            escape(one.matches[0].name),
+            f"{one.true_positives}",
+            f"{one.false_positives}",
+            f"{one.false_negatives}",
+            f"{one.precision:.3f}",
+            f"{one.recall:.3f}",
+            f"{one.f1:.3f}",
+            _interval(one.intervals()["f1"]),
         )
     return table
 
 
-def draw_curves(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """The precision-recall curve, and how often candidates of a score were true."""
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def draw_curves(evaluation: Evaluation, path: StrPath) -> None:
+    """Draw the precision-recall curve and the reliability diagram as a PNG, atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,11 +102,11 @@ def draw_curves(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     curve.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     curve.set_title(f"average precision {evaluation.average_precision:.2f}")
     curve.legend(loc="lower left")
-    count, said, true = reliability(evaluation.scores, evaluation.hits)
-    seen = count > 0
+    count, mean_score, fraction = reliability(evaluation.scores, evaluation.hits)
+    filled = count > 0
     diagram.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    diagram.plot(said[seen], true[seen], "o-", color="tab:blue")
-    for x, y, n in zip(said[seen], true[seen], count[seen], strict=True):
+    diagram.plot(mean_score[filled], fraction[filled], "o-", color="tab:blue")
+    for x, y, n in zip(mean_score[filled], fraction[filled], count[filled], strict=True):
         diagram.annotate(f"{n:.0f}", (x, y), textcoords="offset points", xytext=(4, -10), fontsize=7)
     diagram.set(xlabel="score", ylabel="fraction true", xlim=(0, 1.02), ylim=(0, 1.02))
     error = evaluation.calibration_error
