@@ -79,18 +79,18 @@ def evaluate(
         if len(paths) < 2:
             raise typer.BadParameter("there is no truth; give it as the last path, or with --truth.")
         paths, truth = paths[:-1], paths[-1:]
-    roles = [role for role in (paths, truth, distractors) if role]
-    files = [_files(role, names) for role, names in zip(roles, FOLDER_FILES, strict=False)]
-    tomograms_of: list[list[Candidates]] = [[] for _ in roles]
+    given = [group for group in (paths, truth, distractors) if group]
+    files = [_files(group, names) for group, names in zip(given, FOLDER_FILES, strict=False)]
+    groups: list[list[Candidates]] = [[] for _ in given]
     for paired in _pair_by_name(files):
         loaded = [
             load(path, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, names=names)
             for path, names in zip(paired, FOLDER_FILES, strict=False)
         ]
         loaded[0] = [candidates[candidates.score >= min_score] for candidates in loaded[0]]
-        for collected, aligned in zip(tomograms_of, _align(loaded), strict=True):
-            collected += aligned
-    found, known, *lookalikes = tomograms_of
+        for group, aligned in zip(groups, _align(loaded), strict=True):
+            group += aligned
+    found, known, *lookalikes = groups
     result = evaluate_candidates(
         found, known, tolerance_nm * 10, distractors=lookalikes[0] if lookalikes else None
     )

@@ -36,26 +36,14 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Compute percentile bootstrap intervals of metrics (Efron & Tibshirani 1993, chapter 13).
 
+    `metrics` computes metrics by name from scores, hits and the number of particles, NaN if undefined.
     Tomograms are drawn with replacement, because errors within a tomogram are correlated. With one tomogram,
     its outcomes (hits, false positives, missed particles) are drawn.
-
-    Parameters
-    ----------
-    matches
-        One per tomogram.
-    metrics
-        Computes metrics by name from scores, hits and the number of particles; NaN if undefined.
-    level
-        Confidence level, such as 0.95.
-    resamples
-        Number of bootstrap samples.
-    seed
-        Random seed.
 
     Raises
     ------
     ConfigError
-        The level or the number of resamples is out of range.
+        The confidence level or the number of resamples is out of range.
     """
     if not 0 < level < 1:
         raise ConfigError(f"level is {level!r}; give a confidence level between 0 and 1, such as 0.95.")

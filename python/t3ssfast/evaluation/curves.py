@@ -18,18 +18,9 @@ BINS = 10
 def precision_recall(
     scores: npt.ArrayLike, hits: npt.ArrayLike, n_truth: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Compute the precision-recall curve.
+    """Return distinct scores in descending order, and precision and recall at or above each.
 
-    Parameters
-    ----------
-    scores, hits
-        (n,) scores of the candidates, and 1 for each hit.
-    n_truth
-        Number of particles; recall is 1 if there are none.
-
-    Returns
-    -------
-    Distinct scores in descending order, and precision and recall of the candidates at or above each.
+    `hits` is 1 for each candidate that is a hit, `n_truth` the number of particles. Recall is 1 without any.
     """
     score, hit = np.asarray(scores, np.float64), np.asarray(hits, np.float64)
     order = np.argsort(-score, kind="stable")

@@ -215,12 +215,12 @@ class Evaluation:
         """
 
         def metrics(scores: FloatArray, hits: FloatArray, n_truth: int) -> dict[str, float]:
-            counts = int(hits.sum()), len(scores), n_truth
+            true_positives, n_candidates = int(hits.sum()), len(scores)
             return {
-                "precision": _fraction(counts[0], counts[1]),
-                "recall": _fraction(counts[0], counts[2]),
-                "f1": _f_beta(*counts, 1.0),
-                "f_beta": _f_beta(*counts, beta),
+                "precision": _fraction(true_positives, n_candidates),
+                "recall": _fraction(true_positives, n_truth),
+                "f1": _f_beta(true_positives, n_candidates, n_truth, 1.0),
+                "f_beta": _f_beta(true_positives, n_candidates, n_truth, beta),
                 "average_precision": average_precision(scores, hits, n_truth),
                 "calibration_error": expected_calibration_error(scores, hits),
             }

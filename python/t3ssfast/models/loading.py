@@ -108,8 +108,7 @@ def load_model(
     device
         Device to move the model to.
     trust_model
-        Load the file without these checks, as any code that it contains could then run. Needed for
-        torch.export archives (.pt2).
+        Load the file without these checks; it can then run any code. Needed for torch.export archives (.pt2).
 
     Returns
     -------
@@ -179,10 +178,7 @@ def load_model(
 
 
 def _assumed_metadata(module: nn.Module, model_kind: str, name: str) -> ModelMetadata:
-    """Guess the metadata of a model without any from its outputs on a probe.
-
-    A classifier's last class is the T3SS; a single output stands for two classes.
-    """
+    """Return assumed metadata for a model that has none, from its outputs on a probe."""
     if model_kind == "verifier":
         raise ModelError(
             f"{name} holds no t3ssfast metadata, which a verifier needs; train one (t3ssfast train verifier)."
@@ -191,6 +187,7 @@ def _assumed_metadata(module: nn.Module, model_kind: str, name: str) -> ModelMet
     metadata = ModelMetadata(model_kind, window_px=window, code_version="unknown")
     outputs = probe(module, metadata, name)
     if model_kind == "classifier":
+        # The last class is the T3SS; a single output stands for two classes.
         count = outputs.shape[1]
         others = ("background",) if count <= 2 else tuple(f"class_{k}" for k in range(count - 1))
         metadata = replace(metadata, classes=(*others, TARGET_CLASS))

@@ -25,6 +25,10 @@ TIMEOUT_SECONDS = 60.0
 BATCH_TOLERANCE = 1e-2
 
 
+class _RunError(Exception):
+    """The network raised an error other than running out of memory."""
+
+
 def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     """Run a model on a small deterministic input, check its outputs, and return them.
 
@@ -51,12 +55,8 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     batch = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
         outputs = _run(module, batch, name)
-    except ModelError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        lines = [line for line in str(error).strip().splitlines() if line.strip()] or ["no reason given"]
+    except _RunError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
             f"{name} is not a {metadata.model_kind}: it does not take {inputs} ({lines[-1].strip()}); give a "
             f"model that maps them to {output_axes}."
@@ -106,7 +106,9 @@ def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
             f"{TIMEOUT_SECONDS:g} s; give a smaller model."
         )
     if failures:
-        raise failures[0]
+        if is_out_of_memory(failures[0]):
+            raise failures[0]
+        raise _RunError(str(failures[0])) from failures[0]
     return results[0]
 
 
@@ -119,11 +121,7 @@ def _check_evaluation_mode(module: nn.Module, batch: Tensor, outputs: Tensor, na
         )
     try:
         alone = _run(module, batch[:1], name)
-    except ModelError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
+    except _RunError:
         # Traced with a fixed batch size: there is nothing to compare.
         return
     scale = float(outputs.abs().max()) + 1e-6

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from t3ssfast.candidates import Candidates
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.io import display_path
-from t3ssfast.plotting.canvas import new_figure, outline, save, scale_bar
+from t3ssfast.plotting.canvas import outline, panel_grid, save, scale_bar
 from t3ssfast.tomogram import StrPath, Tomogram
 
 if TYPE_CHECKING:
@@ -97,9 +97,8 @@ def draw_candidates(
     depth, height, width = tomogram.shape
     slices = _choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth, max_panels)
     columns = min(len(slices), max(1, round(math.sqrt(len(slices) * height / width))))
-    rows = math.ceil(len(slices) / columns)
-    figure = new_figure(columns * PANEL_INCHES, rows * (PANEL_INCHES * height / width + 0.12) + 0.6)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    panel_height = PANEL_INCHES * height / width + 0.12
+    figure, panels = panel_grid(len(slices), columns, PANEL_INCHES, panel_height)
     for axes, z in zip(panels, slices, strict=False):
         _draw_slice(axes, tomogram, z, membrane, contrast_sign)
         for mark in marks:
@@ -109,8 +108,6 @@ def draw_candidates(
         # Marks at the border must not enlarge the axes.
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         scale_bar(axes, width, nm)
-    for axes in panels[len(slices) :]:
-        axes.set_axis_off()
     _legend(figure, marks, membrane is not None)
     figure.suptitle(_title(tomogram, marks, truth), fontsize=10, x=0.01, ha="left")
     save(figure, path)
@@ -141,9 +138,7 @@ def draw_gallery(
     marks = _marks(candidates, truth, tolerance_angstrom)[:max_windows]
     nm = tomogram.voxel_size_angstrom / 10
     size = max(8, round(window_nm / nm))
-    rows = max(1, math.ceil(len(marks) / GALLERY_COLUMNS))
-    figure = new_figure(GALLERY_COLUMNS * 1.2, rows * 1.33 + 0.6)
-    panels = figure.subplots(rows, GALLERY_COLUMNS, squeeze=False).ravel()
+    figure, panels = panel_grid(len(marks), GALLERY_COLUMNS, 1.2, 1.33)
     for axes, mark in zip(panels, marks, strict=False):
         window = contrast_sign * _window(tomogram, mark.zyx, size)
         _show(axes, window, interpolation="bicubic")
@@ -160,8 +155,6 @@ def draw_gallery(
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     if marks:
         scale_bar(panels[0], size, nm)
-    for axes in panels[len(marks) :]:
-        axes.set_axis_off()
     _legend(figure, marks, False)
     title = f"{size} x {size} voxel windows ({size * nm:.0f} nm), score above"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")

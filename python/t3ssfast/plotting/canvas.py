@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "outline", "save", "scale_bar"]
+__all__ = ["new_figure", "outline", "panel_grid", "save", "scale_bar"]
 
 DPI = 160
 
@@ -27,6 +27,16 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def panel_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Create a figure with a grid of panels of the given size in inches; panels beyond `count` stay empty."""
+    rows = max(1, math.ceil(count / columns))
+    figure = new_figure(columns * width, rows * height + 0.6)
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels
 
 
 def save(figure: Figure, path: StrPath) -> None:

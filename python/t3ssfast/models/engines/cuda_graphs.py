@@ -31,13 +31,7 @@ def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 class CudaGraphEngine:
-    """Run a network in float16 by replaying captured CUDA graphs.
-
-    Parameters
-    ----------
-    network
-        Frozen TorchScript on a CUDA device.
-    """
+    """Run frozen TorchScript on a CUDA device in float16 by replaying captured CUDA graphs."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network

@@ -17,22 +17,10 @@ __all__ = ["flatten_network"]
 
 
 def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
-    """Trace a network for one input shape.
+    """Trace a network in evaluation mode for one input shape; any exception of the tracer is passed on.
 
     Batch normalisation that freezing could not fold becomes plain arithmetic. Control flow that depends on
     the values of the input is recorded as it ran for zeros, so compare the result with the network.
-
-    Parameters
-    ----------
-    network
-        Network in evaluation mode, on one device.
-    shape
-        Shape of its input.
-
-    Raises
-    ------
-    Exception
-        Anything that the network or the tracer raises.
     """
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     decompositions = get_decompositions([torch.ops.aten.native_batch_norm])

@@ -48,14 +48,9 @@ def _openvino() -> ModuleType:
 
 
 class OpenVinoEngine:
-    """Run a network with OpenVINO in float32, on as many threads as PyTorch uses.
+    """Run frozen TorchScript with OpenVINO in float32, on as many threads as PyTorch uses.
 
     The network is compiled for each input shape. No compile cache is written to disk.
-
-    Parameters
-    ----------
-    network
-        Frozen TorchScript on the CPU.
     """
 
     def __init__(self, network: nn.Module) -> None:
