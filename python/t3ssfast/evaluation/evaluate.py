@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError
-from t3ssfast.evaluation.evaluation import Evaluation
 from t3ssfast.evaluation.matching import Pair, TomogramMatches, hits_by_score, match, pairs_within
+from t3ssfast.evaluation.result import Evaluation
 
 __all__ = ["evaluate"]
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from t3ssfast.evaluation.curves import reliability
-from t3ssfast.evaluation.evaluation import Evaluation
+from t3ssfast.evaluation.result import Evaluation
 from t3ssfast.io import atomic_path
 from t3ssfast.tomogram import StrPath
 
