@@ -1,4 +1,4 @@
-"""Model files to test the gate with: honest networks of many makes, and archives taken apart and changed."""
+"""Model files for tests of the model gate: benign networks of many kinds, and tools to modify archives."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from t3ssfast.models.torchscript import quiet_torchscript
 CODE = "archive/code/__torch__/t3ssfast/models/lenet.py"
 DATA = "archive/data.pkl"
 CONSTANTS = "archive/constants.pkl"
-# A line of the classifier's forward, before which others can be put.
+# A line of the classifier's forward, before which tests insert statements.
 LINE = "    classifier = self.classifier\n"
 
 
 def classifier_file(path: Path) -> Path:
-    """A small classifier with metadata, as this package saves it."""
+    """Save a small classifier with metadata."""
     torch.manual_seed(0)
-    said = ModelMetadata("classifier", window_px=50, classes=("background", "t3ss"))
-    save_model(LeNet((2, 3), (8, 6)), path, said)
+    metadata = ModelMetadata("classifier", window_px=50, classes=("background", "t3ss"))
+    save_model(LeNet((2, 3), (8, 6)), path, metadata)
     return path
 
 
-def take_apart(path: Path) -> dict[str, bytes]:
-    """The members of an archive."""
+def read_archive(path: Path) -> dict[str, bytes]:
+    """Return the members of an archive by name."""
     with zipfile.ZipFile(path) as archive:
         return {entry.filename: archive.read(entry) for entry in archive.infolist()}
 
 
-def put_together(members: Mapping[str, bytes]) -> bytes:
-    """An archive with right checksums, whatever its members hold."""
+def write_archive(members: Mapping[str, bytes]) -> bytes:
+    """Build an archive with correct checksums from any members."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data in members.items():
@@ -45,11 +45,11 @@ def put_together(members: Mapping[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-# ------------------------------------------------------------------------------------------- honest networks
+# ------------------------------------------------------------------------------------------- benign networks
 
 
-class Functional(nn.Module):
-    """A small U-Net of functions, with a size that is put right, and an error that is never raised."""
+class FunctionalUNet(nn.Module):
+    """A small U-Net built from functions, with padding to the input size and a check of its input."""
 
     def __init__(self, mode: str = "bilinear") -> None:
         super().__init__()
@@ -77,8 +77,8 @@ class Functional(nn.Module):
         return self.up(torch.cat([skip, deep], dim=1))
 
 
-class Attention(nn.Module):
-    """Residual blocks that weigh their channels, of mixed norms and activations."""
+class ChannelAttention(nn.Module):
+    """Residual blocks with channel attention and several normalisations and activations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,8 +97,8 @@ class Attention(nn.Module):
         return self.head(x)
 
 
-class Flat(nn.Module):
-    """A classifier that looks at its own shape."""
+class NormalisingClassifier(nn.Module):
+    """A classifier that normalises each window and returns probabilities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,23 +157,23 @@ def transposed() -> nn.Module:
     return upsampling(nn.ConvTranspose2d(4, 4, 2, stride=2))
 
 
-HONEST: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+BENIGN: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "lenet scripted": ("classifier", lambda: scripted(small_lenet)),
     "lenet traced": ("classifier", lambda: traced(small_lenet, 50)),
     "lenet frozen": ("classifier", lambda: frozen(small_lenet)),
-    "flat scripted": ("classifier", lambda: scripted(Flat)),
-    "flat traced": ("classifier", lambda: traced(Flat, 50)),
-    "flat frozen": ("classifier", lambda: frozen(Flat)),
+    "flat scripted": ("classifier", lambda: scripted(NormalisingClassifier)),
+    "flat traced": ("classifier", lambda: traced(NormalisingClassifier, 50)),
+    "flat frozen": ("classifier", lambda: frozen(NormalisingClassifier)),
     "unet scripted": ("segmenter", lambda: scripted(small_unet)),
     "unet traced": ("segmenter", lambda: traced(small_unet)),
     "unet frozen": ("segmenter", lambda: frozen(small_unet)),
-    "functional bilinear": ("segmenter", lambda: scripted(Functional)),
-    "functional nearest": ("segmenter", lambda: scripted(lambda: Functional("nearest"))),
-    "functional traced": ("segmenter", lambda: traced(Functional)),
-    "functional frozen": ("segmenter", lambda: frozen(Functional)),
-    "attention scripted": ("segmenter", lambda: scripted(Attention)),
-    "attention traced": ("segmenter", lambda: traced(Attention)),
-    "attention frozen": ("segmenter", lambda: frozen(Attention)),
+    "functional bilinear": ("segmenter", lambda: scripted(FunctionalUNet)),
+    "functional nearest": ("segmenter", lambda: scripted(lambda: FunctionalUNet("nearest"))),
+    "functional traced": ("segmenter", lambda: traced(FunctionalUNet)),
+    "functional frozen": ("segmenter", lambda: frozen(FunctionalUNet)),
+    "attention scripted": ("segmenter", lambda: scripted(ChannelAttention)),
+    "attention traced": ("segmenter", lambda: traced(ChannelAttention)),
+    "attention frozen": ("segmenter", lambda: frozen(ChannelAttention)),
     "upsample nearest": ("segmenter", lambda: scripted(lambda: upsampling(nn.Upsample(scale_factor=2)))),
     "upsample bilinear": (
         "segmenter",
@@ -189,16 +189,17 @@ HONEST: dict[str, tuple[str, Callable[[], nn.Module]]] = {
 }
 
 
-def honest_file(name: str, path: Path, *, with_metadata: bool) -> str:
-    """One of `HONEST` as a file; its kind."""
-    kind, make = HONEST[name]
+def save_benign(name: str, path: Path, *, with_metadata: bool) -> str:
+    """Save one of `BENIGN` to a file and return its model kind."""
+    model_kind, make = BENIGN[name]
     with quiet_torchscript():
         module = make()
         if with_metadata:
             classes = {"flat": ("a", "b", "t3ss"), "lenet": ("background", "t3ss")}.get(name.split()[0], ())
-            window = 50 if kind == "classifier" else None
+            window = 50 if model_kind == "classifier" else None
             output = "probabilities" if name.startswith("flat") else "logits"
-            save_model(module, path, ModelMetadata(kind, window_px=window, classes=classes, output=output))
+            metadata = ModelMetadata(model_kind, window_px=window, classes=classes, output=output)
+            save_model(module, path, metadata)
         else:
             torch.jit.save(module, path)
-    return kind
+    return model_kind

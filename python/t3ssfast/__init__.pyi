@@ -11,7 +11,7 @@ from .detection.preselect.rule import PreselectRule as PreselectRule
 from .detection.result import Detection as Detection
 from .errors import T3Error as T3Error
 from .evaluation.evaluate import evaluate as evaluate
-from .evaluation.evaluation import Evaluation as Evaluation
+from .evaluation.result import Evaluation as Evaluation
 from .io.particles.formats import export as export
 from .io.particles.formats import load_all_candidates as load_all_candidates
 from .io.particles.formats import load_candidates as load_candidates

@@ -514,7 +514,7 @@ def test_metadata_of_a_verifier_are_checked(changes: dict[str, object], said: st
 
 def test_a_verifier_without_metadata_is_refused(tmp_path: Path) -> None:
     torch.jit.script(AxialNet((2, 3, 4, 4), 8, HEIGHT).eval()).save(tmp_path / "bare.pt")
-    with pytest.raises(ModelError, match="how far it looks"):
+    with pytest.raises(ModelError, match="which a verifier needs"):
         load_model(tmp_path / "bare.pt", model_kind="verifier")
     path = saved(tmp_path, Opinion(0.0), height=HEIGHT)
     assert load_model(path, model_kind="verifier").metadata.window_px == HEIGHT

@@ -1,4 +1,4 @@
-"""Calibration: that a score becomes a probability, and that a wanted precision or recall is kept."""
+"""Calibration of scores to probabilities, and thresholds for a given precision or recall."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ from t3ssfast.evaluation.calibration import (
     METHODS,
     Calibration,
     calibrate,
-    cross_calibrated,
+    cross_validate,
     fit_calibration,
     read_calibration,
 )
+from t3ssfast.models import load_model
 
 
-def drawn(seed: int, n: int = 2000, slope: float = 2.0, offset: float = -1.0, tomograms: int = 20) -> Any:
-    """Scores, whether they are true (with probability expit(slope logit(score) + offset)), and tomograms."""
+def simulated_scores(seed: int, n: int = 2000, tomograms: int = 20) -> Any:
+    """Scores, outcomes (true with probability expit(2 logit(score) - 1)), and tomograms."""
     rng = np.random.default_rng(seed)
     score = rng.uniform(0.1, 0.99, n)
-    true = rng.random(n) < expit(slope * logit(score) + offset)
+    true = rng.random(n) < expit(2 * logit(score) - 1)
     return score, true, rng.integers(0, tomograms, n)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_calibrated_score_is_a_probability_on_other_data(method: str) -> None:
-    score, true, tomogram = drawn(0)
+def test_calibrated_scores_are_probabilities_on_new_data(method: str) -> None:
+    score, true, tomogram = simulated_scores(0)
     curve = fit_calibration(score, true, tomogram, 2 * true.sum(), method=method)
-    other, outcome, _ = drawn(1)
+    other, outcome, _ = simulated_scores(1)
     assert expected_calibration_error(other, outcome) > 0.1
     assert expected_calibration_error(curve.apply(other), outcome) < 0.05
     np.testing.assert_allclose(curve.apply(other), expit(2 * logit(other) - 1), atol=0.12)
 
 
-def test_a_logistic_curve_is_found_where_there_is_one() -> None:
-    score, true, tomogram = drawn(2, n=20_000)
+def test_auto_selects_platt_for_logistic_data() -> None:
+    score, true, tomogram = simulated_scores(2, n=20_000)
     curve = fit_calibration(score, true, tomogram, true.sum())
     assert curve.method == "platt"
     np.testing.assert_allclose(curve.apply(score), expit(2 * logit(score) - 1), atol=0.02)
 
 
-def test_steps_are_found_where_a_logistic_curve_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_isotonic_only_if_clearly_better(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     score = rng.uniform(0, 1, 4000)
     true = rng.random(4000) < np.where(score < 0.3, 0.02, np.where(score < 0.8, 0.6, 0.65))
     tomogram = rng.integers(0, 9, 4000)
     curve = fit_calibration(score, true, tomogram, int(true.sum()))
     assert curve.method == "isotonic"
-    assert curve.figures["log_loss_isotonic"] < curve.figures["log_loss_platt"]
+    assert curve.metrics["log_loss_isotonic"] < curve.metrics["log_loss_platt"]
     np.testing.assert_allclose(curve.apply([0.1, 0.5, 0.95]), [0.02, 0.6, 0.65], atol=0.08)
-    # Better is not enough: it must be clearly so.
-    monkeypatch.setattr("t3ssfast.evaluation.calibration.CLEARLY", 0.9)
+    monkeypatch.setattr("t3ssfast.evaluation.calibration.MIN_ISOTONIC_GAIN", 0.9)
     assert fit_calibration(score, true, tomogram, int(true.sum())).method == "platt"
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.integers(8, 300), st.sampled_from(METHODS))
-def test_a_curve_never_falls_and_keeps_the_order(seed: int, n: int, method: str) -> None:
+def test_curves_are_monotonic(seed: int, n: int, method: str) -> None:
     rng = np.random.default_rng(seed)
-    # Ties included.
+    # Rounding creates ties.
     score = np.round(rng.random(n), rng.integers(1, 6))
     true = rng.random(n) < score
     true[:2] = [True, False]
@@ -79,35 +79,35 @@ def test_a_curve_never_falls_and_keeps_the_order(seed: int, n: int, method: str)
     assert (np.diff(curve.apply(grid)) >= 0).all()
     assert 0 <= curve.apply(grid).min() <= curve.apply(grid).max() <= 1
     for probability in rng.random(5):
-        lowest = curve.lowest_score(probability)
+        lowest = curve.score_for_probability(probability)
         assert (curve.apply(grid[grid >= lowest + 1e-6]) >= probability - 1e-5).all()
         assert (curve.apply(grid[grid < lowest - 1e-6]) <= probability + 1e-5).all()
     assert (np.diff(curve.precision) >= 0).all()
     assert (np.diff(curve.recall) <= 0).all()
 
 
-def test_a_promise_is_kept_on_other_data() -> None:
-    score, true, tomogram = drawn(4, n=4000)
+def test_target_precision_and_recall_are_reached_on_new_data() -> None:
+    score, true, tomogram = simulated_scores(4, n=4000)
     curve = fit_calibration(score, true, tomogram, true.sum())
-    other, outcome, _ = drawn(5, n=4000)
-    for wanted in (0.7, 0.9, 0.95):
-        chosen = other >= curve.score_for_precision(wanted)
-        assert outcome[chosen].mean() == pytest.approx(wanted, abs=0.03)
-        chosen = other >= curve.score_for_recall(wanted)
-        assert outcome[chosen].sum() / outcome.sum() == pytest.approx(wanted, abs=0.03)
+    other, outcome, _ = simulated_scores(5, n=4000)
+    for target in (0.7, 0.9, 0.95):
+        chosen = other >= curve.score_for_precision(target)
+        assert outcome[chosen].mean() == pytest.approx(target, abs=0.03)
+        chosen = other >= curve.score_for_recall(target)
+        assert outcome[chosen].sum() / outcome.sum() == pytest.approx(target, abs=0.03)
 
 
-def test_cross_calibration_never_sees_a_tomogram_it_judges() -> None:
-    score, true, tomogram = drawn(6, n=300, tomograms=5)
+def test_cross_validation_excludes_the_own_tomogram() -> None:
+    score, true, tomogram = simulated_scores(6, n=300, tomograms=5)
     for method in METHODS:
-        before = cross_calibrated(score, true, tomogram, method)
-        turned = np.where(tomogram == 2, ~true, true)
-        after = cross_calibrated(score, turned, tomogram, method)
+        before = cross_validate(score, true, tomogram, method)
+        flipped = np.where(tomogram == 2, ~true, true)
+        after = cross_validate(score, flipped, tomogram, method)
         np.testing.assert_array_equal(before[tomogram == 2], after[tomogram == 2])
         assert not np.array_equal(before[tomogram != 2], after[tomogram != 2])
 
 
-def test_candidates_and_truth_of_tomograms_are_enough() -> None:
+def test_calibrate_from_candidates_and_truth() -> None:
     rng = np.random.default_rng(7)
     found, known = [], []
     for _ in range(6):
@@ -127,11 +127,21 @@ def test_candidates_and_truth_of_tomograms_are_enough() -> None:
         Calibration("platt", (0, 1), (0, 0.8), (0.5,), (0.8,), (0.9,)).score_for_precision(0.9)
 
 
-def test_a_calibration_survives_json() -> None:
-    score, true, tomogram = drawn(8, n=100)
+def test_json_round_trip() -> None:
+    score, true, tomogram = simulated_scores(8, n=100)
     curve = fit_calibration(score, true, tomogram, 80)
     assert Calibration.from_dict(json.loads(json.dumps(curve.to_dict()))) == curve
     assert read_calibration(None) is None
+
+
+def test_metrics_key_of_earlier_versions_is_read() -> None:
+    curve = fit_calibration(*simulated_scores(8, n=100), 80)
+    entries = curve.to_dict()
+    entries["figures"] = entries.pop("metrics")
+    assert Calibration.from_dict(entries) == curve
+    bundled = load_model(None, model_kind="classifier").metadata.calibration
+    assert bundled is not None
+    assert "calibration_error_after" in Calibration.from_dict(bundled).metrics
 
 
 @pytest.mark.parametrize(
@@ -147,7 +157,7 @@ def test_a_calibration_survives_json() -> None:
         {"unknown": 1},
     ],
 )
-def test_a_calibration_that_is_none_is_refused(change: dict[str, Any]) -> None:
+def test_invalid_calibrations_are_refused(change: dict[str, Any]) -> None:
     good = {
         "method": "platt",
         "score": [0.0, 1.0],
@@ -162,7 +172,7 @@ def test_a_calibration_that_is_none_is_refused(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "true", "tomogram", "words"),
+    ("score", "true", "tomogram", "message"),
     [
         ([0.5, 0.6], [1, 1], [0, 1], "0 false"),
         ([0.5, 0.6], [0, 0], [0, 1], "0 true"),
@@ -170,14 +180,14 @@ def test_a_calibration_that_is_none_is_refused(change: dict[str, Any]) -> None:
         ([], [], [], "0 true"),
     ],
 )
-def test_too_little_to_calibrate_with_is_said(score: Any, true: Any, tomogram: Any, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_too_little_data_is_refused(score: Any, true: Any, tomogram: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         fit_calibration(score, true, tomogram, 2)
     with pytest.raises(ConfigError, match="method"):
         fit_calibration(score, true, tomogram, 2, method="guess")
 
 
-def test_the_threshold_is_what_a_configuration_wants() -> None:
+def test_picking_threshold_of_a_configuration() -> None:
     curve = Calibration("platt", (0.0, 1.0), (0.0, 0.9), (0.2, 0.5, 0.8), (0.7, 0.9, 1.0), (0.99, 0.95, 0.5))
     assert picking_threshold(None, DetectConfig(score_threshold=0.4)) == 0.4
     assert picking_threshold(curve, DetectConfig(score_threshold=0.45)) == pytest.approx(0.5)

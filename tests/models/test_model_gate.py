@@ -1,4 +1,4 @@
-"""No model file runs code, none crashes the process, and honest ones answer bit for bit as before."""
+"""Hostile model files are refused without running code; benign ones give bit-identical outputs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from archives import (
+    BENIGN,
     CODE,
     CONSTANTS,
     DATA,
-    HONEST,
     LINE,
-    honest_file,
-    put_together,
-    take_apart,
+    read_archive,
+    save_benign,
+    write_archive,
 )
 from processes import search_path
 from t3ssfast.errors import ModelError, TrustWarning
@@ -35,32 +35,32 @@ from t3ssfast.models.torchscript import quiet_torchscript
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory):
-    """Members of an honest classifier's archive.
+def benign(tmp_path_factory):
+    """Members of a benign classifier's archive.
 
-    Made in a process of its own: PyTorch numbers the classes of a process, and their names are edited here.
+    A new process saves it: PyTorch numbers the classes of a process, and the tests edit their names.
     """
-    path = tmp_path_factory.mktemp("honest") / "classifier.pt"
+    path = tmp_path_factory.mktemp("benign") / "classifier.pt"
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import archives; "
     script += f"archives.classifier_file(archives.Path({str(path)!r}))"
     subprocess.run([sys.executable, "-c", script], timeout=250, check=True)
-    return take_apart(path)
+    return read_archive(path)
 
 
-# ---------------------------------------------------------------------------------------------- honest models
+# ---------------------------------------------------------------------------------------------- benign models
 
 
 @pytest.mark.parametrize("with_metadata", [True, False], ids=["with metadata", "plain"])
-@pytest.mark.parametrize("name", HONEST)
-def test_honest_models_pass_and_answer_bit_for_bit(tmp_path, name, with_metadata):
+@pytest.mark.parametrize("name", BENIGN)
+def test_benign_models_give_bit_identical_outputs(tmp_path, name, with_metadata):
     path = tmp_path / "model.pt"
-    kind = honest_file(name, path, with_metadata=with_metadata)
+    model_kind = save_benign(name, path, with_metadata=with_metadata)
     with quiet_torchscript():
         original = torch.jit.load(path, map_location="cpu").eval()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*holds no t3ssfast metadata")
-        passed = load_model(path, model_kind=kind).module
-    side = 50 if kind == "classifier" else 64
+        passed = load_model(path, model_kind=model_kind).module
+    side = 50 if model_kind == "classifier" else 64
     for seed in range(3):
         x = torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode():
@@ -71,11 +71,12 @@ def test_honest_models_pass_and_answer_bit_for_bit(tmp_path, name, with_metadata
 
 
 @pytest.mark.parametrize("name", ["classifier.pt", "segmenter.pt"])
-def test_the_bundled_models_pass_as_files_of_a_user(tmp_path, name):
+def test_bundled_models_pass_the_gate(tmp_path, name):
     content = (resources.files("t3ssfast") / "weights" / name).read_bytes()
     (tmp_path / name).write_bytes(content)
-    kind = name.removesuffix(".pt")
-    given, bundled = load_model(tmp_path / name, model_kind=kind), load_model(None, model_kind=kind)
+    model_kind = name.removesuffix(".pt")
+    given = load_model(tmp_path / name, model_kind=model_kind)
+    bundled = load_model(None, model_kind=model_kind)
     assert given.metadata == bundled.metadata
     assert given.sha256 == bundled.sha256
     x = torch.randn(2, given.metadata.slices, given.metadata.window_px or 64, given.metadata.window_px or 64)
@@ -105,7 +106,7 @@ def test_tied_weights_stay_tied(tmp_path):
     assert [n for n, _ in before.named_parameters()] == [n for n, _ in after.named_parameters()]
 
 
-def test_the_operators_exist():
+def test_allowed_operators_exist_and_exclude_dangerous_ones():
     known = {schema.name for schema in torch._C._jit_get_all_schemas()}
     assert {f"aten::{name}" for name in TORCH} <= known
     assert {f"prim::{name}" for name in PRIM} <= known
@@ -126,7 +127,7 @@ def test_the_operators_exist():
 
 # ------------------------------------------------------------------------------------------- hostile archives
 
-# Put into the classifier's forward. CANARY is a file that must never appear.
+# Inserted into the classifier's forward. CANARY is a file that must never appear.
 STATEMENTS = [
     'torch.save(windows, "CANARY")',
     'ops.aten.save(windows, "CANARY")',
@@ -227,7 +228,7 @@ STATEMENTS = [
     "_0 = $",
 ]
 
-# Put at the end of the file, or of the class where indented.
+# Appended to the file or, if indented, to the class.
 DEFINITIONS = [
     "  def __setstate__(self: __torch__.t3ssfast.models.lenet.LeNet, s: int) -> NoneType:\n    return None",
     "  def __getstate__(self: __torch__.t3ssfast.models.lenet.LeNet) -> NoneType:\n    return None",
@@ -291,7 +292,7 @@ def pickled(body: bytes) -> bytes:
 
 
 TOUCH = text("touch CANARY")
-# In place of the pickle of the module.
+# Replacements of the module's pickle.
 PICKLES = {
     "posix.system": pickled(call("posix", "system", TOUCH)),
     "os.system": pickled(call("os", "system", TOUCH)),
@@ -343,7 +344,7 @@ def replaced(old: bytes, new: bytes, count: int = 1):
 
 
 FLOAT = b"ctorch\nFloatStorage\n"
-# Changes to the pickle of the module.
+# Changes to the module's pickle.
 EDITS = {
     "another global": replaced(b"ctorch._utils\n_rebuild_tensor_v2\n", b"cposix\nsystem\n"),
     "wider elements than there are": replaced(FLOAT, b"ctorch\nDoubleStorage\n"),
@@ -369,7 +370,7 @@ EDITS = {
 
 
 def with_member(name, change):
-    """An archive with one member changed, added, or taken away (None)."""
+    """Return a function that changes, adds or removes (None) one member of an archive."""
 
     def build(members):
         changed = dict(members)
@@ -378,13 +379,13 @@ def with_member(name, change):
             del changed[name]
         else:
             changed[name] = content
-        return put_together(changed)
+        return write_archive(changed)
 
     return build
 
 
 def with_entries(*extra, rename=None, compression=zipfile.ZIP_STORED):
-    """An archive with more entries, names changed, or packed otherwise."""
+    """Return a function that adds entries to an archive, renames them or compresses them."""
 
     def build(members):
         content = io.BytesIO()
@@ -399,27 +400,27 @@ def with_entries(*extra, rename=None, compression=zipfile.ZIP_STORED):
     return build
 
 
-def torn(change):
-    """An archive whose bytes are changed afterwards."""
-    return lambda members: change(bytearray(put_together(members)))
+def with_bytes(change):
+    """Return a function that changes the bytes of an archive."""
+    return lambda members: change(bytearray(write_archive(members)))
 
 
-def spoil_checksum(content):
+def break_checksum(content):
     at = content.index(b"conv2d")
     content[at] ^= 1
     return bytes(content)
 
 
 def encrypt(content):
-    """The flag of the first entry, in both of its headers."""
+    """Set the encryption flag of the first entry in both of its headers."""
     content[6] |= 1
     at = content.index(b"PK\x01\x02")
     content[at + 8] |= 1
     return bytes(content)
 
 
-def shadow(content):
-    """A local header that names another file than the directory does."""
+def mismatch_local_header(content):
+    """Give a local header another name than the directory."""
     at = content.index(b"data.pkl")
     content[at : at + 8] = b"datb.pkl"
     return bytes(content)
@@ -436,7 +437,9 @@ ARCHIVES = {
     "a name that is not ASCII": with_entries(
         ("archive/d\N{LATIN SMALL LETTER A WITH DIAERESIS}ta.pkl", b"x")
     ),
-    "a zero in a name": torn(lambda content: bytes(content.replace(b"archive/version", b"archive/\0ersion"))),
+    "a zero in a name": with_bytes(
+        lambda content: bytes(content.replace(b"archive/version", b"archive/\0ersion"))
+    ),
     "a member twice": with_entries((DATA, PICKLES["posix.system"])),
     "a member in two cases": with_entries(("archive/DATA.pkl", PICKLES["posix.system"])),
     "two top folders": with_entries(("other/data.pkl", PICKLES["posix.system"])),
@@ -447,10 +450,10 @@ ARCHIVES = {
     "code with a dot": with_entries(("archive/code/__torch__/a.b.py", b"")),
     "compressed tensors": with_entries(compression=zipfile.ZIP_DEFLATED),
     "another compression": with_entries(compression=zipfile.ZIP_LZMA),
-    "a wrong checksum": torn(spoil_checksum),
-    "an encrypted member": torn(encrypt),
-    "another name in the local header": torn(shadow),
-    "cut off": torn(lambda content: bytes(content[:-200])),
+    "a wrong checksum": with_bytes(break_checksum),
+    "an encrypted member": with_bytes(encrypt),
+    "another name in the local header": with_bytes(mismatch_local_header),
+    "cut off": with_bytes(lambda content: bytes(content[:-200])),
     "without weights": with_member("archive/data/0", None),
     "short weights": with_member("archive/data/0", lambda content: content[:-4]),
     "long weights": with_member("archive/data/0", lambda content: content + bytes(4)),
@@ -505,26 +508,22 @@ HOSTILE = {
 }
 
 
-def test_there_are_enough_of_them():
-    assert len(HOSTILE) >= 60
-
-
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_archives_are_refused_in_one_sentence(tmp_path, monkeypatch, honest, name):
+def test_hostile_archives_are_refused(tmp_path, monkeypatch, benign, name):
     monkeypatch.chdir(tmp_path)
-    Path("model.pt").write_bytes(HOSTILE[name](honest))
+    Path("model.pt").write_bytes(HOSTILE[name](benign))
     with pytest.raises(ModelError) as caught:
         load_model("model.pt", model_kind="classifier")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"], "no canary"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"], "a file was written"
     assert [path.name for path in tmp_path.parent.iterdir() if "CANARY" in path.name] == []
     message = str(caught.value)
-    assert message.isprintable(), "one line of printable text"
+    assert message.isprintable(), "the message must be one printable line"
     assert len(message) < 600
     assert message.endswith(".")
 
 
 class Writer(nn.Module):
-    """A classifier that writes a file when it is loaded, and one whenever it is asked."""
+    """A classifier that writes a file when it is loaded."""
 
     def __init__(self, canary: str) -> None:
         super().__init__()
@@ -546,7 +545,7 @@ class Writer(nn.Module):
         return x.flatten(1) @ self.weight
 
 
-def test_the_danger_is_real_and_only_a_trusted_file_is_let_through(tmp_path):
+def test_hostile_file_runs_only_if_trusted(tmp_path):
     canary = tmp_path / "canary"
     with quiet_torchscript():
         torch.jit.script(Writer(str(canary))).save(tmp_path / "writer.pt")
@@ -560,7 +559,7 @@ def test_the_danger_is_real_and_only_a_trusted_file_is_let_through(tmp_path):
     assert canary.exists()
 
 
-def test_exported_archives_are_loaded_only_when_trusted(tmp_path):
+def test_exported_archives_are_loaded_only_if_trusted(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1)).eval()
     path = tmp_path / "model.pt2"
@@ -590,7 +589,7 @@ def test_exported_archives_are_loaded_only_when_trusted(tmp_path):
 
 
 def run_mutations(count, seed, folder):
-    """Mutated archives in a process of their own: a crash would end it."""
+    """Load mutated archives in a new process, because a crash would end it."""
     script = Path(__file__).parent / "mutate_archives.py"
     done = subprocess.run(
         [sys.executable, script, str(count), str(seed), str(folder)],
@@ -606,10 +605,5 @@ def run_mutations(count, seed, folder):
     assert refused > count // 2
 
 
-def test_mutated_archives_never_crash(tmp_path):
-    run_mutations(150, 1, tmp_path)
-
-
-@pytest.mark.slow
-def test_two_thousand_mutated_archives_never_crash(tmp_path):
-    run_mutations(2000, 2, tmp_path)
+def test_mutated_archives_never_crash(tmp_path, soak):
+    run_mutations(2000 if soak else 150, 1, tmp_path)

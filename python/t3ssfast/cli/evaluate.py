@@ -1,4 +1,4 @@
-"""`t3ssfast evaluate`: true and false positives against truth."""
+"""`t3ssfast evaluate`: count true and false positives against known particles."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from t3ssfast.cli.candidate_files import Tomogram, Tomograms, VoxelSize, load
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
 
-# Files of these names are called after the folder that holds them.
-FOUND = ("candidates.star",)
-KNOWN = ("truth.star", "candidates.star")
-LOOKALIKES = ("distractors.star",)
-# Other files in a folder that are taken for candidates.
+# Files in a results folder, for candidates, truth and distractors; they are named after their folder.
+FOLDER_FILES = (("candidates.star",), ("truth.star", "candidates.star"), ("distractors.star",))
+# Other files in a folder that are read as candidates.
 SUFFIXES = (".star", ".csv", ".tbl", ".mod")
-# What a file's name may say about its content after the tomogram's name.
+# Endings of a file name that follow the tomogram's name.
 ROLES = ("_candidates", "_truth", "_picks", "_distractors")
 
 
@@ -28,107 +26,113 @@ def evaluate(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Candidates (.star, .csv, .tbl, .mod, .json, .txt), a folder of results, or a folder of "
-            "such folders; the last path is the truth, likewise, unless --truth is given.",
+            help="Candidate files (.star, .csv, .tbl, .mod, .json, .txt), results folders, or folders that "
+            "contain them. The last path is the truth, unless --truth is given.",
             metavar="CANDIDATES... [TRUTH]",
             show_default=False,
         ),
     ],
     truth: Annotated[
         list[Path] | None,
-        typer.Option("--truth", "-t", help="Known particles; once for each file.", metavar="PATH"),
+        typer.Option("--truth", "-t", help="File or folder of known particles; repeatable.", metavar="PATH"),
     ] = None,
     voxel_size: VoxelSize = None,
     tolerance_nm: Annotated[
-        float, typer.Option(help="Largest distance of a candidate from the particle it found.")
+        float, typer.Option(help="Largest distance between a candidate and its particle, nm.")
     ] = 12.0,
     distractors: Annotated[
         list[Path] | None,
-        typer.Option(help="Known look-alikes, to name what the false positives sit on.", metavar="PATH"),
+        typer.Option(help="Known look-alikes, to classify the false positives.", metavar="PATH"),
     ] = None,
     tomogram: Tomogram = None,
     tomograms: Tomograms = None,
-    min_score: Annotated[float, typer.Option(help="Leave out candidates with a lower score.")] = 0.0,
-    beta: Annotated[float, typer.Option(help="Of F-beta: how much more recall counts.")] = 2.0,
-    intervals: Annotated[bool, typer.Option(help="Bootstrap 95% confidence intervals.")] = True,
+    min_score: Annotated[float, typer.Option(help="Ignore candidates with lower scores.")] = 0.0,
+    beta: Annotated[float, typer.Option(help="Weight of recall in F-beta.")] = 2.0,
+    intervals: Annotated[bool, typer.Option(help="Show 95% bootstrap confidence intervals.")] = True,
     plot: Annotated[
         Path | None,
         typer.Option(help="Draw the precision-recall curve and the reliability diagram.", metavar="PNG"),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json-file", help="Write the figures, as JSON.", metavar="FILE")
+        Path | None, typer.Option("--json-file", help="Write the metrics as JSON.", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Count true and false positives of candidates against truth.
+    """Count true and false positives of candidates against known particles.
 
     Files are paired by name: TS_01.star, TS_01_truth.star, TS_01/candidates.star and TS_01/truth.star belong
-    together. Inside of files with several tomograms, so are tomograms of the same name. Everything is pooled.
+    to one tomogram. Files with several tomograms are paired by tomogram name. All tomograms are pooled.
 
     \b
     Examples:
       t3ssfast evaluate out/candidates.star simulated/truth.star --plot curve.png
-      t3ssfast evaluate results/ truth/ --json-file figures.json
+      t3ssfast evaluate results/ truth/ --json-file metrics.json
       t3ssfast evaluate TS_01.star TS_02.star -t TS_01_truth.star -t TS_02_truth.star
     """
-    from t3ssfast.evaluation.evaluate import evaluate as compare
+    from rich.console import Console
+
+    from t3ssfast.evaluation.evaluate import evaluate as evaluate_candidates
     from t3ssfast.evaluation.report import draw_curves, pooled_table, tomogram_table
     from t3ssfast.io import atomic_path
 
     if not truth:
         if len(paths) < 2:
-            raise typer.BadParameter("there is no truth; give it last, or as --truth.")
+            raise typer.BadParameter("there is no truth; give it as the last path, or with --truth.")
         paths, truth = paths[:-1], paths[-1:]
-    groups = [_files(paths, FOUND), _files(truth, KNOWN)]
-    if distractors:
-        groups.append(_files(distractors, LOOKALIKES))
-    found: list[list[Candidates]] = [[] for _ in groups]
-    for together in _paired(groups):
-        some, *others = (
+    given = [group for group in (paths, truth, distractors) if group]
+    files = [_files(group, names) for group, names in zip(given, FOLDER_FILES, strict=False)]
+    groups: list[list[Candidates]] = [[] for _ in given]
+    for paired in _pair_by_name(files):
+        loaded = [
             load(path, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, names=names)
-            for path, names in zip(together, (FOUND, KNOWN, LOOKALIKES), strict=False)
-        )
-        aligned = _align([[c[c.score >= min_score] for c in some], *others])
-        for group, more in zip(found, aligned, strict=True):
-            group += more
-    result = compare(found[0], found[1], tolerance_nm * 10, distractors=found[2] if len(found) > 2 else None)
-    several = len(result.tallies) > 1
+            for path, names in zip(paired, FOLDER_FILES, strict=False)
+        ]
+        loaded[0] = [candidates[candidates.score >= min_score] for candidates in loaded[0]]
+        for group, aligned in zip(groups, _align(loaded), strict=True):
+            group += aligned
+    found, known, *lookalikes = groups
+    result = evaluate_candidates(
+        found, known, tolerance_nm * 10, distractors=lookalikes[0] if lookalikes else None
+    )
+    several = len(result.matches) > 1
     if plot is not None:
         draw_curves(result, plot)
     if as_json or json_file is not None:
-        figures = json.dumps(
-            result.to_dict(beta=beta, intervals=intervals, per_tomogram=several), allow_nan=False
-        )
+        metrics = result.to_dict(beta=beta, intervals=intervals, per_tomogram=several)
+        text = json.dumps(metrics, allow_nan=False)
         if json_file is not None:
             with atomic_path(json_file) as temporary:
-                temporary.write_text(figures + "\n", encoding="utf-8")
+                temporary.write_text(text + "\n", encoding="utf-8")
         if as_json:
-            typer.echo(figures)
+            typer.echo(text)
             return
-    from rich.console import Console
-
+    console = Console()
     if several:
-        Console().print(tomogram_table(result))
-    Console().print(pooled_table(result, beta=beta, intervals=intervals))
+        console.print(tomogram_table(result))
+    console.print(pooled_table(result, beta=beta, intervals=intervals))
 
 
 def _files(paths: Sequence[Path], names: tuple[str, ...]) -> dict[str, Path]:
-    """Candidate files by the name of what they are about; a folder of folders is as many files."""
+    """Return files and results folders by tomogram name; other folders are replaced by their content."""
     from t3ssfast.errors import InputError
+
+    def is_results_folder(path: Path) -> bool:
+        return any((path / name).is_file() for name in names)
 
     found: dict[str, Path] = {}
     for path in paths:
-        inside = [path]
-        if path.is_dir() and not any((path / name).is_file() for name in names):
-            inside = [p for p in sorted(path.iterdir()) if any((p / name).is_file() for name in names)]
-            inside += [p for p in sorted(path.iterdir()) if p.is_file() and p.suffix in SUFFIXES]
-            if not inside:
+        files = [path]
+        if path.is_dir() and not is_results_folder(path):
+            content = sorted(path.iterdir())
+            files = [p for p in content if is_results_folder(p)]
+            files += [p for p in content if p.is_file() and p.suffix in SUFFIXES]
+            if not files:
                 raise InputError(
                     f"{path} holds neither {' nor '.join(names)}, nor folders with one, nor candidate files; "
                     "give the folder that does."
                 )
-        for file in inside:
-            name = _name(file)
+        for file in files:
+            name = _tomogram_name(file)
             if name in found:
                 raise InputError(
                     f"{found[name]} and {file} are both called {name}; name files after their tomograms."
@@ -137,45 +141,43 @@ def _files(paths: Sequence[Path], names: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _name(path: Path) -> str:
-    """What a file is about: its name without its role, or its folder's where its name is only a role."""
+def _tomogram_name(path: Path) -> str:
+    """Return the file name without its role, or the name of the folder if only the role is left."""
     if path.is_dir():
         return path.resolve().name
     stem = path.stem
     for role in ROLES:
         stem = stem.removesuffix(role)
-    return path.resolve().parent.name if stem in [role[1:] for role in ROLES] else stem
+    return path.resolve().parent.name if f"_{stem}" in ROLES else stem
 
 
-def _paired(groups: Sequence[dict[str, Path]]) -> list[tuple[Path, ...]]:
-    """The files of each name, one of every group; single files belong together whatever their names."""
+def _pair_by_name(groups: Sequence[dict[str, Path]]) -> list[tuple[Path, ...]]:
+    """Return one file of every group for each name; groups of one file are paired whatever their names."""
     from t3ssfast.errors import InputError
 
     if all(len(group) == 1 for group in groups):
-        return [tuple(next(iter(group.values())) for group in groups)]
-    for group in groups[1:]:
+        return [tuple(path for group in groups for path in group.values())]
+    for label, group in zip(("truth", "distractors"), groups[1:], strict=False):
         for name in groups[0].keys() ^ group.keys():
-            has, lacks = ("candidates", "truth") if name in groups[0] else ("truth", "candidates")
-            if group is not groups[1]:
-                has, lacks = "files", "a counterpart among them"
+            present, missing = ("candidates", label) if name in groups[0] else (label, "candidates")
             raise InputError(
-                f"There are {has} of {name} but no {lacks}; give files of the same names, with no particles "
-                "in them where there are none."
+                f"There are {present} of {name} but no {missing}; give files of the same names, empty ones "
+                "for tomograms without particles."
             )
     return [tuple(group[name] for group in groups) for name in sorted(groups[0])]
 
 
 def _align(groups: Sequence[Sequence[Candidates]]) -> list[list[Candidates]]:
-    """One entry for each tomogram in every group; empty ones where a group has none of it.
+    """Give every group one entry per tomogram, empty if it has none of that name.
 
-    Where no group has more than one tomogram they are taken to be the same, whatever their names.
+    Groups of at most one tomogram are aligned whatever their names.
     """
     from t3ssfast.candidates import Candidates
 
     if all(len(group) <= 1 for group in groups):
-        keyed = [{"": group[0]} if group else {} for group in groups]
+        by_name = [{"": group[0]} if group else {} for group in groups]
     else:
-        keyed = [{some.tomogram_name: some for some in group} for group in groups]
-    names = list(dict.fromkeys(name for group in keyed for name in group))
-    # The voxel size of no candidates has no effect.
-    return [[group.get(name, Candidates.empty(10.0)) for name in names] for group in keyed]
+        by_name = [{candidates.tomogram_name: candidates for candidates in group} for group in groups]
+    names = list(dict.fromkeys(name for group in by_name for name in group))
+    # The voxel size of an empty entry has no effect.
+    return [[group.get(name, Candidates.empty(10.0)) for name in names] for group in by_name]

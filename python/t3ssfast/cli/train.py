@@ -276,7 +276,7 @@ def calibrate(
     if as_json:
         typer.echo(json.dumps({"model": str(written), "calibration": learned.to_dict()}))
         return
-    error = learned.figures
+    error = learned.metrics
     typer.echo(
         f"wrote {written}; calibration error {error['calibration_error_before']:.3f} before, "
         f"{error['calibration_error_after']:.3f} after, in tomograms left out"

@@ -40,4 +40,4 @@ def picking_threshold(calibration: Calibration | None, config: DetectConfig) -> 
         return calibration.score_for_recall(wanted)
     if calibration is None:
         return config.score_threshold
-    return calibration.lowest_score(config.score_threshold)
+    return calibration.score_for_probability(config.score_threshold)

@@ -1,9 +1,8 @@
-"""From the score of a candidate to the probability that it is a T3SS, and to the threshold of a promise.
+"""Calibration: from the scores of candidates to probabilities and thresholds.
 
-A classifier ranks candidates well, but the height of a smoothed peak is no probability. A monotone curve
-from the one to the other, fitted to candidates of tomograms that the classifier has not seen, makes it one;
-from the same candidates follows at which score a wanted precision or recall is reached. The curve is kept in
-the model file as plain numbers.
+A classifier ranks candidates well, but the height of a smoothed peak is not a probability. Calibration fits a
+monotone curve from scores to probabilities on tomograms that the classifier was not trained on, and derives
+the score at which a given precision or recall is reached. The curve is stored in the model file.
 """
 
 from __future__ import annotations
@@ -19,45 +18,46 @@ from scipy.special import expit, logit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError, ModelError
-from t3ssfast.evaluation import expected_calibration_error
+from t3ssfast.evaluation.curves import expected_calibration_error
 from t3ssfast.evaluation.evaluate import evaluate
 
-__all__ = ["METHODS", "Calibration", "calibrate", "cross_calibrated", "fit_calibration", "read_calibration"]
+__all__ = ["METHODS", "Calibration", "calibrate", "cross_validate", "fit_calibration", "read_calibration"]
 
 METHODS = ("platt", "isotonic")
 FloatArray = npt.NDArray[np.float64]
 
-# Scores this close to 0 and 1 are told apart no further; it bounds their logarithms.
-EDGE = 1e-4
-# A logistic curve is kept as so many points, evenly spaced in the logarithm of the odds; linear between
-# them, it is off by less than 0.002.
-KNOTS = 65
-# Points of the curves of precision and recall.
-CURVE_POINTS = 101
-# Weight of the pull towards a slope of 1: what separates few candidates perfectly must not become certainty.
-SLOPE_RIDGE = 0.5
+# Scores are clipped to this distance from 0 and 1, which bounds their log-odds.
+SCORE_MARGIN = 1e-4
+# Points of a stored logistic curve, evenly spaced in log-odds; linear interpolation errs by less than 0.002.
+LOGISTIC_POINTS = 65
+# Points of the curves of expected precision and recall.
+EXPECTATION_POINTS = 101
+# Weight of the penalty on slopes other than 1, which keeps a few separable candidates from giving certainty.
+SLOPE_PENALTY = 0.5
 FOLDS = 8
-# By this share of the log-loss steps must do better than the smooth curve to be taken: candidates on one step
-# are no longer told apart.
-CLEARLY = 0.02
+# Isotonic steps, which merge the ranks within a step, must lower the log-loss by at least this fraction.
+MIN_ISOTONIC_GAIN = 0.02
+# Key of files that earlier versions wrote, and its present name.
+EARLIER_KEYS = {"figures": "metrics"}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A monotone curve from scores to probabilities, and what to expect above each score.
+    """A monotone curve from scores to probabilities, with the expected precision and recall of thresholds.
 
     Parameters
     ----------
     method
-        "platt" (a logistic curve in the log-odds of the score) or "isotonic" (steps, joined).
+        "platt" (logistic curve in the log-odds of the score) or "isotonic" (steps joined by lines).
     score, probability
-        Points of the curve: scores ascending, probabilities never falling; linear in between.
+        Points of the curve: ascending scores and non-decreasing probabilities, interpolated linearly.
     threshold, precision, recall
-        Scores ascending; expected precision and recall of the candidates at or above each.
+        Ascending scores, and expected precision and recall of the candidates at or above each.
     tomograms, candidates, truth
-        How much it was learned from.
-    figures
-        Expected calibration errors before and after, after by cross-validation over tomograms.
+        Size of the data that the curve was fitted to.
+    metrics
+        Expected calibration errors before and after calibration and log-losses; all but the first are
+        cross-validated over tomograms.
     """
 
     method: str
@@ -69,28 +69,28 @@ class Calibration:
     tomograms: int = 0
     candidates: int = 0
     truth: int = 0
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        same = len(self.score) == len(self.probability) >= 2
-        same &= len(self.threshold) == len(self.precision) == len(self.recall) >= 1
-        rising = all(np.all(np.diff(x) >= 0) for x in (self.probability, self.precision))
-        ordered = all(np.all(np.diff(x) > 0) for x in (self.score, self.threshold))
-        if not (same and rising and ordered and np.all(np.diff(self.recall) <= 0)):
+        equal_lengths = len(self.score) == len(self.probability) >= 2
+        equal_lengths &= len(self.threshold) == len(self.precision) == len(self.recall) >= 1
+        non_decreasing = all(np.all(np.diff(x) >= 0) for x in (self.probability, self.precision))
+        ascending = all(np.all(np.diff(x) > 0) for x in (self.score, self.threshold))
+        if not (equal_lengths and non_decreasing and ascending and np.all(np.diff(self.recall) <= 0)):
             raise InputError(
-                "The points of a calibration do not make curves; give as many probabilities as ascending "
-                "scores, none lower than the one before, and a precision and a recall for each threshold."
+                "The points of the calibration do not form curves; give ascending scores with as many "
+                "non-decreasing probabilities, and a precision and a recall for each threshold."
             )
 
     def apply(self, score: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Probabilities of scores, both (n,); beyond the ends of the curve those of its ends."""
+        """Convert scores to probabilities, both (n,); the curve is constant beyond its ends."""
         probability: npt.NDArray[np.float32] = np.interp(
             np.asarray(score, np.float64), self.score, self.probability
         ).astype(np.float32)
         return probability
 
-    def lowest_score(self, probability: float) -> float:
-        """The lowest score that is worth a probability; just above 1 where none is."""
+    def score_for_probability(self, probability: float) -> float:
+        """Return the lowest score with at least this probability; just above 1 if there is none."""
         if probability <= self.probability[0]:
             return 0.0
         if probability > self.probability[-1]:
@@ -99,62 +99,64 @@ class Calibration:
         (s0, s1), (p0, p1) = (x[above - 1 : above + 1] for x in (self.score, self.probability))
         return s0 + (s1 - s0) * (probability - p0) / (p1 - p0)
 
-    def score_for_precision(self, wanted: float) -> float:
-        """The lowest score above which the expected precision is at least `wanted`.
+    def score_for_precision(self, target: float) -> float:
+        """Return the lowest score at which the expected precision reaches the target.
 
         Raises
         ------
         ConfigError
-            If it is not reached at any score.
+            No score reaches it.
         """
-        reached = np.flatnonzero(np.array(self.precision) >= wanted)
+        reached = np.flatnonzero(np.array(self.precision) >= target)
         if not len(reached):
-            raise ConfigError(
-                f"min_precision is {wanted:g}, and this classifier reaches {self.precision[-1]:.3f} at most; "
-                f"give less, or leave it out."
-            )
+            raise _unreachable("min_precision", target, self.precision[-1])
         return float(self.threshold[reached[0]])
 
-    def score_for_recall(self, wanted: float) -> float:
-        """The highest score above which the expected recall is at least `wanted`.
+    def score_for_recall(self, target: float) -> float:
+        """Return the highest score at which the expected recall reaches the target.
 
         Raises
         ------
         ConfigError
-            If it is not reached at any score.
+            No score reaches it.
         """
-        reached = np.flatnonzero(np.array(self.recall) >= wanted)
+        reached = np.flatnonzero(np.array(self.recall) >= target)
         if not len(reached):
-            raise ConfigError(
-                f"min_recall is {wanted:g}, and this classifier reaches {self.recall[0]:.3f} at most; give "
-                f"less, or leave it out."
-            )
+            raise _unreachable("min_recall", target, self.recall[0])
         return float(self.threshold[reached[-1]])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
+        """Convert to plain lists and numbers, for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Calibration:
-        """Inverse of `to_dict`.
+        """Invert `to_dict`; keys of earlier versions are accepted.
 
         Raises
         ------
         ModelError
-            If an entry is missing, unknown or of the wrong kind.
+            An entry is missing, unknown or invalid.
         """
         try:
-            values = dict(entries)
+            values = {EARLIER_KEYS.get(key, key): value for key, value in entries.items()}
             for name in ("score", "probability", "threshold", "precision", "recall"):
                 values[name] = tuple(float(x) for x in values[name])
             return cls(**values)
-        except (KeyError, TypeError, ValueError, InputError) as error:
-            raise ModelError(f"A calibration cannot be read ({error}); calibrate the model again.") from error
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            raise ModelError(
+                f"The calibration cannot be read ({error}); calibrate the model again."
+            ) from error
+
+
+def _unreachable(option: str, target: float, best: float) -> ConfigError:
+    return ConfigError(
+        f"{option} is {target:g}, but this classifier reaches at most {best:.3f}; give less, or leave it out."
+    )
 
 
 def read_calibration(entries: Mapping[str, Any] | None) -> Calibration | None:
-    """The calibration in a model's metadata, None where it carries none."""
+    """Read the calibration in a model's metadata; None if there is none."""
     return None if entries is None else Calibration.from_dict(entries)
 
 
@@ -165,25 +167,25 @@ def calibrate(
     *,
     method: str = "auto",
 ) -> Calibration:
-    """Learn from candidates and truth of several tomograms what their scores are worth.
+    """Fit a calibration to the candidates and known particles of several tomograms.
 
     Parameters
     ----------
     candidates
-        One entry for each tomogram, with uncalibrated scores, down to low ones.
+        One entry per tomogram, with uncalibrated scores, including low ones.
     truth
-        Likewise.
+        Known particles, one entry per tomogram.
     tolerance_angstrom
-        Within which a candidate has found a particle.
+        Largest distance between a candidate and the particle that it matches.
     method
-        "platt", "isotonic", or "auto": the latter where it tells clearly more about tomograms left out.
+        "platt", "isotonic", or "auto": isotonic if its cross-validated log-loss is clearly lower.
 
     Raises
     ------
     InputError
-        If there are fewer than two tomograms, or no true or no false candidates to tell apart.
+        There are fewer than two tomograms, or no true or no false candidates.
     ConfigError
-        If there is no such method.
+        The method does not exist.
     """
     found = evaluate(candidates, truth, tolerance_angstrom)
     return fit_calibration(found.scores, found.hits, found.tomogram_index, found.n_truth, method=method)
@@ -197,29 +199,25 @@ def fit_calibration(
     *,
     method: str = "auto",
 ) -> Calibration:
-    """Fit the curve to scores and what they turned out to be.
+    """Fit a calibration to scores and their outcomes.
 
     Parameters
     ----------
     score
-        (n,) in [0, 1], of candidates.
+        (n,) scores of candidates, in [0, 1].
     true
-        (n,) whether each found a particle of its own.
+        (n,) whether each candidate is a true positive.
     tomogram
-        (n,) which tomogram each is of; the unit of the cross-validation.
+        (n,) tomogram of each candidate, for the cross-validation.
     n_truth
-        Particles in the tomograms, found or missed.
+        Number of particles in the tomograms.
     method
-        As in `calibrate`.
-
-    Returns
-    -------
-    Calibration
+        As for `calibrate`.
 
     Raises
     ------
     InputError, ConfigError
-        As `calibrate`.
+        As for `calibrate`.
     """
     if method not in ("auto", *METHODS):
         raise ConfigError(f'The method of calibration is {method!r}; give "platt", "isotonic" or "auto".')
@@ -230,121 +228,117 @@ def fit_calibration(
     if tomograms < 2 or not 0 < y.sum() < len(y):
         raise InputError(
             f"There are {int(y.sum())} true and {int(len(y) - y.sum())} false candidates in {tomograms} "
-            f"tomograms to calibrate with; give some of each from at least two tomograms, down to low scores."
+            f"tomograms to calibrate with; give both from at least two tomograms, including low scores."
         )
-    left_out = {name: cross_calibrated(s, y, group, name) for name in METHODS if method in ("auto", name)}
-    losses = {name: _log_loss(p, y) for name, p in left_out.items()}
-    chosen = method
+    held_out = {name: cross_validate(s, y, group, name) for name in METHODS if method in ("auto", name)}
+    losses = {name: _log_loss(p, y) for name, p in held_out.items()}
     if method == "auto":
-        chosen = "isotonic" if losses["isotonic"] < (1 - CLEARLY) * losses["platt"] else "platt"
-    knots, probability = _fit(s, y, chosen)
-    worth = np.interp(s, knots, probability)
-    threshold, precision, recall = _expectations(s, worth, n_truth)
+        isotonic_wins = losses["isotonic"] < (1 - MIN_ISOTONIC_GAIN) * losses["platt"]
+        method = "isotonic" if isotonic_wins else "platt"
+    curve_score, curve_probability = _fit(s, y, method)
+    probability = np.interp(s, curve_score, curve_probability)
+    threshold, precision, recall = _expected_precision_recall(s, probability, n_truth)
     return Calibration(
-        method=chosen,
-        score=tuple(knots.tolist()),
-        probability=tuple(probability.tolist()),
+        method=method,
+        score=tuple(curve_score.tolist()),
+        probability=tuple(curve_probability.tolist()),
         threshold=tuple(threshold.tolist()),
         precision=tuple(precision.tolist()),
         recall=tuple(recall.tolist()),
         tomograms=tomograms,
         candidates=len(s),
         truth=int(n_truth),
-        figures={
+        metrics={
             "calibration_error_before": expected_calibration_error(s, y),
-            "calibration_error_after": expected_calibration_error(left_out[chosen], y),
-        }
-        | {f"log_loss_{name}": value for name, value in losses.items()},
+            "calibration_error_after": expected_calibration_error(held_out[method], y),
+            **{f"log_loss_{name}": value for name, value in losses.items()},
+        },
     )
 
 
-def cross_calibrated(
+def cross_validate(
     score: npt.NDArray[Any], true: npt.NDArray[Any], tomogram: npt.NDArray[Any], method: str
 ) -> FloatArray:
-    """(n,) probabilities of candidates, by curves fitted without their tomogram and a share of the others."""
+    """Return (n,) probabilities of candidates by curves that were fitted without their tomograms."""
     s, y = np.asarray(score, np.float64), np.asarray(true, np.float64)
     _, group = np.unique(tomogram, return_inverse=True)
-    # Tomograms are dealt out in turn, in the order of how many candidates they have: folds of like size.
+    # Assigning tomograms to folds in the order of their candidate counts gives folds of similar size.
     order = np.argsort(-np.bincount(group), kind="stable")
     fold = np.empty(len(order), np.int64)
     fold[order] = np.arange(len(order)) % min(FOLDS, len(order))
     out = np.empty(len(s))
     for k in range(fold.max() + 1):
-        left_out = fold[group] == k
-        out[left_out] = np.interp(s[left_out], *_fit(s[~left_out], y[~left_out], method))
+        held_out = fold[group] == k
+        out[held_out] = np.interp(s[held_out], *_fit(s[~held_out], y[~held_out], method))
     return out
 
 
 def _fit(s: FloatArray, y: FloatArray, method: str) -> tuple[FloatArray, FloatArray]:
-    """Points of the curve."""
     return _fit_logistic(s, y) if method == "platt" else _fit_isotonic(s, y)
 
 
 def _fit_logistic(s: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """p = 1 / (1 + exp(-(a logit(s) + b))), a >= 0, by maximum likelihood (Platt 1999, with his targets)."""
-    x = logit(np.clip(s, EDGE, 1 - EDGE))
-    # Platt's targets: not 0 and 1, but what one more of each kind would leave of certainty.
+    """Fit p = 1 / (1 + exp(-(a logit(s) + b))), a >= 0, by maximum likelihood (Platt 1999)."""
+    x = logit(np.clip(s, SCORE_MARGIN, 1 - SCORE_MARGIN))
+    # Platt's targets: Laplace-smoothed instead of 0 and 1.
     positives = y.sum()
     target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (len(y) - positives + 2))
 
     def loss(ab: FloatArray) -> tuple[float, FloatArray]:
         z = ab[0] * x + ab[1]
         p = expit(z)
-        value = np.sum(np.logaddexp(0, z) - target * z) + SLOPE_RIDGE * (ab[0] - 1) ** 2
-        gradient = np.array([np.sum((p - target) * x) + 2 * SLOPE_RIDGE * (ab[0] - 1), np.sum(p - target)])
-        return float(value), gradient
+        value = np.sum(np.logaddexp(0, z) - target * z) + SLOPE_PENALTY * (ab[0] - 1) ** 2
+        slope_gradient = np.sum((p - target) * x) + 2 * SLOPE_PENALTY * (ab[0] - 1)
+        return float(value), np.array([slope_gradient, np.sum(p - target)])
 
-    answer = minimize(
+    optimum = minimize(
         loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]
     )
-    knots = np.linspace(logit(EDGE), logit(1 - EDGE), KNOTS)
-    return expit(knots), expit(answer.x[0] * knots + answer.x[1])
+    log_odds = np.linspace(logit(SCORE_MARGIN), logit(1 - SCORE_MARGIN), LOGISTIC_POINTS)
+    return expit(log_odds), expit(optimum.x[0] * log_odds + optimum.x[1])
 
 
 def _fit_isotonic(s: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Steps that never fall (pool adjacent violators), each smoothed by one of either kind, joined by lines.
+    """Fit non-decreasing steps (pool adjacent violators), placed at their mean scores and joined by lines.
 
-    A step stands for its candidates at their mean score; without the smoothing the lowest and the highest
-    would be certainties.
+    Each step is smoothed towards the overall fraction of true candidates, so that no step gives certainty.
     """
-    score, which = np.unique(s, return_inverse=True)
-    weight = np.bincount(which).astype(np.float64)
-    mean = np.bincount(which, weights=y) / weight
-    blocks = isotonic_regression(mean, weights=weight).blocks
-    starts, stops = blocks[:-1], blocks[1:]
+    score, index = np.unique(s, return_inverse=True)
+    weight = np.bincount(index).astype(np.float64)
+    mean = np.bincount(index, weights=y) / weight
+    starts = isotonic_regression(mean, weights=weight).blocks[:-1]
     count = np.add.reduceat(weight, starts)
-    knots = np.add.reduceat(score * weight, starts) / count
+    step_score = np.add.reduceat(score * weight, starts) / count
     level = (np.add.reduceat(mean * weight, starts) + y.mean()) / (count + 1)
-    # Smoothing pulls small steps more than large ones; made to rise again.
+    # Smoothing moves small steps more than large ones, which can break the order.
     level = np.maximum.accumulate(level)
-    assert len(stops) == len(knots)
-    if knots[0] > 0:
-        knots, level = np.insert(knots, 0, 0.0), np.insert(level, 0, 0.0)
-    if knots[-1] < 1:
-        knots, level = np.append(knots, 1.0), np.append(level, level[-1])
-    return knots, level
+    if step_score[0] > 0:
+        step_score, level = np.insert(step_score, 0, 0.0), np.insert(level, 0, 0.0)
+    if step_score[-1] < 1:
+        step_score, level = np.append(step_score, 1.0), np.append(level, level[-1])
+    return step_score, level
 
 
-def _expectations(
-    s: FloatArray, worth: FloatArray, n_truth: int
+def _expected_precision_recall(
+    s: FloatArray, probability: FloatArray, n_truth: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Scores and, of the candidates at or above each, expected precision and recall.
+    """Return thresholds, and expected precision and recall of the candidates at or above each.
 
-    The sum of their probabilities stands for the number of true ones among them: precision then rises and
-    recall falls along the curve, and a stretch of luck in a small sample promises nothing.
+    The sum of the probabilities replaces the number of true candidates, so that precision never falls and
+    recall never rises with the threshold, even in small samples.
     """
     order = np.argsort(-s, kind="stable")
-    score, hits = s[order], np.cumsum(worth[order])
+    score, true_positives = s[order], np.cumsum(probability[order])
     count = np.arange(1, len(s) + 1)
-    last = np.append(np.diff(score) != 0, True)
-    at = np.flatnonzero(last)[::-1]
-    at = at[np.unique(np.linspace(0, len(at) - 1, CURVE_POINTS).astype(int))]
-    precision = np.maximum.accumulate(hits[at] / count[at])
-    recall = np.minimum(hits[at] / max(n_truth, 1), 1.0)
+    last_of_score = np.append(np.diff(score) != 0, True)
+    at = np.flatnonzero(last_of_score)[::-1]
+    at = at[np.unique(np.linspace(0, len(at) - 1, EXPECTATION_POINTS).astype(int))]
+    precision = np.maximum.accumulate(true_positives[at] / count[at])
+    recall = np.minimum(true_positives[at] / max(n_truth, 1), 1.0)
     return score[at], precision, recall
 
 
 def _log_loss(probability: FloatArray, y: FloatArray) -> float:
-    """Mean negative log-likelihood (nats)."""
-    p = np.clip(probability, EDGE, 1 - EDGE)
+    """Mean negative log-likelihood in nats."""
+    p = np.clip(probability, SCORE_MARGIN, 1 - SCORE_MARGIN)
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))

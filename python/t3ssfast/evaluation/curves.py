@@ -1,4 +1,4 @@
-"""What follows from scores and hits alone: the precision-recall curve and the calibration of the scores."""
+"""Precision-recall curve and reliability diagram, computed from scores and hits."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "average_precision",
-    "expected_calibration_error",
-    "precision_at_recall",
-    "precision_recall",
-    "reliability",
-]
+__all__ = ["average_precision", "expected_calibration_error", "precision_recall", "reliability"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,60 +18,46 @@ BINS = 10
 def precision_recall(
     scores: npt.ArrayLike, hits: npt.ArrayLike, n_truth: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Distinct scores, highest first, with precision and recall of the candidates at or above each.
+    """Return distinct scores in descending order, and precision and recall at or above each.
 
-    Parameters
-    ----------
-    scores, hits
-        (n,) of candidates: their score, and 1 for each that found a particle of its own.
-    n_truth
-        Particles there are; recall is 1 where there are none.
+    `hits` is 1 for each candidate that is a hit, `n_truth` the number of particles. Recall is 1 without any.
     """
     score, hit = np.asarray(scores, np.float64), np.asarray(hits, np.float64)
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
     last_of_score = np.flatnonzero(np.append(np.diff(ordered) != 0, True)) if len(ordered) else order
-    found = np.cumsum(hit[order])[last_of_score]
-    recall = found / n_truth if n_truth else np.ones(len(found))
-    return ordered[last_of_score], found / (last_of_score + 1), recall
+    true_positives = np.cumsum(hit[order])[last_of_score]
+    recall = true_positives / n_truth if n_truth else np.ones(len(true_positives))
+    return ordered[last_of_score], true_positives / (last_of_score + 1), recall
 
 
 def average_precision(scores: npt.ArrayLike, hits: npt.ArrayLike, n_truth: int) -> float:
-    """Sum over the curve of precision times the gain in recall; without truth, 1 if nothing was found."""
+    """Sum precision times the increase in recall over the curve; 1 without truth and candidates."""
     if n_truth == 0 or np.size(scores) == 0:
         return float(n_truth == np.size(scores))
     _, precision, recall = precision_recall(scores, hits, n_truth)
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def precision_at_recall(precision: FloatArray, recall: FloatArray, wanted: float) -> float:
-    """Best precision on a curve where the recall is at least `wanted`; NaN where it never is."""
-    reached = precision[recall >= wanted]
-    return float(reached.max()) if len(reached) else math.nan
-
-
 def reliability(scores: npt.ArrayLike, hits: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Candidates in ten bins of score: how many, their mean score, and the fraction that are hits.
+    """Return the number of candidates, mean score and fraction of hits in ten bins of score.
 
-    Empty bins have NaN for both.
+    The latter two are NaN in empty bins.
     """
     score, hit = np.asarray(scores, np.float64), np.asarray(hits, np.float64)
-    which = np.clip((score * BINS).astype(np.int64), 0, BINS - 1)
-    count = np.bincount(which, minlength=BINS).astype(np.float64)
-    safe = np.where(count > 0, count, np.nan)
-    return (
-        count,
-        np.bincount(which, weights=score, minlength=BINS) / safe,
-        np.bincount(which, weights=hit, minlength=BINS) / safe,
-    )
+    bins = np.clip((score * BINS).astype(np.int64), 0, BINS - 1)
+    count = np.bincount(bins, minlength=BINS).astype(np.float64)
+    divisor = np.where(count > 0, count, np.nan)
+    mean_score, fraction = (np.bincount(bins, weights=w, minlength=BINS) / divisor for w in (score, hit))
+    return count, mean_score, fraction
 
 
 def expected_calibration_error(scores: npt.ArrayLike, hits: npt.ArrayLike) -> float:
-    """Mean over candidates of how far the mean score of their bin is from its fraction of hits.
+    """Average the difference between mean score and fraction of hits over ten bins, weighted by their counts.
 
-    Ten bins of equal width (Naeini, Cooper & Hauskrecht 2015); NaN without candidates.
+    Source: Naeini, Cooper & Hauskrecht (2015). NaN without candidates.
     """
-    count, said, true = reliability(scores, hits)
+    count, mean_score, fraction = reliability(scores, hits)
     if count.sum() == 0:
         return math.nan
-    return float(np.nansum(count * np.abs(said - true)) / count.sum())
+    return float(np.nansum(count * np.abs(mean_score - fraction)) / count.sum())

@@ -1,7 +1,8 @@
-"""Counts true and false positives, tomogram by tomogram."""
+"""Counting of true and false positives, tomogram by tomogram."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +11,11 @@ from scipy.spatial import KDTree
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError
-from t3ssfast.evaluation.evaluation import Evaluation
-from t3ssfast.evaluation.matching import gains, links, match
-from t3ssfast.evaluation.tally import Pair, Tally
+from t3ssfast.evaluation.matching import Pair, TomogramMatches, hits_by_score, match, pairs_within
+from t3ssfast.evaluation.result import Evaluation
 
 __all__ = ["evaluate"]
 
-IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -27,30 +26,26 @@ def evaluate(
     *,
     distractors: Candidates | Sequence[Candidates] | None = None,
 ) -> Evaluation:
-    """Count true and false positives of candidates against truth.
+    """Count true and false positives of candidates against known particles.
 
-    Candidates and truth of one tomogram are matched one to one within the tolerance: as many pairs as
-    possible and, of those matchings, the one of least summed distance. Several tomograms are pooled.
+    Candidates and particles of a tomogram are matched one to one: as many pairs as possible within the
+    tolerance and, among those matchings, the one with the least total distance. Tomograms are pooled.
 
     Parameters
     ----------
     candidates, truth
-        Of one tomogram, or sequences of equal length with one entry for each tomogram. Their voxel sizes
-        may differ; centres are compared as voxel coordinate times voxel size.
+        One `Candidates` per tomogram, as a single object or as sequences of equal length. Voxel sizes may
+        differ: positions are compared as voxel coordinate times voxel size.
     tolerance_angstrom
         Largest distance between the centres of a pair.
     distractors
-        Known look-alikes, in the same manner; a false positive within the tolerance of one (the nearest)
-        is counted under its kind.
-
-    Returns
-    -------
-    Evaluation
+        Known look-alikes, in the same form. A false positive within the tolerance of one is counted under the
+        kind of the nearest.
 
     Raises
     ------
     InputError, ConfigError
-        If the sequences differ in length or the tolerance is not a positive number.
+        The sequences differ in length, or the tolerance is not a positive number.
     """
     if not (np.isfinite(tolerance_angstrom) and tolerance_angstrom > 0):
         raise ConfigError(f"tolerance_angstrom is {tolerance_angstrom!r}; give a length above 0.")
@@ -58,28 +53,28 @@ def evaluate(
     lookalikes = None if distractors is None else _as_list(distractors)
     if len(found) != len(known) or (lookalikes is not None and len(lookalikes) != len(found)):
         raise InputError(
-            f"Candidates of {len(found)} tomograms and truth of {len(known)} were given; give one of each "
-            "(and of the distractors, if any) for every tomogram."
+            f"Candidates of {len(found)} tomograms and truth of {len(known)} were given; give both (and the "
+            "distractors, if any) for every tomogram."
         )
-    tallies = []
+    matches = []
     for index, (some, true) in enumerate(zip(found, known, strict=True)):
-        near = links(_angstrom(some), _angstrom(true), tolerance_angstrom)
-        matched = match(*near, len(some), len(true))
+        rows, columns, distances = pairs_within(_angstrom(some), _angstrom(true), tolerance_angstrom)
+        pairs = _pairs(index, some, true, match(rows, columns, distances, len(some), len(true)))
         kinds: dict[str, int] = {}
         if lookalikes is not None:
-            missed = np.setdiff1d(np.arange(len(some)), matched[0])
-            kinds = _count_kinds(some[missed], lookalikes[index], tolerance_angstrom)
-        tallies.append(
-            Tally(
+            unmatched = np.setdiff1d(np.arange(len(some)), [pair.candidate for pair in pairs])
+            kinds = _count_kinds(some[unmatched], lookalikes[index], tolerance_angstrom)
+        matches.append(
+            TomogramMatches(
                 name=true.tomogram_name if len(true) or not len(some) else some.tomogram_name,
                 scores=some.score.astype(np.float64),
-                hits=gains(some.score, near[0], near[1], len(true)),
+                hits=hits_by_score(some.score, rows, columns, len(true)),
                 n_truth=len(true),
-                pairs=tuple(_pairs(index, some, true, matched)),
+                pairs=pairs,
                 false_positive_kinds=kinds,
             )
         )
-    return Evaluation(float(tolerance_angstrom), tuple(tallies))
+    return Evaluation(float(tolerance_angstrom), tuple(matches))
 
 
 def _as_list(value: Candidates | Sequence[Candidates]) -> list[Candidates]:
@@ -91,26 +86,25 @@ def _angstrom(candidates: Candidates) -> FloatArray:
 
 
 def _pairs(
-    tomogram: int, some: Candidates, true: Candidates, matched: tuple[IntArray, IntArray, FloatArray]
-) -> list[Pair]:
+    tomogram: int,
+    some: Candidates,
+    true: Candidates,
+    matched: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray],
+) -> tuple[Pair, ...]:
     rows, columns, distances = matched
     a, b = some.normal_zyx[rows].astype(np.float64), true.normal_zyx[columns].astype(np.float64)
-    # atan2 keeps its precision at small angles, where acos of a dot product loses it.
+    # Unlike acos of the dot product, atan2 is accurate at small angles.
     angles = np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=1), np.sum(a * b, axis=1)))
-    return [
+    return tuple(
         Pair(tomogram, int(r), int(c), float(d), float(angle))
         for r, c, d, angle in zip(rows, columns, distances, angles, strict=True)
-    ]
+    )
 
 
 def _count_kinds(false: Candidates, lookalikes: Candidates, tolerance: float) -> dict[str, int]:
-    """False positives of one tomogram by kind."""
-    kinds: dict[str, int] = {}
+    """Count the false positives of one tomogram by the kind of the nearest look-alike."""
     nearest = np.full(len(false), -1)
     if len(lookalikes) and len(false):
         distance, index = KDTree(_angstrom(lookalikes)).query(_angstrom(false))
         nearest = np.where(distance <= tolerance, index, -1)
-    for i in nearest.tolist():
-        kind = str(lookalikes.kind[i]) if i >= 0 else "other"
-        kinds[kind] = kinds.get(kind, 0) + 1
-    return kinds
+    return dict(Counter(str(lookalikes.kind[i]) if i >= 0 else "other" for i in nearest.tolist()))

@@ -1,8 +1,8 @@
-"""Matching one to one: as many pairs as possible, as near as possible."""
+"""One-to-one matching of candidates and particles."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,42 +11,94 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-__all__ = ["gains", "links", "match"]
+__all__ = ["Pair", "TomogramMatches", "hits_by_score", "match", "pairs_within"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
-def links(a: FloatArray, b: FloatArray, tolerance: float) -> tuple[IntArray, IntArray, FloatArray]:
-    """Every (a, b) within the tolerance: indices and distances, in order of a, then b."""
+@dataclass(frozen=True)
+class Pair:
+    """A candidate and the particle that it matches.
+
+    Parameters
+    ----------
+    tomogram
+        Index of the tomogram among those evaluated.
+    candidate, truth
+        Indices into the candidates and the truth of that tomogram.
+    distance_angstrom
+        Distance of their centres.
+    normal_error_degrees
+        Angle between their normals, 0 to 180; above 90 the polarity is wrong.
+    """
+
+    tomogram: int
+    candidate: int
+    truth: int
+    distance_angstrom: float
+    normal_error_degrees: float
+
+
+@dataclass(frozen=True, eq=False)
+class TomogramMatches:
+    """Matches of candidates and particles in one tomogram.
+
+    Parameters
+    ----------
+    name
+        Name of the tomogram.
+    scores
+        (n,) scores of the candidates.
+    hits
+        (n,) result of `hits_by_score`: 1 for hits, else 0. Their sum equals the number of pairs.
+    n_truth
+        Number of particles.
+    pairs
+        One pair per true positive, from the matching with the least total distance.
+    false_positive_kinds
+        Number of false positives per kind of look-alike.
+    """
+
+    name: str
+    scores: FloatArray
+    hits: FloatArray
+    n_truth: int
+    pairs: tuple[Pair, ...]
+    false_positive_kinds: dict[str, int] = field(default_factory=dict)
+
+
+def pairs_within(a: FloatArray, b: FloatArray, tolerance: float) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return all pairs within a distance: indices into `a` and `b`, sorted, and distances."""
     if len(a) == 0 or len(b) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    near = KDTree(a).query_ball_tree(KDTree(b), tolerance)
-    rows = np.repeat(np.arange(len(a)), [len(n) for n in near])
-    columns = np.array([j for n in near for j in sorted(n)], dtype=np.int64)
+    neighbours = KDTree(a).query_ball_tree(KDTree(b), tolerance)
+    rows = np.repeat(np.arange(len(a)), [len(n) for n in neighbours])
+    columns = np.array([j for n in neighbours for j in sorted(n)], dtype=np.int64)
     return rows, columns, np.linalg.norm(a[rows] - b[columns], axis=1)
 
 
 def match(
     rows: IntArray, columns: IntArray, distances: FloatArray, n_rows: int, n_columns: int
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """The largest one-to-one matching along the links and, among the largest, that of least distance.
+    """Choose the largest one-to-one matching and, among those, the one with the least total distance.
 
-    Solved for each connected group of links, so that the cost matrices stay small.
+    Takes pairs as `pairs_within` returns them and the numbers of points; returns the chosen pairs.
     """
     chosen: list[tuple[int, int, float]] = []
     graph = coo_array((np.ones(len(rows)), (rows, n_rows + columns)), shape=(n_rows + n_columns,) * 2)
     label = connected_components(graph, directed=False)[1][rows] if len(rows) else rows
     order = np.argsort(label, kind="stable")
     bounds = np.flatnonzero(np.diff(label[order])) + 1
-    for group in np.split(order, bounds) if len(order) else []:
-        left, i = np.unique(rows[group], return_inverse=True)
-        right, j = np.unique(columns[group], return_inverse=True)
-        # One forbidden pair costs more than all allowed ones together, so pairs are never given up for
-        # a smaller distance.
-        forbidden = (distances[group].max() + 1.0) * (min(len(left), len(right)) + 1)
+    # Solving each connected component by itself keeps the cost matrices small.
+    for component in np.split(order, bounds) if len(order) else []:
+        left, i = np.unique(rows[component], return_inverse=True)
+        right, j = np.unique(columns[component], return_inverse=True)
+        # A forbidden pair costs more than all allowed ones together, so a smaller total distance never
+        # outweighs a pair.
+        forbidden = (distances[component].max() + 1.0) * (min(len(left), len(right)) + 1)
         cost = np.full((len(left), len(right)), forbidden)
-        cost[i, j] = distances[group]
+        cost[i, j] = distances[component]
         for r, c in zip(*linear_sum_assignment(cost), strict=True):
             if cost[r, c] < forbidden:
                 chosen.append((int(left[r]), int(right[c]), float(cost[r, c])))
@@ -58,39 +110,42 @@ def match(
     )
 
 
-def gains(score: npt.NDArray[Any], rows: IntArray, columns: IntArray, n_truth: int) -> FloatArray:
-    """Which candidate, added in the order of score, makes the largest matching larger by one.
+def hits_by_score(
+    score: npt.NDArray[np.floating], rows: IntArray, columns: IntArray, n_truth: int
+) -> FloatArray:
+    """Return 1 for each candidate that enlarges the matching when they are added from high to low score.
 
-    Summed over the best k candidates this is the size of their own largest matching (augmenting paths:
-    Kuhn 1955; a matched candidate never needs to be dropped when a worse one is added).
+    `rows` and `columns` are pairs of candidates and particles. The number of hits among the best k candidates
+    is the size of their largest matching (augmenting paths, Kuhn 1955), so of two candidates on one particle
+    the one with the higher score is the hit.
     """
     neighbours: list[list[int]] = [[] for _ in range(len(score))]
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         neighbours[row].append(column)
     owner = [-1] * n_truth
-    gain = np.zeros(len(score))
-    for start in np.argsort(-score, kind="stable").tolist():
-        gain[start] = _augment(start, neighbours, owner)
-    return gain
+    hits = np.zeros(len(score))
+    for candidate in np.argsort(-score, kind="stable").tolist():
+        hits[candidate] = _augment(candidate, neighbours, owner)
+    return hits
 
 
 def _augment(start: int, neighbours: list[list[int]], owner: list[int]) -> bool:
-    """Breadth-first search for an augmenting path from a candidate; flips it if there is one."""
-    came_from: dict[int, int] = {}
+    """Search breadth-first for an augmenting path from a candidate, and apply it to `owner`."""
+    reached_from: dict[int, int] = {}
     queue = [start]
     for candidate in queue:
-        for true in neighbours[candidate]:
-            if true in came_from:
+        for particle in neighbours[candidate]:
+            if particle in reached_from:
                 continue
-            came_from[true] = candidate
-            if owner[true] >= 0:
-                queue.append(owner[true])
+            reached_from[particle] = candidate
+            if owner[particle] >= 0:
+                queue.append(owner[particle])
                 continue
-            while True:  # walk back, giving each particle to the candidate that reached it
-                giver = came_from[true]
-                previous = next((t for t in neighbours[giver] if owner[t] == giver), -1)
-                owner[true] = giver
-                if giver == start:
+            while True:  # walk back and assign each particle to the candidate that reached it
+                new_owner = reached_from[particle]
+                previous = next((p for p in neighbours[new_owner] if owner[p] == new_owner), -1)
+                owner[particle] = new_owner
+                if new_owner == start:
                     return True
-                true = previous
+                particle = previous
     return False

@@ -1,92 +1,91 @@
-"""An evaluation as tables for a terminal and as a picture."""
+"""Tables and plots of an evaluation."""
 
 from __future__ import annotations
 
 import math
-import os
 
 from rich.markup import escape
 from rich.table import Table
 
-from t3ssfast.evaluation.bootstrap import Interval
 from t3ssfast.evaluation.curves import reliability
-from t3ssfast.evaluation.evaluation import Evaluation
+from t3ssfast.evaluation.result import Evaluation
 from t3ssfast.io import atomic_path
+from t3ssfast.tomogram import StrPath
 
 __all__ = ["draw_curves", "pooled_table", "tomogram_table"]
 
 
+# Label, metric, and text of each row of the pooled table; rows whose metric is undefined are left out.
+ROWS = (
+    ("tomograms", "tomograms_evaluated", "{tomograms_evaluated}"),
+    ("candidates", "candidates", "{candidates}"),
+    ("truth", "truth", "{truth}"),
+    ("true positives (TP)", "true_positives", "{true_positives}"),
+    ("false positives (FP)", "false_positives", "{false_positives}"),
+    ("false negatives (FN)", "false_negatives", "{false_negatives}"),
+    ("precision", "precision", "{precision:.3f}"),
+    ("recall", "recall", "{recall:.3f}"),
+    ("F1", "f1", "{f1:.3f}"),
+    ("F{beta:g}", "f_beta", "{f_beta:.3f}"),
+    ("average precision", "average_precision", "{average_precision:.3f}"),
+    ("precision at recall 0.9", "precision_at_recall_0.9", "{at_recall:.3f}"),
+    ("best F1 on the curve", "best_f1_threshold", "{best_f1:.3f} at score {best_f1_threshold:.3f}"),
+    ("calibration error", "calibration_error", "{calibration_error:.3f}"),
+    ("FP per tomogram without T3SS", "false_positives_without_truth", "{false_positives_without_truth:.2f}"),
+    ("median distance", "median_distance_angstrom", "{distance_nm:.1f} nm"),
+    ("median normal error", "median_normal_error_degrees", "{median_normal_error_degrees:.0f} degrees"),
+    ("correct polarity", "polarity_right", "{polarity_right:.0%}"),
+)
+
+
 def pooled_table(evaluation: Evaluation, *, beta: float = 2.0, intervals: bool = False) -> Table:
-    """The pooled figures, one a row."""
+    """Build a table of the pooled metrics, one per row."""
     table = Table(title=f"Evaluation, matched within {evaluation.tolerance_angstrom / 10:g} nm")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("value", justify="right")
-    found: dict[str, Interval] = {}
     if intervals:
         table.add_column("95% interval", justify="right")
-        found = evaluation.intervals(beta=beta)
-    best_f1, threshold = evaluation.best_f1
-    rows = [
-        ("tomograms", f"{len(evaluation.tallies)}", ""),
-        ("candidates", f"{evaluation.n_candidates}", ""),
-        ("truth", f"{evaluation.n_truth}", ""),
-        ("true positives (TP)", f"{evaluation.true_positives}", ""),
-        ("false positives (FP)", f"{evaluation.false_positives}", ""),
-        ("false negatives (FN)", f"{evaluation.false_negatives}", ""),
-        ("precision", f"{evaluation.precision:.3f}", "precision"),
-        ("recall", f"{evaluation.recall:.3f}", "recall"),
-        ("F1", f"{evaluation.f1:.3f}", "f1"),
-        (f"F{beta:g}", f"{evaluation.f_beta(beta):.3f}", "f_beta"),
-        ("average precision", f"{evaluation.average_precision:.3f}", "average_precision"),
-    ]
-    at_recall = evaluation.precision_at_recall()
-    if not math.isnan(at_recall):
-        rows.append(("precision at recall 0.9", f"{at_recall:.3f}", ""))
-    if not math.isnan(threshold):
-        rows.append(("best F1 on the curve", f"{best_f1:.3f} at score {threshold:.3f}", ""))
-    if evaluation.n_candidates:
-        rows.append(("calibration error", f"{evaluation.calibration_error:.3f}", "calibration_error"))
-    if not math.isnan(evaluation.false_positives_without_truth):
-        rows.append(("FP a tomogram without T3SS", f"{evaluation.false_positives_without_truth:.2f}", ""))
-    if evaluation.pairs:
-        rows += [
-            ("median distance", f"{evaluation.median_distance_angstrom / 10:.1f} nm", ""),
-            ("median normal error", f"{evaluation.median_normal_error_degrees:.0f} degrees", ""),
-            ("polarity right", f"{100 * evaluation.polarity_right:.0f} %", ""),
-        ]
-    rows += [
-        (escape(f"FP on {kind}"), f"{count}", "") for kind, count in evaluation.false_positive_kinds.items()
-    ]
-    for name, value, figure in rows:
-        interval = found.get(figure)
-        shown = f"{interval.low:.3f} to {interval.high:.3f}" if interval is not None else ""
-        table.add_row(*((name, value, shown) if intervals else (name, value)))
+    metrics = evaluation.to_dict(beta=beta, intervals=intervals)
+    renamed = {
+        "at_recall": metrics["precision_at_recall_0.9"],
+        "distance_nm": evaluation.median_distance_angstrom / 10,
+    }
+    bounds = metrics.get("intervals", {})
+    for label, name, text in ROWS:
+        if metrics[name] is not None:
+            interval = [_interval(*bounds[name])] if name in bounds else []
+            table.add_row(label.format(beta=beta), text.format(**metrics, **renamed), *interval)
+    for kind, count in evaluation.false_positive_kinds.items():
+        table.add_row(escape(f"FP on {kind}"), f"{count}")
     return table
 
 
 def tomogram_table(evaluation: Evaluation) -> Table:
-    """One row a tomogram."""
+    """Build a table with one row per tomogram."""
     table = Table(title="By tomogram")
     table.add_column("tomogram")
     for name in ("TP", "FP", "FN", "precision", "recall", "F1", "95% interval of F1"):
         table.add_column(name, justify="right")
-    for tally, part in zip(evaluation.tallies, evaluation.per_tomogram, strict=True):
-        interval = part.intervals()["f1"]
+    for one in evaluation.per_tomogram:
         table.add_row(
-            escape(tally.name),
-            f"{part.true_positives}",
-            f"{part.false_positives}",
-            f"{part.false_negatives}",
-            f"{part.precision:.3f}",
-            f"{part.recall:.3f}",
-            f"{part.f1:.3f}",
-            f"{interval.low:.3f} to {interval.high:.3f}",
+            escape(one.matches[0].name),
+            f"{one.true_positives}",
+            f"{one.false_positives}",
+            f"{one.false_negatives}",
+            f"{one.precision:.3f}",
+            f"{one.recall:.3f}",
+            f"{one.f1:.3f}",
+            _interval(*one.intervals()["f1"]),
         )
     return table
 
 
-def draw_curves(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """The precision-recall curve, and how often candidates of a score were true."""
+def _interval(low: float, high: float) -> str:
+    return f"{low:.3f} to {high:.3f}"
+
+
+def draw_curves(evaluation: Evaluation, path: StrPath) -> None:
+    """Draw the precision-recall curve and the reliability diagram as a PNG, atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,11 +98,11 @@ def draw_curves(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     curve.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     curve.set_title(f"average precision {evaluation.average_precision:.2f}")
     curve.legend(loc="lower left")
-    count, said, true = reliability(evaluation.scores, evaluation.hits)
-    seen = count > 0
+    count, mean_score, fraction = reliability(evaluation.scores, evaluation.hits)
+    filled = count > 0
     diagram.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    diagram.plot(said[seen], true[seen], "o-", color="tab:blue")
-    for x, y, n in zip(said[seen], true[seen], count[seen], strict=True):
+    diagram.plot(mean_score[filled], fraction[filled], "o-", color="tab:blue")
+    for x, y, n in zip(mean_score[filled], fraction[filled], count[filled], strict=True):
         diagram.annotate(f"{n:.0f}", (x, y), textcoords="offset points", xytext=(4, -10), fontsize=7)
     diagram.set(xlabel="score", ylabel="fraction true", xlim=(0, 1.02), ylim=(0, 1.02))
     error = evaluation.calibration_error

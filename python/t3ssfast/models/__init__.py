@@ -1,7 +1,7 @@
-"""The networks, and the TorchScript files that carry them together with what they were made for.
+"""Networks, and the TorchScript files that hold them.
 
-A model file is TorchScript with one JSON document inside it (`ModelMetadata`), so that a file alone says on
-which voxel size, window, normalisation and contrast it may be used.
+A model file is a TorchScript archive with one JSON document inside (`ModelMetadata`). The document states the
+voxel size, window, normalisation and contrast that the model was trained for.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from t3ssfast.models.device import check_device
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.loaded import LoadedModel
 from t3ssfast.models.loading import load_model, save_model
-from t3ssfast.models.metadata import MOST_SLICES, VERIFIER_ANSWERS, ModelMetadata, code_version
+from t3ssfast.models.metadata import MAX_SLICES, VERIFIER_ANSWERS, ModelMetadata, code_version
 from t3ssfast.models.unet import UNet
 
 __all__ = [
     "AZIMUTHS",
     "DEFAULT_HEIGHT_PX",
-    "MOST_SLICES",
+    "MAX_SLICES",
     "VERIFIER_ANSWERS",
     "AxialNet",
     "LeNet",

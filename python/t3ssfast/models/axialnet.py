@@ -1,4 +1,4 @@
-"""The verifier: a small network that looks at a candidate round the axis it would have."""
+"""The verifier: a small network on half-planes around a particle's axis."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from t3ssfast.models.metadata import VERIFIER_ANSWERS
 
 __all__ = ["AZIMUTHS", "DEFAULT_HEIGHT_PX", "AxialNet"]
 
-# Half-planes round an axis.
+# Half-planes sampled around an axis.
 AZIMUTHS = 12
 DEFAULT_HEIGHT_PX = 48
 
 
 class AxialNet(nn.Module):
-    """Convolutions over half-planes that end at an axis: is there a T3SS about it, where, and how it leans.
+    """Classify a candidate and estimate its centre and axis, from half-planes that end at its axis.
 
-    A T3SS has rings about an axis that stands on the membrane. Every half-plane is seen by the same layers
-    beside the one opposite, which shows an axis that leans, and the mean of all, in which the rings stay
-    while noise goes; what they make of them is averaged, and the largest kept, over the half-planes: how a
-    particle is turned about its axis makes no difference. Four 3x3 convolutions with pooling before the third
-    and the fourth and after it, one layer for each half-plane. Batch normalisation, ReLU.
+    All half-planes share four 3x3 convolutions (batch normalisation, ReLU, three poolings). Each is stacked
+    with the opposite half-plane, which reveals a tilted axis, and with the mean over azimuth, which keeps the
+    rings and averages out noise. The logit and the offset along the axis come from the mean and the maximum
+    over half-planes, so a rotation about the axis does not change them.
 
     Parameters
     ----------
     channels
-        Feature maps of the four convolutions.
+        Output channels of the four convolutions.
     hidden
-        Width of what is kept of each half-plane.
+        Number of features per half-plane.
     height
-        Rows of a half-plane, a multiple of 16, at least 16; it has half as many columns.
+        Rows of a half-plane: a multiple of 16. It has half as many columns.
     """
 
     def __init__(
@@ -45,17 +44,18 @@ class AxialNet(nn.Module):
         super().__init__()
         if height < 16 or height % 16 or min(*channels, hidden) < 1:
             raise ConfigError(
-                f"An axial network of channels {channels}, hidden {hidden} and height {height} cannot be "
-                "built; give widths of at least 1 and a height of 16, 32, 48 ..."
+                f"AxialNet: channels {channels}, hidden {hidden} and height {height} do not make a network; "
+                "give widths of at least 1 and a height that is a multiple of 16."
             )
         a, b, c, d = channels
+        # The names of layers and buffers are the keys of state dicts in existing model files.
         self.features = nn.Sequential(
-            *_layers(3, a),
-            *_layers(a, b),
+            *_convolution(3, a),
+            *_convolution(a, b),
             nn.MaxPool2d(2),
-            *_layers(b, c),
+            *_convolution(b, c),
             nn.MaxPool2d(2),
-            *_layers(c, d),
+            *_convolution(c, d),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Dropout(0.3),
@@ -65,24 +65,24 @@ class AxialNet(nn.Module):
         self.whole = nn.Linear(2 * hidden, len(VERIFIER_ANSWERS) - 4)
         self.sides = nn.Linear(hidden, 2)
         angle = [2 * math.pi * k / AZIMUTHS for k in range(AZIMUTHS)]
-        across = torch.tensor([[math.cos(a), math.sin(a)] for a in angle])
-        self.register_buffer("across", across * 2 / AZIMUTHS)
+        directions = torch.tensor([[math.cos(a), math.sin(a)] for a in angle])
+        self.register_buffer("across", directions * 2 / AZIMUTHS)
         self.across: Tensor
 
     def forward(self, planes: Tensor) -> Tensor:
-        """(M, azimuths, height, height / 2) float32 -> (M, 6), as `VERIFIER_ANSWERS` names them."""
+        """(M, azimuths, height, height / 2) float32 -> (M, 6), in the order of `VERIFIER_ANSWERS`."""
         count, azimuths, height, radius = planes.shape
         mean = planes.mean(dim=1, keepdim=True).expand(count, azimuths, height, radius)
         opposite = planes.roll(azimuths // 2, dims=1)
-        seen = torch.stack([planes, opposite, mean], dim=2).reshape(count * azimuths, 3, height, radius)
-        each = self.features(seen).reshape(count, azimuths, -1)
-        whole = self.whole(torch.cat([each.mean(dim=1), each.amax(dim=1)], dim=1))
-        # What one half-plane says points along it.
-        sideways = torch.matmul(self.sides(each).transpose(1, 2), self.across).reshape(count, 4)
-        return torch.cat([whole, sideways], dim=1)
+        stacked = torch.stack([planes, opposite, mean], dim=2).reshape(count * azimuths, 3, height, radius)
+        features = self.features(stacked).reshape(count, azimuths, -1)
+        invariant = self.whole(torch.cat([features.mean(dim=1), features.amax(dim=1)], dim=1))
+        # The lateral outputs of a half-plane are components along its own direction.
+        lateral = torch.matmul(self.sides(features).transpose(1, 2), self.across).reshape(count, 4)
+        return torch.cat([invariant, lateral], dim=1)
 
 
-def _layers(inputs: int, outputs: int) -> list[nn.Module]:
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

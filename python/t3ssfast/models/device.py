@@ -1,4 +1,4 @@
-"""Where a model may run."""
+"""Selection of the device that a model runs on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["check_device"]
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device, if it is there.
+    """Return the device if it is available; "auto" chooses CUDA where there is one.
 
     Raises
     ------
     DeviceError
-        There is no such device.
+        The device does not exist.
     """
     name = str(device)
     if name == "auto":

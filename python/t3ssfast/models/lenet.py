@@ -1,4 +1,4 @@
-"""The classifier: a LeNet for windows of any size."""
+"""The classifier: a LeNet for square windows of any size."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from t3ssfast.errors import ConfigError
 
 __all__ = ["DEFAULT_WINDOW_PX", "LeNet"]
 
-# Also what a classifier without metadata is taken to look at.
+# Also the window assumed for a classifier without metadata.
 DEFAULT_WINDOW_PX = 50
 
 
 class LeNet(nn.Module):
-    """LeNet-5 (LeCun et al. 1998), modified: ReLU, max-pooling, and any window.
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max-pooling, for windows of any size.
 
-    conv 5x5, pool 2, conv 5x5, pool 2, two hidden layers, classes. Nothing in it looks beyond a window or
-    at the rest of a batch, so that it can be slid over an image exactly.
+    No layer depends on pixels outside the window or on the rest of the batch, so `score_windows` can slide
+    the network over an image exactly.
 
     Parameters
     ----------
     channels
-        Feature maps of the two convolutions.
+        Output channels of the two 5x5 convolutions, each followed by 2x2 pooling.
     hidden
         Widths of the two hidden layers.
     classes
-        Number of answers.
+        Number of classes.
     window
-        Side of the square window in pixels, at least 16.
+        Side of the window in pixels, at least 16.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class LeNet(nn.Module):
         side = ((window - 4) // 2 - 4) // 2
         if window < 16 or min(*channels, *hidden, classes) < 1:
             raise ConfigError(
-                f"A LeNet of channels {channels}, hidden {hidden}, {classes} classes and window {window} "
-                "cannot be built; give widths of at least 1 and a window of at least 16."
+                f"LeNet: channels {channels}, hidden {hidden}, {classes} classes and window {window} do not "
+                "make a network; give widths of at least 1 and a window of at least 16."
             )
         self.features = nn.Sequential(
             nn.Conv2d(1, channels[0], 5),
@@ -63,5 +63,5 @@ class LeNet(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """(M, 1, window, window) float32 -> (M, classes) logits."""
-        answers: Tensor = self.classifier(self.features(windows))
-        return answers
+        logits: Tensor = self.classifier(self.features(windows))
+        return logits

@@ -1,10 +1,10 @@
-"""What is done to the values of a tomogram, as plain numbers."""
+"""The normalisation of grey values that a model expects."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from t3ssfast.errors import ConfigError
@@ -14,15 +14,15 @@ __all__ = ["Normalisation"]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How the values of a tomogram are prepared for a model; stored in the model's metadata.
+    """Parameters of the normalisation; part of a model's metadata.
 
     Parameters
     ----------
     highpass_nm
-        Full width at half maximum of the Gaussian local mean that is subtracted from every slice; 0 subtracts
-        nothing.
+        Full width at half maximum of the Gaussian local mean that is subtracted from every slice; 0 disables
+        the subtraction.
     clip
-        Values are limited to +-clip robust standard deviations.
+        Values are clipped to +-clip robust standard deviations.
     """
 
     highpass_nm: float = 90.0
@@ -37,10 +37,10 @@ class Normalisation:
             raise ConfigError(f"Normalisation.clip is {self.clip!r}; give a number above 0.")
 
     def to_dict(self) -> dict[str, float]:
-        """Plain numbers, for a model's metadata."""
-        return {"highpass_nm": self.highpass_nm, "clip": self.clip}
+        """Convert to plain numbers."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normalisation:
-        """The inverse of `to_dict`."""
+        """Invert `to_dict`."""
         return cls(float(values["highpass_nm"]), float(values["clip"]))

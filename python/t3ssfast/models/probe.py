@@ -1,4 +1,4 @@
-"""Whether a model answers as one of its kind should, by asking it."""
+"""Checks of a loaded model on a small input."""
 
 from __future__ import annotations
 
@@ -16,124 +16,125 @@ from t3ssfast.runtime.memory import is_out_of_memory
 
 __all__ = ["looks_like_probabilities", "probe"]
 
-# A side that every U-Net of up to five poolings accepts.
-PROBE_SIDE = 64
-# The bundled models take milliseconds; one that takes this long for two windows would take a tomogram years.
-PROBE_SECONDS = 60.0
-# Between one window in a batch and the same alone there is rounding; a network that normalises over its batch
-# differs by far more.
+# Multiple of 2**5, so that U-Nets of up to five poolings accept it.
+SEGMENTER_SIDE = 64
+# The bundled models take milliseconds for two inputs; at a minute, a tomogram would take years.
+TIMEOUT_SECONDS = 60.0
+# Relative difference allowed between an input alone and in a batch. Rounding is far below it; a network that
+# normalises over its batch is far above it.
 BATCH_TOLERANCE = 1e-2
 
 
+class _RunError(Exception):
+    """The network raised an error other than running out of memory."""
+
+
 def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
-    """The model's answer to a small deterministic input, checked."""
-    segmenter, verifier = metadata.model_kind == "segmenter", metadata.model_kind == "verifier"
-    side = PROBE_SIDE if segmenter else metadata.window_px or DEFAULT_WINDOW_PX
-    sides = (AZIMUTHS, side, side // 2) if verifier else (metadata.slices, side, side)
-    # Two of them, so that a model which squeezes its batch away is seen.
-    batch = torch.randn(2, *sides, generator=torch.Generator().manual_seed(0))
-    wanted = "(N, 1, H, W)" if segmenter else f"(M, {len(metadata.classes) or 'classes'})"
-    what = {
-        "segmenter": f"slices (N, {metadata.slices}, H, W)",
-        "classifier": f"windows (M, 1, {side}, {side})",
-    }
-    asked = what.get(metadata.model_kind, f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})")
-    try:
-        answer = _ask(module, batch, name)
-    except ModelError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        lines = [line for line in str(error).strip().splitlines() if line.strip()] or ["no reason given"]
-        raise ModelError(
-            f"{name} is not a {metadata.model_kind}: it does not take {asked} "
-            f"({lines[-1].strip()}); give a model "
-            f"that answers them with {wanted}."
-        ) from error
-    shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-    if not segmenter:
-        expected = len(metadata.classes)
-        # A classifier's one answer may stand for two classes.
-        allowed = {expected, 1} if expected == 2 else {expected}
-        fits = (
-            isinstance(answer, Tensor)
-            and answer.ndim == 2
-            and answer.shape[0] == 2
-            and answer.shape[1] >= 1
-            and (expected == 0 or answer.shape[1] in allowed)
-        )
+    """Run a model on a small deterministic input, check its outputs, and return them.
+
+    Raises
+    ------
+    ModelError
+        The model does not accept the input or takes too long, or its outputs have the wrong shape, are not
+        finite, are random, or depend on the rest of the batch.
+    """
+    side = metadata.window_px or DEFAULT_WINDOW_PX
+    classes = len(metadata.classes)
+    output_axes = f"(M, {classes or 'classes'})"
+    if metadata.model_kind == "segmenter":
+        side = SEGMENTER_SIDE
+        shape = (metadata.slices, side, side)
+        inputs, output_axes = f"slices (N, {metadata.slices}, H, W)", "(N, 1, H, W)"
+    elif metadata.model_kind == "classifier":
+        shape = (metadata.slices, side, side)
+        inputs = f"windows (M, 1, {side}, {side})"
     else:
-        fits = isinstance(answer, Tensor) and tuple(answer.shape) == (2, 1, side, side)
-    if not fits or not answer.is_floating_point():
+        shape = (AZIMUTHS, side, side // 2)
+        inputs = f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})"
+    # A batch of two reveals a model that drops or mixes the batch axis.
+    batch = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        outputs = _run(module, batch, name)
+    except _RunError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
-            f"{name} is not a {metadata.model_kind}: to {asked} it answers {shape}; give a "
-            "model that answers "
-            f"{wanted} floating-point numbers."
+            f"{name} is not a {metadata.model_kind}: it does not take {inputs} ({lines[-1].strip()}); give a "
+            f"model that maps them to {output_axes}."
+        ) from error
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if metadata.model_kind == "segmenter":
+        valid = found == (2, 1, side, side)
+    else:
+        # One output can stand for two classes.
+        allowed = (1, 2) if classes == 2 else (classes,)
+        valid = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[0] == 2
+        valid = valid and outputs.shape[1] >= 1 and (classes == 0 or outputs.shape[1] in allowed)
+    if not valid or not outputs.is_floating_point():
+        raise ModelError(
+            f"{name} is not a {metadata.model_kind}: for {inputs} its output is {found}; give a model whose "
+            f"output is {output_axes} floating-point numbers."
         )
-    if not torch.isfinite(answer).all():
-        raise ModelError(f"{name} answers NaN or infinity to ordinary input; train or save it again.")
-    _check_evaluation(module, batch, answer, name)
-    return answer
+    if not torch.isfinite(outputs).all():
+        raise ModelError(f"{name} outputs NaN or infinity for ordinary input; train or save it again.")
+    _check_evaluation_mode(module, batch, outputs, name)
+    return outputs
 
 
-def _ask(module: nn.Module, batch: Tensor, name: str) -> Tensor:
-    """A module's answer, or ModelError if it takes too long (to stop it is not in PyTorch's power)."""
-    outcome: list[Tensor] = []
-    failure: list[Exception] = []
+def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
+    """Run a module in a daemon thread, because PyTorch has no way to stop one that takes too long."""
+    results: list[Tensor] = []
+    failures: list[Exception] = []
 
     def run() -> None:
         try:
             with torch.inference_mode(), quiet_torchscript():
-                outcome.append(module(batch))
+                results.append(module(batch))
         except Exception as error:
-            failure.append(error)
+            failures.append(error)
 
     worker = threading.Thread(target=run, name="t3ssfast-probe", daemon=True)
     worker.start()
     try:
-        worker.join(PROBE_SECONDS)
+        worker.join(TIMEOUT_SECONDS)
     except KeyboardInterrupt:
-        # A thread that comes back from native code while the interpreter ends would abort the process.
-        worker.join(PROBE_SECONDS)
+        # A thread that returns from native code while the interpreter shuts down would abort the process.
+        worker.join(TIMEOUT_SECONDS)
         raise
     if worker.is_alive():
         raise ModelError(
-            f"{name} did not answer an input of shape {tuple(batch.shape)} within {PROBE_SECONDS:g} s; give "
-            "a smaller model."
+            f"{name} did not return outputs for an input of shape {tuple(batch.shape)} within "
+            f"{TIMEOUT_SECONDS:g} s; give a smaller model."
         )
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    if failures:
+        if is_out_of_memory(failures[0]):
+            raise failures[0]
+        raise _RunError(str(failures[0])) from failures[0]
+    return results[0]
 
 
-def _check_evaluation(module: nn.Module, batch: Tensor, answer: Tensor, name: str) -> None:
-    """Refuse a model that was saved in training mode in a way that cannot be switched off any more."""
-    if not torch.equal(_ask(module, batch, name), answer):
+def _check_evaluation_mode(module: nn.Module, batch: Tensor, outputs: Tensor, name: str) -> None:
+    """Refuse a model that was saved in training mode and cannot be switched to evaluation mode."""
+    if not torch.equal(_run(module, batch, name), outputs):
         raise ModelError(
-            f"{name} answers differently when asked again: dropout or something else in it is random; save "
-            "it in evaluation mode (module.eval())."
+            f"{name} gives different outputs for the same input: dropout or another layer is random; save it "
+            "in evaluation mode (module.eval())."
         )
     try:
-        alone = _ask(module, batch[:1], name)
-    except ModelError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        # Traced for a batch of two and more: what it answers for one cannot be compared.
+        alone = _run(module, batch[:1], name)
+    except _RunError:
+        # Traced with a fixed batch size: there is nothing to compare.
         return
-    scale = float(answer.abs().max()) + 1e-6
-    if alone.shape != answer[:1].shape or float((alone - answer[:1]).abs().max()) > BATCH_TOLERANCE * scale:
+    scale = float(outputs.abs().max()) + 1e-6
+    if alone.shape != outputs[:1].shape or float((alone - outputs[:1]).abs().max()) > BATCH_TOLERANCE * scale:
         raise ModelError(
-            f"{name} answers differently to an input alone and in a batch: its batch normalisation is in "
-            "training mode; save it in evaluation mode (module.eval())."
+            f"{name} gives different outputs for an input alone and in a batch: its batch normalisation is "
+            "in training mode; save it in evaluation mode (module.eval())."
         )
 
 
-def looks_like_probabilities(answer: Tensor) -> bool:
-    """Whether a probe's answer lies in [0, 1] and, over several classes, sums to one."""
-    inside = bool((answer >= 0).all() and (answer <= 1).all())
-    if answer.ndim == 2 and answer.shape[1] > 1:
-        return inside and bool(torch.allclose(answer.sum(dim=1), torch.ones(len(answer)), atol=1e-4))
-    return inside
+def looks_like_probabilities(outputs: Tensor) -> bool:
+    """Whether outputs lie in [0, 1] and, with several classes, sum to one."""
+    in_range = bool((outputs >= 0).all() and (outputs <= 1).all())
+    if outputs.ndim == 2 and outputs.shape[1] > 1:
+        return in_range and bool(torch.allclose(outputs.sum(dim=1), torch.ones(len(outputs)), atol=1e-4))
+    return in_range

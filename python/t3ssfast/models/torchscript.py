@@ -1,4 +1,4 @@
-"""What every use of TorchScript needs: silence about its deprecation, and copies of modules."""
+"""Helpers for TorchScript: suppressing its deprecation warning, and copying modules."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["copy_module", "quiet_torchscript"]
 
 @contextmanager
 def quiet_torchscript() -> Iterator[None]:
-    """TorchScript is deprecated but it is what a model file is: users cannot act on that warning."""
+    """Suppress TorchScript's deprecation warning: users can do nothing about it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
         yield
 
 
 def copy_module(module: nn.Module) -> nn.Module:
-    """A copy of any module, by way of a TorchScript archive where it is one."""
+    """Copy a module; a TorchScript module is copied to the CPU through an archive in memory."""
     if isinstance(module, torch.jit.ScriptModule):
         with quiet_torchscript():
             buffer = stdio.BytesIO()

@@ -13,7 +13,7 @@ __all__ = ["UNet"]
 
 
 def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3x3 convolutions of the same size out as in, each with batch normalisation and ReLU."""
+    """Two 3x3 convolutions with padding, each followed by batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -25,31 +25,30 @@ def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """A 2D U-Net (Ronneberger et al. 2015) with batch normalisation, padded so that sizes are kept.
+    """A 2D U-Net (Ronneberger et al. 2015) with batch normalisation; padding keeps the image size.
 
     Parameters
     ----------
     depth
-        Number of poolings; sides of the input must be multiples of 2**depth.
+        Number of poolings. The sides of the input must be multiples of 2**depth.
     base
-        Feature maps of the first level, doubled at each further one.
+        Channels of the first level; each further level has twice as many.
     slices
-        Slices in a row that it sees, to answer for the middle one.
+        Number of consecutive slices in the input. The output is for the middle one.
     """
 
     def __init__(self, depth: int = 4, base: int = 16, slices: int = 1) -> None:
         super().__init__()
         if depth < 1 or base < 1:
-            raise ConfigError(f"A U-Net of depth {depth} and base {base} cannot be built; give at least 1.")
+            raise ConfigError(f"U-Net: depth is {depth} and base is {base}; give at least 1 for both.")
         widths = [base * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
             _double_convolution(a, b) for a, b in zip([slices, *widths[:-1]], widths, strict=True)
         )
         self.pool = nn.MaxPool2d(2)
-        deepest_first = list(reversed(widths))
-        pairs = list(pairwise(deepest_first))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
-        self.merge = nn.ModuleList(_double_convolution(a, b) for a, b in pairs)
+        upward = list(pairwise(reversed(widths)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in upward)
+        self.merge = nn.ModuleList(_double_convolution(a, b) for a, b in upward)
         self.head = nn.Conv2d(base, 1, 1)
 
     def forward(self, image: Tensor) -> Tensor:

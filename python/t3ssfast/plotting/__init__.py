@@ -1,4 +1,4 @@
-"""Pictures of results: candidates drawn on slices of the tomogram, their windows, and averages."""
+"""Plots of results: candidates on slices of the tomogram, galleries of their windows, and averages."""
 
 from __future__ import annotations
 

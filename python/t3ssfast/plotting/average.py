@@ -1,14 +1,14 @@
-"""An average at one glance: sections, agreement of the halves, directions of the particles, scores."""
+"""Plot of an average: sections, Fourier shell correlation, orientations and scores of the particles."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.plotting.canvas import new_figure, save, scale_bar
+from t3ssfast.tomogram import StrPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,52 +18,48 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_average"]
 
-KEPT_COLOUR, WEEDED_COLOUR = "#1769aa", "#e4572e"
-# Views shown from above: thirds of the box tell base, platform and needle apart.
+KEPT_COLOUR, REJECTED_COLOUR = "#1769aa", "#e4572e"
+# Heights of the x-y sections as fractions of the box: sorting platform, base and needle.
 HEIGHTS = (-0.3, 0.0, 0.2)
 RINGS_DEGREES = (30, 60, 90, 120, 150)
 
 
-def draw_average(path: str | os.PathLike[str], average: Average) -> None:
+def draw_average(path: StrPath, average: Average) -> None:
     """Draw an average as a PNG, atomically.
 
-    Central sections with the needle's way upwards and sections across the axis, protein dark; the shell
-    correlation of the half maps with its crossings; the directions of the particles' axes, as seen along the
-    beam in an equal-area projection; and their scores.
+    The plot shows central sections with the needle pointing up and sections across the axis (protein dark);
+    the Fourier shell correlation of the half maps; the particles' axes in an equal-area projection along the
+    beam; and the particles' scores.
 
     Parameters
     ----------
     path
-        The PNG file.
+        PNG file.
     average
-        What `t3ssfast.averaging.average.average` returned.
+        Result of `t3ssfast.average`.
 
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        The file cannot be written.
     """
     figure = new_figure(11.0, 5.9)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[1.0, 1.25])
-    upper, lower = parts
-    _sections(upper, average)
-    curve, coverage, scores = lower.subplots(1, 3, width_ratios=[1.25, 1.0, 1.1])
-    _curve(curve, average)
-    _coverage(coverage, average)
-    _scores(scores, average)
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[1.0, 1.25])
+    upper, lower = subfigures
+    _draw_sections(upper, average)
+    fsc, orientations, scores = lower.subplots(1, 3, width_ratios=[1.25, 1.0, 1.1])
+    _draw_fsc(fsc, average)
+    _draw_orientations(orientations, average)
+    _draw_scores(scores, average)
     summary = average.summary()
     resolution = summary["resolution_angstrom"]
     claim = "no resolution can be claimed" if resolution is None else f"{resolution:.1f} Å at 0.143"
-    figure.suptitle(
-        f"{summary['kept']} of {summary['particles']} particles, {average.symmetry}: {claim}",
-        fontsize=11,
-        x=0.01,
-        ha="left",
-    )
+    title = f"{summary['kept']} of {summary['particles']} particles, {average.symmetry}: {claim}"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     save(figure, path)
 
 
-def _sections(panel: SubFigure, average: Average) -> None:
+def _draw_sections(panel: SubFigure, average: Average) -> None:
     volume = average.map
     size = volume.shape[0]
     middle = size // 2
@@ -74,10 +70,10 @@ def _sections(panel: SubFigure, average: Average) -> None:
         ("x-z", volume[:, middle]),
         ("y-z", volume[:, :, middle]),
     ]
-    for part in HEIGHTS:
-        z = int(np.clip(middle + round(part * size), 0, size - 1))
-        thick = volume[max(0, z - 1) : z + 2].mean(axis=0)
-        images.append((f"x-y at {(z - middle) * nm:.0f} nm", thick))
+    for fraction in HEIGHTS:
+        z = int(np.clip(middle + round(fraction * size), 0, size - 1))
+        section = volume[max(0, z - 1) : z + 2].mean(axis=0)
+        images.append((f"x-y at {(z - middle) * nm:.0f} nm", section))
     panels = panel.subplots(1, len(images))
     for axes, (title, image) in zip(panels, images, strict=True):
         axes.imshow(-image, cmap="gray", vmin=-high, vmax=-low, origin="lower", interpolation="bicubic")
@@ -86,7 +82,7 @@ def _sections(panel: SubFigure, average: Average) -> None:
     scale_bar(panels[0], size, nm)
 
 
-def _curve(axes: Axes, average: Average) -> None:
+def _draw_fsc(axes: Axes, average: Average) -> None:
     fsc = average.fsc
     frequency = fsc.frequency_per_angstrom
     axes.axhline(0.143, color="0.6", lw=0.8, ls="--")
@@ -109,7 +105,7 @@ def _curve(axes: Axes, average: Average) -> None:
     axes.legend(fontsize=7.5, frameon=False, loc="lower left")
 
 
-def _coverage(axes: Axes, average: Average) -> None:
+def _draw_orientations(axes: Axes, average: Average) -> None:
     from matplotlib.patches import Circle
 
     for angle in RINGS_DEGREES:
@@ -117,34 +113,34 @@ def _coverage(axes: Axes, average: Average) -> None:
         axes.add_patch(Circle((0, 0), radius, fill=False, color="0.85", lw=0.8))
         axes.text(0, radius, f"{angle}°", fontsize=6.5, color="0.5", ha="center", va="center")
     axes.add_patch(Circle((0, 0), 1.0, fill=False, color="0.6", lw=0.8))
-    for kept, colour, label in ((False, WEEDED_COLOUR, "weeded"), (True, KEPT_COLOUR, "kept")):
+    for kept, colour, label in ((False, REJECTED_COLOUR, "rejected"), (True, KEPT_COLOUR, "kept")):
         normal = np.concatenate(
-            [some.normal_zyx[k == kept] for some, k in zip(average.candidates, average.kept, strict=True)]
+            [one.normal_zyx[k == kept] for one, k in zip(average.candidates, average.kept, strict=True)]
         )
         if len(normal):
-            flat = _projected(normal)
-            axes.scatter(flat[:, 0], flat[:, 1], s=9, color=colour, alpha=0.75, lw=0, label=label)
+            xy = _equal_area_projection(normal)
+            axes.scatter(xy[:, 0], xy[:, 1], s=9, color=colour, alpha=0.75, lw=0, label=label)
     axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
     axes.set_axis_off()
     axes.set_title("Axes, as seen along the beam", fontsize=9, loc="left", pad=3)
 
 
-def _projected(normal_zyx: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(n, 2) x, y in Lambert's equal-area projection of the sphere: +z at the origin, -z on the rim."""
+def _equal_area_projection(normal_zyx: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Project unit vectors to (n, 2) x, y by Lambert's projection: +z at the origin, -z on the rim."""
     z, y, x = normal_zyx.T.astype(np.float64)
     lateral = np.hypot(x, y)
     radius = np.sqrt(np.clip((1 - z) / 2, 0, 1))
-    way = np.stack([x, y], axis=1) / np.maximum(lateral, 1e-9)[:, None]
-    return np.asarray(way * radius[:, None])
+    direction = np.stack([x, y], axis=1) / np.maximum(lateral, 1e-9)[:, None]
+    return np.asarray(direction * radius[:, None])
 
 
-def _scores(axes: Axes, average: Average) -> None:
-    score = np.concatenate([some.score for some in average.candidates])
+def _draw_scores(axes: Axes, average: Average) -> None:
+    score = np.concatenate([one.score for one in average.candidates])
     kept = np.concatenate(average.kept)
     groups = [score[kept], score[~kept]]
     edges = np.linspace(score.min(), max(score.max(), score.min() + 1e-3), 31).tolist()
-    labels = [f"kept ({len(groups[0])})", f"weeded ({len(groups[1])})"]
-    axes.hist(groups, bins=edges, stacked=True, color=[KEPT_COLOUR, WEEDED_COLOUR], label=labels)
+    labels = [f"kept ({len(groups[0])})", f"rejected ({len(groups[1])})"]
+    axes.hist(groups, bins=edges, stacked=True, color=[KEPT_COLOUR, REJECTED_COLOUR], label=labels)
     axes.set_xlabel("correlation with the average of its half", fontsize=8)
     axes.set_ylabel("particles", fontsize=8)
     axes.tick_params(labelsize=8)

@@ -1,25 +1,26 @@
-"""What all pictures share: a figure without a display, bars of a round length, thin lines that stand out."""
+"""Figures, scale bars and outlines shared by all plots."""
 
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from t3ssfast.io import atomic_path
+from t3ssfast.tomogram import StrPath
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["halo", "new_figure", "save", "scale_bar"]
+__all__ = ["new_figure", "outline", "panel_grid", "save", "scale_bar"]
 
 DPI = 160
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot: nothing global is touched and no display is needed."""
+    """Create a figure in inches without pyplot, which needs no display and changes no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -28,32 +29,42 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def panel_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Create a figure with a grid of panels of the given size in inches; panels beyond `count` stay empty."""
+    rows = max(1, math.ceil(count / columns))
+    figure = new_figure(columns * width, rows * height + 0.6)
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def save(figure: Figure, path: StrPath) -> None:
+    """Write a figure as a PNG, atomically."""
     with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A name in letters that the font lacks has boxes in their place; the tables have it whole.
+        # Letters of tomogram names that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing from")
         figure.savefig(temporary, format="png", metadata={"Software": "t3ssfast"})
 
 
-def halo() -> list[Any]:
-    """A dark rim, so that thin bright lines stand out from a grey picture."""
+def outline(artist: Artist) -> None:
+    """Give an artist a dark outline, which keeps thin bright lines visible on a grey image."""
     from matplotlib.patheffects import withStroke
 
-    return [withStroke(linewidth=2.2, foreground="black", alpha=0.55)]
+    artist.set_path_effects([withStroke(linewidth=2.2, foreground="black", alpha=0.55)])
 
 
 def scale_bar(axes: Axes, width: int, nm_per_voxel: float) -> None:
-    """A bar of a round length, about a fifth of the picture."""
-    wanted = 0.22 * width * nm_per_voxel
-    power = 10 ** math.floor(math.log10(wanted))
-    length = max(step * power for step in (1, 2, 5) if step * power <= wanted)
+    """Draw a scale bar of a round length, at most 22% of the image width."""
+    longest = 0.22 * width * nm_per_voxel
+    power = 10 ** math.floor(math.log10(longest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
     bottom, top = axes.get_ylim()
-    y = bottom + 0.06 * (top - bottom)
-    x = 0.05 * width
-    axes.plot([x, x + length / nm_per_voxel], [y, y], color="white", lw=2.5, solid_capstyle="butt").pop(
-        0
-    ).set_path_effects(halo())
-    text = axes.text(
+    x, y = 0.05 * width, bottom + 0.06 * (top - bottom)
+    end = x + length / nm_per_voxel
+    (bar,) = axes.plot([x, end], [y, y], color="white", lw=2.5, solid_capstyle="butt")
+    outline(bar)
+    label = axes.text(
         x + length / nm_per_voxel / 2,
         y + 0.02 * (top - bottom),
         f"{length:g} nm",
@@ -62,4 +73,4 @@ def scale_bar(axes: Axes, width: int, nm_per_voxel: float) -> None:
         ha="center",
         va="bottom",
     )
-    text.set_path_effects(halo())
+    outline(label)

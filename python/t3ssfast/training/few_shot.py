@@ -194,9 +194,9 @@ def _row(picks: int, everything: Evaluation) -> dict[str, float]:
     threshold = DetectConfig().score_threshold
     at = replace(
         everything,
-        tallies=tuple(
+        matches=tuple(
             replace(t, scores=t.scores[t.scores >= threshold], hits=t.hits[t.scores >= threshold])
-            for t in everything.tallies
+            for t in everything.matches
         ),
     )
     hits, candidates = float(at.hits.sum()), max(1, at.n_candidates)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import ConfigError
-from t3ssfast.models import DEFAULT_HEIGHT_PX, MOST_SLICES
+from t3ssfast.models import DEFAULT_HEIGHT_PX, MAX_SLICES
 from t3ssfast.models.normalisation import Normalisation
 
 __all__ = [
@@ -172,7 +172,7 @@ class SegmenterOptions(TrainOptions):
             f"a multiple of {2**self.depth}",
         )
         _require(
-            self, self.slices in range(1, MOST_SLICES + 1, 2), "slices", f"an odd number up to {MOST_SLICES}"
+            self, self.slices in range(1, MAX_SLICES + 1, 2), "slices", f"an odd number up to {MAX_SLICES}"
         )
         for name in ("membrane_share", "inverted_share"):
             _require(self, 0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")

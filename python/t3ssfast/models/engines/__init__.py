@@ -1,1 +1,1 @@
-"""What can run a segmenter: PyTorch, OpenVINO, CUDA graphs."""
+"""Inference engines for the segmenter: PyTorch, OpenVINO, CUDA graphs."""

@@ -1,4 +1,4 @@
-"""A segmenter on a CUDA device: half precision, channels last, one captured graph for each shape of tile."""
+"""Segmenter inference on a CUDA device: float16, channels last, one captured graph per tile shape."""
 
 from __future__ import annotations
 
@@ -11,33 +11,27 @@ from t3ssfast.models.engines.flatten import flatten_network
 
 __all__ = ["CudaGraphEngine", "half_precision"]
 
-# Captured graphs kept at a time, each with its activations.
-KEPT_SHAPES = 2
-# Runs before a capture, in which cuDNN chooses its algorithms and libraries allocate what they need.
+# Captured graphs kept at a time; each holds its activations.
+MAX_CAPTURED_SHAPES = 2
+# Runs before a capture, in which cuDNN chooses algorithms and libraries allocate their workspaces.
 WARM_UP_RUNS = 3
 
 
 def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
-    """The same graph with its floating-point constants in float16, those of four axes channels last.
+    """Convert the floating-point constants of a graph to float16, in place; 4D ones to channels last.
 
-    Batch normalisation must have been folded in before: its scales were multiplied in float32.
+    Fold batch normalisation first, so that its scales are multiplied in float32.
     """
     for node in graph.graph.find_nodes(op="get_attr"):
         value = getattr(graph, node.target)
         if isinstance(value, Tensor) and value.is_floating_point():
-            form = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-            setattr(graph, node.target, value.half().contiguous(memory_format=form))
+            memory_format = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+            setattr(graph, node.target, value.half().contiguous(memory_format=memory_format))
     return graph
 
 
 class CudaGraphEngine:
-    """Answers of a network in float16 by replaying captured CUDA graphs.
-
-    Parameters
-    ----------
-    network
-        TorchScript, frozen, on a CUDA device.
-    """
+    """Run frozen TorchScript on a CUDA device in float16 by replaying captured CUDA graphs."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
@@ -46,32 +40,32 @@ class CudaGraphEngine:
         )
 
     def __call__(self, tile: Tensor) -> Tensor:
-        """(N, slices, H, W) float32 on the device -> the network's answer, float32."""
+        """(N, slices, H, W) float32 on the device -> the network's output, float32."""
         shape = tuple(tile.shape)
         if shape not in self._captured:
-            while len(self._captured) >= KEPT_SHAPES:
+            while len(self._captured) >= MAX_CAPTURED_SHAPES:
                 self._captured.popitem(last=False)
             self._captured[shape] = self._capture(tile)
         self._captured.move_to_end(shape)
-        graph, given, answer = self._captured[shape]
-        given.copy_(tile)
+        graph, static_input, static_output = self._captured[shape]
+        static_input.copy_(tile)
         graph.replay()
-        # The graph's next run overwrites its answer; float() copies it.
-        return answer.float()
+        # float() copies the output, which the next replay overwrites.
+        return static_output.float()
 
     def _capture(self, tile: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         flat = half_precision(flatten_network(self._network, tuple(tile.shape)))
         with torch.cuda.device(tile.device):
-            given = tile.half().contiguous(memory_format=torch.channels_last)
-            # A capture must not meet work of the default stream, so the warm-up runs beside it.
+            static_input = tile.half().contiguous(memory_format=torch.channels_last)
+            # Warm up on a side stream: work on the default stream would break the capture.
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP_RUNS):
-                    flat(given)
+                    flat(static_input)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # Of this thread alone: meanwhile another one prepares the next slab, and allocates and waits.
+            # Only calls of this thread are captured: another one prepares the next slab at the same time.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                answer: Tensor = flat(given)
-        return graph, given, answer
+                static_output: Tensor = flat(static_input)
+        return graph, static_input, static_output

@@ -1,4 +1,4 @@
-"""What computes a segmenter's answers, and why that: the fastest there is, held against the network."""
+"""Selection of the inference engine for a segmenter, with a check against PyTorch."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from t3ssfast.runtime.memory import is_out_of_memory
 
 __all__ = ["SEGMENTER_ENGINES", "SegmenterEngine"]
 
-# What can compute a segmenter's answers; "auto" is the fastest that is there.
+# "auto" selects the fastest one available.
 SEGMENTER_ENGINES = ("auto", "torch", "openvino", "cuda-graphs")
 
-# How far a probability may lie from the network's own: float32 in another order, and float16.
+# Largest difference of a probability from PyTorch's result, for engines that compute in float32 and float16.
 FLOAT32_TOLERANCE = 1e-4
 FLOAT16_TOLERANCE = 2e-2
 
 
 class SegmenterEngine:
-    """Answers a network's tiles by an engine, and says by which.
+    """Run a segmenter with the fastest engine that gives the same results as PyTorch.
 
-    "auto" takes CUDA graphs on a CUDA device, OpenVINO on a CPU where it is installed, else PyTorch. The
-    first answer of each shape is held against PyTorch's; an engine that cannot read the network, or differs,
-    is given up for PyTorch, and `reason` says so.
+    "auto" selects CUDA graphs on a CUDA device, OpenVINO on a CPU if it is installed, else PyTorch. The first
+    output of each shape is compared with PyTorch's. An engine that fails or differs is replaced by PyTorch,
+    and `reason` records why.
 
     Parameters
     ----------
     network
-        TorchScript, frozen, channels last.
+        Frozen TorchScript, channels last.
     probability
-        The network's answers as probabilities; these are compared.
+        Converts outputs to probabilities, which are compared.
     device
-        Where the network is.
-    wanted
-        One of `types.SEGMENTER_ENGINES`. One that was asked for by name is never replaced.
+        Device of the network.
+    requested
+        One of `SEGMENTER_ENGINES`. An engine requested by name is never replaced.
 
     Attributes
     ----------
     name
         "torch", "openvino" or "cuda-graphs".
     reason
-        Why it is this one, in words.
+        Why this engine is used; part of the provenance.
 
     Raises
     ------
     ConfigError
-        There is no such engine, or not on this device.
+        The engine does not exist or is not available on this device.
     """
 
     def __init__(
@@ -59,90 +59,95 @@ class SegmenterEngine:
         network: nn.Module,
         probability: Callable[[Tensor], Tensor],
         device: torch.device,
-        wanted: str = "auto",
+        requested: str = "auto",
     ) -> None:
-        self._network, self._probability, self._wanted = network, probability, wanted
-        self._fast: Callable[[Tensor], Tensor] | None = None
+        self._network, self._probability, self._requested = network, probability, requested
+        self._engine: Callable[[Tensor], Tensor] | None = None
         self._tolerance = FLOAT32_TOLERANCE
-        self._checked: set[tuple[int, ...]] = set()
-        self.name, self.reason = _choose(wanted, device)
+        self._checked_shapes: set[tuple[int, ...]] = set()
+        self.name, self.reason = _select(requested, device)
         if self.name == "openvino":
-            self._fast = OpenVinoEngine(network)
+            self._engine = OpenVinoEngine(network)
         elif self.name == "cuda-graphs":
-            self._fast, self._tolerance = CudaGraphEngine(network), FLOAT16_TOLERANCE
+            self._engine, self._tolerance = CudaGraphEngine(network), FLOAT16_TOLERANCE
 
     def __call__(self, tile: Tensor) -> Tensor:
-        """(N, slices, H, W) float32 -> (N, 1, H, W), what the network answers.
+        """(N, slices, H, W) float32 -> (N, 1, H, W), the network's output.
 
         Raises
         ------
         ModelError
-            The engine that was asked for by name cannot run this network.
+            An engine requested by name cannot run this network.
         """
-        if self._fast is None:
-            return self._by_torch(tile)
+        if self._engine is None:
+            return self._run_torch(tile)
         shape = tuple(tile.shape)
         try:
-            answer = self._fast(tile)
-        # The errors of a runtime that reads a stranger's network are of no common kind.
+            output = self._engine(tile)
+        # Runtimes raise exceptions of many types for networks that they do not support.
         except Exception as error:
-            # Another engine would answer otherwise by rounding, and need memory too.
+            # PyTorch would need memory too, and its results differ by rounding.
             if is_out_of_memory(error):
                 raise
-            return self._give_up(_gist(error), tile)
-        if shape not in self._checked:
-            expected = self._by_torch(tile)
-            if answer.shape != expected.shape:
-                return self._give_up(f"it answers shape {tuple(answer.shape)}", tile)
-            apart = float((self._probability(answer) - self._probability(expected)).abs().max())
-            # Written so that NaN is no agreement; where both are NaN, the network itself is at fault.
-            if not apart <= self._tolerance and bool(torch.isfinite(expected).all()):
-                return self._give_up(f"its probabilities differ by {apart:.2g}", tile)
-            self._checked.add(shape)
-        return answer
+            return self._fall_back(_summary(error), tile)
+        if shape not in self._checked_shapes:
+            expected = self._run_torch(tile)
+            if output.shape != expected.shape:
+                return self._fall_back(f"it answers shape {tuple(output.shape)}", tile)
+            difference = float((self._probability(output) - self._probability(expected)).abs().max())
+            # NaN compares as a difference, unless the network itself gives NaN.
+            if not difference <= self._tolerance and bool(torch.isfinite(expected).all()):
+                return self._fall_back(f"its probabilities differ by {difference:.2g}", tile)
+            self._checked_shapes.add(shape)
+        return output
 
-    def _by_torch(self, tile: Tensor) -> Tensor:
-        answer: Tensor = self._network(tile.contiguous(memory_format=torch.channels_last))
-        return answer
+    def _run_torch(self, tile: Tensor) -> Tensor:
+        output: Tensor = self._network(tile.contiguous(memory_format=torch.channels_last))
+        return output
 
-    def _give_up(self, why: str, tile: Tensor) -> Tensor:
-        if self._wanted != "auto":
+    def _fall_back(self, why: str, tile: Tensor) -> Tensor:
+        if self._requested != "auto":
             raise ModelError(
-                f'The segmenter cannot be run by "{self._wanted}", because {why}; use "auto" or "torch".'
+                f'The segmenter cannot be run by "{self._requested}", because {why}; use "auto" or "torch".'
             )
         self.reason = f"{self.name} was tried and given up: {why}"
-        self.name, self._fast = "torch", None
-        return self._by_torch(tile)
+        self.name, self._engine = "torch", None
+        return self._run_torch(tile)
 
 
-def _choose(wanted: str, device: torch.device) -> tuple[str, str]:
-    """Name of an engine, and why."""
-    if wanted not in SEGMENTER_ENGINES:
-        raise ConfigError(f'The engine is {wanted!r}; give "auto", "torch", "openvino" or "cuda-graphs".')
-    found = openvino_version()
-    if wanted == "torch":
+def _select(requested: str, device: torch.device) -> tuple[str, str]:
+    """Return the name of the engine and the reason for it.
+
+    The reasons are written to provenance files and must not change.
+    """
+    if requested not in SEGMENTER_ENGINES:
+        raise ConfigError(f'The engine is {requested!r}; give "auto", "torch", "openvino" or "cuda-graphs".')
+    if requested == "torch":
         return "torch", "asked for"
-    if wanted == "cuda-graphs" or (wanted == "auto" and device.type == "cuda"):
+    if requested == "cuda-graphs" or (requested == "auto" and device.type == "cuda"):
         if device.type != "cuda":
             raise ConfigError(f'The engine "cuda-graphs" needs a CUDA device, not {device}; use "auto".')
         return "cuda-graphs", f"float16 on {device}"
-    if wanted == "openvino":
-        if found is None or device.type != "cpu":
+    installed = openvino_version()
+    if requested == "openvino":
+        if installed is None or device.type != "cpu":
             raise ConfigError(
-                f'The engine "openvino" needs a CPU and its package, here {device} and {found or "none"}; '
-                "pip install 't3ssfast[openvino]', or use \"auto\"."
+                f'The engine "openvino" needs a CPU and the package openvino; the device is {device}, the '
+                f"package {installed or 'not installed'}: pip install 't3ssfast[openvino]', or use \"auto\"."
             )
-        return "openvino", f"version {found}, asked for"
+        return "openvino", f"version {installed}, asked for"
     if device.type != "cpu":
         return "torch", f"there is no faster one for {device}"
-    if found is not None:
-        return "openvino", f"version {found} is installed"
+    if installed is not None:
+        return "openvino", f"version {installed} is installed"
     return "torch", "OpenVINO, which is faster, is not installed"
 
 
-def _gist(error: Exception) -> str:
-    """What an exception says, on one line."""
+def _summary(error: Exception) -> str:
+    """Reduce an exception to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    # OpenVINO begins with its own source lines and ends with a list of what it could not convert.
-    found = [line.removeprefix("-- ") for line in lines if line.startswith("-- ") and "perations" in line]
-    return f"{type(error).__name__}: {(found or lines)[0]}"
+    # OpenVINO's messages start with its own source lines and end with a list of unsupported operations.
+    unsupported = [
+        line.removeprefix("-- ") for line in lines if line.startswith("-- ") and "perations" in line
+    ]
+    return f"{type(error).__name__}: {(unsupported or lines)[0]}"

@@ -1,7 +1,7 @@
-"""A network as the plain list of tensor operations that it runs for one shape of input.
+"""Conversion of a network to a flat graph of tensor operations.
 
-TorchScript holds loops, lists and calls of submodules, which other runtimes cannot read. Run once under
-`make_fx`, only the operations that reach the dispatcher are left, with the weights as constants.
+TorchScript contains loops, lists and submodule calls that other runtimes cannot read. Tracing with `make_fx`
+leaves only the operations that reach the dispatcher, with the weights as constants.
 """
 
 from __future__ import annotations
@@ -17,33 +17,19 @@ __all__ = ["flatten_network"]
 
 
 def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
-    """What `network` computes for inputs of one shape, as a flat graph.
+    """Trace a network in evaluation mode for one input shape; any exception of the tracer is passed on.
 
-    Batch normalisation that freezing could not fold into a convolution becomes plain arithmetic. What
-    depends on the input's values, and not only on its shape, is recorded as it went for this input: the
-    answer must be held against the network's.
-
-    Parameters
-    ----------
-    network
-        In evaluation mode, on one device.
-    shape
-        Of its input.
-
-    Raises
-    ------
-    Exception
-        Whatever the network or the recording raises; there is no list of what can go wrong in a stranger's
-        network.
+    Batch normalisation that freezing could not fold becomes plain arithmetic. Control flow that depends on
+    the values of the input is recorded as it ran for zeros, so compare the result with the network.
     """
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     decompositions = get_decompositions([torch.ops.aten.native_batch_norm])
 
     def run(image: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = network(image)
-        return answer
+        output: torch.Tensor = network(image)
+        return output
 
-    # Recording needs ordinary tensors, and operations one by one instead of TorchScript's fused ones.
+    # Tracing needs ordinary tensors, and single operations instead of TorchScript's fused ones.
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -55,8 +41,8 @@ def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModul
             decomposition_table=decompositions,  # type: ignore[arg-type]
             tracing_mode="real",
         )(torch.zeros(shape, device=device))
+    # Decompositions convert values to the dtype they compute in, even if they have it already.
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default):
-        # Decompositions convert to the type that they compute in, even what is of that type already.
         value = node.args[0]
         if node.kwargs.keys() == {"dtype"} and node.kwargs["dtype"] == _dtype(graph, value):
             node.replace_all_uses_with(value)
@@ -66,7 +52,6 @@ def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModul
 
 
 def _dtype(graph: fx.GraphModule, node: fx.Node) -> torch.dtype:
-    """Type of what a node gives."""
     value = getattr(graph, str(node.target)) if node.op == "get_attr" else node.meta["val"]
-    kind: torch.dtype = value.dtype
-    return kind
+    dtype: torch.dtype = value.dtype
+    return dtype

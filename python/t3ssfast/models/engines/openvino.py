@@ -1,4 +1,4 @@
-"""A segmenter run by OpenVINO, where that extra is installed."""
+"""Segmenter inference with OpenVINO, an optional dependency."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ from t3ssfast.models.torchscript import quiet_torchscript
 
 __all__ = ["OpenVinoEngine"]
 
-# Compiled networks kept at a time, each with its activations: for a tomogram's tiles and for its contrast.
-KEPT_SHAPES = 2
+# Compiled networks kept at a time, each with its activations: one for the tiles of a tomogram, one for its
+# contrast measurement.
+MAX_COMPILED_SHAPES = 2
 
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Keep OpenVINO from reporting over the network, and from writing into the home folder, on its import.
-
-    It does without its telemetry package where that cannot be imported.
-    """
+    """Prevent OpenVINO from loading its telemetry, which uses the network and writes to the home folder."""
     name = "openvino_telemetry"
-    before = sys.modules.get(name)
+    loaded = sys.modules.get(name)
     sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        if before is None:
+        if loaded is None:
             del sys.modules[name]
         else:
-            sys.modules[name] = before
+            sys.modules[name] = loaded
 
 
 @cache
@@ -50,14 +48,9 @@ def _openvino() -> ModuleType:
 
 
 class OpenVinoEngine:
-    """Answers of a network by way of OpenVINO, in float32, on as many threads as PyTorch has.
+    """Run frozen TorchScript with OpenVINO in float32, on as many threads as PyTorch uses.
 
-    A network is compiled for each shape that it is asked. No file is written: there is no compile cache.
-
-    Parameters
-    ----------
-    network
-        TorchScript, frozen, on the CPU.
+    The network is compiled for each input shape. No compile cache is written to disk.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -65,16 +58,16 @@ class OpenVinoEngine:
         self._requests: OrderedDict[tuple[tuple[int, ...], int], Any] = OrderedDict()
 
     def __call__(self, tile: Tensor) -> Tensor:
-        """(N, slices, H, W) float32 -> the network's answer."""
+        """(N, slices, H, W) float32 -> the network's output."""
         request = self._request(tuple(tile.shape))
         request.infer([tile.contiguous().numpy()], share_inputs=True, share_outputs=True)
-        # What OpenVINO wrote is overwritten by its next answer.
+        # The next inference overwrites the output tensor.
         return torch.from_numpy(request.get_output_tensor(0).data).clone()
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         key = shape, torch.get_num_threads()
         if key not in self._requests:
-            while len(self._requests) >= KEPT_SHAPES:
+            while len(self._requests) >= MAX_COMPILED_SHAPES:
                 self._requests.popitem(last=False)
             self._requests[key] = self._compile(*key)
         self._requests.move_to_end(key)
@@ -87,7 +80,7 @@ class OpenVinoEngine:
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 flat, torch.zeros(shape), check_trace=False
             )
-        # The decoder belongs to Python: it must outlive the conversion.
+        # The decoder is a Python object and must outlive the conversion.
         decoder = openvino.frontend.pytorch.ts_decoder.TorchScriptPythonDecoder(traced)
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
@@ -96,11 +89,11 @@ class OpenVinoEngine:
             model,
             "CPU",
             {
-                # Left to itself it computes in bfloat16 or float16 where the processor has them.
+                # The default is bfloat16 or float16 on processors that support them.
                 "INFERENCE_PRECISION_HINT": "f32",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
-                # Threads that are pinned to cores stand still where another program has the core.
+                # A pinned thread stalls while another program uses its core.
                 "ENABLE_CPU_PINNING": False,
             },
         )

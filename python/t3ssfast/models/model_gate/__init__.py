@@ -1,9 +1,9 @@
-"""The gate for model files: nothing of a file reaches PyTorch that was not understood here first.
+"""Validation of model files before PyTorch loads them.
 
-A TorchScript file is a program. PyTorch runs parts of it on loading, believes what it says about itself, and
-knows operators that write files. So a file from elsewhere is taken apart: the archive, its pickles and its
-code are each read without running anything, compared with what a network for inference needs, and written
-anew from what was understood. PyTorch is given that, never the file.
+A TorchScript file is a program: PyTorch runs parts of it while loading, and some operators write files. This
+package therefore parses the archive, its pickles and its code without running anything, accepts only what
+inference of a network needs, and writes a new archive from the parsed parts. PyTorch loads that archive, not
+the original file.
 """
 
 from __future__ import annotations
@@ -23,33 +23,32 @@ VERSION = re.compile(rb"\d{1,2}\n?", re.ASCII)
 
 
 def vet(content: bytes, name: str, extra: str) -> bytes:
-    """A TorchScript archive with what was understood of one, for PyTorch to load.
+    """Rebuild a TorchScript archive from the parts of a file that inference needs.
 
     Parameters
     ----------
     content
-        Of a file from anywhere.
+        Content of the untrusted file.
     name
-        Of the file, for messages.
+        Name of the file, for messages.
     extra
-        The one extra file inside it that is kept.
+        Name of the one extra file in the archive to keep.
 
     Returns
     -------
-    An archive that answers as the file would: the same weights and the same operators in the same order.
+    An archive with the same weights, and the same operators in the same order.
 
     Raises
     ------
     ModelError
-        The file holds anything that inference of a network does not need.
+        The file contains something that inference does not need.
     """
     try:
         return _rewritten(content, extra)
     except Refusal as refusal:
         raise ModelError(
-            f"{name} is refused: {refusal}; save the model again with t3ssfast.models.save_model, or, if you "
-            "trust whoever made the file as you would a program, load it with trust_model=True "
-            "(--trust-model)."
+            f"{name} is refused: {refusal}; save the model again with t3ssfast.models.save_model, or load it "
+            "with trust_model=True (--trust-model) if you trust its author as you would for a program."
         ) from refusal
 
 
