@@ -27,7 +27,7 @@ from t3ssfast.detection.segment import (
     prune_membrane,
     segment_slice,
 )
-from t3ssfast.kernels.plan import read_plan
+from t3ssfast.kernels.plan import has_dense_plan
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import CheckpointStore, Slab
 from t3ssfast.runtime.memory import free_memory, is_out_of_memory, out_of_memory
@@ -315,7 +315,7 @@ def judge_windows(
     plan = config.plan
     if plan == "auto":
         # Once for the whole tomogram: chosen slab by slab, rounding would depend on the slabs.
-        plan = "windows" if isinstance(read_plan(judge.module, window_of(judge)), str) else "dense"
+        plan = "dense" if has_dense_plan(judge.module, window_of(judge)) else "windows"
     search = SearchRegion.of(mask, grid.voxel_size_angstrom, config)
     gate = WindowFilter(
         read_preselection(judge.metadata.preselect) if config.preselect else None,
