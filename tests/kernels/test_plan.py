@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import linecache
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from t3ssfast.errors import ConfigError, InputError, ModelError
+from lenets import lenet
+from t3ssfast.errors import ModelError
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import (
     LayerKind,
     NoDensePlanError,
     Plan,
-    estimate_cost,
-    explain_plan,
     has_dense_plan,
     read_plan,
     run_model,
 )
-from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF, winograd_min_windows
+from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF
 
 SIZE = 20
-
-
-def small_lenet(*, classes: int = 2, size: int = SIZE) -> nn.Sequential:
-    torch.manual_seed(0)
-    side = ((size - 4) // 2 - 2) // 2
-    return nn.Sequential(
-        nn.Conv2d(1, 3, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(5 * side * side, 7), nn.ReLU(), nn.Linear(7, classes),
-    ).eval()  # fmt: skip
 
 
 class Functional(nn.Module):
@@ -260,7 +248,7 @@ def test_every_layer_of_the_head_in_every_form(name: str, form: str) -> None:
 
 
 def test_pooling_dilates_the_layers_behind_it_in_floor_mode() -> None:
-    plan = read_plan(small_lenet(size=21), 21)  # 21 -> 17 -> 8 -> 6 -> 3
+    plan = read_plan(lenet(size=21), 21)  # 21 -> 17 -> 8 -> 6 -> 3
     assert [layer.dilation for layer in plan.layers if layer.kind == LayerKind.CONVOLUTION] == [
         (1, 1),
         (2, 2),
@@ -287,7 +275,7 @@ def test_a_global_mean_gets_an_identity_head() -> None:
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = small_lenet()
+        self.net = lenet()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x + torch.relu(x))
@@ -296,7 +284,7 @@ class Residual(nn.Module):
 class PerWindow(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = small_lenet()
+        self.net = lenet()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net((x - x.mean(dim=(2, 3), keepdim=True)) / 2.0)
@@ -307,7 +295,7 @@ class DependsOnBatchSize(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = small_lenet()
+        self.net = lenet()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x if x.shape[0] == 3 else -x)
@@ -323,7 +311,7 @@ def grouped() -> nn.Module:
 
 
 def with_nan() -> nn.Module:
-    model = small_lenet()
+    model = lenet()
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = float("nan")
     return model
@@ -338,8 +326,8 @@ def with_nan() -> nn.Module:
         (grouped, "groups"),
         (with_nan, "NaN"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)).eval(), "fully connected"),
-        (lambda: nn.Sequential(small_lenet(), nn.Softplus()).eval(), "softplus is not among"),
-        (lambda: torch.jit.optimize_for_inference(torch.jit.script(small_lenet())), "not among"),
+        (lambda: nn.Sequential(lenet(), nn.Softplus()).eval(), "softplus is not among"),
+        (lambda: torch.jit.optimize_for_inference(torch.jit.script(lenet())), "not among"),
         (lambda: BetweenLayers(nn.MaxPool2d(3, padding=1)).eval(), "a pooling pads its input"),
         (lambda: BetweenLayers(nn.AvgPool2d(2, padding=1)).eval(), "a pooling pads its input"),
         (lambda: BetweenLayers(nn.MaxPool2d(5, ceil_mode=True)).eval(), "gives a map of shape"),
@@ -372,11 +360,11 @@ def test_a_plan_with_a_wrong_weight_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Plan, "program", with_wrong_weight)
     with pytest.raises(NoDensePlanError, match="differs from the model"):
-        read_plan(small_lenet(), SIZE)
+        read_plan(lenet(), SIZE)
 
 
 def test_a_plan_is_cached_until_the_weights_change() -> None:
-    model = small_lenet()
+    model = lenet()
     first = read_plan(model, SIZE)
     assert read_plan(model, SIZE) is first
     model[0].weight.data.mul_(2.0)
@@ -387,63 +375,14 @@ def test_a_plan_is_cached_until_the_weights_change() -> None:
 def test_run_model_reports_what_is_wrong() -> None:
     windows = torch.zeros(2, 1, SIZE, SIZE)
     with pytest.raises(ModelError, match="training mode"):
-        run_model(small_lenet().train(), windows)
+        run_model(lenet().train(), windows)
     with pytest.raises(ModelError, match="float64"):
-        run_model(small_lenet().double(), windows)
+        run_model(lenet().double(), windows)
     with pytest.raises(ModelError, match="on meta"):
-        run_model(small_lenet().to("meta"), windows)
+        run_model(lenet().to("meta"), windows)
     with pytest.raises(ModelError, match=r"20, 21, 22, 23"):
-        run_model(small_lenet(), torch.zeros(2, 1, 30, 30))
+        run_model(lenet(), torch.zeros(2, 1, 30, 30))
     with pytest.raises(ModelError, match=r"returns \(2, 2, 2\) for 2 windows"):
-        run_model(nn.Sequential(small_lenet(classes=4), nn.Unflatten(1, (2, 2))).eval(), windows)
+        run_model(nn.Sequential(lenet(classes=4), nn.Unflatten(1, (2, 2))).eval(), windows)
     with pytest.raises(ModelError, match="cannot be run"):
         run_model(nn.Linear(7, 2).eval(), windows)
-
-
-def test_explain_plan() -> None:
-    text = explain_plan(small_lenet(), (100, 100), 0.1, "cpu", size=SIZE)
-    assert 'Plan "dense"' in text
-    assert "656 of 6,561 windows" in text
-    assert "because a convolution pads" in explain_plan(padded(), (2, 100, 100), 1.0, "cpu", size=SIZE)
-    with pytest.raises(InputError, match="at least one window"):
-        explain_plan(small_lenet(), (10, 100), 1.0, "cpu", size=SIZE)
-    with pytest.raises(ConfigError, match="mask_fraction"):
-        explain_plan(small_lenet(), (100, 100), 2.0, "cpu", size=SIZE)
-
-
-def test_cost_counts_the_published_network() -> None:
-    """Counted by hand for 6-16-120-84-2 at window 50: 2.70 MFLOP window by window, 0.337 MFLOP dense."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(1296, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2),
-    ).eval()  # fmt: skip
-    plan = read_plan(model, 50)
-    cost = estimate_cost(plan)
-    assert cost.windows_flops == pytest.approx(2.70e6, rel=0.05)
-    assert 0.337e6 < cost.dense_flops < 0.337e6 * 1.06
-
-
-def test_winograd_is_chosen_where_it_is_cheaper() -> None:
-    assert winograd_min_windows((9, 9)) == 4  # as measured: 225 products for nine windows, 81 for one
-    assert winograd_min_windows((3, 3)) == 4
-    assert winograd_min_windows((1, 1)) == WINOGRAD_OFF
-    assert winograd_min_windows((2, 2)) == 9
-    plan = read_plan(small_lenet(), SIZE)
-    without_winograd = replace(plan, winograd=False)
-    assert plan.program().least_of_nine == plan.winograd_min_windows == 4
-    assert without_winograd.program().least_of_nine == WINOGRAD_OFF
-    few, many = (estimate_cost(plan, fraction).dense_seconds for fraction in (0.01, 1.0))
-    assert many < few < 4 * many
-    for fraction in (0.5, 1.0):
-        assert many < estimate_cost(without_winograd, fraction).dense_seconds
-
-
-def test_winograd_is_switched_off_if_only_it_differs_from_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    score = _native.score_windows
-
-    def inaccurate_winograd(*arguments: object, **options: object) -> torch.Tensor:
-        return score(*arguments, **options) + (1e-3 if options["least_of_nine"] == 1 else 0.0)
-
-    monkeypatch.setattr(_native, "score_windows", inaccurate_winograd)
-    assert read_plan(small_lenet(), SIZE).winograd_min_windows == WINOGRAD_OFF

@@ -1,4 +1,4 @@
-"""`score_windows` against the model run window by window, and its use in detection."""
+"""`score_windows` against the model run window by window."""
 
 from __future__ import annotations
 
@@ -14,56 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from t3ssfast.detection.classify import classify_slab
+from lenets import lenet, noise, one_by_one
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import Plan, has_dense_plan, read_plan
 from t3ssfast.kernels.score_windows import score_windows
-from t3ssfast.models import LoadedModel, ModelMetadata
 
 TOLERANCE = 1e-4
-
-
-def lenet(
-    size: int = 20,
-    channels: tuple[int, ...] = (3, 5),
-    kernels: tuple[int, ...] = (5, 3),
-    pools: tuple[nn.Module, ...] = (nn.MaxPool2d(2), nn.MaxPool2d(2)),
-    hidden: tuple[int, ...] = (7,),
-    classes: int = 2,
-    activation: nn.Module | None = None,
-    norm: bool = False,
-    seed: int = 0,
-) -> nn.Sequential:
-    torch.manual_seed(seed)
-    activation = nn.ReLU() if activation is None else activation
-    layers: list[nn.Module] = []
-    width = 1
-    for out, kernel, pool in zip(channels, kernels, pools, strict=True):
-        layers += [nn.Conv2d(width, out, kernel)]
-        if norm:
-            layers += [nn.BatchNorm2d(out)]
-        layers += [activation, pool]
-        width = out
-    layers += [nn.Flatten()]
-    features = nn.Sequential(*layers).eval()(torch.zeros(1, 1, size, size)).shape[1]
-    for out in hidden:
-        layers += [nn.Linear(features, out), activation, nn.Dropout(0.5)]
-        features = out
-    model = nn.Sequential(*layers, nn.Linear(features, classes)).eval()
-    for module in model:
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return model
-
-
-def one_by_one(model: nn.Module, image: torch.Tensor, size: int) -> torch.Tensor:
-    """Run the model window by window, the definition of `score_windows`: (C, ..., H-size+1, W-size+1)."""
-    windows = image.unfold(-2, size, 1).unfold(-2, size, 1)
-    with torch.no_grad():
-        scores = torch.cat([model(w) for w in windows.reshape(-1, 1, size, size).split(64)])
-    return scores.T.reshape(-1, *windows.shape[:-2])
 
 
 def run_native(
@@ -73,10 +30,6 @@ def run_native(
     stack = _native.as_stack(image)
     windows = _native.as_windows(stack, plan.size, mask)
     return _native.score_windows(stack, plan.size, plan.program(), windows, **options)
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 # ------------------------------------------------------------------------------------------- the same scores
@@ -424,79 +377,6 @@ def test_models_are_checked(plan: str) -> None:
         score_windows(lenet().double(), image, size=20, plan=plan)
     with pytest.raises(ModelError, match="on meta"):
         score_windows(lenet().to("meta"), image, size=20, plan=plan)
-
-
-# ------------------------------------------------------------------------------------------ in detection
-
-
-def loaded(
-    module: nn.Module,
-    classes: tuple[str, ...] = ("background", "t3ss"),
-    output: str = "logits",
-    window_px: int | None = 20,
-) -> LoadedModel:
-    metadata = ModelMetadata("classifier", window_px=window_px, classes=classes, output=output)
-    return LoadedModel(module, metadata, "", "classifier.pt")
-
-
-def test_every_voxel_can_be_a_centre() -> None:
-    model = lenet()
-    slab = noise(3, 33, 40).numpy()
-    region = np.zeros(slab.shape, np.uint8)
-    region[[0, 2], ::4, ::3] = 1
-    region[2, -1, -1] = region[0, 0, 0] = 1
-    index, probability = classify_slab(slab, region, loaded(model))
-    assert np.array_equal(index, np.flatnonzero(region))
-    for i, p in list(zip(index, probability, strict=True))[::7]:
-        z, y, x = np.unravel_index(i, slab.shape)
-        padded = np.pad(slab[z], 20, mode="reflect")
-        window = padded[y + 10 : y + 30, x + 10 : x + 30]  # y - n//2 ... y - n//2 + n - 1
-        expected = torch.softmax(model(torch.from_numpy(window)[None, None]), 1)[0, 1].item()
-        assert p == pytest.approx(expected, abs=TOLERANCE)
-
-
-def test_slabs_do_not_change_probabilities() -> None:
-    model = loaded(lenet(21, (3, 5)), window_px=21)
-    slab = noise(4, 30, 41).numpy()
-    region = (noise(4, 30, 41, seed=5) > 1).numpy().astype(np.uint8)
-    index, probability = classify_slab(slab, region, model)
-    parts = [classify_slab(slab[z : z + 1], region[z : z + 1], model) for z in range(4)]
-    assert np.array_equal(probability, np.concatenate([p for _, p in parts]))
-    assert np.array_equal(index, np.concatenate([i + z * 30 * 41 for z, (i, _) in enumerate(parts)]))
-
-
-def test_probability_follows_the_metadata() -> None:
-    slab, region = noise(1, 25, 25).numpy(), np.ones((1, 25, 25), np.uint8)
-    logits = lenet(classes=3)
-    _, background = classify_slab(slab, region, loaded(logits, classes=("t3ss", "background", "motor")))
-    index, _ = classify_slab(slab, np.zeros_like(region), loaded(logits, classes=("t3ss", "b", "c")))
-    assert len(index) == 0
-    softmax = nn.Sequential(logits, nn.Softmax(1)).eval()
-    _, same = classify_slab(
-        slab, region, loaded(softmax, classes=("t3ss", "background", "motor"), output="probabilities")
-    )
-    np.testing.assert_allclose(background, same, atol=TOLERANCE)
-    _, one_class = classify_slab(slab, region, loaded(lenet(classes=1)))
-    assert ((one_class > 0) & (one_class < 1)).all()
-
-
-def test_unusable_scores_are_refused() -> None:
-    slab, region = noise(1, 25, 25).numpy(), np.ones((1, 25, 25), np.uint8)
-    broken = lenet()
-    with torch.no_grad():
-        broken[-1].bias.fill_(float("nan"))
-    with pytest.raises(ModelError, match="NaN on 625 of 625 windows"):
-        classify_slab(slab, region, loaded(broken))
-    with pytest.raises(ModelError, match="2 values for a window, and its metadata name 3"):
-        classify_slab(slab, region, loaded(lenet(), classes=("a", "b", "c")))
-    scaled = lenet()
-    scaled[-1].weight.data.mul_(1e3)
-    with pytest.raises(ModelError, match="promise probabilities"):
-        classify_slab(slab, region, loaded(scaled, output="probabilities"))
-    with pytest.raises(ModelError, match="no window size"):
-        classify_slab(slab, region, loaded(lenet(), window_px=None))
-    with pytest.raises(InputError, match="alike"):
-        classify_slab(slab, region[:, 1:], loaded(lenet()))
 
 
 # --------------------------------------------------------------------- the CUDA schedule, run on the CPU
