@@ -11,12 +11,11 @@ frozen and eager models are read by the same code.
 from __future__ import annotations
 
 from t3ssfast.kernels.plan.cost import estimate_cost, explain_plan
-from t3ssfast.kernels.plan.layers import Layer, LayerKind, NoDensePlanError, Plan
+from t3ssfast.kernels.plan.layers import LayerKind, NoDensePlanError, Plan
 from t3ssfast.kernels.plan.read import has_dense_plan, read_plan
 from t3ssfast.kernels.plan.run import run_model
 
 __all__ = [
-    "Layer",
     "LayerKind",
     "NoDensePlanError",
     "Plan",
