@@ -46,12 +46,7 @@ class Uploader:
     Parameters
     ----------
     device
-        Target device.
-
-    Attributes
-    ----------
-    device
-        Target device.
+        Target device; kept as an attribute.
     """
 
     def __init__(self, device: torch.device) -> None:
