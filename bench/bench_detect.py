@@ -1,9 +1,9 @@
-"""detect() against the pipeline that a good user would write with torch alone.
+"""`detect()` against the pipeline of `t3ssfast.cli.torch_baselines.detect_by_torch`.
 
-That pipeline is `t3ssfast.cli.benchmarks.detect_by_torch`. Everything around it (reading, normalisation,
-search region, picking) is ours on both sides, so that the picks must agree.
+Reading, normalisation, search region and picking are those of t3ssfast on both sides, so the picks must be
+equal.
 
-The default is small; ``T3SSFAST_BENCH_SHAPE=128,512,512`` gives another size of the simulated tomogram.
+The default tomogram is small; ``T3SSFAST_BENCH_SHAPE=128,512,512`` sets another shape.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import t3ssfast as t3
-from t3ssfast.cli.benchmarks import PLAIN_CONFIG, detect_by_torch
+from t3ssfast.cli.benchmarks import detect_like_torch, small_tomogram
+from t3ssfast.cli.torch_baselines import detect_by_torch
 from t3ssfast.models import LoadedModel, load_model
 
 
@@ -27,50 +29,31 @@ def models() -> tuple[LoadedModel, LoadedModel]:
 
 @cache
 def tomogram() -> t3.Tomogram:
-    given = os.environ.get("T3SSFAST_BENCH_SHAPE")
-    if given:
-        return t3.simulate(11, [int(n) for n in given.split(",")]).tomogram
-    thick = t3.simulate(11, (32, 160, 160)).tomogram
-    return t3.Tomogram(thick.data[12:20], thick.voxel_size_angstrom, thick.name)
-
-
-def ours() -> tuple[np.ndarray, np.ndarray]:
-    segmenter, classifier = models()
-    found = t3.detect(
-        tomogram(),
-        segmenter=segmenter,
-        classifier=classifier,
-        config=PLAIN_CONFIG,
-        device="cpu",
-        progress=False,
-    )
-    return found.candidates.centre_zyx, found.candidates.score
+    shape = os.environ.get("T3SSFAST_BENCH_SHAPE")
+    return t3.simulate(11, [int(n) for n in shape.split(",")]).tomogram if shape else small_tomogram()
 
 
 @cache
-def answer_of_torch() -> tuple[np.ndarray, np.ndarray]:
-    """Minutes of work at the size of a tomogram: done once, whichever benchmark comes first."""
+def torch_result() -> tuple[np.ndarray, np.ndarray]:
+    """Run the baseline once for both benchmarks, since it takes minutes at the size of a tomogram."""
     return detect_by_torch(tomogram(), *models())
-
-
-def check(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> None:
-    assert len(found[0]) == len(expected[0])
-    assert len(found[0]) > 0
-    np.testing.assert_allclose(found[0], expected[0], atol=0.05)
-    np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
 
 
 @pytest.mark.timeout(0)
 @pytest.mark.benchmark(group="detect, no preselection")
 def bench_detect_plain_torch(benchmark: BenchmarkFixture) -> None:
-    # Made before the clock starts.
+    # Cached here, outside the measured time.
     tomogram()
     models()
-    assert len(benchmark.pedantic(answer_of_torch, rounds=1)[0]) > 0
+    assert len(benchmark.pedantic(torch_result, rounds=1)[0]) > 0
 
 
 @pytest.mark.timeout(0)
 @pytest.mark.benchmark(group="detect, no preselection")
 def bench_detect_t3ssfast(benchmark: BenchmarkFixture) -> None:
-    expected = answer_of_torch()
-    check(benchmark.pedantic(ours, rounds=3, warmup_rounds=1), expected)
+    expected_centre, expected_score = torch_result()
+    arguments = (tomogram(), *models(), torch.device("cpu"))
+    centre, score = benchmark.pedantic(detect_like_torch, arguments, rounds=3, warmup_rounds=1)
+    assert len(centre) == len(expected_centre) > 0
+    np.testing.assert_allclose(centre, expected_centre, atol=0.05)
+    np.testing.assert_allclose(score, expected_score, atol=1e-4)

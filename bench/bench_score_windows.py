@@ -1,10 +1,10 @@
-"""score_windows against what a user of PyTorch alone would write. Every benchmark first checks the answer.
+"""`score_windows` against what a user of PyTorch alone would write. Every benchmark checks its result first.
 
 pytest bench/bench_score_windows.py --benchmark-enable --benchmark-only
-python bench/bench_score_windows.py [threads]  # one table of ratios, medians of one interleaved run
-python bench/bench_score_windows.py --fractions  # what auto costs over the better execution, by mask fraction
-python bench/bench_score_windows.py --calibrate  # the constants of the cost model
-python bench/bench_score_windows.py --scaling  # (32, 1024, 1024) against (16, 512, 512): 8 times the voxels
+python bench/bench_score_windows.py [threads]  # ratios of medians of one run in turns
+python bench/bench_score_windows.py --fractions  # plan "auto" against the faster one, by mask fraction
+python bench/bench_score_windows.py --calibrate  # constants of the cost model
+python bench/bench_score_windows.py --scaling  # 8 times the voxels: (32, 1024, 1024) against (16, 512, 512)
 """
 
 from __future__ import annotations
@@ -17,18 +17,26 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import t3ssfast
+from t3ssfast.cli.benchmarks import time_in_turns
+from t3ssfast.cli.torch_baselines import BATCH
+from t3ssfast.cli.torch_baselines import score_in_batches as torch_batches
 from t3ssfast.kernels import _native
-from t3ssfast.kernels.plan import Plan, estimate_cost, read_plan
+from t3ssfast.kernels.plan import estimate_cost, read_plan
 from t3ssfast.kernels.plan.cost import DENSE_RATE, WINDOWS_RATE
 from t3ssfast.kernels.score_windows import score_windows
+from t3ssfast.runtime.threads import torch_threads
 
 SIZE = 50
 SIDE = 512
-BATCH = 512
-DENSE_FLOPS = 0.337e6  # a window, counted by hand for 6-16-120-84-2; 0.373e6 in a ring of 6%
+COUNT = SIDE - SIZE + 1
+# FLOP per window, counted by hand for 6-16-120-84-2: on every window, and in a ring of 6% of them.
+DENSE_FLOPS = 0.337e6
 RING_FLOPS = 0.373e6
+
+Way = Callable[[], torch.Tensor]
 
 
 def lenet() -> nn.Sequential:
@@ -39,73 +47,67 @@ def lenet() -> nn.Sequential:
     ).eval()  # fmt: skip
 
 
-def image() -> torch.Tensor:
+def noise_image() -> torch.Tensor:
     return torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
+def distance_from_circle() -> torch.Tensor:
+    """Distance of each window from a circle, along which a membrane might lie."""
+    y, x = torch.meshgrid(torch.arange(COUNT), torch.arange(COUNT), indexing="ij")
+    return (torch.hypot(y - COUNT / 2, x - COUNT / 2) - 150).abs()
+
+
 def membrane_ring() -> torch.Tensor:
-    """6% of the windows, along a circle, as a membrane lies."""
-    count = SIDE - SIZE + 1
-    y, x = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
-    return (torch.hypot(y - count / 2, x - count / 2) - 150).abs() < 7
+    """Mask of 6% of the windows, along a circle."""
+    return distance_from_circle() < 7
 
 
-# --------------------------------------------------------------------------------------- in PyTorch alone
-
-
-@torch.no_grad()
-def torch_batches(model: nn.Module, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Windows gathered in batches, the model run on each batch: (M, C)."""
-    windows = image.unfold(0, SIZE, 1).unfold(1, SIZE, 1)
-    y, x = mask.nonzero(as_tuple=True)
-    batches = zip(y.split(BATCH), x.split(BATCH), strict=True)
-    return torch.cat([model(windows[by, bx][:, None]) for by, bx in batches])
+# ---------------------------------------------------------------------------------------- PyTorch alone
 
 
 @torch.no_grad()
 def torch_dilated(model: nn.Sequential, image: torch.Tensor) -> torch.Tensor:
-    """The same network as dilated convolutions over the whole image: (C, H', W')."""
+    """Run the network as dilated convolutions over the whole image: (C, H', W')."""
     conv1, conv2, *linear = [m for m in model if isinstance(m, nn.Conv2d | nn.Linear)]
     x = torch.relu(conv1(image[None, None]))
-    x = nn.functional.max_pool2d(x, 2, stride=1)
-    x = torch.relu(nn.functional.conv2d(x, conv2.weight, conv2.bias, dilation=2))
-    x = nn.functional.max_pool2d(x, 2, stride=1, dilation=2)
+    x = F.max_pool2d(x, 2, stride=1)
+    x = torch.relu(F.conv2d(x, conv2.weight, conv2.bias, dilation=2))
+    x = F.max_pool2d(x, 2, stride=1, dilation=2)
     weight = linear[0].weight.reshape(-1, 16, 9, 9)
-    x = torch.relu(nn.functional.conv2d(x, weight, linear[0].bias, dilation=4))
-    x = torch.relu(nn.functional.conv2d(x, linear[1].weight[:, :, None, None], linear[1].bias))
-    x = nn.functional.conv2d(x, linear[2].weight[:, :, None, None], linear[2].bias)
-    return x[0, :, : SIDE - SIZE + 1, : SIDE - SIZE + 1]
+    x = torch.relu(F.conv2d(x, weight, linear[0].bias, dilation=4))
+    x = torch.relu(F.conv2d(x, linear[1].weight[:, :, None, None], linear[1].bias))
+    x = F.conv2d(x, linear[2].weight[:, :, None, None], linear[2].bias)
+    return x[0, :, :COUNT, :COUNT]
 
 
 @torch.no_grad()
 def torch_gathered(model: nn.Sequential, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Dilated feature maps, the rows of the first linear layer gathered where the mask is: (M, C)."""
+    """Run dilated convolutions, and the linear layers on the windows of a mask only: (M, C)."""
     conv1, conv2, *linear = [m for m in model if isinstance(m, nn.Conv2d | nn.Linear)]
-    x = nn.functional.max_pool2d(torch.relu(conv1(image[None, None])), 2, stride=1)
-    x = torch.relu(nn.functional.conv2d(x, conv2.weight, conv2.bias, dilation=2))
-    maps = nn.functional.max_pool2d(x, 2, stride=1, dilation=2)[0].permute(1, 2, 0).contiguous()
+    x = F.max_pool2d(torch.relu(conv1(image[None, None])), 2, stride=1)
+    x = torch.relu(F.conv2d(x, conv2.weight, conv2.bias, dilation=2))
+    maps = F.max_pool2d(x, 2, stride=1, dilation=2)[0].permute(1, 2, 0).contiguous()
     row, pixel, channel = maps.stride()
-    count = SIDE - SIZE + 1
-    patches = maps.as_strided((count, count, 9, 9, 16), (row, pixel, 4 * row, 4 * pixel, channel))
+    patches = maps.as_strided((COUNT, COUNT, 9, 9, 16), (row, pixel, 4 * row, 4 * pixel, channel))
     weight = linear[0].weight.reshape(-1, 16, 9, 9).permute(0, 2, 3, 1).reshape(-1, 1296).contiguous()
     y, x_ = mask.nonzero(as_tuple=True)
     out = []
     for by, bx in zip(y.split(BATCH), x_.split(BATCH), strict=True):
-        hidden = torch.relu(nn.functional.linear(patches[by, bx].reshape(-1, 1296), weight, linear[0].bias))
+        hidden = torch.relu(F.linear(patches[by, bx].reshape(-1, 1296), weight, linear[0].bias))
         out.append(linear[2](torch.relu(linear[1](hidden))))
     return torch.cat(out)
 
 
-def check(model: nn.Sequential, picture: torch.Tensor, ring: torch.Tensor) -> None:
-    """All ways agree before any is timed."""
-    few = torch.zeros_like(ring)
-    few[::37, ::41] = True
-    wanted = torch_batches(model, picture, few)
-    everything = score_windows(model, picture, plan="dense")
-    torch.testing.assert_close(everything[:, few].T, wanted, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch_dilated(model, picture), everything, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch_gathered(model, picture, few), wanted, atol=1e-5, rtol=0)
-    masked = score_windows(model, picture, mask=ring, plan="dense")
+def check(model: nn.Sequential, image: torch.Tensor, ring: torch.Tensor) -> None:
+    """Assert that all ways give equal scores."""
+    sparse = torch.zeros_like(ring)
+    sparse[::37, ::41] = True
+    expected = torch_batches(model, image, sparse)
+    everything = score_windows(model, image, plan="dense")
+    torch.testing.assert_close(everything[:, sparse].T, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch_dilated(model, image), everything, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch_gathered(model, image, sparse), expected, atol=1e-5, rtol=0)
+    masked = score_windows(model, image, mask=ring, plan="dense")
     torch.testing.assert_close(masked, everything[:, ring].T, atol=1e-6, rtol=0)
 
 
@@ -115,12 +117,12 @@ def check(model: nn.Sequential, picture: torch.Tensor, ring: torch.Tensor) -> No
 @pytest.mark.benchmark(group="score_windows 6% ring")
 @pytest.mark.parametrize("way", ["t3ssfast", "torch gathered", "torch dilated, dense"])
 def bench_ring(benchmark, way: str) -> None:
-    model, picture, ring = lenet(), image(), membrane_ring()
-    check(model, picture, ring)
-    ways: dict[str, Callable[[], torch.Tensor]] = {
-        "t3ssfast": lambda: score_windows(model, picture, mask=ring),
-        "torch gathered": lambda: torch_gathered(model, picture, ring),
-        "torch dilated, dense": lambda: torch_dilated(model, picture),
+    model, image, ring = lenet(), noise_image(), membrane_ring()
+    check(model, image, ring)
+    ways: dict[str, Way] = {
+        "t3ssfast": lambda: score_windows(model, image, mask=ring),
+        "torch gathered": lambda: torch_gathered(model, image, ring),
+        "torch dilated, dense": lambda: torch_dilated(model, image),
     }
     benchmark(ways[way])
 
@@ -128,126 +130,119 @@ def bench_ring(benchmark, way: str) -> None:
 @pytest.mark.benchmark(group="score_windows every window")
 @pytest.mark.parametrize("way", ["t3ssfast", "torch dilated"])
 def bench_every_window(benchmark, way: str) -> None:
-    model, picture = lenet(), image()
-    check(model, picture, membrane_ring())
-    ways: dict[str, Callable[[], torch.Tensor]] = {
-        "t3ssfast": lambda: score_windows(model, picture),
-        "torch dilated": lambda: torch_dilated(model, picture),
+    model, image = lenet(), noise_image()
+    check(model, image, membrane_ring())
+    ways: dict[str, Way] = {
+        "t3ssfast": lambda: score_windows(model, image),
+        "torch dilated": lambda: torch_dilated(model, image),
     }
     benchmark(ways[way])
 
 
-# --------------------------------------------------------------------------------------------- in one run
-
-# CPU time on one thread: other work on the machine then matters less.
-Clock = Callable[[], float]
+# ---------------------------------------------------------------------------------------- one run in turns
 
 
-def medians(ways: dict[str, Callable[[], object]], rounds: int, threads: int = 1) -> dict[str, float]:
-    """Seconds of each way, in turns."""
-    clock: Clock = time.process_time if threads == 1 else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = clock()
-            way()
-            times[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def medians(ways: dict[str, Way], rounds: int = 5, threads: int = 1) -> dict[str, float]:
+    """Median seconds of each way, timed in turns."""
+    # On one thread, CPU time depends less on other work on the machine.
+    clock = time.process_time if threads == 1 else time.perf_counter
+    seconds = time_in_turns(*ways.values(), rounds=rounds, clock=clock)
+    return dict(zip(ways, map(statistics.median, seconds), strict=True))
 
 
-def table(threads: int, rounds: int = 5) -> None:
-    """Prints medians of one interleaved run and the ratios that matter."""
+def table(threads: int) -> None:
+    """Print medians and ratios of one run in turns."""
     torch.set_num_threads(threads)
-    model, picture, ring = lenet(), image(), membrane_ring()
-    check(model, picture, ring)
-    some = ring.clone()
-    some[:, : SIDE // 2] = False  # window by window takes seconds: a part stands for the whole
+    model, image, ring = lenet(), noise_image(), membrane_ring()
+    check(model, image, ring)
+    part = ring.clone()
+    part[:, : SIDE // 2] = False  # window by window, the whole ring takes many seconds
     square = torch.randn(1024, 1024)
-    every, asked, part = ring.numel(), int(ring.sum()), int(some.sum())
-    ways: dict[str, Callable[[], object]] = {
+    every, in_ring = ring.numel(), int(ring.sum())
+    ways: dict[str, Way] = {
         "sgemm": lambda: square @ square,
-        "ring": lambda: score_windows(model, picture, mask=ring),
-        "ring, torch gathered": lambda: torch_gathered(model, picture, ring),
-        "ring, torch batches (part)": lambda: torch_batches(model, picture, some),
-        "dense": lambda: score_windows(model, picture),
-        "dense, torch dilated": lambda: torch_dilated(model, picture),
+        "ring": lambda: score_windows(model, image, mask=ring),
+        "ring, torch gathered": lambda: torch_gathered(model, image, ring),
+        "ring, torch batches (part)": lambda: torch_batches(model, image, part),
+        "dense": lambda: score_windows(model, image),
+        "dense, torch dilated": lambda: torch_dilated(model, image),
     }
     if threads > 1:
 
-        def on_one(way: Callable[[], object]) -> Callable[[], None]:
-            def run() -> None:
-                torch.set_num_threads(1)
-                way()
-                torch.set_num_threads(threads)
+        def on_one_thread(way: Way) -> Way:
+            def run() -> torch.Tensor:
+                with torch_threads(1):
+                    return way()
 
             return run
 
-        ways |= {f"{name}, one thread": on_one(ways[name]) for name in ("ring", "dense")}
-    seconds = medians(ways, rounds, threads)
+        ways |= {f"{name}, one thread": on_one_thread(ways[name]) for name in ("ring", "dense")}
+    seconds = medians(ways, threads=threads)
     rate = 2 * 1024**3 / seconds["sgemm"]
-    batches = seconds["ring, torch batches (part)"] * asked / part
+    batches = seconds["ring, torch batches (part)"] * in_ring / int(part.sum())
     print(f"t3ssfast from {t3ssfast.__path__[0]}, torch {torch.__version__}, {threads} thread(s)")
     print(f"sgemm {rate / 1e9:.0f} GFLOP/s")
-    print(f"6% ring, {asked} windows: {asked / seconds['ring']:,.0f} windows/s")
+    print(f"6% ring, {in_ring} windows: {in_ring / seconds['ring']:,.0f} windows/s")
     print(f"  x torch window by window   {batches / seconds['ring']:6.1f}")
     print(f"  x torch gathered           {seconds['ring, torch gathered'] / seconds['ring']:6.1f}")
     print(f"  x torch dilated dense      {seconds['dense, torch dilated'] / seconds['ring']:6.1f}")
-    print(f"  counted FLOPs over sgemm   {RING_FLOPS * asked / seconds['ring'] / rate:6.2f}")
+    print(f"  counted FLOPs over sgemm   {RING_FLOPS * in_ring / seconds['ring'] / rate:6.2f}")
     print(f"every window, {every}: {every / seconds['dense']:,.0f} windows/s")
     print(f"  x torch dilated            {seconds['dense, torch dilated'] / seconds['dense']:6.1f}")
     print(f"  counted FLOPs over sgemm   {DENSE_FLOPS * every / seconds['dense'] / rate:6.2f}")
     for name in ("ring", "dense") if threads > 1 else ():
-        gain = seconds[f"{name}, one thread"] / seconds[name]
-        print(f"{threads} threads, {name}: {gain:.2f} times one")
+        speedup = seconds[f"{name}, one thread"] / seconds[name]
+        print(f"{name}: {threads} threads are {speedup:.2f} times as fast as one")
 
 
 # --------------------------------------------------------------------------------------- dense and masked
 
 FRACTIONS = (0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-TOGETHER, ALONE = 1, 10  # least_of_nine: every window in nines, every window by itself
+# Minimum number of requested windows per 3 x 3 block: Winograd for all windows, or for none.
+WINOGRAD_ALWAYS, WINOGRAD_NEVER = 1, 10
 
 
-def closest_to_a_circle(fraction: float) -> torch.Tensor:
-    """So many of the windows as lie nearest to a circle: a ring, the wider the more."""
-    count = SIDE - SIZE + 1
-    y, x = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
-    distance = (torch.hypot(y - count / 2, x - count / 2) - 150).abs().reshape(-1)
-    mask = torch.zeros(count * count, dtype=torch.bool)
-    mask[distance.argsort()[: round(fraction * count * count)]] = True
-    return mask.reshape(count, count)
+def ring_mask(fraction: float) -> torch.Tensor:
+    """Mask of a fraction of the windows, those closest to a circle."""
+    mask = torch.zeros(COUNT * COUNT, dtype=torch.bool)
+    mask[distance_from_circle().reshape(-1).argsort()[: round(fraction * COUNT * COUNT)]] = True
+    return mask.reshape(COUNT, COUNT)
 
 
-def speckle(fraction: float) -> torch.Tensor:
-    """Windows at random."""
-    count = SIDE - SIZE + 1
-    return torch.rand(count, count, generator=torch.Generator().manual_seed(1)) < fraction
+def random_mask(fraction: float) -> torch.Tensor:
+    return torch.rand(COUNT, COUNT, generator=torch.Generator().manual_seed(1)) < fraction
 
 
-MASKS: dict[str, Callable[[float], torch.Tensor]] = {"ring": closest_to_a_circle, "speckle": speckle}
+def batch_mask() -> torch.Tensor:
+    """Mask of one batch of windows."""
+    mask = torch.zeros(COUNT, COUNT, dtype=torch.bool)
+    mask[200, : 2 * BATCH : 2] = True
+    return mask
 
 
-class Executions:
-    """The native kernel on one image, by whichever execution."""
+MASKS: dict[str, Callable[[float], torch.Tensor]] = {"ring": ring_mask, "speckle": random_mask}
+
+
+class NativeKernel:
+    """The native kernel on one image."""
 
     def __init__(self) -> None:
-        plan = read_plan(lenet(), SIZE)
-        assert isinstance(plan, Plan), plan
-        self.plan = plan
-        self.stack = _native.as_stack(image())
+        self.plan = read_plan(lenet(), SIZE)
+        self.stack = _native.as_stack(noise_image())
 
-    def run(self, mask: torch.Tensor | None, least_of_nine: int | None = None) -> torch.Tensor:
+    def auto(self, mask: torch.Tensor | None, min_windows: int | None = None) -> torch.Tensor:
+        """Score the windows of a mask with the plan's own use of Winograd, or another one."""
         windows = _native.as_windows(self.stack, SIZE, mask)
-        return _native.score_windows(
-            self.stack, SIZE, self.plan.program(), windows, least_of_nine=least_of_nine
-        )
+        program = self.plan.program()
+        return _native.score_windows(self.stack, SIZE, program, windows, least_of_nine=min_windows)
 
     def dense(self, mask: torch.Tensor) -> torch.Tensor:
-        """Every window, then those asked for."""
-        return self.run(None)[:, mask].T
+        """Score every window, and select those of the mask."""
+        return self.auto(None)[:, mask].T
 
     def masked(self, mask: torch.Tensor) -> torch.Tensor:
-        """The windows asked for, each by itself."""
-        return self.run(mask, ALONE)
+        """Score the windows of the mask by direct sums."""
+        return self.auto(mask, WINOGRAD_NEVER)
 
 
 @pytest.mark.benchmark(group="auto against dense and masked")
@@ -255,122 +250,105 @@ class Executions:
 @pytest.mark.parametrize("shape", list(MASKS))
 @pytest.mark.parametrize("way", ["t3ssfast auto", "dense", "masked"])
 def bench_executions(benchmark, way: str, shape: str, fraction: float) -> None:
-    executions, mask = Executions(), MASKS[shape](fraction)
-    ways = {"t3ssfast auto": executions.run, "dense": executions.dense, "masked": executions.masked}
-    torch.testing.assert_close(ways[way](mask), executions.masked(mask), atol=1e-6, rtol=0)
-    benchmark(lambda: ways[way](mask))
+    kernel, mask = NativeKernel(), MASKS[shape](fraction)
+    run = {"t3ssfast auto": kernel.auto, "dense": kernel.dense, "masked": kernel.masked}[way]
+    torch.testing.assert_close(run(mask), kernel.masked(mask), atol=1e-6, rtol=0)
+    benchmark(run, mask)
 
 
-def fractions(threads: int, rounds: int = 5) -> None:
-    """Prints what auto costs over the better of dense and masked, and of the plan that it did not choose."""
+def fractions(threads: int) -> None:
+    """Print the time of "auto" over that of the faster of dense and masked, and of plan "windows"."""
     torch.set_num_threads(threads)
-    executions, model, picture = Executions(), lenet(), image()
-    batch = torch.zeros_like(membrane_ring())
-    batch[200, : 2 * BATCH : 2] = True
+    kernel, model, image, batch = NativeKernel(), lenet(), noise_image(), batch_mask()
     print("| mask | share | auto (ms) | auto / dense | auto / masked | auto / windows | auto / best |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     worst = 0.0
     for shape, make in MASKS.items():
         for fraction in FRACTIONS:
             mask = make(fraction)
-            ways: dict[str, Callable[[], object]] = {
-                "auto": lambda m=mask: score_windows(model, picture, mask=m),
-                "native": lambda m=mask: executions.run(m),
-                "dense": lambda m=mask: executions.dense(m),
-                "masked": lambda m=mask: executions.masked(m),
-                "windows": lambda: score_windows(model, picture, mask=batch, plan="windows"),
+            ways: dict[str, Way] = {
+                "auto": lambda m=mask: score_windows(model, image, mask=m),
+                "native": lambda m=mask: kernel.auto(m),
+                "dense": lambda m=mask: kernel.dense(m),
+                "masked": lambda m=mask: kernel.masked(m),
+                "windows": lambda: score_windows(model, image, mask=batch, plan="windows"),
             }
-            wanted = executions.masked(mask)
+            expected = kernel.masked(mask)
             for name in ("auto", "native", "dense"):
-                torch.testing.assert_close(ways[name](), wanted, atol=1e-6, rtol=0)
-            seconds = medians(ways, rounds, threads)
-            auto = seconds["native"]
-            windows = seconds["auto"] / (seconds["windows"] * len(wanted) / int(batch.sum()))
-            over = auto / min(seconds["dense"], seconds["masked"])
-            worst = max(worst, over, windows)
+                torch.testing.assert_close(ways[name](), expected, atol=1e-6, rtol=0)
+            seconds = medians(ways, threads=threads)
+            native = seconds["native"]
+            over_windows = seconds["auto"] / (seconds["windows"] * len(expected) / int(batch.sum()))
+            over_best = native / min(seconds["dense"], seconds["masked"])
+            worst = max(worst, over_best, over_windows)
             print(
-                f"| {shape} | {fraction:.1%} | {auto * 1e3:.2f} | {auto / seconds['dense']:.2f} | "
-                f"{auto / seconds['masked']:.2f} | {windows:.3f} | {over:.2f} |"
+                f"| {shape} | {fraction:.1%} | {native * 1e3:.2f} | {native / seconds['dense']:.2f} | "
+                f"{native / seconds['masked']:.2f} | {over_windows:.3f} | {over_best:.2f} |"
             )
-    print(f"\nworst: {worst:.2f} times the better one")
+    print(f"\nworst: {worst:.2f} times the faster one")
 
 
-def calibrate(rounds: int = 5) -> None:
-    """Prints the constants of the cost model, as this machine has them."""
+def calibrate() -> None:
+    """Print the constants of the cost model for this machine."""
     torch.set_num_threads(1)
-    executions = Executions()
-    count = SIDE - SIZE + 1
-    y, x = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
-    place = y % 12 // 4 * 3 + x % 12 // 4  # of a window among its nine: nines are 4 apart, in cells of 12
-    scattered = torch.tensor([0, 5, 7, 2, 4, 3, 8, 1, 6])  # in this order
+    kernel = NativeKernel()
+    y, x = torch.meshgrid(torch.arange(COUNT), torch.arange(COUNT), indexing="ij")
+    # The windows of a block are 4 apart, so blocks lie in cells of 12 x 12 windows.
+    index_in_block = y % 12 // 4 * 3 + x % 12 // 4
+    order = torch.tensor([0, 5, 7, 2, 4, 3, 8, 1, 6])  # spread over the block
     ratios = []
-    for asked in range(1, 10):
-        mask = torch.isin(place, scattered[:asked])
-        torch.testing.assert_close(
-            executions.run(mask, TOGETHER), executions.run(mask, ALONE), atol=1e-6, rtol=0
-        )
-        ways: dict[str, Callable[[], object]] = {
-            "together": lambda m=mask: executions.run(m, TOGETHER),
-            "alone": lambda m=mask: executions.run(m, ALONE),
+    for requested in range(1, 10):
+        mask = torch.isin(index_in_block, order[:requested])
+        ways: dict[str, Way] = {
+            "winograd": lambda m=mask: kernel.auto(m, WINOGRAD_ALWAYS),
+            "direct": lambda m=mask: kernel.auto(m, WINOGRAD_NEVER),
         }
-        seconds = medians(ways, rounds)
-        ratios.append(seconds["together"] / seconds["alone"])
-        print(f"{asked} of every nine asked for: together / alone {ratios[-1]:.2f}")
-    dear = sum(ratio > 1 for ratio in ratios)  # so many of nine are cheaper alone, and one more is not
-    break_even = dear + (ratios[dear - 1] - 1) / (ratios[dear - 1] - ratios[dear])
-    products = 25 * 3 * 3 / (9 * 9)  # that nine take together, over those of one window
-    print(f"break-even at {break_even:.2f} of nine: NINE_COST = {break_even / products:.2f}")
-    model, picture = lenet(), image()
-    batch = torch.zeros(count, count, dtype=torch.bool)
-    batch[200, : 2 * BATCH : 2] = True
+        torch.testing.assert_close(ways["winograd"](), ways["direct"](), atol=1e-6, rtol=0)
+        seconds = medians(ways)
+        ratios.append(seconds["winograd"] / seconds["direct"])
+        print(f"{requested} windows requested per block: winograd / direct {ratios[-1]:.2f}")
+    slower = sum(ratio > 1 for ratio in ratios)
+    break_even = slower + (ratios[slower - 1] - 1) / (ratios[slower - 1] - ratios[slower])
+    products = 25 * 3 * 3 / (9 * 9)  # of a block, over those of one window
+    print(f"break-even at {break_even:.2f} windows: COST_PER_PRODUCT = {break_even / products:.2f}")
+    model, image, batch = lenet(), noise_image(), batch_mask()
     seconds = medians(
         {
-            "dense": lambda: executions.run(None),
-            "windows": lambda: score_windows(model, picture, mask=batch, plan="windows"),
-        },
-        rounds,
+            "dense": lambda: kernel.auto(None),
+            "windows": lambda: score_windows(model, image, mask=batch, plan="windows"),
+        }
     )
-    estimated = estimate_cost(executions.plan)
-    as_estimated = estimated.dense_seconds * count * count / seconds["dense"]
-    print(f"DENSE_RATE = {DENSE_RATE * as_estimated:.3g}")
-    as_estimated = estimated.windows_seconds * int(batch.sum()) / seconds["windows"]
-    print(f"WINDOWS_RATE = {WINDOWS_RATE * as_estimated:.3g}")
+    estimated = estimate_cost(kernel.plan)
+    dense_rate = DENSE_RATE * estimated.dense_seconds * COUNT * COUNT / seconds["dense"]
+    windows_rate = WINDOWS_RATE * estimated.windows_seconds * int(batch.sum()) / seconds["windows"]
+    print(f"DENSE_RATE = {dense_rate:.3g}\nWINDOWS_RATE = {windows_rate:.3g}")
 
 
-def scaling(threads: int, rounds: int = 3) -> None:
-    """Prints what 8 times the voxels cost, all windows and a ring in every slice."""
+def scaling(threads: int) -> None:
+    """Print the time for 8 times the voxels, on all windows and in a ring in every slice."""
     torch.set_num_threads(threads)
     model, generator = lenet(), torch.Generator().manual_seed(2)
-    small, large = (
-        torch.randn(16, 512, 512, generator=generator),
-        torch.randn(32, 1024, 1024, generator=generator),
-    )
-    masks = []
-    for stack in (small, large):
+    stacks = [torch.randn(shape, generator=generator) for shape in ((16, 512, 512), (32, 1024, 1024))]
+    masks, padded = [], []
+    for stack in stacks:
         y, x = torch.meshgrid(*(torch.arange(n) for n in stack.shape[1:]), indexing="ij")
-        away = (torch.hypot(y - stack.shape[1] / 2, x - stack.shape[2] / 2) / stack.shape[1] - 0.3).abs()
-        masks.append((away < 0.0165).expand(stack.shape))  # a ring twice as wide in twice the slice
-    padded = [nn.functional.pad(s[:, None], (25, 24, 25, 24), mode="reflect")[:, 0] for s in (small, large)]
-    for stack, mask in zip(padded, masks, strict=True):
-        few = torch.zeros_like(mask)
-        few[-1, ::97, ::89] = True
+        radius = torch.hypot(y - stack.shape[1] / 2, x - stack.shape[2] / 2) / stack.shape[1]
+        masks.append(((radius - 0.3).abs() < 0.0165).expand(stack.shape))
+        padded.append(F.pad(stack[:, None], (25, 24, 25, 24), mode="reflect")[:, 0])
+        sparse = torch.zeros_like(masks[-1])
+        sparse[-1, ::97, ::89] = True
+        scores = score_windows(model, padded[-1], mask=sparse)
         torch.testing.assert_close(
-            score_windows(model, stack, mask=few), torch_batches(model, stack[-1], few[-1]), atol=1e-5, rtol=0
+            scores, torch_batches(model, padded[-1][-1], sparse[-1]), atol=1e-5, rtol=0
         )
-    seconds = medians(
-        {
-            f"{what} {n}": (lambda n=n, m=m: score_windows(model, padded[n], mask=m))
-            for what, which in (("ring", masks), ("every", (None, None)))
-            for n, m in enumerate(which)
-        },
-        rounds,
-        threads,
-    )
-    voxels = large.numel() / small.numel()
-    for what in ("ring", "every"):
-        print(
-            f"{what}: {seconds[f'{what} 1'] / seconds[f'{what} 0']:.2f} times the time for {voxels:.0f} times"
-        )
+    for name, which in (("ring", masks), ("every", (None, None))):
+        ways: dict[str, Way] = {
+            size: lambda p=p, m=m: score_windows(model, p, mask=m)
+            for size, p, m in zip(("small", "large"), padded, which, strict=True)
+        }
+        seconds = medians(ways, 3, threads)
+        voxels = stacks[1].numel() / stacks[0].numel()
+        print(f"{name}: {seconds['large'] / seconds['small']:.2f} times the time for {voxels:.0f} times")
 
 
 def main() -> None:

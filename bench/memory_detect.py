@@ -1,9 +1,9 @@
-"""Peak memory and time of detect(), for files of any size made by tiling a simulated tomogram.
+"""Peak memory and time of `detect()` on files of any size, made by tiling a simulated tomogram.
 
-``python bench/memory_detect.py 512,1024,1024`` writes the file, looks through it in a process of
-its own, and says how far that process's peak lay above what it had after its imports. A copy is turned over
-from its neighbours, so that membranes run on across the seams. Of several shapes it also says what each costs
-over the first, for as many voxels: ``128,512,512 256,1024,1024``. Linux only.
+``python bench/memory_detect.py 512,1024,1024`` writes the file, runs the detection in a new process, and
+prints the process's peak memory above that after its imports. Neighbouring copies are mirrored, so that
+membranes continue across the seams. For several shapes, such as ``128,512,512 256,1024,1024``, the CPU time
+of each is also compared with that of the first. Linux only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from t3ssfast import detect
 import torch, scipy.ndimage
 
 def peak():
-    # Unlike that of getrusage, this one does not begin with what the parent had.
+    # Unlike ru_maxrss of getrusage, this does not include the peak of the parent process.
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
@@ -46,13 +46,13 @@ print(json.dumps({
 
 
 def write_tiled(path: Path, shape: tuple[int, ...], seed: int = 11) -> None:
-    """A file of that shape, slice by slice, so that it may be larger than the memory."""
+    """Write a file of a shape slice by slice, so that it may be larger than the memory."""
     import mrcfile
 
     import t3ssfast as t3
 
     tomogram = t3.simulate(seed, [min(a, b) for a, b in zip(SIMULATED, shape, strict=True)]).tomogram
-    index = [_to_and_fro(n, length) for n, length in zip(shape, tomogram.shape, strict=True)]
+    index = [_mirrored_index(n, length) for n, length in zip(shape, tomogram.shape, strict=True)]
     with mrcfile.new_mmap(path, shape, mrc_mode=2, overwrite=True) as file:
         for z, source in enumerate(index[0]):
             file.data[z] = tomogram.data[source][index[1]][:, index[2]]
@@ -60,17 +60,17 @@ def write_tiled(path: Path, shape: tuple[int, ...], seed: int = 11) -> None:
         file.set_volume()
 
 
-def _to_and_fro(count: int, length: int) -> np.ndarray:
-    """0 ... length - 1, back again, and so on, `count` of them."""
-    there_and_back = np.r_[np.arange(length), np.arange(length)[::-1]]
-    return np.resize(there_and_back, count)
+def _mirrored_index(count: int, length: int) -> np.ndarray:
+    """Return `count` indices that run from 0 to length - 1, back, and so on."""
+    period = np.r_[np.arange(length), np.arange(length)[::-1]]
+    return np.resize(period, count)
 
 
 def measure(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Run detect() on a file in a fresh process."""
+    """Run `detect()` on a file in a new process."""
     command = [sys.executable, "-c", CHILD, str(path), json.dumps(config)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    report: dict[str, Any] = json.loads(done.stdout)
+    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    report: dict[str, Any] = json.loads(finished.stdout)
     return report
 
 
@@ -80,9 +80,7 @@ def main() -> None:
         "shapes", nargs="+", type=lambda text: tuple(int(n) for n in text.split(",")), help="z,y,x"
     )
     parser.add_argument("--config", type=json.loads, default={}, help="fields of DetectConfig, as JSON")
-    parser.add_argument(
-        "--folder", type=Path, help="keep the volumes here, and use those that are there already"
-    )
+    parser.add_argument("--folder", type=Path, help="keep the volumes in this folder, and reuse those in it")
     options = parser.parse_args()
     cpu: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,12 +91,12 @@ def main() -> None:
             report = measure(path, options.config)
             print(json.dumps({"shape": shape, **report}, indent=2))
             gib = {name: report[f"{name}_bytes"] / 2**30 for name in ("imports", "above", "budget")}
-            told = f"peak above the imports: {gib['above']:.3f} GiB, budget {gib['budget']:.3f} GiB"
+            message = f"peak above the imports: {gib['above']:.3f} GiB, budget {gib['budget']:.3f} GiB"
             cpu.append(report["cpu_seconds"])
             share = math.prod(shape) / math.prod(options.shapes[0])
             if len(cpu) > 1:
-                told += f"; {cpu[-1] / cpu[0]:.2f} times the processor time for {share:g} times the voxels"
-            print(told, file=sys.stderr)
+                message += f"; {cpu[-1] / cpu[0]:.2f} times the processor time for {share:g} times the voxels"
+            print(message, file=sys.stderr)
             assert gib["above"] <= gib["budget"], "the budget was exceeded"
 
 

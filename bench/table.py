@@ -1,6 +1,6 @@
-"""Turn a pytest-benchmark JSON file into one short Markdown table of medians and ratios.
+"""Turn the JSON of pytest-benchmark into a Markdown table of medians and ratios.
 
-Benchmarks of one group do the same work; one whose name holds "t3ssfast" is ours, every other is a peer.
+Benchmarks of one group do the same work. A name that contains "t3ssfast" is ours, every other one is a peer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def table(results: dict) -> str:
-    """Markdown: one row a benchmark, with the ratio of a peer's median to our best in the same run."""
+    """Return one row per benchmark, with the ratio of a peer's median to our best in the same run."""
     groups: dict[str, list[dict]] = defaultdict(list)
     for benchmark in results["benchmarks"]:
         groups[benchmark["group"] or benchmark["name"]].append(benchmark)

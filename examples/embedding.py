@@ -1,6 +1,6 @@
-"""The kernels inside another pipeline: features of the windows along a mask, and what a model says of them.
+"""Use the kernels in another pipeline: statistics and scores of the windows along a mask.
 
-Run it as it is: it makes its own image. Replace `image`, `mask` and `model` by your own.
+The script runs as it is, on an image of its own. Replace `image`, `mask` and `model` by yours.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from t3ssfast.models import LeNet
 
 SIZE = 50
 
-# One slice of a tomogram, here noise with a dark disc, and the windows to look at: those centred on its rim.
-# A mask over windows has one entry for each valid position; its index is the window's top-left corner.
+# A slice of a tomogram, here noise with a dark disc, and a mask of the windows centred on the rim of the
+# disc. A mask has one entry per valid window, indexed by the window's top-left corner.
 y, x = np.mgrid[:200, :240]
 radius = np.hypot(y - 100, x - 120)
 image = np.random.default_rng(0).normal(size=radius.shape).astype(np.float32) - (radius < 60)
@@ -26,12 +26,14 @@ print(f"{mask.sum()} of {mask.size} windows, {len(features)} statistics each: {f
 
 # Any TorchScript or nn.Module that maps (M, 1, 50, 50) to (M, classes).
 model = LeNet().eval()
-answers = t3.score_windows(model, image, mask=mask)
-print(f"answers of the classifier: {answers.shape}")
+scores = t3.score_windows(model, image, mask=mask)
+print(f"scores of the classifier: {scores.shape}")
 print(t3.explain_plan(model, image.shape, float(mask.mean()), "cpu"))
 
-# The pixels themselves, only of the ten windows that answered most strongly for the second class.
+# The pixels of the ten windows with the highest scores of the second class.
 best = np.zeros(mask.shape, bool)
-best.reshape(-1)[np.flatnonzero(mask)[np.argsort(-answers[:, 1])[:10]]] = True
+best.reshape(-1)[np.flatnonzero(mask)[np.argsort(-scores[:, 1])[:10]]] = True
 windows = t3.unfold(image, SIZE, mask=best, normalise="zscore")
-print(f"their pixels: {windows.shape}, mean {windows.mean():.2f}, standard deviation {windows.std():.2f}")
+print(
+    f"pixels of the best: {windows.shape}, mean {windows.mean():.2f}, standard deviation {windows.std():.2f}"
+)

@@ -211,7 +211,7 @@ def test_slabs_prepared_on_the_device_are_those_of_the_cpu(
     dtype: str, voxel_size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several pieces through each of the two buffers, while TF32 is allowed to all other products."""
-    monkeypatch.setattr(upload, "STAGE_BYTES", 3 * 100 * 120)
+    monkeypatch.setattr(upload, "BUFFER_BYTES", 3 * 100 * 120)
     monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
     data = np.random.default_rng(5).normal(60, 15, (21, 100, 120)).astype(dtype)
     grid = PreparedTomogram.prepare(t3.Tomogram(data, voxel_size), voxel_size_angstrom=13.6)

@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The example scripts run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
-def test_there_are_examples() -> None:
+def test_examples_are_found() -> None:
     assert EXAMPLES
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs(path: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_example_runs(path: Path, tmp_path: Path) -> None:
+    finished = subprocess.run(
         [sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout

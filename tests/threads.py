@@ -1,19 +1,7 @@
-"""PyTorch's number of threads, which the native kernels take as well, for as long as a test needs another."""
+"""PyTorch's number of threads in tests, which the native kernels use as well."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from t3ssfast.runtime.threads import torch_threads as on_threads
 
-import torch
-
-
-@contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Within, PyTorch has so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+__all__ = ["on_threads"]

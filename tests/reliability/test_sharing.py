@@ -17,7 +17,7 @@ import t3ssfast as t3
 from processes import Forks
 from t3ssfast.errors import BusyError, OutputError
 from t3ssfast.runtime import folder_lock
-from t3ssfast.runtime.folder_lock import LEASE_NAME, FolderLock
+from t3ssfast.runtime.folder_lock import LOCK_NAME, FolderLock
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 NAMES = ("TS_01", "TS_02", "TS_03")
@@ -111,7 +111,7 @@ def test_one_process_at_a_time_takes_over_a_folder(forks: Forks, tmp_path: Path,
 
 def leave_behind(folder: Path, host: str, age: float) -> None:
     """Write the lock file of a process on another machine that has stopped."""
-    path = folder / LEASE_NAME
+    path = folder / LOCK_NAME
     path.write_text(json.dumps({"host": host, "pid": 12, "token": "0123"}))
     then = time.time() - age
     os.utime(path, (then, then))
@@ -140,20 +140,20 @@ def test_lock_of_another_machine_is_respected_until_it_is_stale(tmp_path, monkey
         pass
     leave_behind(tmp_path, "elsewhere", 2 * folder_lock.STALE_SECONDS)
     with FolderLock(tmp_path):
-        assert json.loads((tmp_path / LEASE_NAME).read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
 def test_lock_file_works_without_file_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "fcntl", None)
     monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
-    monkeypatch.setattr(folder_lock, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(folder_lock, "HEARTBEAT_SECONDS", 0.01)
     with FolderLock(tmp_path) as held:
         with pytest.raises(BusyError), FolderLock(tmp_path):
             pass
         # The holder refreshes its lock file.
         then = time.time() - 2 * folder_lock.STALE_SECONDS
-        os.utime(tmp_path / LEASE_NAME, (then, then))
+        os.utime(tmp_path / LOCK_NAME, (then, then))
         time.sleep(0.3)
         with pytest.raises(BusyError), FolderLock(tmp_path):
             pass
@@ -162,14 +162,14 @@ def test_lock_file_works_without_file_locks(tmp_path, monkeypatch):
         time.sleep(0.3)
         with pytest.raises(BusyError, match="took over"):
             held.check()
-    assert (tmp_path / LEASE_NAME).exists()
+    assert (tmp_path / LOCK_NAME).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": "x"}', b"0" * 9000])
 def test_damaged_lock_file_belongs_to_nobody(tmp_path, content):
-    (tmp_path / LEASE_NAME).write_bytes(content)
+    (tmp_path / LOCK_NAME).write_bytes(content)
     then = time.time() - 2 * folder_lock.STALE_SECONDS
-    os.utime(tmp_path / LEASE_NAME, (then, then))
+    os.utime(tmp_path / LOCK_NAME, (then, then))
     with FolderLock(tmp_path):
         pass
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Memory that is kept for the next result: never shared, never too large, let go when it does not suit."""
+"""Reuse of the memory of large results: never shared, never too large, freed if its size does not suit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import torch
 from t3ssfast.kernels.unfold import unfold
 from t3ssfast.runtime import buffer_pool
 
-LINUX = pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="pages are kept where MADV_FREE is known")
-COUNT = buffer_pool.LEAST_BYTES // 2
+LINUX = pytest.mark.skipif(
+    not hasattr(mmap, "MADV_FREE"), reason="memory is kept only where MADV_FREE exists"
+)
+COUNT = buffer_pool.MIN_POOLED_BYTES // 2
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept():
+def empty_pool():
     gc.collect()
     buffer_pool._kept.clear()
     yield
@@ -32,21 +34,21 @@ def address(array: np.ndarray) -> int:
 
 
 @LINUX
-def test_what_was_let_go_is_used_again_once_and_only_then():
-    first, used = buffer_pool.empty((COUNT,), np.float32)
-    assert not used
+def test_freed_memory_is_reused_once():
+    first, reused = buffer_pool.empty((COUNT,), np.float32)
+    assert not reused
     first[:] = 1
-    place, view = address(first), first[7:9]
+    first_address, view = address(first), first[7:9]
     del first
-    second, used = buffer_pool.empty((COUNT,), np.float32)
-    assert not used, "a view of the first still lives"
-    assert address(second) != place
+    second, reused = buffer_pool.empty((COUNT,), np.float32)
+    assert not reused, "a view of the first array still exists"
+    assert address(second) != first_address
     second[:] = 2
     np.testing.assert_array_equal(view, 1)
     del view
-    third, used = buffer_pool.empty((COUNT // 2, 3), np.int16)
-    assert used
-    assert address(third) == place
+    third, reused = buffer_pool.empty((COUNT // 2, 3), np.int16)
+    assert reused
+    assert address(third) == first_address
     assert (third.shape, third.dtype) == ((COUNT // 2, 3), np.int16)
     assert third.flags.c_contiguous
     assert third.flags.writeable
@@ -56,14 +58,14 @@ def test_what_was_let_go_is_used_again_once_and_only_then():
 
 
 @LINUX
-def test_memory_of_another_size_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+def test_memory_of_an_unsuitable_size_is_not_kept(monkeypatch: pytest.MonkeyPatch):
     buffer_pool.empty((3 * COUNT,), np.float32)
-    small, used = buffer_pool.empty((COUNT,), np.float32)
-    assert not used, "more than half of it would lie idle"
+    small, reused = buffer_pool.empty((COUNT,), np.float32)
+    assert not reused, "more than half of it would be unused"
     assert not buffer_pool._kept
     del small
     buffer_pool._kept.clear()
-    monkeypatch.setattr(buffer_pool, "KEPT_BYTES", buffer_pool.LEAST_BYTES)
+    monkeypatch.setattr(buffer_pool, "MAX_KEPT_BYTES", buffer_pool.MIN_POOLED_BYTES)
     buffer_pool.empty((COUNT + 1,), np.float32)
     gc.collect()
     assert not buffer_pool._kept
@@ -71,35 +73,35 @@ def test_memory_of_another_size_is_not_kept(monkeypatch: pytest.MonkeyPatch):
 
 
 @LINUX
-def test_a_result_holds_its_memory_as_an_array_and_as_a_tensor():
+def test_results_of_unfold_keep_their_memory():
     image = np.random.default_rng(0).normal(size=(140, 140)).astype(np.float32)
-    wanted = np.lib.stride_tricks.sliding_window_view(image, (50, 50)).reshape(-1, 50, 50)
+    expected = np.lib.stride_tricks.sliding_window_view(image, (50, 50)).reshape(-1, 50, 50)
     for given in (image, torch.from_numpy(image)):
         for scale in (1, 2, 3):
             found = unfold(given * scale, 50)
-            assert found.nbytes >= buffer_pool.LEAST_BYTES
-            np.testing.assert_array_equal(np.asarray(found), wanted * scale)
+            assert found.nbytes >= buffer_pool.MIN_POOLED_BYTES
+            np.testing.assert_array_equal(np.asarray(found), expected * scale)
             again = unfold(given, 50)
-            np.testing.assert_array_equal(np.asarray(found), wanted * scale)
-            np.testing.assert_array_equal(np.asarray(again), wanted)
+            np.testing.assert_array_equal(np.asarray(found), expected * scale)
+            np.testing.assert_array_equal(np.asarray(again), expected)
             del found, again
             assert len(buffer_pool._kept) == 1
 
 
-def test_without_such_pages_the_allocator_serves(monkeypatch: pytest.MonkeyPatch):
+def test_without_madv_free_nothing_is_kept(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(buffer_pool, "_CAN_KEEP", False)
     for _ in range(2):
-        found, used = buffer_pool.empty((COUNT, 1), np.float32)
-        assert not used
+        found, reused = buffer_pool.empty((COUNT, 1), np.float32)
+        assert not reused
         assert (found.shape, found.dtype) == ((COUNT, 1), np.float32)
         del found
 
 
-GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 
-def in_a_process_of_its_own(program: str) -> None:
-    """What an allocator holds depends on all that a process has done."""
+def run_in_a_fresh_process(program: str) -> None:
+    """Run a program in a new process, since an allocator's state depends on all earlier allocations."""
     lines = [
         "import resource, torch",
         "from pathlib import Path",
@@ -109,8 +111,8 @@ def in_a_process_of_its_own(program: str) -> None:
 
 
 @GLIBC
-def test_freed_tensors_are_allocated_again_without_new_pages():
-    in_a_process_of_its_own("""
+def test_retained_memory_is_reused_without_new_pages():
+    run_in_a_fresh_process("""
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
@@ -125,8 +127,8 @@ assert kept < freed / 10, (kept, freed)
 
 
 @GLIBC
-def test_what_is_free_goes_back_in_the_end():
-    in_a_process_of_its_own("""
+def test_retained_memory_goes_back_to_the_system_at_the_end():
+    run_in_a_fresh_process("""
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 before = resident()

@@ -1,4 +1,4 @@
-"""Work done ahead: order, errors, and an end before its time."""
+"""`prefetch`: order, errors, and early closing."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ import pytest
 from t3ssfast.runtime.prefetch import prefetch
 
 
-def test_everything_is_made_once_and_in_order():
-    made = []
+def test_every_item_is_prepared_once_in_order():
+    prepared = []
 
-    def make(item: int) -> int:
-        made.append(item)
+    def prepare(item: int) -> int:
+        prepared.append(item)
         return item * item
 
-    assert list(prefetch(make, range(7))) == [k * k for k in range(7)]
-    assert made == list(range(7))
-    assert list(prefetch(make, [])) == []
+    assert list(prefetch(prepare, range(7))) == [k * k for k in range(7)]
+    assert prepared == list(range(7))
+    assert list(prefetch(prepare, [])) == []
 
 
-def test_the_next_is_made_while_the_caller_has_the_last():
-    begun = threading.Event()
+def test_the_next_item_is_prepared_while_the_caller_uses_the_last():
+    started = threading.Event()
 
-    def make(item: int) -> int:
+    def prepare(item: int) -> int:
         if item == 1:
-            begun.set()
+            started.set()
         return item
 
-    with closing(prefetch(make, range(3))) as items:
+    with closing(prefetch(prepare, range(3))) as items:
         assert next(items) == 0
-        assert begun.wait(60), "the second was not begun while the first was in hand"
+        assert started.wait(60), "the second item was not started while the caller used the first"
         assert next(items) == 1
 
 
-def test_errors_come_in_turn():
-    def make(item: int) -> int:
+def test_errors_are_raised_in_order():
+    def prepare(item: int) -> int:
         if item == 2:
-            raise ValueError("the third")
+            raise ValueError("third item")
         return item
 
-    items = prefetch(make, range(9))
+    items = prefetch(prepare, range(9))
     assert [next(items), next(items)] == [0, 1]
-    with pytest.raises(ValueError, match="the third"):
+    with pytest.raises(ValueError, match="third item"):
         next(items)
 
 
-def test_closing_early_starts_no_other_and_leaves_no_thread():
-    made = []
+def test_closing_early_prepares_no_more_and_leaves_no_thread():
+    prepared = []
 
-    def make(item: int) -> int:
-        made.append(item)
+    def prepare(item: int) -> int:
+        prepared.append(item)
         return item
 
-    with closing(prefetch(make, range(100))) as items:
+    with closing(prefetch(prepare, range(100))) as items:
         next(items)
-    assert len(made) <= 3
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("t3ssfast-ahead")]
+    assert len(prepared) <= 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("t3ssfast-prefetch")]

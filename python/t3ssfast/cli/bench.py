@@ -1,4 +1,4 @@
-"""`t3ssfast bench`: the kernels and a detection, timed on this machine against PyTorch alone."""
+"""`t3ssfast bench`: times of the kernels and of a detection on this machine, compared with PyTorch alone."""
 
 from __future__ import annotations
 
@@ -9,52 +9,46 @@ import typer
 
 
 def bench(
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1".')] = "auto",
+    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of both; as many as PyTorch takes by default.")
+        int | None, typer.Option(min=1, help="Number of threads of both sides; PyTorch's default if omitted.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the timings as JSON.")] = False,
 ) -> None:
-    """Time the kernels and a small detection on this machine, against PyTorch alone; about a minute.
+    """Time the kernels and a small detection on this machine against PyTorch alone; takes about a minute.
 
-    Both must give the same answers before they are timed. Ratios of one run say more than seconds: a busy
-    machine slows both down.
+    Both sides must give the same results before they are timed. Compare the ratios rather than the seconds: a
+    busy machine slows both sides down.
 
     \b
     Example:
       t3ssfast bench --threads 1
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from t3ssfast.cli.benchmarks import run_benchmarks
     from t3ssfast.kernels._native import build_info
     from t3ssfast.models import check_device
 
-    where = check_device(device)
+    torch_device = check_device(device)
     timings = []
-    for timing in run_benchmarks(where, threads):
+    for timing in run_benchmarks(torch_device, threads):
         timings.append(timing)
         if not as_json:
             typer.echo(f"{timing.work}: the same answers, {timing.times_faster:.1f} times as fast", err=True)
     info = build_info()
-    about = {
-        "device": str(where),
-        "threads": threads or info["threads"],
-        "simd": info["simd"],
-        "torch": info["torch"],
-        "openvino": info["openvino"],
-    }
+    machine = {"device": str(torch_device), "threads": threads or info["threads"]}
+    machine |= {name: info[name] for name in ("simd", "torch", "openvino")}
     if as_json:
-        typer.echo(json.dumps({**about, "timings": [t.to_dict() for t in timings]}, allow_nan=False))
+        typer.echo(json.dumps({**machine, "timings": [t.to_dict() for t in timings]}, allow_nan=False))
         return
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=", ".join(f"{name} {value}" for name, value in about.items()))
-    for column in ("work", "t3ssfast (ms)", "PyTorch (ms)", "times faster", "PyTorch's way"):
-        numbers = column.endswith((")", "faster"))
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    table = Table(title=", ".join(f"{name} {value}" for name, value in machine.items()))
+    table.add_column("work", overflow="fold")
+    for column in ("t3ssfast (ms)", "PyTorch (ms)", "times faster"):
+        table.add_column(column, justify="right", overflow="fold")
+    table.add_column("PyTorch's way", overflow="fold")
     for t in timings:
-        table.add_row(
-            t.work, f"{t.seconds * 1e3:.1f}", f"{t.torch_seconds * 1e3:.1f}", f"{t.times_faster:.1f}", t.how
-        )
+        milliseconds = (f"{seconds * 1e3:.1f}" for seconds in (t.seconds, t.torch_seconds))
+        table.add_row(t.work, *milliseconds, f"{t.times_faster:.1f}", t.how)
     Console().print(table)

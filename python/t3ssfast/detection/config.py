@@ -11,6 +11,7 @@ from t3ssfast.errors import ConfigError
 
 if TYPE_CHECKING:
     pass
+from t3ssfast.kernels.score_windows import PLANS, PRECISIONS
 from t3ssfast.models.engines.engine import SEGMENTER_ENGINES
 
 __all__ = ["DetectConfig"]
@@ -113,10 +114,8 @@ class DetectConfig:
             value = getattr(self, name)
             require(np.isfinite(value) and value >= 0, name, "a finite number, 0 or more")
         require(self.max_candidates >= 1, "max_candidates", "1 or more")
-        require(self.plan in ("auto", "windows", "dense"), "plan", '"auto", "windows" or "dense"')
-        require(
-            self.precision in ("float32", "tf32", "bfloat16"), "precision", '"float32", "tf32" or "bfloat16"'
-        )
+        require(self.plan in PLANS, "plan", " or ".join(PLANS))
+        require(self.precision in PRECISIONS, "precision", " or ".join(PRECISIONS))
         require(
             self.segmenter_engine in SEGMENTER_ENGINES, "segmenter_engine", " or ".join(SEGMENTER_ENGINES)
         )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.identity import identify
-from t3ssfast.detection.inputs import DetectionInputs, InputOptions, using_threads
+from t3ssfast.detection.inputs import DetectionInputs, InputOptions
 from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
 from t3ssfast.detection.result import Detection, load_finished
 from t3ssfast.io import remove_temporaries, results_folder
 from t3ssfast.runtime.checkpoint import remove_checkpoints
 from t3ssfast.runtime.folder_lock import FolderLock
 from t3ssfast.runtime.progress import Stages
+from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.tomogram import StrPath, TomogramSource
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run_to_folder(
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with ExitStack() as stack:
         stack.callback(_remove_empty, missing)
-        stack.enter_context(using_threads(config.threads))
+        stack.enter_context(torch_threads(config.threads))
         stages = stack.enter_context(Stages(progress))
         if not missing:
             # Before a large file is unpacked for nothing.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -28,7 +26,7 @@ from t3ssfast.tomogram import Array, StrPath, Tomogram, TomogramSource
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["DetectionInputs", "InputOptions", "Model", "normalise", "using_threads", "window_of"]
+__all__ = ["DetectionInputs", "InputOptions", "Model", "normalise", "window_of"]
 
 Model = StrPath | nn.Module | LoadedModel | None
 
@@ -124,19 +122,6 @@ class DetectionInputs:
     def peak_threshold(self) -> float:
         """Score of the classifier above which peaks are kept: lower where a verifier judges them."""
         return self.threshold if self.verifier is None else self.config.verify_floor
-
-
-@contextmanager
-def using_threads(count: int | None) -> Iterator[None]:
-    """Run with a number of threads in PyTorch and the native kernels; None leaves it as it is."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if count is not None:
-            torch.set_num_threads(before)
 
 
 def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:

@@ -10,7 +10,7 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import trained_sign
 from t3ssfast.detection.describe import describe_detection
 from t3ssfast.detection.identity import Identity, identify
-from t3ssfast.detection.inputs import DetectionInputs, Model, normalise, using_threads
+from t3ssfast.detection.inputs import DetectionInputs, Model, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.preselect import WindowFilter, read_preselection
@@ -23,6 +23,7 @@ from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
+from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.tomogram import Array, StrPath, TomogramSource
 
 __all__ = ["checkpoint_of", "detect", "run_pipeline"]
@@ -88,7 +89,7 @@ def detect(
         If a slab cannot be written to the checkpoint.
     """
     config = DetectConfig() if config is None else config
-    with using_threads(config.threads), Stages(progress) as stages:
+    with torch_threads(config.threads), Stages(progress) as stages:
         inputs = DetectionInputs.open(
             tomogram,
             config,

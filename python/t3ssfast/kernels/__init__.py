@@ -1,1 +1,1 @@
-"""The three kernels of the package: `unfold`, `window_statistics` and `score_windows`."""
+"""The three kernels: `unfold`, `window_statistics` and `score_windows`."""

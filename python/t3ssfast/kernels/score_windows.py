@@ -1,4 +1,4 @@
-"""Runs a classifier on every window of an image at stride 1, or on those a mask asks for."""
+"""Run a classifier on the sliding windows of an image."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import torch
 
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels import _native
-from t3ssfast.kernels.plan import Plan, estimate_cost, read_plan, run_model
+from t3ssfast.kernels.plan import NoDensePlanError, Plan, estimate_cost, read_plan, run_model
 
-__all__ = ["score_windows"]
-
-
-class HoldsModule(Protocol):
-    """Anything that holds a module, such as a loaded model file."""
-
-    @property
-    def module(self) -> torch.nn.Module: ...
-
+__all__ = ["PLANS", "PRECISIONS", "score_windows"]
 
 PLANS = ("auto", "windows", "dense")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
-# Batches at which torch is near its best; larger ones only take memory.
+# Batch sizes at which torch is close to its best throughput.
 CPU_BATCH = 512
 CUDA_BATCH = 4096
+
+
+class HoldsModule(Protocol):
+    """An object with a module, such as a loaded model file."""
+
+    @property
+    def module(self) -> torch.nn.Module: ...
 
 
 def score_windows(
@@ -40,7 +39,7 @@ def score_windows(
     plan: str = "auto",
     batch_size: int | None = None,
 ) -> Any:
-    """What a classifier answers on windows of an image, each by itself.
+    """Run a classifier on every valid window of an image at stride 1, or on the windows that a mask selects.
 
     Parameters
     ----------
@@ -48,39 +47,39 @@ def score_windows(
         TorchScript (scripted, traced or frozen) or eager module in evaluation mode, float32, mapping
         (M, 1, size, size) to (M, C), on the image's device; or a loaded model.
     image
-        (H, W) or (N, H, W), numpy array or torch tensor, finite.
+        (H, W) or (N, H, W), NumPy array or torch tensor of finite values.
     mask
-        (..., H-size+1, W-size+1): windows asked for, by top-left corner; all where None.
+        (..., H-size+1, W-size+1), bool or uint8: the windows to score, indexed by their top-left corner; all
+        of them if None.
     size
-        Edge of a window in voxels.
+        Side of a window in pixels.
     precision
         "float32": within 1e-4 of the model run window by window. "tf32" and "bfloat16" let a CUDA device
-        multiply numbers rounded to 10 and 7 bits of mantissa, which is faster and answers a few 1e-4 and 1e-3
-        of the largest score away. On a CPU, "tf32" is float32 and "bfloat16" is refused.
+        multiply numbers rounded to 10 and 7 bits of mantissa, which is faster and changes scores by a few
+        1e-4 and 1e-3 of the largest one. On a CPU, "tf32" is float32 and "bfloat16" is refused.
     plan
-        "dense": shared feature maps, exact, for LeNet-like chains. "windows": batches of windows, for any
-        model. "auto": the one that `explain_plan` says is cheaper.
+        "dense": shared feature maps, exact, for LeNet-like chains of layers. "windows": batches of windows,
+        for any model. "auto": the cheaper one, see `explain_plan`.
     batch_size
-        Windows run at once by plan "windows"; never more than so many are held.
+        Number of windows that plan "windows" runs, and holds in memory, at a time.
 
     Returns
     -------
-    (M, C) where a mask is given, in C order of its windows, else (C, ..., H-size+1, W-size+1); float32, of
-    the image's kind and on its device.
+    (M, C) float32 if a mask is given, windows in C order, else (C, ..., H-size+1, W-size+1); an array or a
+    tensor on the same device as the image.
 
     Raises
     ------
     InputError
-        If the image or the mask has the wrong shape or kind, or the image holds NaN or Inf.
+        If the image or the mask has the wrong shape or dtype, or the image contains NaN or Inf.
     ConfigError
-        If an option has a value that cannot be used.
+        If an option has an invalid value.
     ModelError
-        If the model cannot be run on such windows, or plan "dense" is asked for and cannot be had.
+        If the model cannot be run on such windows, or has no dense plan and plan is "dense".
     """
-    if plan not in PLANS:
-        raise ConfigError(f'plan is {plan!r}; give "auto", "windows" or "dense".')
-    if precision not in PRECISIONS:
-        raise ConfigError(f'precision is {precision!r}; give "float32", "tf32" or "bfloat16".')
+    for name, value, choices in (("plan", plan, PLANS), ("precision", precision, PRECISIONS)):
+        if value not in choices:
+            raise ConfigError(f"{name} is {value!r}; give one of {', '.join(choices)}.")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; give 1 or more, or None.")
     module = model if isinstance(model, torch.nn.Module) else model.module
@@ -91,32 +90,32 @@ def score_windows(
         raise ConfigError(
             f'precision "bfloat16" needs a CUDA device, and the image is on {stack.device}; use "float32".'
         )
-    chosen = _choose(module, size, plan, windows, stack.device)
-    if chosen is not None:
-        answer = _native.score_windows(stack, size, chosen.program(), windows, precision=precision)
+    dense_plan = None
+    if plan != "windows":
+        requested_share = windows.count / max(1, math.prod(windows.shape))
+        dense_plan = _choose_dense_plan(module, size, stack.device, requested_share, required=plan == "dense")
+    if dense_plan is not None:
+        scores = _native.score_windows(stack, size, dense_plan.program(), windows, precision=precision)
     else:
-        answer = _score_batches(module, stack, size, windows, precision, batch_size)
-    return _native.to_caller(answer, stack)
+        scores = _score_batches(module, stack, size, windows, precision, batch_size)
+    return _native.to_caller(scores, stack)
 
 
-def _choose(
-    model: torch.nn.Module, size: int, plan: str, windows: _native.Windows, device: torch.device
+def _choose_dense_plan(
+    model: torch.nn.Module, size: int, device: torch.device, requested_share: float, *, required: bool
 ) -> Plan | None:
-    """The dense plan, or None for plan "windows"."""
-    if plan == "windows":
-        return None
-    read = read_plan(model, size, device)
-    if isinstance(read, str):
-        if plan == "dense":
-            raise ModelError(
-                f'The model cannot be run by plan "dense", because {read}; use plan "windows" or "auto".'
-            )
-        return None
-    if plan == "dense":
-        return read
-    every = max(1, math.prod(windows.shape))
-    cost = estimate_cost(read, windows.count / every)
-    return read if cost.dense_seconds <= cost.windows_seconds else None
+    """Return the model's dense plan if it is required or cheaper than running the windows one by one."""
+    try:
+        plan = read_plan(model, size, device)
+    except NoDensePlanError as reason:
+        if not required:
+            return None
+        raise ModelError(
+            f'The model cannot be run by plan "dense", because {reason}; use plan "windows" or "auto".'
+        ) from reason
+    if required or estimate_cost(plan, requested_share).cheaper_plan == "dense":
+        return plan
+    return None
 
 
 def _score_batches(
@@ -127,7 +126,7 @@ def _score_batches(
     precision: str,
     batch_size: int | None,
 ) -> torch.Tensor:
-    """Plan "windows": (M, C) where windows are listed, else (C, every window)."""
+    """Run the model on batches of windows: (M, C) for a list of windows, (C, ...) for all windows."""
     if batch_size is None:
         batch_size = CUDA_BATCH if stack.device.type == "cuda" else CPU_BATCH
     buffer = torch.zeros((min(batch_size, max(windows.count, 1)), 1, size, size), device=stack.device)
@@ -138,17 +137,16 @@ def _score_batches(
             index = torch.arange(first, last, device=stack.device)
         else:
             index = windows.index[first:last]
-        # An empty mask is answered too: run on a blank window, the model says how many classes there are.
+        # For an empty mask, the model is run on a blank window to find the number of classes.
         batch = buffer[: max(last - first, 1)]
         _native.unfold(stack, size, _native.Windows(windows.shape, index), zscore=False, out=batch)
-        answer = run_model(model, batch, precision=precision)[: last - first]
+        scores = run_model(model, batch, precision=precision)[: last - first]
         if out is None:
-            classes = answer.shape[1]
-            shape = (classes, windows.count) if windows.index is None else (windows.count, classes)
-            out = answer.new_empty(shape)
+            shape = (scores.shape[1], windows.count)
+            out = scores.new_empty(shape if windows.index is None else shape[::-1])
         if windows.index is None:
-            out[:, first:last] = answer.T
+            out[:, first:last] = scores.T
         else:
-            out[first:last] = answer
+            out[first:last] = scores
     assert out is not None  # at least one batch is run
     return out if windows.index is not None else out.reshape(len(out), *windows.shape)

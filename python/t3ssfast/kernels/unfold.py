@@ -1,8 +1,8 @@
-"""Windows of an image, one after the other in memory."""
+"""Extract the sliding windows of an image into one contiguous array."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,98 +14,75 @@ from t3ssfast.kernels._native import Array
 
 __all__ = ["unfold"]
 
-_DTYPES: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+Image = TypeVar("Image", npt.NDArray[Any], torch.Tensor)
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def _element_type(dtype: object, out: Array | None) -> torch.dtype:
-    if dtype is None:
-        if out is None:
-            return torch.float32
-        dtype = out.dtype
-    name = (
-        str(dtype).removeprefix("torch.")
-        if isinstance(dtype, str | torch.dtype)
-        else np.dtype(cast(Any, dtype)).name
-    )
-    if name not in _DTYPES:
-        raise InputError(f"dtype is {dtype}; give one of {', '.join(_DTYPES)}.")
-    return _DTYPES[name]
-
-
-@overload
 def unfold(
-    image: torch.Tensor,
-    size: int = ...,
-    *,
-    mask: Array | None = ...,
-    normalise: Literal["zscore"] | None = ...,
-    dtype: torch.dtype | str | None = ...,
-    out: torch.Tensor | None = ...,
-) -> torch.Tensor: ...
-@overload
-def unfold(
-    image: npt.NDArray[Any],
-    size: int = ...,
-    *,
-    mask: Array | None = ...,
-    normalise: Literal["zscore"] | None = ...,
-    dtype: npt.DTypeLike | None = ...,
-    out: npt.NDArray[Any] | None = ...,
-) -> npt.NDArray[Any]: ...
-def unfold(
-    image: Array,
+    image: Image,
     size: int = 50,
     *,
     mask: Array | None = None,
     normalise: Literal["zscore"] | None = None,
-    dtype: object = None,
-    out: Array | None = None,
-) -> Array:
-    """Every valid window of an image at stride 1, or those that a mask asks for.
+    dtype: npt.DTypeLike | torch.dtype | None = None,
+    out: Image | None = None,
+) -> Image:
+    """Extract every valid window of an image at stride 1, or the windows that a mask selects.
 
     Parameters
     ----------
     image
-        (H, W) or (N, H, W), NumPy or torch, any real dtype; taken to float32.
+        (H, W) or (N, H, W), NumPy array or torch tensor of any real dtype; converted to float32.
     size
-        Edge of a window in pixels.
+        Side of a window in pixels.
     mask
-        (..., H-size+1, W-size+1): the windows wanted, index = top-left corner.
+        (..., H-size+1, W-size+1), bool or uint8: the windows to extract, indexed by their top-left corner.
     normalise
-        "zscore" brings each window to mean 0 and (population) standard deviation 1, a constant one to zeros.
+        "zscore": shift and scale each window to mean 0 and population standard deviation 1. A constant
+        window becomes zeros.
     dtype
-        Of the answer: float32 (default), float16, or, for tensors, bfloat16.
+        Dtype of the result: float32 (the default), float16, or, for tensors, bfloat16.
     out
-        (M, size, size) C-contiguous array to write into, of that dtype, and of the image's kind and device.
+        (M, size, size) C-contiguous array to write into, of that dtype and on the image's device; an array
+        if the image is an array, a tensor if it is a tensor.
 
     Returns
     -------
-    (M, size, size), windows in C order; `out` where it was given.
+    (M, size, size) windows in C order; `out` if it was given.
 
     Raises
     ------
     InputError
-        If an argument cannot be used, or the image holds NaN or Inf.
+        If an argument is invalid, or the image contains NaN or Inf.
     DeviceError
-        If the image is on a device that the kernels cannot use.
+        If the kernels cannot use the image's device.
     """
     if normalise not in (None, "zscore"):
         raise InputError(f'normalise is {normalise!r}; give None or "zscore".')
     stack = _native.as_stack(image)
     size = _native.check_size(size, stack)
     windows = _native.as_windows(stack, size, mask)
-    element = _element_type(dtype, out)
-    if stack.is_numpy and element is torch.bfloat16:
+    if dtype is None:
+        dtype = torch.float32 if out is None else out.dtype
+    torch_dtype = _torch_dtype(dtype)
+    if stack.is_numpy and torch_dtype is torch.bfloat16:
         raise InputError("dtype is bfloat16, which NumPy does not have; give a torch tensor as the image.")
     shape = (windows.count, size, size)
     if out is None:
-        target, used = _native.empty_windows(shape, element, stack.device)
+        target, pages_in_use = _native.empty_windows(shape, torch_dtype, stack.device)
     else:
-        target, used = _native.check_out(out, shape, element, stack), True
-    stream = used and target.nbytes >= _native.STREAM_BYTES
+        target, pages_in_use = _native.check_out(out, shape, torch_dtype, stack), True
+    stream = pages_in_use and target.nbytes >= _native.STREAM_BYTES
     _native.unfold(stack, size, windows, zscore=normalise is not None, out=target, stream=stream)
-    return _native.to_caller(target, stack) if out is None else out
+    return cast(Image, _native.to_caller(target, stack)) if out is None else out
+
+
+def _torch_dtype(dtype: npt.DTypeLike | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, str | torch.dtype):
+        name = str(dtype).removeprefix("torch.")
+    else:
+        name = np.dtype(dtype).name
+    if name not in _DTYPES:
+        raise InputError(f"dtype is {dtype}; give one of {', '.join(_DTYPES)}.")
+    return _DTYPES[name]

@@ -1,10 +1,9 @@
-"""The right to write into a folder, which one process has at a time and which ends with it.
+"""A lock on a folder, held by one process at a time.
 
-A file in the folder is locked (`flock`): the system lets go of it however the process ends, so that what a
-killed one leaves behind is taken over at once and by one process only. Where a network file system does not
-carry locks from one machine to another, what the file says stands in for them: who holds it, and, by its time
-of change, that the holder is alive. Files are written atomically in any case, so that the worst that two
-holders can do is the same work twice.
+The lock is an `flock` on a file in the folder, which the system releases however the process ends. Some
+network file systems do not pass locks between machines. There, the file's content (the holder) and its
+modification time (the heartbeat) replace the lock. Results are written atomically in any case, so two
+holders can at worst do the same work twice.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from t3ssfast.errors import BusyError, OutputError
@@ -28,104 +27,104 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["FolderLock"]
+__all__ = ["LOCK_NAME", "FolderLock"]
 
-LEASE_NAME = ".t3ssfast-lease"
-# How often a holder says that it is alive, and after what silence another machine may take its place: long
-# enough for a file system that is slow, or a holder that swaps.
-BEAT_SECONDS = 5.0
+LOCK_NAME = ".t3ssfast-lease"
+HEARTBEAT_SECONDS = 5.0
+# Age of the heartbeat from which another machine may take over: longer than a file system or a swapping
+# holder may stall.
 STALE_SECONDS = 90.0
-# Where there are no locks: how long a newcomer waits for another that came at the same moment to write over
-# it.
+# Without locks: time in which a process that arrived at the same moment may overwrite the file.
 SETTLE_SECONDS = 1.0
 
 
 class FolderLock:
-    """The right to write into a folder; a context manager.
+    """Context manager that holds the lock of a folder; entering it does not wait for another holder.
+
+    `filelock.SoftFileLease` is no replacement: it takes over from a dead machine only after one process has
+    watched the file for the whole lease, which a run that is refused at once never does.
 
     Parameters
     ----------
     folder
-        Must be there.
+        An existing folder.
 
     Raises
     ------
     BusyError
-        On entering: another process has it; says which.
+        On entering, if another process holds the lock; the message names it.
     OutputError
-        On entering: the folder cannot be written to.
+        On entering, if the folder is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / LEASE_NAME
+        self._path = folder / LOCK_NAME
         self._token = secrets.token_hex(8)
         self._descriptor = -1
         self._released = threading.Event()
         self._lost = False
-        self._beating: threading.Thread | None = None
+        self._heartbeat = threading.Thread(target=self._beat, name="t3ssfast-lock", daemon=True)
 
     def __enter__(self) -> FolderLock:
+        acquired = False
         try:
-            while not self._take():
-                pass
+            while not acquired:
+                acquired = self._try_acquire()
         except OSError as error:
-            self._close()
             raise OutputError(
                 f"{display_path(self._folder)} cannot be written to ({error.strerror or error}); give "
                 "another folder."
             ) from error
-        self._beating = threading.Thread(target=self._beat, name="t3ssfast-lease", daemon=True)
-        self._beating.start()
+        finally:
+            if not acquired:
+                self._close()
+        self._heartbeat.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._released.set()
-        if self._beating is not None:
-            self._beating.join()
-        # The file goes while it is locked: who waits for it finds that it is no longer the one in the folder.
+        self._heartbeat.join()
+        # Removed while locked, so that a process that opened it before sees that it is no longer in the
+        # folder.
         with suppress(OSError):
-            if self._holds():
+            if self._is_holder():
                 self._path.unlink()
         self._close()
 
     def check(self) -> None:
-        """Raise `BusyError` if another machine has taken this process for dead and its place."""
+        """Raise `BusyError` if another machine has taken over the lock in the meantime."""
         if self._lost:
             raise BusyError(
-                "This run stood still for so long that another took over "
-                f"{display_path(self._folder)}; leave the "
-                "rest to that one."
+                f"This run stood still for so long that another one took over {display_path(self._folder)}; "
+                "let that one finish."
             )
 
-    def _take(self) -> bool:
-        """Lock the file and write into it who has it; False if it has to be tried again."""
+    def _try_acquire(self) -> bool:
+        """Lock the file and write the holder into it; return False if this must be repeated."""
+        self._close()
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        locked = self._lock()
-        holder = self._read()
+        locked = self._flock()
+        holder = self._read_holder()
         if locked is False:
-            self._close()
             raise self._busy(holder)
         if not self._is_in_folder():
-            self._close()
             return False
-        # A lock on this machine tells all about its own processes, and perhaps nothing about another's.
-        elsewhere = locked is None or holder.get("host") != socket.gethostname()
-        if holder and elsewhere and self._silence() < STALE_SECONDS:
-            self._close()
+        # The lock is proof for processes on this machine only.
+        foreign = locked is None or holder.get("host") != socket.gethostname()
+        if holder and foreign and self._heartbeat_age() < STALE_SECONDS:
             raise self._busy(holder)
-        self._write()
+        record = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(record).encode(), 0)
+        os.fsync(self._descriptor)
         if locked is None:
             self._released.wait(SETTLE_SECONDS)
-            if not self._holds():
-                self._close()
-                return False
+            return self._is_holder()
         return True
 
-    def _lock(self) -> bool | None:
-        """Whether the file is now locked by this process; None where there are no locks."""
+    def _flock(self) -> bool | None:
+        """Lock the file; return whether this succeeded, None if the file system has no locks."""
         if fcntl is None:
             return None
         try:
@@ -136,32 +135,26 @@ class FolderLock:
             return None
         return True
 
-    def _read(self) -> dict[str, Any]:
-        """What the file says about its holder; nothing where it is empty or damaged."""
+    def _read_holder(self) -> dict[str, Any]:
+        """Return the file's content; empty if it is empty or damaged."""
         with suppress(OSError, ValueError):
-            found = json.loads(os.pread(self._descriptor, 4096, 0))
-            if isinstance(found, dict):
-                return found
+            holder = json.loads(os.pread(self._descriptor, 4096, 0))
+            if isinstance(holder, dict):
+                return holder
         return {}
 
-    def _write(self) -> None:
-        record = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(record).encode(), 0)
-        os.fsync(self._descriptor)
-
     def _is_in_folder(self) -> bool:
-        """Whether the open file is the one in the folder, and not one that its holder has removed since."""
+        """Return whether the open file is still the one in the folder."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
         except FileNotFoundError:
             return False
 
-    def _holds(self) -> bool:
-        return self._is_in_folder() and self._read().get("token") == self._token
+    def _is_holder(self) -> bool:
+        return self._is_in_folder() and self._read_holder().get("token") == self._token
 
-    def _silence(self) -> float:
-        """Seconds since the holder gave a sign of life, by the clock of the file system."""
+    def _heartbeat_age(self) -> float:
+        """Return the seconds since the holder's last heartbeat, by the clock of the file system."""
         probe = self._path.with_name(f".t3ssfast-{self._token}.probe")
         probe.touch()
         now = probe.stat().st_mtime
@@ -169,25 +162,19 @@ class FolderLock:
         return now - os.fstat(self._descriptor).st_mtime
 
     def _beat(self) -> None:
-        while not self._released.wait(BEAT_SECONDS):
-            try:
-                if not self._holds():
+        while not self._released.wait(HEARTBEAT_SECONDS):
+            # If the file system is unreachable for a while, no other process can take the file either.
+            with suppress(OSError):
+                if not self._is_holder():
                     self._lost = True
                     return
                 os.utime(self._descriptor)
-            except OSError:
-                # A file system that is away for a while; nobody else can take the file then.
-                continue
 
     def _busy(self, holder: dict[str, Any]) -> BusyError:
-        who = (
-            f"process {holder['pid']} on {holder['host']}"
-            if {"pid", "host"} <= set(holder)
-            else "another run"
-        )
+        known = {"pid", "host"} <= set(holder)
+        name = f"Process {holder['pid']} on {holder['host']}" if known else "Another run"
         return BusyError(
-            f"{who[0].upper()}{who[1:]} is writing into {display_path(self._folder)}; wait for it, or give "
-            "another folder."
+            f"{name} is writing into {display_path(self._folder)}; wait for it, or give another folder."
         )
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""Work done ahead by one thread: the next slab is read and prepared while this one is computed with."""
+"""Preparation of the next item in a background thread while the caller works on the current one."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from typing import TypeVar
 __all__ = ["prefetch"]
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
-    """``make(item)`` for each item in turn, where the next one is made while the caller has the last.
+def prefetch(prepare: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """Yield ``prepare(item)`` for each item in order, preparing the next one in a thread meanwhile.
 
-    Up to three are alive at a time: the caller's last, the one handed over, and the one being made. What
-    `make` raises is raised here, in turn. Close the iterator (`contextlib.closing`) where the loop over it
-    may end early: closing waits for the one being made, and starts no other.
+    At most three results exist at a time. Errors of `prepare` are raised in order. If the loop may end early,
+    close the iterator (`contextlib.closing`): this waits for the item in preparation and starts no other.
 
     Parameters
     ----------
-    make
-        Called from one thread, never twice at a time.
+    prepare
+        Called in one thread, for one item at a time.
     items
-        Taken one by one, from the caller's thread.
+        Iterated in the caller's thread.
     """
-    pool = ThreadPoolExecutor(1, "t3ssfast-ahead")
+    pool = ThreadPoolExecutor(1, "t3ssfast-prefetch")
     try:
-        waiting: Future[Made] | None = None
+        current: Future[Result] | None = None
         for item in items:
-            following = pool.submit(make, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+            following = pool.submit(prepare, item)
+            if current is not None:
+                yield current.result()
+            current = following
+        if current is not None:
+            yield current.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

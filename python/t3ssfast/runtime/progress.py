@@ -1,4 +1,4 @@
-"""How far a long job is, and how long each of its stages took."""
+"""Progress bars and timings of the stages of a long job."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from types import TracebackType
-from typing import TypeVar
+from functools import partial
+from typing import TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 __all__ = ["Stages"]
 
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
 class Stages:
-    """Times named stages and shows bars for the long ones; use it as a context manager.
+    """Times named stages and shows progress bars; a context manager.
 
     Parameters
     ----------
     visible
-        Show bars, if standard error is a terminal; never in a pipe or a log.
+        Whether to show bars. They are shown only if standard error is a terminal.
 
     Attributes
     ----------
     seconds
-        Wall time of each stage, added up over the times it was entered, in order of first entry.
+        Total wall time of each stage, in the order in which the stages were first entered.
     """
 
     def __init__(self, visible: bool) -> None:
@@ -46,37 +46,30 @@ class Stages:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count the time within the block as that of a stage."""
+        """Add the time spent inside the block to a stage."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def waiting(self, name: str, made: Generator[Made, None, None]) -> Generator[Made, None, None]:
-        """The same items; the time that each takes to come is counted as that of a stage."""
-        with closing(made):
+    def waiting(self, name: str, items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+        """Yield the items, and add the time spent waiting for them to a stage."""
+        end = object()
+        with closing(items):
             while True:
                 with self(name):
-                    try:
-                        item = next(made)
-                    except StopIteration:
-                        return
-                yield item
+                    item = next(items, end)
+                if item is end:
+                    return
+                yield cast(Item, item)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar; the block calls what it is given with how many of `total` steps were done."""
-        task = self._progress.add_task(title, total=total)
-
-        def advance(steps: int) -> None:
-            self._progress.advance(task, steps)
-
-        yield advance
+        """Show a progress bar of `total` steps; the block gets a function to advance it by some steps."""
+        yield partial(self._progress.advance, self._progress.add_task(title, total=total))

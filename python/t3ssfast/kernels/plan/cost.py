@@ -1,4 +1,4 @@
-"""What a window costs under either plan, and which one is chosen: estimated, and in words."""
+"""Estimated cost of a window under either plan, and the choice between them in words."""
 
 from __future__ import annotations
 
@@ -9,68 +9,55 @@ from dataclasses import dataclass
 import torch
 
 from t3ssfast.errors import ConfigError, DeviceError, InputError
-from t3ssfast.kernels.plan.layers import Plan
+from t3ssfast.kernels.plan.layers import NoDensePlanError, Plan
 from t3ssfast.kernels.plan.read import read_plan
-from t3ssfast.kernels.plan.winograd import cost_of_nine
+from t3ssfast.kernels.plan.winograd import winograd_block_cost
 
-__all__ = ["Cost", "estimate_cost", "explain_plan"]
+__all__ = ["estimate_cost", "explain_plan"]
+
+# FLOP/s of one thread on the published 6-16-120-84-2 network with AVX-512. Only their ratio matters, and it
+# is about 7 with AVX2, too. `python bench/bench_score_windows.py --calibrate` measures both.
+DENSE_RATE = 140e9
+WINDOWS_RATE = 16e9
+# Side of a tile of the CPU kernel in windows, and the share of a tile's parts that a membrane touches.
+TILE = 64
+TOUCHED_FRACTION = 0.25
+# Below this share of requested windows, along a membrane, few blocks have enough of them for Winograd.
+WINOGRAD_MIN_FRACTION = 0.03
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated cost of a plan for one window asked for.
-
-    Parameters
-    ----------
-    dense_flops, windows_flops
-        Floating-point operations of every window by itself, halos of tiles included; nine windows done
-        together take fewer.
-    dense_seconds, windows_seconds
-        On one CPU thread.
-    """
+    """Estimated cost per requested window: FLOP by direct sums, and time on one CPU thread."""
 
     dense_flops: float
     windows_flops: float
     dense_seconds: float
     windows_seconds: float
 
-
-# Rates of one thread, in FLOP/s, on the published 6-16-120-84-2 network with AVX-512; their ratio is what
-# decides, and it is about 7 with AVX2. `python bench/bench_sliding.py --calibrate` measures both.
-DENSE_RATE = 140e9
-WINDOWS_RATE = 16e9
-TILE = 64
-# A membrane covers about this share of the pieces of a tile that the kernel divides it into.
-PIECE_FRACTION = 0.25
-# Up to this share of windows asked for, along a membrane, few lie so close that nine are done together.
-ALONE_FRACTION = 0.03
+    @property
+    def cheaper_plan(self) -> str:
+        """Name of the cheaper plan, "dense" or "windows"."""
+        return "dense" if self.dense_seconds <= self.windows_seconds else "windows"
 
 
 def estimate_cost(plan: Plan, mask_fraction: float = 1.0) -> Cost:
-    """Estimates what a window costs under either plan.
-
-    Parameters
-    ----------
-    plan
-        A plan that was read.
-    mask_fraction
-        Share of all windows that is asked for, 0 to 1.
-    """
-    flops = [2.0 * layer.products() * layer.channels[1] for layer in plan.layers[plan.map_layers :]]
-    first, head = flops[0], sum(flops)
-    maps = alone = 0.0
-    reach = sum((layer.kernel[0] - 1) * layer.step[0] for layer in plan.layers[: plan.map_layers + 1])
-    for layer in plan.layers[: plan.map_layers]:
-        reach -= (layer.kernel[0] - 1) * layer.step[0]
-        per_value = 2.0 * layer.products() or float(math.prod(layer.kernel))
-        maps += per_value * layer.channels[1] * (1 + reach / TILE) ** 2
-        alone += per_value * layer.outputs_in_window
-    dense = head + maps / max(mask_fraction, PIECE_FRACTION)
-    windows = head + alone
+    """Estimate the cost of a window under either plan, if a share of all windows is requested."""
+    map_layers, head = plan.layers[: plan.map_layers], plan.layers[plan.map_layers :]
+    head_flops = [2.0 * layer.products * layer.channels[1] for layer in head]
+    map_flops = single_window_map_flops = 0.0
+    halo = sum((layer.kernel[0] - 1) * layer.dilation[0] for layer in (*map_layers, head[0]))
+    for layer in map_layers:
+        halo -= (layer.kernel[0] - 1) * layer.dilation[0]
+        flops_per_value = 2.0 * layer.products or float(math.prod(layer.kernel))
+        map_flops += flops_per_value * layer.channels[1] * (1 + halo / TILE) ** 2
+        single_window_map_flops += flops_per_value * layer.outputs_in_window
+    dense = sum(head_flops) + map_flops / max(mask_fraction, TOUCHED_FRACTION)
+    windows = sum(head_flops) + single_window_map_flops
     saved = 0.0
-    if plan.least_of_nine <= 9 and mask_fraction > ALONE_FRACTION:
-        together = cost_of_nine(plan.layers[plan.map_layers].kernel) / 9
-        saved = first * (1 - together) * (1 - ALONE_FRACTION / mask_fraction)
+    if plan.winograd_min_windows <= 9 and mask_fraction > WINOGRAD_MIN_FRACTION:
+        relative_cost = winograd_block_cost(head[0].kernel) / 9
+        saved = head_flops[0] * (1 - relative_cost) * (1 - WINOGRAD_MIN_FRACTION / mask_fraction)
     return Cost(dense, windows, (dense - saved) / DENSE_RATE, windows / WINDOWS_RATE)
 
 
@@ -82,7 +69,7 @@ def explain_plan(
     *,
     size: int = 50,
 ) -> str:
-    """Says which plan `score_windows` would take, why, and what it costs.
+    """Explain which plan `score_windows` chooses, why, and what it costs.
 
     Parameters
     ----------
@@ -91,16 +78,16 @@ def explain_plan(
     image_shape
         (H, W) or (N, H, W).
     mask_fraction
-        Share of the windows that the mask holds, 0 to 1.
+        Share of the windows that the mask selects, 0 to 1.
     device
-        Where it is to run.
+        Device of the image.
     size
-        Edge of a window in voxels.
+        Side of a window in pixels.
 
     Raises
     ------
     InputError, ConfigError, DeviceError
-        If the image is smaller than a window, the fraction is not one, or the device has no such name.
+        If the image is smaller than a window, or an argument is invalid.
     ModelError
         If the model cannot be run on such windows.
     """
@@ -111,25 +98,24 @@ def explain_plan(
         )
     if not 0 <= mask_fraction <= 1:
         raise ConfigError(f"mask_fraction is {mask_fraction!r}; give a number from 0 to 1.")
-    count = math.prod(shape[:-2]) * (shape[-2] - size + 1) * (shape[-1] - size + 1)
-    asked = round(count * mask_fraction)
     try:
-        where = torch.device(device)
+        device = torch.device(device)
     except RuntimeError as error:
         raise DeviceError(f'device is {device!r}; give "cpu", "cuda" or "cuda:1".') from error
-    lines = [f"{asked:,} of {count:,} windows of {size} x {size} are asked for on {where}."]
-    plan = read_plan(model, size)
-    if isinstance(plan, str):
-        lines.append(f'Plan "windows": the model is run on batches of windows, because {plan}.')
-        return "\n".join(lines)
+    count = math.prod(shape[:-2]) * (shape[-2] - size + 1) * (shape[-1] - size + 1)
+    requested = round(count * mask_fraction)
+    text = f"{requested:,} of {count:,} windows of {size} x {size} are asked for on {device}.\n"
+    try:
+        plan = read_plan(model, size)
+    except NoDensePlanError as reason:
+        return f'{text}Plan "windows": the model is run on batches of windows, because {reason}.'
     cost = estimate_cost(plan, mask_fraction)
-    chosen = "dense" if cost.dense_seconds <= cost.windows_seconds else "windows"
-    why = "feature maps are shared by all windows" if chosen == "dense" else "the windows share too little"
-    lines.append(
-        f'Plan "{chosen}": {why}. The model reads as: {plan.describe()}.\n'
+    dense = cost.cheaper_plan == "dense"
+    why = "feature maps are shared by all windows" if dense else "the windows share too little"
+    return (
+        f'{text}Plan "{cost.cheaper_plan}": {why}. The model reads as: {plan.describe()}.\n'
         f'A window costs about {cost.dense_flops / 1e6:.3g} MFLOP by plan "dense" and '
         f'{cost.windows_flops / 1e6:.3g} MFLOP by plan "windows".\n'
-        f"One CPU thread would take about {asked * cost.dense_seconds:.2g} s by the former and "
-        f"{asked * cost.windows_seconds:.2g} s by the latter."
+        f"One CPU thread would take about {requested * cost.dense_seconds:.2g} s by the former and "
+        f"{requested * cost.windows_seconds:.2g} s by the latter."
     )
-    return "\n".join(lines)

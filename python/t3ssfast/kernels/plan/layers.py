@@ -1,4 +1,4 @@
-"""What a plan is made of: layers over feature maps at stride 1, in a chain."""
+"""The layers of a plan: a chain over feature maps at stride 1."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from functools import cached_property
 import torch
 
 from t3ssfast.kernels import _native
-from t3ssfast.kernels.plan.winograd import NEVER, least_of_nine
+from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF, winograd_min_windows
 
-__all__ = ["Layer", "LayerKind", "Plan"]
+__all__ = ["Layer", "LayerKind", "NoDensePlanError", "Plan"]
+
+
+class NoDensePlanError(Exception):
+    """The model has no dense plan. The message is the reason, worded to follow "because"."""
 
 
 class LayerKind(IntEnum):
-    """The kinds of `csrc/core/layers.h`, by the same numbers."""
+    """Kinds of layers, numbered as in `csrc/core/layers.h`."""
 
     CONVOLUTION = 0
     LINEAR = 1
@@ -39,75 +43,72 @@ class Layer:
     Parameters
     ----------
     kind
-        What it does.
+        What it computes.
     channels
         (in, out).
     kernel
-        (y, x) taps.
-    step
-        (y, x) distance between taps on the stride-1 map.
+        (y, x) size of the kernel.
+    dilation
+        (y, x) distance between the kernel's taps on the stride-1 map.
     weight
-        (y, x, in, out) float64, of convolutions and linear layers; (channels,) scale of an affine layer;
-        (1,) slope of a leaky ReLU.
+        (y, x, in, out) float64 of a convolution or linear layer; (channels,) scale of an affine layer; (1,)
+        slope of a leaky ReLU.
     bias
-        (out,) float64, of convolutions and linear layers; (channels,) shift of an affine layer.
+        (out,) float64 of a convolution or linear layer; (channels,) shift of an affine layer.
     outputs_in_window
-        How many values a single window has behind this layer, all channels together.
+        Number of output values for a single window, over all channels.
     """
 
     kind: LayerKind
     channels: tuple[int, int]
     kernel: tuple[int, int] = (1, 1)
-    step: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
     weight: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     outputs_in_window: int = 1
 
-    def parameters(self) -> list[torch.Tensor]:
-        """The numbers the native kernel reads, in its order."""
-        return [p for p in (self.weight, self.bias) if p is not None]
-
+    @property
     def products(self) -> int:
-        """Multiply-adds for one output value."""
+        """Number of multiply-adds per output value."""
         weighted = self.kind in (LayerKind.CONVOLUTION, LayerKind.LINEAR)
         return self.kernel[0] * self.kernel[1] * self.channels[0] if weighted else 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model read for windows of one size: what `_native.score_windows` executes.
+    """A model as a chain of layers for windows of one size.
 
     Parameters
     ----------
     size
-        Edge of the window.
+        Side of a window in pixels.
     layers
-        The chain; the first linear layer begins the head, which is done only at the windows asked for.
-    nines
-        Whether nine windows that lie together may be done together, which rounds differently.
+        The chain. The first linear layer begins the head, which is computed only at the requested windows.
+    winograd
+        Whether the CPU kernel may use Winograd's minimal filtering, which rounds differently.
     """
 
     size: int
     layers: tuple[Layer, ...]
-    nines: bool = True
+    winograd: bool = True
 
     @property
     def map_layers(self) -> int:
-        """How many layers work on feature maps; the rest is the head."""
+        """Number of layers over feature maps; the others are the head."""
         return next(i for i, layer in enumerate(self.layers) if layer.kind == LayerKind.LINEAR)
 
     @property
     def classes(self) -> int:
-        """Number of answers a window gets."""
+        """Number of scores per window."""
         return self.layers[-1].channels[1]
 
     @property
-    def least_of_nine(self) -> int:
-        """Asked for in nine windows from which a CPU does all nine together."""
-        return least_of_nine(self.layers[self.map_layers].kernel) if self.nines else NEVER
+    def winograd_min_windows(self) -> int:
+        """Minimum number of requested windows per 3 x 3 block for the Winograd path of the CPU kernel."""
+        return winograd_min_windows(self.layers[self.map_layers].kernel) if self.winograd else WINOGRAD_OFF
 
     def program(self) -> _native.LayerProgram:
-        """The plan as the native kernel reads it."""
+        """Return the plan in the form that the native kernels read."""
         return self._program
 
     @cached_property
@@ -116,22 +117,24 @@ class Plan:
         parameters: list[torch.Tensor] = []
         offset = 0
         for layer in self.layers:
-            own = torch.cat([p.reshape(-1) for p in layer.parameters()] or [torch.zeros(0)])
-            rows.append((int(layer.kind), *layer.channels, *layer.kernel, *layer.step, offset, own.numel()))
-            parameters.append(own.to(torch.float32))
-            offset += own.numel()
+            values = [p.reshape(-1) for p in (layer.weight, layer.bias) if p is not None]
+            packed = torch.cat(values or [torch.zeros(0)]).to(torch.float32)
+            count = packed.numel()
+            rows.append((int(layer.kind), *layer.channels, *layer.kernel, *layer.dilation, offset, count))
+            parameters.append(packed)
+            offset += count
         return _native.LayerProgram(
-            tuple(rows), self.map_layers, self.classes, torch.cat(parameters), self.least_of_nine
+            tuple(rows), self.map_layers, self.classes, torch.cat(parameters), self.winograd_min_windows
         )
 
     def describe(self) -> str:
-        """The chain in words, such as "conv 5x5 to 6, relu, max pool 2x2, ..."."""
+        """Return the chain in words, such as "convolution 5x5 to 6, relu, max pool 2x2, ..."."""
         words = []
         for i, layer in enumerate(self.layers):
             name = layer.kind.name.lower().replace("_", " ")
             if layer.kind in (LayerKind.CONVOLUTION, LayerKind.LINEAR):
-                taps = f" {layer.kernel[0]}x{layer.kernel[1]}" if i <= self.map_layers else ""
-                name = f"{name}{taps} to {layer.channels[1]}"
+                kernel = f" {layer.kernel[0]}x{layer.kernel[1]}" if i <= self.map_layers else ""
+                name = f"{name}{kernel} to {layer.channels[1]}"
             elif layer.kernel != (1, 1):
                 name = f"{name} {layer.kernel[0]}x{layer.kernel[1]}"
             words.append(name)

@@ -1,29 +1,34 @@
-"""Reads a classifier by running it once and watching which tensor operations it makes."""
+"""Reading of a classifier as a plan by recording its tensor operations, and the check of the plan."""
 
 from __future__ import annotations
 
 import weakref
 import zlib
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from t3ssfast.kernels.plan.chain import Chain, Unreadable
-from t3ssfast.kernels.plan.check import check_plan
-from t3ssfast.kernels.plan.layers import Plan
-from t3ssfast.kernels.plan.operations import follow
-from t3ssfast.kernels.plan.run import check_state, run_model, tensors_of
+from t3ssfast.kernels import _native
+from t3ssfast.kernels.plan.chain import ChainBuilder
+from t3ssfast.kernels.plan.layers import NoDensePlanError, Plan
+from t3ssfast.kernels.plan.operations import apply_operation
+from t3ssfast.kernels.plan.run import check_model, named_tensors, run_model
+from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF
 
-__all__ = ["read_plan"]
+__all__ = ["has_dense_plan", "read_plan"]
+
+# Largest difference between plan and model, relative to the largest score or 1.
+TOLERANCE = 1e-4
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every tensor operation, with its arguments by name."""
+class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records every tensor operation with its arguments by name."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and torch would import its compiler, a second's work, to say so."""
+        """Return False, so that torch does not spend a second importing its compiler, which is not used."""
         return False
 
     def __init__(self) -> None:
@@ -34,103 +39,147 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        named: dict[str, Any] = {}
-        for i, argument in enumerate(func._schema.arguments):
-            if i < len(args):
-                named[argument.name] = args[i]
-            elif argument.name in kwargs:
-                named[argument.name] = kwargs[argument.name]
-            else:
-                named[argument.name] = argument.default_value
         result = func(*args, **kwargs)
+        named = {argument.name: argument.default_value for argument in func._schema.arguments}
+        named |= dict(zip(named, args, strict=False)) | kwargs
         name = func._schema.name.removeprefix("aten::")
-        # x.relu_() and relu(x) are the same layer; names such as __and__ are not in-place ones.
+        # The in-place x.relu_() is the same layer as relu(x); names such as __and__ are not in-place.
         self.calls.append((name if name.endswith("__") else name.rstrip("_"), named, result))
         return result
 
 
-# Reading and checking takes tens of milliseconds; a detection asks for the same plan for every slab.
-_Key = tuple[int, int, torch.device | None]
-_cache: weakref.WeakKeyDictionary[torch.nn.Module, dict[_Key, Plan | str]]
-_cache = weakref.WeakKeyDictionary()
+@dataclass
+class _CacheEntry:
+    """The result of reading a model: a plan, or the reason why there is none."""
+
+    size: int
+    checksum: int
+    plan: Plan | None
+    reason: str
+    devices: set[torch.device] = field(default_factory=set)
 
 
-def read_plan(model: torch.nn.Module, size: int, device: torch.device | None = None) -> Plan | str:
-    """The model as a plan, or why there is none.
+# Reading and checking a model takes tens of milliseconds, and a detection needs the same plan for every slab.
+_cache: weakref.WeakKeyDictionary[torch.nn.Module, _CacheEntry] = weakref.WeakKeyDictionary()
 
-    The plan has been compared with the model on random windows. It is kept for as long as the model lives
-    and its weights stay the same.
+
+def read_plan(model: torch.nn.Module, size: int, device: torch.device | None = None) -> Plan:
+    """Read a model as a plan, and compare the plan with the model on random windows.
+
+    The result is cached until the weights change.
 
     Parameters
     ----------
     model
-        TorchScript (scripted, traced or frozen) or eager module mapping (M, 1, size, size) to (M, C), in
-        evaluation mode.
+        TorchScript (scripted, traced or frozen) or eager module in evaluation mode, mapping (M, 1, size,
+        size) to (M, C).
     size
-        Edge of a window in voxels.
+        Side of a window in pixels.
     device
-        Where the windows are: the model must run there. None asks for nothing.
-
-    Returns
-    -------
-    The plan, or the reason that there is none, to stand behind "because".
+        Device of the windows, on which the model must run. None leaves this unchecked.
 
     Raises
     ------
+    NoDensePlanError
+        If the model cannot be represented by a plan.
     ModelError
-        If the model cannot be run on such windows at all.
+        If the model cannot be run on such windows.
     """
     if device is not None:
-        check_state(model, device)
-    key = (size, _fingerprint(model), device)
-    plans = _cache.setdefault(model, {})
-    if key not in plans:
-        for other in [k for k in plans if k[:2] != key[:2]]:
-            del plans[other]
-        if device is not None:
-            # A misplaced model would be read where it is, and then fail later with a stranger's words.
-            run_model(model, torch.zeros(1, 1, size, size, device=device))
-        plans[key] = next(iter(plans.values())) if plans else _read(model, size)
-    return plans[key]
+        check_model(model, device)
+    checksum = _checksum(model)
+    entry = _cache.get(model)
+    if entry is not None and (entry.size, entry.checksum) != (size, checksum):
+        entry = None
+    if device is not None and (entry is None or device not in entry.devices):
+        # Raises a clear error if the model's code is tied to another device.
+        run_model(model, torch.zeros(1, 1, size, size, device=device))
+    if entry is None:
+        try:
+            entry = _CacheEntry(size, checksum, _read_chain(model, size), "")
+        except NoDensePlanError as error:
+            entry = _CacheEntry(size, checksum, None, str(error))
+        _cache[model] = entry
+    if device is not None:
+        entry.devices.add(device)
+    if entry.plan is None:
+        raise NoDensePlanError(entry.reason)
+    return entry.plan
 
 
-def _fingerprint(model: torch.nn.Module) -> int:
-    """Checksum of the weights: in-place changes through `.data` leave no other trace."""
+def has_dense_plan(model: torch.nn.Module, size: int, device: torch.device | None = None) -> bool:
+    """Return whether `read_plan` finds a plan; parameters and `ModelError` as there."""
+    try:
+        read_plan(model, size, device)
+    except NoDensePlanError:
+        return False
+    return True
+
+
+def _checksum(model: torch.nn.Module) -> int:
+    """Return a checksum of the weights, the only way to notice in-place changes through `.data`."""
     checksum = int(getattr(model, "training", False))
-    for name, tensor in tensors_of(model):
+    for name, tensor in named_tensors(model):
         values = tensor.detach().cpu().contiguous()
         checksum = zlib.crc32(f"{name} {tensor.device} {tensor.dtype}".encode(), checksum)
         checksum = zlib.crc32(values.view(-1).view(torch.uint8).numpy().data, checksum)
     return checksum
 
 
-def _device_of(model: torch.nn.Module) -> torch.device:
-    tensors = tensors_of(model)
-    return tensors[0][1].device if tensors else torch.device("cpu")
+def _read_chain(model: torch.nn.Module, size: int) -> Plan:
+    tensors = named_tensors(model)
+    device = tensors[0][1].device if tensors else torch.device("cpu")
+    # Three windows, so that the batch axis differs in length from the channel axis.
+    windows = torch.randn(3, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    run_model(model, windows)
+    # Without the optimiser, TorchScript runs its operations one by one, as they are written.
+    unoptimised = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    with torch.no_grad(), unoptimised, _OperationRecorder() as recorder:
+        scores = model(windows)
+    chain = ChainBuilder(windows)
+    for name, args, result in recorder.calls:
+        apply_operation(chain, name, args, result)
+    if chain.tensor is not scores and chain.tensor.data_ptr() != scores.data_ptr():
+        raise NoDensePlanError("its answer is not the end of the chain of layers")
+    chain.ensure_head()
+    return _check_plan(Plan(size, tuple(chain.layers)), model, device)
 
 
-def _read(model: torch.nn.Module, size: int) -> Plan | str:
-    device = _device_of(model)
-    generator = torch.Generator().manual_seed(0)
-    # Three windows, so that the axis of the windows is not taken for one of the map.
-    windows = torch.randn(3, 1, size, size, generator=generator).to(device)
-    answer = run_model(model, windows)
-    try:
-        # Without the optimiser, TorchScript makes its operations one by one, as they are written.
-        plainly = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
-        with torch.no_grad(), plainly, _Recorder() as recorder:
-            answer = model(windows)
-        chain = Chain(windows)
-        for name, arguments, result in recorder.calls:
-            follow(chain, name, arguments, result)
-        if chain.tensor is not answer and chain.tensor.data_ptr() != answer.data_ptr():
-            raise Unreadable("its answer is not the end of the chain of layers")
-        chain.begin_head()
-        return check_plan(Plan(size, tuple(chain.layers)), model, device)
-    except Unreadable as reason:
-        return str(reason)
+def _check_plan(plan: Plan, model: torch.nn.Module, device: torch.device) -> Plan:
+    """Compare a plan with its model on windows of noise with several amplitudes and offsets.
 
+    Returns the plan, with Winograd switched off if only that path differs from the model. Raises
+    `NoDensePlanError` if the plan differs.
+    """
+    size, margin = plan.size, 5
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, size + margin, size + margin, generator=generator)
+    images *= torch.tensor([1.0, 0.1, 5.0, 1.0])[:, None, None]
+    images += torch.tensor([0.0, 0.5, -2.0, 3.0])[:, None, None]
+    corners = torch.tensor([0, margin, 8, 22, margin * (margin + 1), (margin + 1) ** 2 - 1])
+    index = (corners + torch.arange(len(images))[:, None] * (margin + 1) ** 2).sort().values.reshape(-1)
+    batch = images.unfold(1, size, 1).unfold(2, size, 1).reshape(-1, 1, size, size)[index].to(device)
+    expected = run_model(model, batch).cpu()
+    stack = _native.as_stack(images.to(device))
+    windows = _native.Windows(stack.window_shape(size), index.to(device))
+    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
 
-def has_dense_plan(model: torch.nn.Module, size: int, device: torch.device | str = "cpu") -> bool:
-    """Return whether a classifier can be run by plan "dense"."""
-    return not isinstance(read_plan(model, size, torch.device(device)), str)
+    def max_error(min_windows: int) -> float:
+        try:
+            scores = _native.score_windows(stack, size, plan.program(), windows, least_of_nine=min_windows)
+        except ValueError as error:  # more or wider layers than fit a CUDA block
+            raise NoDensePlanError(str(error).rstrip(".")) from error
+        if scores.shape != expected.shape:
+            raise NoDensePlanError(f"it gives {expected.shape[1]} classes and the plan {scores.shape[1]}")
+        return float((scores.cpu() - expected).abs().max().item())
+
+    error = max_error(WINOGRAD_OFF)
+    # Negated, so that NaN fails.
+    if not error <= tolerance:
+        raise NoDensePlanError(
+            f"the plan differs from the model by {error:.2g} on random windows, so the model does more "
+            "than its layers show"
+        )
+    if plan.winograd_min_windows == WINOGRAD_OFF or device.type != "cpu" or max_error(1) <= tolerance:
+        return plan
+    return replace(plan, winograd=False)

@@ -1,4 +1,4 @@
-"""Running a classifier on windows as it is, with its state and its answer checked."""
+"""Running a classifier on windows, with checks of the model and its output."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from t3ssfast.errors import ModelError
 from t3ssfast.runtime.memory import is_out_of_memory
 
-__all__ = ["check_state", "run_model", "tensors_of"]
+__all__ = ["check_model", "named_tensors", "run_model"]
 
 
 @contextlib.contextmanager
 def _precision(device: torch.device, precision: str) -> Iterator[None]:
-    """CUDA arithmetic as asked for; cuDNN would take TF32 for convolutions by itself. A CPU knows float32."""
+    """Set the precision of CUDA arithmetic, since cuDNN uses TF32 for convolutions by default."""
     if device.type != "cuda":
         yield
         return
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, convolution.fp32_precision
-    wanted = "ieee" if precision == "float32" else "tf32"
-    matmul.fp32_precision = convolution.fp32_precision = wanted
+    mode = "ieee" if precision == "float32" else "tf32"
+    matmul.fp32_precision = convolution.fp32_precision = mode
     try:
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
             yield
@@ -31,7 +31,7 @@ def _precision(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str = "float32") -> torch.Tensor:
-    """What the model answers on windows, checked for its shape.
+    """Run a model on windows and check the shape of its output.
 
     Parameters
     ----------
@@ -40,95 +40,80 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str =
     windows
         (M, 1, size, size) float32.
     precision
-        "float32", "tf32" or "bfloat16"; the latter two matter on CUDA devices only.
+        "float32", "tf32" or "bfloat16"; a CPU always computes in float32.
 
     Returns
     -------
-    (M, C) float32.
+    (M, C) float32 scores.
 
     Raises
     ------
     ModelError
-        If the model is in training mode, does not take such windows, has weights of another dtype or on
-        another device, or answers with something that is not (M, C) real numbers.
+        If the model is in training mode, does not accept the windows, has weights of another dtype or on
+        another device, or does not return (M, C) real numbers.
     """
-    check_state(model, windows.device)
+    check_model(model, windows.device)
     size = int(windows.shape[-1])
     try:
         with torch.no_grad(), _precision(windows.device, precision):
-            answer = model(windows)
+            scores = model(windows)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if is_out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        sizes = _sizes_taken(model, size, windows.device)
+        sizes = _accepted_sizes(model, size, windows.device)
         if sizes:
             raise ModelError(
-                f"The model does not take windows of {size} x {size} voxels, but of {sizes}; "
-                "give that as size, or another model."
+                f"The model does not accept windows of {size} x {size} pixels; give a size that it accepts "
+                f"({', '.join(map(str, sizes))}), or another model."
             ) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"The model cannot be run on windows of shape (M, 1, {size}, {size}) ({reason.rstrip('.')}); "
-            "give a classifier that takes them."
+            f"The model cannot be run on windows of shape (M, 1, {size}, {size}) ({lines[-1].rstrip('.')}); "
+            "give a classifier that accepts them."
         ) from error
-    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[0] != windows.shape[0]:
-        got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or scores.shape[0] != windows.shape[0]:
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ModelError(
-            f"The model answers {len(windows)} windows with {got}, not with one row of class scores for "
-            "each, (M, C); give a classifier."
+            f"The model returns {found} for {len(windows)} windows, not one row of class scores per window, "
+            "(M, C); give a classifier."
         )
-    if not answer.is_floating_point() or answer.shape[1] == 0:
+    if not scores.is_floating_point() or scores.shape[1] == 0:
         raise ModelError(
-            f"The model answers with {answer.shape[1]} values of {answer.dtype} for a window, "
-            "not with real class scores; give a classifier."
+            f"The model returns {scores.shape[1]} values of {scores.dtype} per window, not real class "
+            "scores; give a classifier."
         )
-    return answer.to(torch.float32)
+    return scores.to(torch.float32)
 
 
-def check_state(model: torch.nn.Module, device: torch.device) -> None:
-    """Refuses what gives other answers than the user wants, or none.
-
-    Raises
-    ------
-    ModelError
-        If the model is in training mode, or has weights of another dtype or on another device.
-    """
+def check_model(model: torch.nn.Module, device: torch.device) -> None:
+    """Raise `ModelError` unless a model is in evaluation mode, in float32 and on a device."""
     if getattr(model, "training", False):
         raise ModelError(
-            "The model is in training mode, in which dropout and batch normalisation give other answers; "
-            "call model.eval() before."
+            "The model is in training mode, in which dropout and batch normalisation change its output; "
+            "call model.eval() first."
         )
-    for name, tensor in tensors_of(model):
+    for name, tensor in named_tensors(model):
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise ModelError(f"The model's {name} is {tensor.dtype}, not float32; call model.float() before.")
+            raise ModelError(f"The model's {name} is {tensor.dtype}, not float32; call model.float() first.")
         if tensor.device != device:
             raise ModelError(
                 f"The model's {name} is on {tensor.device} and the image on {device}; move one to the other."
             )
 
 
-def tensors_of(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Parameters and buffers by name."""
+def named_tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return the parameters and buffers of a model with their names."""
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _sizes_taken(model: torch.nn.Module, size: int, device: torch.device) -> str:
-    """Window sizes the model takes, in words; "" where none was found."""
-    taken = []
+def _accepted_sizes(model: torch.nn.Module, size: int, device: torch.device) -> list[int]:
+    """Return the first window sizes up to 160 pixels, other than `size`, that the model accepts."""
+    accepted: list[int] = []
     for other in range(4, 161):
-        if other == size:
-            continue
-        try:
-            with torch.no_grad():
-                answer = model(torch.zeros(1, 1, other, other, device=device))
-        except Exception:
-            continue
-        if isinstance(answer, torch.Tensor) and answer.ndim == 2:
-            taken.append(other)
-        if len(taken) == 16:
+        with torch.no_grad(), contextlib.suppress(Exception):
+            scores = model(torch.zeros(1, 1, other, other, device=device))
+            if other != size and isinstance(scores, torch.Tensor) and scores.ndim == 2:
+                accepted.append(other)
+        if len(accepted) == 16:
             break
-    if not taken:
-        return ""
-    if taken == list(range(taken[0], taken[-1] + 1)) and len(taken) > 1:
-        return f"{taken[0]} to {taken[-1]} voxels a side"
-    return f"{' or '.join(map(str, taken))} voxels a side"
+    return accepted

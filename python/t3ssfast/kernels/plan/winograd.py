@@ -1,43 +1,28 @@
-"""When nine windows that lie together are done together: the one rule that a CPU chooses its execution by."""
+"""When the CPU kernel computes the windows of a 3 x 3 block together, by Winograd's minimal filtering.
+
+F(3 x 3, 3 x 3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), takes 25
+products instead of 81; see `csrc/core/winograd.h`.
+"""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["NEVER", "cost_of_nine", "least_of_nine"]
+__all__ = ["WINOGRAD_OFF", "winograd_block_cost", "winograd_min_windows"]
 
-# More than nine windows are never asked for in nine.
-NEVER = 10
-# What nine windows together cost, over the products they take, each as dear as one of a window by itself: the
-# transforms, and windows that nobody asked for. `python bench/bench_sliding.py --calibrate` measures it.
-NINE_COST = 1.4
-
-
-def cost_of_nine(kernel: tuple[int, int]) -> float:
-    """What nine windows done together cost in the head's first layer, over what one costs by itself.
-
-    Together, they take 25 products for 3 x 3 taps of the layer (minimal filtering, `csrc/core/minimal.h`),
-    where one by itself takes 9.
-
-    Parameters
-    ----------
-    kernel
-        (y, x) taps of the layer.
-    """
-    together = 25 * math.ceil(kernel[0] / 3) * math.ceil(kernel[1] / 3)
-    return NINE_COST * together / (kernel[0] * kernel[1])
+# Above the nine windows of a block, so that no block qualifies.
+WINOGRAD_OFF = 10
+# Measured time per product over that of the direct sum: the transforms, and windows that were not requested.
+# `python bench/bench_score_windows.py --calibrate` prints it.
+COST_PER_PRODUCT = 1.4
 
 
-def least_of_nine(kernel: tuple[int, int]) -> int:
-    """Asked for in nine windows from which doing all nine together costs less than each by itself.
+def winograd_block_cost(kernel: tuple[int, int]) -> float:
+    """Return the cost of a block in a layer of (y, x) kernel, relative to one window by the direct sum."""
+    products = 25 * math.ceil(kernel[0] / 3) * math.ceil(kernel[1] / 3)
+    return COST_PER_PRODUCT * products / (kernel[0] * kernel[1])
 
-    Parameters
-    ----------
-    kernel
-        (y, x) taps of the head's first layer.
 
-    Returns
-    -------
-    1 to 9, or `NEVER`.
-    """
-    return min(NEVER, math.ceil(cost_of_nine(kernel)))
+def winograd_min_windows(kernel: tuple[int, int]) -> int:
+    """Return the minimum number of requested windows per block for which it is cheaper, or `WINOGRAD_OFF`."""
+    return min(WINOGRAD_OFF, math.ceil(winograd_block_cost(kernel)))

@@ -1,0 +1,85 @@
+"""`classify_slab`: the classifier on the voxels of a search region."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lenets import lenet, noise
+from t3ssfast.detection.classify import classify_slab
+from t3ssfast.errors import InputError, ModelError
+from t3ssfast.models import LoadedModel, ModelMetadata
+
+TOLERANCE = 1e-4
+
+
+def loaded(
+    module: nn.Module,
+    classes: tuple[str, ...] = ("background", "t3ss"),
+    output: str = "logits",
+    window_px: int | None = 20,
+) -> LoadedModel:
+    metadata = ModelMetadata("classifier", window_px=window_px, classes=classes, output=output)
+    return LoadedModel(module, metadata, "", "classifier.pt")
+
+
+def test_every_voxel_can_be_a_centre() -> None:
+    model = lenet()
+    slab = noise(3, 33, 40).numpy()
+    region = np.zeros(slab.shape, np.uint8)
+    region[[0, 2], ::4, ::3] = 1
+    region[2, -1, -1] = region[0, 0, 0] = 1
+    index, probability = classify_slab(slab, region, loaded(model))
+    assert np.array_equal(index, np.flatnonzero(region))
+    for i, p in list(zip(index, probability, strict=True))[::7]:
+        z, y, x = np.unravel_index(i, slab.shape)
+        padded = np.pad(slab[z], 20, mode="reflect")
+        window = padded[y + 10 : y + 30, x + 10 : x + 30]  # y - n//2 ... y - n//2 + n - 1
+        expected = torch.softmax(model(torch.from_numpy(window)[None, None]), 1)[0, 1].item()
+        assert p == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_slabs_do_not_change_probabilities() -> None:
+    model = loaded(lenet(21, (3, 5)), window_px=21)
+    slab = noise(4, 30, 41).numpy()
+    region = (noise(4, 30, 41, seed=5) > 1).numpy().astype(np.uint8)
+    index, probability = classify_slab(slab, region, model)
+    parts = [classify_slab(slab[z : z + 1], region[z : z + 1], model) for z in range(4)]
+    assert np.array_equal(probability, np.concatenate([p for _, p in parts]))
+    assert np.array_equal(index, np.concatenate([i + z * 30 * 41 for z, (i, _) in enumerate(parts)]))
+
+
+def test_probability_follows_the_metadata() -> None:
+    slab, region = noise(1, 25, 25).numpy(), np.ones((1, 25, 25), np.uint8)
+    logits = lenet(classes=3)
+    _, background = classify_slab(slab, region, loaded(logits, classes=("t3ss", "background", "motor")))
+    index, _ = classify_slab(slab, np.zeros_like(region), loaded(logits, classes=("t3ss", "b", "c")))
+    assert len(index) == 0
+    softmax = nn.Sequential(logits, nn.Softmax(1)).eval()
+    _, same = classify_slab(
+        slab, region, loaded(softmax, classes=("t3ss", "background", "motor"), output="probabilities")
+    )
+    np.testing.assert_allclose(background, same, atol=TOLERANCE)
+    _, one_class = classify_slab(slab, region, loaded(lenet(classes=1)))
+    assert ((one_class > 0) & (one_class < 1)).all()
+
+
+def test_unusable_scores_are_refused() -> None:
+    slab, region = noise(1, 25, 25).numpy(), np.ones((1, 25, 25), np.uint8)
+    broken = lenet()
+    with torch.no_grad():
+        broken[-1].bias.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN on 625 of 625 windows"):
+        classify_slab(slab, region, loaded(broken))
+    with pytest.raises(ModelError, match="2 values for a window, and its metadata name 3"):
+        classify_slab(slab, region, loaded(lenet(), classes=("a", "b", "c")))
+    scaled = lenet()
+    scaled[-1].weight.data.mul_(1e3)
+    with pytest.raises(ModelError, match="promise probabilities"):
+        classify_slab(slab, region, loaded(scaled, output="probabilities"))
+    with pytest.raises(ModelError, match="no window size"):
+        classify_slab(slab, region, loaded(lenet(), window_px=None))
+    with pytest.raises(InputError, match="alike"):
+        classify_slab(slab, region[:, 1:], loaded(lenet()))
