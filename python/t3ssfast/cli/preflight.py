@@ -54,12 +54,12 @@ class Options:
 def preflight(path: Path, options: Options) -> list[Check]:
     """What can be said about one tomogram, the worst that stops a detection marked FAILED."""
     from t3ssfast.errors import T3Error, VoxelSizeError
-    from t3ssfast.io import layout, read
+    from t3ssfast.io import read, volume_layout
 
     checks: list[Check] = []
     size = options.voxel_size
     try:
-        found = layout(path)
+        found = volume_layout(path)
         try:
             source = read(path, voxel_size_angstrom=size)
         except VoxelSizeError as error:
