@@ -97,7 +97,8 @@ class ParticleFile:
         try:
             return self.parse_numbers(np.loadtxt(rows, comments=None, usecols=columns, ndmin=2))
         except ValueError as error:
-            raise ReadError(f"{self}: not a table of numbers: {error}; repair the line.") from error
+            reason = str(error).rstrip(".")  # NumPy counts rows from 0, without blank lines
+            raise ReadError(f"{self}: not a table of numbers ({reason}); repair the file.") from error
 
     def resolve_voxel_size(self, in_file: float | None) -> float:
         """Return the caller's voxel size, or else that of the file; raise VoxelSizeError without either."""
