@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share."""
+"""Options and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DATA = Path(__file__).parent / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="run the long form of the tests; takes hours")
+    parser.addoption("--soak", action="store_true", help="run the long form of the tests, for hours")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that only have a long form, unless `--soak` asks for them."""
+    """Deselect tests that only have a long form, unless `--soak` is given."""
     if config.getoption("--soak"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -29,19 +29,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> bool:
-    """Whether tests run their long form: more repetitions, more examples, larger inputs."""
+    """Whether to run the long form of tests: more repetitions, more examples, larger inputs."""
     return bool(request.config.getoption("--soak"))
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """Folder of small files that other projects made (licences in its README)."""
+    """Folder of small files from other projects (licences in its README)."""
     return DATA
 
 
 @pytest.fixture
 def make_candidates() -> Callable[..., Candidates]:
-    """Candidates at random places with random poses, the first two along +z and -z."""
+    """Function that makes candidates with random poses; the first two normals are along +z and -z."""
 
     def make(n: int = 20, seed: int = 0, **fields: object) -> Candidates:
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What the tests of formats of candidates share."""
+"""Helpers of the tests of particle formats."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import starfile
 
-from t3ssfast.io.particles.poses import rotation_from_relion
+from t3ssfast.io.particles.poses import rotation_of
 
-NAMES = {
+FILE_NAMES = {
     "relion5": "a.star",
     "relion4": "a.star",
     "dynamo": "a.tbl",
@@ -18,32 +18,32 @@ NAMES = {
     "csv": "a.csv",
     "coords": "a.txt",
 }
-OPTIONS = {"relion4": {"tilt_series_pixel_size_angstrom": 1.7}}
+EXPORT_OPTIONS = {"relion4": {"tilt_series_pixel_size_angstrom": 1.7}}
 WITHOUT_ROT = ("imod", "coords")
 WITHOUT_SCORES = ("imod", "coords")
 
 
-def rotation(candidates):
-    """The rotations of candidates."""
-    return rotation_from_relion(candidates.euler_zyz)
+def angles_between(rotations, others):
+    """Return the angles between rotations, in degrees."""
+    return np.degrees((rotations.inv() * others).magnitude())
 
 
-def assert_same(back, candidates, format):
-    """Candidates that were written and read again are what they were, as far as the format holds it."""
-    assert len(back) == len(candidates)
-    np.testing.assert_allclose(back.centre_zyx, candidates.centre_zyx, atol=0.01)
-    assert back.voxel_size_angstrom == pytest.approx(candidates.voxel_size_angstrom, rel=1e-6)
+def assert_equal_candidates(found, expected, format):
+    """Check candidates after a round trip, except for what the format does not hold."""
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.centre_zyx, expected.centre_zyx, atol=0.01)
+    assert found.voxel_size_angstrom == pytest.approx(expected.voxel_size_angstrom, rel=1e-6)
     if format == "coords":
         return
-    cross = np.linalg.norm(np.cross(back.normal_zyx, candidates.normal_zyx), axis=1)
-    dot = np.sum(back.normal_zyx * candidates.normal_zyx, axis=1)
+    cross = np.linalg.norm(np.cross(found.normal_zyx, expected.normal_zyx), axis=1)
+    dot = np.sum(found.normal_zyx * expected.normal_zyx, axis=1)
     assert np.degrees(np.arctan2(cross, dot)).max(initial=0) < 0.01
-    if format not in WITHOUT_ROT and len(back):
-        assert np.degrees((rotation(back).inv() * rotation(candidates)).magnitude()).max() < 0.01
+    if format not in WITHOUT_ROT and len(found):
+        assert angles_between(rotation_of(found), rotation_of(expected)).max() < 0.01
     if format not in WITHOUT_SCORES:
-        np.testing.assert_allclose(back.score, candidates.score, atol=1e-6)
+        np.testing.assert_allclose(found.score, expected.score, atol=1e-6)
 
 
-def star_of(path, columns):
-    """Write a star file of particles with these columns."""
+def write_particles_star(path, columns):
+    """Write a star file with the given columns in the block `particles`."""
     starfile.write({"particles": pd.DataFrame(columns)}, path, overwrite=True)

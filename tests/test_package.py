@@ -1,4 +1,4 @@
-"""The package as it is imported."""
+"""Import of the package and its public names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import t3ssfast as t3
 
 
-def test_every_public_name_loads() -> None:
+def test_every_public_name_can_be_loaded() -> None:
     for name in t3.__all__:
         assert getattr(t3, name) is not None
     for name in ("detect", "preselect", "simulate", "evaluate", "export", "average", "extract"):
         assert callable(getattr(t3, name)), name
 
 
-def test_import_is_light() -> None:
+def test_import_does_not_load_torch() -> None:
     code = (
         "import sys, t3ssfast\n"
         "assert 'torch' not in sys.modules\n"

@@ -1,7 +1,7 @@
-"""t3ssfast finds type III secretion systems in cryo-electron tomograms.
+"""t3ssfast detects type III secretion systems in cryo-electron tomograms.
 
-``import t3ssfast as t3`` is quick: a public name is loaded when it is first used, and PyTorch and the native
-kernels with it. The public names are listed in ``__init__.pyi``.
+``import t3ssfast as t3`` is fast: public names, PyTorch and the native kernels are loaded on first use.
+The public names are listed in ``__init__.pyi``.
 """
 
 from __future__ import annotations

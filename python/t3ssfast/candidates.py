@@ -1,4 +1,4 @@
-"""The nouns: a tomogram, the candidates found in it, and the defaults of a detection."""
+"""Candidates: detected or known particles of one tomogram, with scores and poses."""
 
 from __future__ import annotations
 
@@ -21,27 +21,32 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def euler_zyz_from_normal(normal_zyx: npt.ArrayLike) -> FloatArray:
-    """Angles that turn a particle's +z axis onto a normal, with rot = 0.
+    """Compute the RELION Euler angles that rotate a particle's +z axis onto a normal, with rot = 0.
 
-    With a unit normal (nx, ny, nz): tilt = acos(nz), psi = atan2(ny, -nx), in
+    For a unit normal (nx, ny, nz): tilt = acos(nz), psi = atan2(ny, -nx), where
     ``R_object_to_tomogram = Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True).inv()``
     (RELION's intrinsic ZYZ convention). A normal along +-z has psi = 0.
 
     Parameters
     ----------
     normal_zyx
-        (n, 3) vectors, any length but zero, zyx.
+        (n, 3) vectors of any nonzero length.
 
     Returns
     -------
-    (n, 3) float32 degrees: rot, tilt, psi.
+    (n, 3) float32 array of rot, tilt, psi in degrees.
+
+    Raises
+    ------
+    InputError
+        If a vector is zero or not finite.
     """
     normal = np.atleast_2d(np.asarray(normal_zyx, dtype=np.float64)).reshape(-1, 3)
     length = np.linalg.norm(normal, axis=1, keepdims=True)
-    if np.any(~np.isfinite(length)) or np.any(length == 0):
-        raise InputError("A normal is zero or not finite; every candidate needs a direction of length > 0.")
+    if not np.isfinite(length).all() or (length == 0).any():
+        raise InputError("normal_zyx: a vector is zero or not finite; give a direction for every candidate.")
     nz, ny, nx = (normal / length).T
-    # hypot keeps precision near the poles, where acos(nz) loses half of its digits.
+    # acos(nz) loses half of its digits near the poles; hypot does not.
     lateral = np.hypot(nx, ny)
     tilt = np.degrees(np.arctan2(lateral, nz))
     psi = np.where(lateral > 0, np.degrees(np.arctan2(ny, -nx)), 0.0)
@@ -49,12 +54,14 @@ def euler_zyz_from_normal(normal_zyx: npt.ArrayLike) -> FloatArray:
 
 
 def normal_from_euler_zyz(euler_zyz: npt.ArrayLike) -> FloatArray:
-    """Direction of a particle's +z axis in the tomogram; inverse of `euler_zyz_from_normal` up to rot.
+    """Compute the direction of a particle's +z axis from its RELION Euler angles.
+
+    This is the inverse of `euler_zyz_from_normal`, except that it does not depend on rot.
 
     Parameters
     ----------
     euler_zyz
-        (n, 3) degrees: rot, tilt, psi.
+        (n, 3) rot, tilt, psi in degrees.
 
     Returns
     -------
@@ -70,26 +77,31 @@ def normal_from_euler_zyz(euler_zyz: npt.ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Particles found (or known) in one tomogram.
+    """Detected or known particles of one tomogram.
 
     Parameters
     ----------
     centre_zyx
-        (n, 3) float32, voxels of the tomogram, 0-based, at voxel centres.
+        (n, 3) float32 positions in voxels of the tomogram, 0-based, at voxel centres.
     score
         (n,) float32 in [0, 1].
     normal_zyx
-        (n, 3) float32 unit vectors, out of the cell (the needle's way).
+        (n, 3) float32 unit vectors pointing out of the cell, along the needle.
     voxel_size_angstrom
-        Of the tomogram the centres refer to.
+        Voxel size of the tomogram.
     tomogram_shape
-        (z, y, x) of that tomogram, or None where unknown.
+        (z, y, x) shape of the tomogram, or None if unknown.
     tomogram_name
-        Its name in star files.
+        Name of the tomogram in star files.
     kind
-        (n,) labels such as "t3ss" or "flagellar_motor"; "t3ss" throughout where not given.
+        (n,) labels such as "t3ss" or "flagellar_motor". Default: "t3ss".
     rot_degrees
-        (n,) float32 rotation about the normal; 0 where not given.
+        (n,) float32 rotation about the normal. Default: 0.
+
+    Raises
+    ------
+    InputError
+        If the arrays differ in length, or a centre or normal is not finite, or a normal is zero.
     """
 
     centre_zyx: FloatArray
@@ -103,31 +115,28 @@ class Candidates:
 
     def __post_init__(self) -> None:
         centre = np.ascontiguousarray(self.centre_zyx, dtype=np.float32).reshape(-1, 3)
-        n = len(centre)
         normal = np.asarray(self.normal_zyx, dtype=np.float64).reshape(-1, 3)
-        score = np.ascontiguousarray(self.score, dtype=np.float32).reshape(-1)
-        kind = np.full(n, "t3ss", dtype="<U32") if self.kind is None else np.asarray(self.kind, dtype=str)
-        rot = (
-            np.zeros(n, np.float32) if self.rot_degrees is None else np.asarray(self.rot_degrees, np.float32)
-        )
-        lengths = {"score": len(score), "normal_zyx": len(normal), "kind": len(kind), "rot_degrees": len(rot)}
-        for name, length in lengths.items():
-            if length != n:
-                raise InputError(f"{name} has {length} entries for {n} centres; give one for each.")
+        n = len(centre)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "centre_zyx": centre,
+            "score": np.ascontiguousarray(self.score, dtype=np.float32).reshape(-1),
+            "normal_zyx": normal,
+            "kind": np.full(n, "t3ss", "<U32") if self.kind is None else np.asarray(self.kind, dtype=str),
+            "rot_degrees": np.zeros(n, np.float32)
+            if self.rot_degrees is None
+            else np.asarray(self.rot_degrees, np.float32),
+        }
+        for name, array in arrays.items():
+            if len(array) != n:
+                raise InputError(f"{name}: {len(array)} entries for {n} centres; give one for each centre.")
         norm = np.linalg.norm(normal, axis=1, keepdims=True)
-        if not np.isfinite(centre).all() or not np.isfinite(norm).all() or (norm == 0).any():
-            raise InputError(
-                "A centre or normal is not finite, or a normal has no length; drop such entries."
-            )
-        unit = (normal / norm).astype(np.float32)
-        for name, value in [
-            ("centre_zyx", centre),
-            ("score", score),
-            ("normal_zyx", unit),
-            ("kind", kind),
-            ("rot_degrees", rot),
-        ]:
-            object.__setattr__(self, name, value)
+        if not np.isfinite(centre).all():
+            raise InputError("centre_zyx: a centre is not finite; remove this candidate.")
+        if not np.isfinite(norm).all() or (norm == 0).any():
+            raise InputError("normal_zyx: a normal is zero or not finite; remove this candidate.")
+        arrays["normal_zyx"] = (normal / norm).astype(np.float32)
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
 
     @classmethod
     def empty(
@@ -136,7 +145,7 @@ class Candidates:
         tomogram_shape: tuple[int, int, int] | None = None,
         tomogram_name: str = "tomogram",
     ) -> Candidates:
-        """No candidates at all, of a given tomogram."""
+        """Return an object without candidates."""
         none = np.zeros((0, 3), np.float32)
         return cls(none, np.zeros(0, np.float32), none, voxel_size_angstrom, tomogram_shape, tomogram_name)
 
@@ -144,33 +153,25 @@ class Candidates:
         return len(self.centre_zyx)
 
     def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> Candidates:
-        """The candidates at `index` (a slice, indices or a boolean mask), in that order."""
+        """Select candidates by a slice, indices or a boolean mask."""
         if not isinstance(index, slice):
-            index = np.asarray(index)
-            if index.ndim == 0:
-                index = index[None]
-        return replace(
-            self,
-            centre_zyx=self.centre_zyx[index],
-            score=self.score[index],
-            normal_zyx=self.normal_zyx[index],
-            kind=self.kind[index],
-            rot_degrees=self.rot_degrees[index],
-        )
+            index = np.atleast_1d(np.asarray(index))
+        names = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees")
+        return replace(self, **{name: getattr(self, name)[index] for name in names})
 
     @property
     def euler_zyz(self) -> FloatArray:
-        """(n, 3) float32 degrees: RELION's rot, tilt, psi (see `euler_zyz_from_normal`)."""
+        """(n, 3) float32 RELION angles rot, tilt, psi in degrees (see `euler_zyz_from_normal`)."""
         euler = euler_zyz_from_normal(self.normal_zyx)
         euler[:, 0] = self.rot_degrees
         return euler
 
     def sorted_by_score(self) -> Candidates:
-        """The same candidates, highest score first; ties keep their order."""
+        """Return the candidates from highest to lowest score; equal scores keep their order."""
         return self[np.argsort(-self.score, kind="stable")]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a candidate: z, y, x, score, normal_z, normal_y, normal_x, rot, tilt, psi, kind."""
+        """Return one row per candidate: z, y, x, score, normal_z/y/x, rot, tilt, psi, kind."""
         import pandas as pd
 
         columns: dict[str, Any] = dict(zip("zyx", self.centre_zyx.T, strict=True))

@@ -1,6 +1,6 @@
-"""What can go wrong, as one family of exceptions.
+"""The exceptions and warnings of t3ssfast.
 
-Every message is one sentence that says what was wrong, with which value, and what to do about it.
+Every message is one sentence: "<file or argument>: <what is wrong, with the value>; <what to do>."
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ __all__ = [
 
 
 class T3Error(Exception):
-    """Base class of every error that t3ssfast raises on purpose."""
+    """Base class of all exceptions raised by t3ssfast."""
 
 
 class ReadError(T3Error):
-    """A file is missing, unreadable, truncated or of a kind that is not understood."""
+    """A file is missing, unreadable, truncated or in an unsupported format."""
 
 
 class OutputError(T3Error):
-    """Results could not be written."""
+    """A result cannot be written."""
 
 
 class BusyError(T3Error):
-    """Another run is at work in the folder."""
+    """Another process is writing into the same folder."""
 
 
 class InputError(T3Error, ValueError):
-    """An array has the wrong shape, dtype or values (NaN, empty mask, smaller than a window ...)."""
+    """An argument has the wrong shape, dtype or values, such as NaN or an empty mask."""
 
 
 class VoxelSizeError(InputError):
-    """The voxel size is missing, zero, negative or absurd and was not given."""
+    """The voxel size is missing, or outside the range of real tomograms."""
 
 
 class ConfigError(T3Error, ValueError):
-    """An option has a value that cannot be used."""
+    """An option has an invalid value."""
 
 
 class ModelError(T3Error):
-    """A model file cannot be read, is not what it should be, or gives unusable answers."""
+    """A model file is invalid, or the model's output is unusable."""
 
 
 class DeviceError(T3Error):
-    """The device asked for is not there or cannot be used."""
+    """The requested device does not exist or cannot be used."""
 
 
 class OutOfMemoryError(T3Error, MemoryError):
-    """Memory could not be had, however small the pieces of the work were made."""
+    """Memory ran out even at the smallest batch or slab size."""
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint belongs to other work, so the run starts from the beginning."""
+    """A checkpoint was made by a different run and is ignored; the run starts from the beginning."""
 
 
 class TrustWarning(UserWarning):
-    """A file is used without the checks that it would otherwise have to pass."""
+    """A model file is loaded without the security checks."""

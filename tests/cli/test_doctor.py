@@ -13,7 +13,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from typer.testing import CliRunner
 
 from t3ssfast.cli import app
-from t3ssfast.io import layout, write
+from t3ssfast.io import volume_layout, write
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 
@@ -309,8 +309,8 @@ def test_unusable_option_is_one_sentence(toy_folder):
 
 def test_layouts(toy_folder, data):
     folder, _ = toy_folder
-    found = layout(folder / "toy.mrc")
-    assert (found.format, found.mode, found.dtype, found.axes) == ("MRC", 2, "float32", "xyz")
-    assert layout(data / "emd_3197.map.gz").format == "MRC, compressed"
-    assert layout(data / "blobs.rec").imod_stamp
-    assert layout(folder).format == "OME-Zarr"
+    found = volume_layout(folder / "toy.mrc")
+    assert (found.format, found.mode, found.axes) == ("MRC", 2, "xyz")
+    assert volume_layout(data / "emd_3197.map.gz").format == "MRC, compressed"
+    assert volume_layout(data / "blobs.rec").imod_stamp
+    assert volume_layout(folder).format == "OME-Zarr"

@@ -1,4 +1,4 @@
-"""What is missing is named with what it costs."""
+"""Missing packages and a missing GPU driver are reported by `doctor` and the API."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import pytest
 
 from processes import python
 
-# Packages that may be missing.
-ABSENT = ["zarr", "torch", "mrcfile", "pandas", "starfile", "dynamotable", "imodmodel", "matplotlib", "cc3d"]
+PACKAGES = [
+    "zarr",
+    "torch",
+    "mrcfile",
+    "pandas",
+    "starfile",
+    "dynamotable",
+    "imodmodel",
+    "matplotlib",
+    "cc3d",
+]
 
 
 @pytest.mark.parametrize(
     "module",
-    [*ABSENT[:3], *(pytest.param(name, marks=pytest.mark.slow) for name in ABSENT[3:])],
+    [*PACKAGES[:3], *(pytest.param(name, marks=pytest.mark.slow) for name in PACKAGES[3:])],
 )
-def test_what_is_missing_is_named_with_what_it_costs(module):
+def test_doctor_reports_a_missing_package(module):
     script = f"""
         import importlib.abc, json, sys
 
@@ -39,10 +48,10 @@ def test_what_is_missing_is_named_with_what_it_costs(module):
     check = next(c for c in report["checks"] if c["name"] == names.get(module, module))
     assert check["status"] == ("note" if module == "zarr" else "FAILED")
     assert check["note"]
-    assert report["ok"] == (module == "zarr"), "only an extra can be done without"
+    assert report["ok"] == (module == "zarr"), "only zarr is optional"
 
 
-def test_without_a_driver_everything_imports_and_says_so():
+def test_package_works_without_a_gpu_driver():
     script = """
         import os
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

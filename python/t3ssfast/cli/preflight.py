@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from t3ssfast.detection.config import DetectConfig
-    from t3ssfast.io import Layout
+    from t3ssfast.io import VolumeLayout
     from t3ssfast.models import LoadedModel
     from t3ssfast.tomogram import Tomogram
 
@@ -52,10 +52,10 @@ def check_tomogram(
     planned detection.
     """
     from t3ssfast.errors import T3Error, VoxelSizeError
-    from t3ssfast.io import layout, read
+    from t3ssfast.io import read, volume_layout
 
     try:
-        stored = layout(path)
+        stored = volume_layout(path)
         try:
             tomogram = read(path, voxel_size_angstrom=voxel_size)
         except VoxelSizeError as error:
@@ -82,7 +82,7 @@ def check_tomogram(
     return checks
 
 
-def _storage(tomogram: Tomogram, stored: Layout) -> Iterator[Check]:
+def _storage(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
     """Report the file format, the size and the axis order."""
     yield Check("file", OK, f"{stored.format}, {tomogram.data.nbytes / 2**30:.2f} GiB")
     yield Check("size (z, y, x)", OK, " x ".join(map(str, tomogram.shape)))
@@ -93,7 +93,7 @@ def _storage(tomogram: Tomogram, stored: Layout) -> Iterator[Check]:
         yield Check("axes", NOTE, axes, "not stored in the order x, y, z; read in the order of the header")
 
 
-def _values(tomogram: Tomogram, stored: Layout) -> Iterator[Check]:
+def _values(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
     """Check the data type, the sign of bytes, and that values are finite and not constant."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Files and folders of results: whole or not there."""
+"""Atomic writing: a file of results is complete or absent."""
 
 from __future__ import annotations
 
@@ -9,90 +9,84 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from t3ssfast.errors import OutputError
-from t3ssfast.io.names import display_path
+from t3ssfast.io.files import display_path
+from t3ssfast.tomogram import StrPath
 
 __all__ = ["atomic_path", "remove_temporaries", "results_folder"]
 
-# How the names of temporary files begin; ".tmp" follows, and the suffix of the file they shall become.
-TEMPORARY = ".t3ssfast-"
+TEMPORARY_PREFIX = ".t3ssfast-"
 
 
-def results_folder(folder: str | os.PathLike[str], mark: str | None = None) -> Path:
-    """Make a folder for results, and take away the file whose presence there says that the rest is whole.
+def results_folder(folder: StrPath, completion_marker: str | None = None) -> Path:
+    """Create a folder for results.
 
     Parameters
     ----------
     folder
-        Made with its parents where missing.
-    mark
-        Name of that file, which is to be written last.
+        Folder to create, with its parents, unless it exists.
+    completion_marker
+        Name of the file in it that is written last and marks the results as complete; removed here.
 
     Raises
     ------
     OutputError
-        If it cannot be made.
+        If the folder cannot be created.
     """
     out = Path(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if mark is not None:
-            (out / mark).unlink(missing_ok=True)
+        if completion_marker is not None:
+            (out / completion_marker).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{display_path(out)} cannot be used as a folder for results ({error.strerror}); choose another."
-        ) from error
+        reason = f"not usable as a folder ({error.strerror})"
+        raise OutputError(f"{display_path(out)}: {reason}; choose another.") from error
     return out
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path in the folder of `path`; what is written there becomes `path` at once, or never.
+def atomic_path(path: StrPath) -> Iterator[Path]:
+    """Provide a temporary path that replaces `path` when the block ends without an exception.
 
-    On leaving the block the file is flushed to the disk and renamed; after any exception it is removed and
-    a file that was at `path` before is untouched.
+    The temporary file is in the same folder. It is flushed to disk before it is renamed. After an exception
+    it is removed, and an existing file at `path` is unchanged.
 
     Raises
     ------
     OutputError
-        If the folder is missing or cannot be written to, or the disk is full.
+        If the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
     if not target.name or target.is_dir():
-        raise OutputError(f"{display_path(path)} is a folder, not a file to write to; give a file name.")
+        raise OutputError(f"{display_path(path)}: this is a folder; give a file name.")
     if not target.parent.is_dir():
-        raise OutputError(
-            f"{display_path(path)} cannot be written: there is no folder {display_path(target.parent)}."
-        )
-    # The suffix stays last, because some libraries choose what they write by it.
-    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp{target.suffix}")
+        raise OutputError(f"{display_path(path)}: the folder does not exist; create it first.")
+    # The suffix is kept, because some libraries derive the format from it.
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp{target.suffix}")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)
+        _fsync(temporary, os.O_RDWR)
         os.replace(temporary, target)
     except OSError as error:
-        raise OutputError(
-            f"{display_path(path)} could not be written: {error.strerror or error}; free some space or give "
-            "another folder."
-        ) from error
+        reason = error.strerror or error
+        message = f"{display_path(path)}: {reason}; free disk space or choose another folder."
+        raise OutputError(message) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    # Makes the renaming durable where the platform can; a folder cannot be opened on Windows.
+    # Makes the renaming durable; Windows cannot open a folder.
     with suppress(OSError):
-        _sync(target.parent, os.O_RDONLY)
+        _fsync(target.parent, os.O_RDONLY)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what processes that were killed while writing left in a folder that no other process writes
-    into."""
-    for path in folder.glob(f"{TEMPORARY}*.tmp*"):
+    """Remove temporary files of killed processes from a folder that no running process writes into."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*.tmp*"):
         with suppress(OSError):
             path.unlink()
 
 
-def _sync(path: Path, access: int) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, access)
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

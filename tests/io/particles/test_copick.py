@@ -1,4 +1,4 @@
-"""copick's files and names."""
+"""copick files of picks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.io.particles import export, load_candidates
 
 
-def test_copick_files_and_names(tmp_path, make_candidates):
+def test_copick_json_and_file_names(tmp_path, make_candidates):
     candidates = make_candidates(4)
     export(candidates, tmp_path / "TS_007", "copick")
     content = json.loads((tmp_path / "TS_007" / "Picks" / "t3ssfast_1_t3ss.json").read_text())

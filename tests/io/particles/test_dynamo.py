@@ -1,4 +1,4 @@
-"""Dynamo's tables, its own and ours."""
+"""Dynamo tables: columns, angles, and tables of other programs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from formats import rotation
+from formats import angles_between
 from t3ssfast.errors import ConfigError, ReadError, VoxelSizeError
 from t3ssfast.io.particles import export, load_all_candidates
+from t3ssfast.io.particles.dynamo import dynamo_from_relion, relion_from_dynamo
+from t3ssfast.io.particles.poses import rotation_from_relion, rotation_of
 
 
-def test_dynamo_columns_and_angles(tmp_path, make_candidates):
+def test_dynamo_and_relion_angles_of_one_reconstruction():
+    # Angles that gave identical reconstructions in both programs (from the tests of the package eulerangles).
+    dynamo, relion = [-47.2730, 1.1777, -132.3000], [137.7000, 1.1777, 42.7270]
+    np.testing.assert_allclose(relion_from_dynamo([dynamo]), [relion], atol=1e-4)
+    np.testing.assert_allclose(dynamo_from_relion([relion]), [dynamo], atol=1e-4)
+    clockwise = Rotation.from_euler("zxz", dynamo, degrees=True).inv()
+    assert (clockwise.inv() * rotation_from_relion([relion])).magnitude()[0] < 1e-5
+
+
+def test_columns_of_exported_tables(tmp_path, make_candidates):
     candidates = make_candidates(4)
     export(candidates, tmp_path / "a.tbl", "dynamo")
     columns = np.loadtxt(tmp_path / "a.tbl").T
@@ -28,18 +39,18 @@ def test_dynamo_columns_and_angles(tmp_path, make_candidates):
         export(candidates, tmp_path / "a.txt", "dynamo")
 
 
-def test_a_foreign_dynamo_table(data):
+def test_table_of_dynamo(data):
     with pytest.raises(VoxelSizeError):
         load_all_candidates(data / "dynamo.tbl")
     found = load_all_candidates(data / "dynamo.tbl", voxel_size_angstrom=10)
-    assert [(some.tomogram_name, len(some)) for some in found] == [("1", 150), ("2", 150)]
+    assert [(one.tomogram_name, len(one)) for one in found] == [("1", 150), ("2", 150)]
     table = np.loadtxt(data / "dynamo.tbl")
     np.testing.assert_allclose(found[0].centre_zyx[0, ::-1], table[0, 23:26] + table[0, 3:6], rtol=1e-6)
     expected = Rotation.from_euler("zxz", table[:150, 6:9], degrees=True).inv()
-    assert np.degrees((rotation(found[0]).inv() * expected).magnitude()).max() < 0.01
+    assert angles_between(rotation_of(found[0]), expected).max() < 0.01
 
 
-def test_dynamo_tables_of_any_width(tmp_path):
+def test_tables_of_26_to_42_columns(tmp_path):
     row = [1, 1, 0, 0.5, -1, 2, 10, 20, 30, 0.7, 0, 0, 1, -60, 60, 0, 0, 0, 0, 4, 0, 2, 0, 100, 200, 300]
     row += [0] * 9 + [7.5] + [0] * 6
     for width in range(26, 43):

@@ -1,4 +1,4 @@
-"""RELION's conventions as it sees them, its companions, and files of RELION, Warp, M and PyTom."""
+"""RELION files and companions, and files of Warp, M and PyTom."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import pytest
 import starfile
 from scipy.spatial.transform import Rotation
 
-from formats import OPTIONS, assert_same, rotation, star_of
+from formats import EXPORT_OPTIONS, angles_between, assert_equal_candidates, write_particles_star
 from t3ssfast.errors import ConfigError, ReadError, VoxelSizeError
 from t3ssfast.io.particles import export, load_all_candidates, load_candidates
+from t3ssfast.io.particles.poses import rotation_of
 from t3ssfast.io.particles.relion import read_star
 
 
 @pytest.mark.parametrize("format", ["relion5", "relion4"])
-def test_round_trip_in_the_frame_of_the_membrane(tmp_path, make_candidates, format):
+def test_round_trip_in_the_membrane_frame(tmp_path, make_candidates, format):
     candidates = make_candidates(30)
-    export(candidates, tmp_path / "a.star", format, membrane_frame=True, **OPTIONS.get(format, {}))
-    assert_same(load_candidates(tmp_path / "a.star"), candidates, format)
+    export(candidates, tmp_path / "a.star", format, membrane_frame=True, **EXPORT_OPTIONS.get(format, {}))
+    assert_equal_candidates(load_candidates(tmp_path / "a.star"), candidates, format)
     table = starfile.read(tmp_path / "a.star")["particles"]
     assert (table["rlnAngleTilt"] == 90).all()
     assert (table["rlnAngleTiltPrior"] == 90).all()
 
 
-def test_relion5_positions_are_from_the_middle(tmp_path, make_candidates):
+def test_relion5_positions_are_relative_to_the_middle(tmp_path, make_candidates):
     candidates = make_candidates(4)
     export(candidates, tmp_path / "a.star", "relion5", tilt_series_pixel_size_angstrom=1.7)
     blocks = starfile.read(tmp_path / "a.star")
@@ -48,11 +49,11 @@ def test_relion4_positions_are_unbinned_voxels(tmp_path, make_candidates):
     export(candidates, tmp_path / "a.star", "relion4", tilt_series_pixel_size_angstrom=1.7)
     table = starfile.read(tmp_path / "a.star")["particles"]
     np.testing.assert_allclose(table["rlnCoordinateX"], candidates.centre_zyx[:, 2] * 8, rtol=1e-6)
-    back = load_candidates(tmp_path / "a.star", voxel_size_angstrom=6.8)
-    np.testing.assert_allclose(back.centre_zyx, candidates.centre_zyx * 2, rtol=1e-5)
+    found = load_candidates(tmp_path / "a.star", voxel_size_angstrom=6.8)
+    np.testing.assert_allclose(found.centre_zyx, candidates.centre_zyx * 2, rtol=1e-5)
 
 
-def test_relion_frames_and_origins_are_composed(tmp_path):
+def test_subtomogram_frames_and_origins_are_composed(tmp_path):
     rng = np.random.default_rng(0)
     frame, own = rng.uniform(0, 180, (2, 6, 3))
     shift = rng.normal(0, 20, (6, 3))
@@ -63,21 +64,21 @@ def test_relion_frames_and_origins_are_composed(tmp_path):
     for i, angle in enumerate(("Rot", "Tilt", "Psi")):
         data |= {f"rlnTomoSubtomogram{angle}": frame[:, i], f"rlnAngle{angle}": own[:, i]}
     starfile.write({"particles": pd.DataFrame(data)}, tmp_path / "a.star")
-    back = load_candidates(tmp_path / "a.star")
+    found = load_candidates(tmp_path / "a.star")
     outer, inner = (Rotation.from_euler("ZYZ", a, degrees=True).inv() for a in (frame, own))
     expected = position * 2.0 - outer.apply(shift)
-    np.testing.assert_allclose(back.centre_zyx[:, ::-1] * 2.0, expected, atol=1e-2)
-    assert np.degrees((rotation(back).inv() * (outer * inner)).magnitude()).max() < 0.01
-    assert back.tomogram_name == "001"
+    np.testing.assert_allclose(found.centre_zyx[:, ::-1] * 2.0, expected, atol=1e-2)
+    assert angles_between(rotation_of(found), outer * inner).max() < 0.01
+    assert found.tomogram_name == "001"
 
 
-def test_relion5_particles_with_their_tomograms(data, tmp_path):
+def test_relion5_particles_with_tomograms_star(data, tmp_path):
     with pytest.raises(VoxelSizeError):
         load_all_candidates(data / "relion5_particles.star")
     with pytest.raises(ReadError, match="middle"):
         load_all_candidates(data / "relion5_particles.star", voxel_size_angstrom=10.52)
     found = load_all_candidates(data / "relion5_particles.star", tomograms=data / "relion5_tomograms.star")
-    assert [(some.tomogram_name, len(some)) for some in found] == [("TS_01", 3), ("TS_02", 2)]
+    assert [(one.tomogram_name, len(one)) for one in found] == [("TS_01", 3), ("TS_02", 2)]
     assert found[0].voxel_size_angstrom == 10.52
     assert found[0].tomogram_shape == (44, 136, 84)
     expected = np.array([11.16, 765.48005, -176.94]) / 10.52 + np.array([44, 136, 84]) / 2
@@ -92,7 +93,7 @@ def test_relion5_particles_with_their_tomograms(data, tmp_path):
     np.testing.assert_array_equal(again[1].centre_zyx, found[1].centre_zyx)
 
 
-def test_older_relion_files(data):
+def test_files_of_relion_3_and_warp(data):
     warp = load_candidates(data / "relion_one_loop.star")
     assert len(warp) == 16
     assert warp.voxel_size_angstrom == pytest.approx(5.0)
@@ -100,25 +101,25 @@ def test_older_relion_files(data):
     binned = load_candidates(data / "relion_one_loop.star", voxel_size_angstrom=15)
     np.testing.assert_allclose(binned.centre_zyx * 3, warp.centre_zyx, rtol=1e-6)
     found = load_all_candidates(data / "relion31.star")
-    assert [some.tomogram_name for some in found] == ["0001_sum.mrc", "0002_sum.mrc"]
+    assert [one.tomogram_name for one in found] == ["0001_sum.mrc", "0002_sum.mrc"]
     assert found[0].centre_zyx[0, 0] == pytest.approx(-51.5227)
 
 
-def test_particles_of_warp_m_and_pytom(tmp_path):
+def test_particles_of_m_and_pytom(tmp_path):
     at = dict(zip("XYZ", ([100.0, 50.0], [200.0, 60.0], [300.0, 70.0]), strict=True))
     for suffix in ("", "1"):
         columns = {f"wrpCoordinate{a}{suffix}": v for a, v in at.items()} | {
             "wrpSourceName": ["a.tomostar"] * 2
         }
         columns |= {f"wrpAngle{n}{suffix}": [10.0, 20.0] for n in ("Rot", "Tilt", "Psi")}
-        star_of(tmp_path / "m.star", columns)
+        write_particles_star(tmp_path / "m.star", columns)
         with pytest.raises(VoxelSizeError):
             load_candidates(tmp_path / "m.star")
         found = load_candidates(tmp_path / "m.star", voxel_size_angstrom=10)
         np.testing.assert_allclose(found.centre_zyx, [[30, 20, 10], [7, 6, 5]])
         np.testing.assert_allclose(found.euler_zyz[1], [20, 20, 20], atol=1e-3)
     columns = {f"rlnCoordinate{a}": v for a, v in at.items()}
-    star_of(
+    write_particles_star(
         tmp_path / "p.star", columns | {"rlnDetectorPixelSize": [13.8] * 2, "rlnMicrographName": ["0042"] * 2}
     )
     found = load_candidates(tmp_path / "p.star")
@@ -126,7 +127,7 @@ def test_particles_of_warp_m_and_pytom(tmp_path):
     np.testing.assert_allclose(found.centre_zyx[0], [300, 200, 100])
 
 
-def test_companions_lead_back_to_the_candidates(tmp_path, make_candidates, monkeypatch):
+def test_round_trip_through_companions(tmp_path, make_candidates, monkeypatch):
     several = [make_candidates(3, 1, tomogram_name="01"), make_candidates(2, 2, tomogram_name="TS 2/b")]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Import").mkdir()
@@ -143,33 +144,35 @@ def test_companions_lead_back_to_the_candidates(tmp_path, make_candidates, monke
         ("optimisation_set.star", {}),
         ("import.star", {"voxel_size_angstrom": 13.6}),
     ):
-        back = load_all_candidates(tmp_path / "Import" / start, **options)
-        assert [some.tomogram_name for some in back] == ["01", "TS 2/b"]
-        for some, other in zip(back, several, strict=True):
-            np.testing.assert_allclose(some.centre_zyx, other.centre_zyx, atol=0.01)
-            assert np.degrees((rotation(some).inv() * rotation(other)).magnitude()).max() < 0.01
+        found = load_all_candidates(tmp_path / "Import" / start, **options)
+        assert [one.tomogram_name for one in found] == ["01", "TS 2/b"]
+        for one, expected in zip(found, several, strict=True):
+            np.testing.assert_allclose(one.centre_zyx, expected.centre_zyx, atol=0.01)
+            assert angles_between(rotation_of(one), rotation_of(expected)).max() < 0.01
 
 
-def test_companions_need_the_pixel_size(tmp_path, make_candidates):
+def test_companions_require_pixel_size_and_shape(tmp_path, make_candidates):
     with pytest.raises(ConfigError, match="tilt-series-pixel-size"):
         export(make_candidates(2), tmp_path / "a.star", companions=True)
     options = {"tilt_series_pixel_size_angstrom": 1.7, "companions": True}
     with pytest.raises(ConfigError, match="tomogram_shape"):
         export(make_candidates(2, tomogram_shape=None), tmp_path / "a.star", **options)
-    with pytest.raises(ConfigError, match="overwritten"):
+    with pytest.raises(ConfigError, match="same name"):
         export(make_candidates(2), tmp_path / "tomograms.star", **options)
-    with pytest.raises(ConfigError, match="Companions"):
+    with pytest.raises(ConfigError, match="companions"):
         export(make_candidates(2), tmp_path / "a.star", "relion4", **options)
     with pytest.raises(ConfigError, match="larger than the voxels"):
         export(make_candidates(2), tmp_path / "a.star", "relion4", tilt_series_pixel_size_angstrom=20)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lists_that_lead_nowhere(tmp_path):
-    star_of(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["a.star"]})
+def test_invalid_import_lists_raise(tmp_path):
+    write_particles_star(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["a.star"]})
     with pytest.raises(ReadError, match="another list"):
         load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
-    star_of(tmp_path / "b.star", {f"rlnCoordinate{a}": [1.0] for a in "XYZ"} | {"rlnTomoName": ["y"]})
-    star_of(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["b.star"]})
+    write_particles_star(
+        tmp_path / "b.star", {f"rlnCoordinate{a}": [1.0] for a in "XYZ"} | {"rlnTomoName": ["y"]}
+    )
+    write_particles_star(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["b.star"]})
     with pytest.raises(ReadError, match="'y'"):
         load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)

@@ -1,4 +1,4 @@
-"""STOPGAP's motive lists."""
+"""STOPGAP motive lists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from formats import rotation
+from formats import angles_between
 from t3ssfast.errors import VoxelSizeError
 from t3ssfast.io.particles import load_all_candidates
-from t3ssfast.io.particles.poses import relion_from_dynamo, rotation_from_relion
+from t3ssfast.io.particles.dynamo import relion_from_dynamo
+from t3ssfast.io.particles.poses import rotation_from_relion, rotation_of
 
 
-def test_a_motive_list_of_stopgap(tmp_path):
+def test_positions_and_angles_of_a_motive_list(tmp_path):
     rng = np.random.default_rng(0)
     angles = rng.uniform(0, 180, (3, 3))  # phi, psi, the
     rows = [
@@ -28,16 +29,15 @@ def test_a_motive_list_of_stopgap(tmp_path):
     with pytest.raises(VoxelSizeError):
         load_all_candidates(tmp_path / "motl.star")
     found = load_all_candidates(tmp_path / "motl.star", voxel_size_angstrom=8)
-    assert [(some.tomogram_name, len(some)) for some in found] == [("7", 2), ("12", 1)]
+    assert [(one.tomogram_name, len(one)) for one in found] == [("7", 2), ("12", 1)]
     np.testing.assert_allclose(found[0].centre_zyx[1], [301.5, 199.5, 101.25])
     np.testing.assert_allclose(found[1].score, [0.3])
     phi, psi, theta = angles[2]
-    about_z, about_x = (
-        (lambda a: Rotation.from_euler("z", a, True)),
-        (lambda a: Rotation.from_euler("x", a, True)),
+    about_z, about_x, about_new_z = (
+        Rotation.from_euler("zxz"[i], a, True) for i, a in enumerate((psi, theta, phi))
     )
-    expected = about_z(psi) * about_x(theta) * about_z(phi)
-    assert np.degrees((rotation(found[1])[0].inv() * expected).magnitude()) < 0.01
+    expected = about_z * about_x * about_new_z
+    assert angles_between(rotation_of(found[1])[0], expected) < 0.01
     # The same pose in Dynamo's convention: tdrot = -psi, tilt = -the, narot = -phi.
     same = rotation_from_relion(relion_from_dynamo([[-psi, -theta, -phi]]))
-    assert np.degrees((same[0].inv() * expected).magnitude()) < 0.01
+    assert angles_between(same[0], expected) < 0.01

@@ -1,16 +1,10 @@
-"""Candidates to and from the files of other programs of the field.
+"""Candidates in the particle files of other programs.
 
-Positions and poses round-trip within 0.01 voxel and 0.01 degree wherever the format has a place for them.
+Positions and poses survive a round trip within 0.01 voxel and 0.01 degree if the format can hold them.
 """
 
 from __future__ import annotations
 
-from t3ssfast.io.particles.formats import (
-    FORMATS,
-    export,
-    format_of,
-    load_all_candidates,
-    load_candidates,
-)
+from t3ssfast.io.particles.formats import FORMATS, export, format_of, load_all_candidates, load_candidates
 
 __all__ = ["FORMATS", "export", "format_of", "load_all_candidates", "load_candidates"]

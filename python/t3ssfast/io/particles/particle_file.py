@@ -1,151 +1,189 @@
-"""A particle file and what its reader is told about the tomogram; checks that all formats share."""
+"""A particle file to read, with the checks and conversions that all formats share."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ReadError, VoxelSizeError
-from t3ssfast.io import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, display_path
-from t3ssfast.tomogram import check_voxel_size
+from t3ssfast.io import display_path
+from t3ssfast.io.files import read_error, stat_path
+from t3ssfast.io.particles.poses import normal_and_rot
+from t3ssfast.tomogram import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, check_voxel_size
 
-__all__ = ["ParticleFile", "numbers", "split_by_tomogram"]
+__all__ = ["ParticleFile", "kinds_of_classes", "merge_candidates", "printable", "sorted_kinds"]
 
-# A hundred million coordinates are no list of particles; libraries would take many times the memory.
+# Several million particles; parsing takes many times the size of the file.
 MAX_FILE_BYTES = 256 << 20
+# Above this, float32 positions would be off by more than 0.01 voxel; no tomogram is that large.
+MAX_VALUE = 1e7
 
 
 @dataclass(frozen=True)
 class ParticleFile:
-    """A particle file to read.
+    """A particle file and what the caller knows about its tomogram; `str` gives its name for messages.
 
     Parameters
     ----------
     path
-        The file.
+        File, or folder of a copick run.
     voxel_size_angstrom, tomogram_shape
-        Of the tomogram whose voxels the centres shall refer to; None: as the file says.
-    tomograms
-        A RELION tomograms.star, for files that tell positions from the middle of the tomogram.
+        Voxel size and (z, y, x) shape that the returned positions refer to; None: those in the file.
+    tomograms_star
+        RELION tomograms.star, for files with positions relative to the centre of the tomogram.
     """
 
     path: Path
     voxel_size_angstrom: float | None = None
     tomogram_shape: tuple[int, int, int] | None = None
-    tomograms: Path | None = None
+    tomograms_star: Path | None = None
 
     def __post_init__(self) -> None:
         if self.voxel_size_angstrom is not None:
             size = check_voxel_size(self.voxel_size_angstrom, source="voxel_size_angstrom")
             object.__setattr__(self, "voxel_size_angstrom", size)
 
-    @property
-    def name(self) -> str:
-        """The path as it appears in messages."""
+    def __str__(self) -> str:
         return display_path(self.path)
 
     def read_bytes(self) -> bytes:
-        """The whole file, or ReadError if it cannot be a list of particles."""
-        check_readable(self.path)
+        """Read the file; raise ReadError if it is unreadable or too large for a particle file."""
+        status = stat_path(self.path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ReadError(f"{self}: this is a folder; give a particle file.")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ReadError(
+                f"{self}: the file has {status.st_size / 2**20:.0f} MiB, and particle files have at most "
+                f"{MAX_FILE_BYTES >> 20} MiB; give a particle file."
+            )
         try:
             return self.path.read_bytes()
         except OSError as error:
-            raise ReadError(
-                f"{self.name} cannot be read: {error.strerror}; check its permissions."
-            ) from error
+            raise read_error(self.path, error) from error
 
     def read_text(self) -> str:
-        """The whole file as UTF-8 text, or ReadError."""
+        """Read the file as UTF-8."""
         try:
             return self.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ReadError(f"{self.name} is not a text file; check what it is.") from error
+            raise ReadError(f"{self}: not a UTF-8 text file; give a particle file.") from error
 
-    def voxel_size(self, in_file: float | None) -> float:
-        """The voxel size given, else the one in the file; VoxelSizeError where there is neither."""
+    def parse_numbers(self, values: Any) -> npt.NDArray[np.float64]:
+        """Convert rows of values to an (n, k) array of finite numbers."""
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ReadError(f"{self}: a position, angle or score is not a number; repair it.") from error
+        if not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0, 0]) + 1
+            raise ReadError(f"{self}: particle {row} has a value that is not finite; remove it.")
+        if np.abs(array).max(initial=0.0) > MAX_VALUE:
+            raise ReadError(f"{self}: a value exceeds {MAX_VALUE:g}; give a particle file.")
+        return array
+
+    def parse_columns(self, lines: Sequence[str], columns: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Parse columns of whitespace-separated numbers into an (n, k) array; blank lines are skipped."""
+        rows = [line for line in lines if line.strip()]
+        if not rows:
+            return np.zeros((0, len(columns)))
+        try:
+            return self.parse_numbers(np.loadtxt(rows, comments=None, usecols=columns, ndmin=2))
+        except ValueError as error:
+            reason = str(error).rstrip(".")  # NumPy counts rows from 0, without blank lines
+            raise ReadError(f"{self}: not a table of numbers ({reason}); repair the file.") from error
+
+    def resolve_voxel_size(self, in_file: float | None) -> float:
+        """Return the caller's voxel size, or else that of the file; raise VoxelSizeError without either."""
         if self.voxel_size_angstrom is not None:
             return self.voxel_size_angstrom
         if in_file is None or not in_file > 0:
-            raise VoxelSizeError(
-                f"{self.name} does not tell the voxel size of its tomogram; give it as voxel_size_angstrom "
-                "(--voxel-size)."
-            )
-        return check_voxel_size(in_file, source=self.name)
+            raise VoxelSizeError(f"{self}: no voxel size; give it as voxel_size_angstrom (--voxel-size).")
+        return check_voxel_size(in_file, source=str(self))
 
-    def grid(self, in_file: float | None) -> tuple[float, float]:
-        """Voxel size of the centres to return, and what a voxel coordinate of the file is multiplied by.
+    def voxel_size_and_scale(self, in_file: float | None) -> tuple[float, float]:
+        """Return the voxel size of the positions to return, and the factor from the file's voxels to these.
 
-        A size of 1 A in a file stands for an unknown one, as in the headers of tomograms.
+        As in tomogram headers, 1 A in the file means that the voxel size is unknown.
         """
-        if in_file is not None and not (
-            in_file > 0 and abs(in_file - PLACEHOLDER_VOXEL_SIZE_ANGSTROM) > 1e-4
-        ):
+        if in_file is not None and abs(in_file - PLACEHOLDER_VOXEL_SIZE_ANGSTROM) <= 1e-4:
             in_file = None
-        voxel_size = self.voxel_size(in_file)
-        if in_file is None:
+        voxel_size = self.resolve_voxel_size(in_file)
+        if in_file is None or not in_file > 0:
             return voxel_size, 1.0
-        return voxel_size, check_voxel_size(in_file, source=self.name) / voxel_size
+        return voxel_size, check_voxel_size(in_file, source=str(self)) / voxel_size
+
+    def candidates(
+        self, centre_zyx: npt.NDArray[Any], rotation: Rotation | None = None, **fields: Any
+    ) -> Candidates:
+        """Build candidates from positions, object-to-tomogram rotations and other fields of `Candidates`.
+
+        Defaults: score 1, normal along +z, the caller's shape, and the file name as tomogram name.
+        """
+        n = len(centre_zyx)
+        defaults: dict[str, Any] = {
+            "score": np.ones(n),
+            "normal_zyx": np.tile([1.0, 0.0, 0.0], (n, 1)),
+            "tomogram_shape": self.tomogram_shape,
+            "tomogram_name": self.path.stem,
+        }
+        if rotation is not None:
+            fields["normal_zyx"], fields["rot_degrees"] = normal_and_rot(rotation)
+        return Candidates(centre_zyx=centre_zyx, **(defaults | fields))
+
+    def candidates_by_tomogram(
+        self,
+        names: Sequence[str],
+        sizes_in_file: Mapping[str, float | None],
+        centre_zyx: npt.NDArray[np.float64],
+        rotation: Rotation | None = None,
+        **fields: Any,
+    ) -> list[Candidates]:
+        """Build one `Candidates` per tomogram, in order of first appearance.
+
+        `names` are the tomograms of the particles, `sizes_in_file` the voxel sizes by tomogram, in which
+        `centre_zyx` are given. Tomograms without particles give empty `Candidates`.
+        """
+        unique = dict.fromkeys([*names, *sizes_in_file])
+        grids = {name: self.voxel_size_and_scale(sizes_in_file.get(name)) for name in unique}
+        scale = np.array([grids[name][1] for name in names]).reshape(-1, 1)
+        # The voxel size of each tomogram is set below.
+        particles = self.candidates(centre_zyx * scale, rotation, voxel_size_angstrom=1.0, **fields)
+        array = np.asarray(names, dtype=object)
+        return [
+            replace(particles[array == name], tomogram_name=name, voxel_size_angstrom=voxel_size)
+            for name, (voxel_size, _) in grids.items()
+        ]
 
 
-def check_readable(path: Path) -> None:
-    """ReadError unless `path` is a regular file of a size that particle files have."""
-    try:
-        size = os.stat(path).st_size
-    except FileNotFoundError:
-        raise ReadError(f"There is no file {display_path(path)}; check the name.") from None
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{display_path(path)} cannot be read: {error}; check the name.") from error
-    if not path.is_file():
-        raise ReadError(f"{display_path(path)} is not a file; give a file of candidates.")
-    if size > MAX_FILE_BYTES:
-        raise ReadError(
-            f"{display_path(path)} is {size / 2**20:.0f} MiB long, too long for a list of particles "
-            f"(at most {MAX_FILE_BYTES >> 20} MiB); check what it is."
-        )
+def printable(name: str) -> str:
+    """Replace unprintable characters, such as line breaks, with underscores."""
+    return "".join(c if c.isprintable() else "_" for c in name)
 
 
-def numbers(source: ParticleFile, columns: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Columns as an (n, k) array of finite numbers, or ReadError."""
-    try:
-        array = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
-    except (TypeError, ValueError) as error:
-        raise ReadError(f"{source.name}: a coordinate, angle or score is not a number; repair it.") from error
-    if not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0]) + 1
-        raise ReadError(f"{source.name}: particle {row} has a value that is not finite; remove it.")
-    # Beyond this float32 centres would be off by more than 0.01 voxel; no tomogram is that large.
-    if np.abs(array).max(initial=0.0) > 1e7:
-        raise ReadError(f"{source.name}: a value is larger than 10 million; it is no list of particles.")
-    return array
+def sorted_kinds(candidates: Sequence[Candidates]) -> list[str]:
+    """Return the kinds of candidates in the order of their class numbers, which start at 1: "t3ss" first."""
+    kinds = {str(kind) for of_tomogram in candidates for kind in of_tomogram.kind}
+    return sorted(kinds, key=lambda kind: (kind != "t3ss", kind))
 
 
-def split_by_tomogram(
-    names: Sequence[str], whole: Candidates, others: dict[str, dict[str, Any]]
-) -> list[Candidates]:
-    """One `Candidates` for each name, in order of first appearance.
+def kinds_of_classes(classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """Return the kinds of class numbers of other programs; 0 and 1 are T3SS."""
+    numbers = np.asarray(classes).astype(np.int64)
+    return np.array(["t3ss" if n in (0, 1) else f"class_{n}" for n in numbers], dtype=str)
 
-    Parameters
-    ----------
-    names
-        The tomogram of each candidate.
-    whole
-        All candidates together.
-    others
-        By tomogram: fields of `Candidates` that differ between tomograms. Those without candidates come
-        back empty.
-    """
-    from dataclasses import replace
 
-    array = np.asarray(names, dtype=object)
-    order = list(dict.fromkeys([*names, *others]))
-    return [
-        replace(whole[np.flatnonzero(array == name)], tomogram_name=name, **others.get(name, {}))
-        for name in order
-    ]
+def merge_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """Concatenate candidates of one tomogram, in the voxels of the first part."""
+    voxel_size = parts[0].voxel_size_angstrom
+    names = ("score", "normal_zyx", "kind", "rot_degrees")
+    fields: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+    centre = np.concatenate([p.centre_zyx * (p.voxel_size_angstrom / voxel_size) for p in parts])
+    return replace(parts[0], centre_zyx=centre, **fields)

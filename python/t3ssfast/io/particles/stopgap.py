@@ -1,20 +1,18 @@
-"""STOPGAP motive lists: the block `data_stopgap_motivelist` of a star file, which is read but not written.
+"""Reading of STOPGAP motive lists: the block `data_stopgap_motivelist` of a star file.
 
-Positions are orig_x/y/z plus the shifts, in voxels of the tomogram, taken as they are (as with Dynamo's
-tables); rotations are ``Rotation.from_euler("zxz", [phi, the, psi])``, object to tomogram. Tomograms are
-known by their numbers.
+Positions are orig_x/y/z plus shifts in voxels of the tomogram. Rotations are
+``Rotation.from_euler("zxz", [phi, the, psi])``, object to tomogram. Tomograms are identified by number.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import Any
+
 import pandas as pd
 from scipy.spatial.transform import Rotation
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.io.particles.particle_file import ParticleFile, numbers, split_by_tomogram
-from t3ssfast.io.particles.poses import normal_and_rot
+from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes
 
 __all__ = ["is_motive_list", "read_stopgap"]
 
@@ -24,35 +22,23 @@ ANGLES = ["phi", "the", "psi"]
 
 
 def is_motive_list(block: pd.DataFrame) -> bool:
-    """Whether a table has STOPGAP's columns."""
+    """Return whether a table has STOPGAP's columns."""
     return set(ORIGIN) <= set(block) and "tomo_num" in block
 
 
-def read_stopgap(source: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
+def read_stopgap(file: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
     """Read a motive list; see `t3ssfast.io.particles.load_candidates`."""
-    n = len(block)
-    voxel_size = source.voxel_size(None)
-    position = numbers(source, [block[c] for c in ORIGIN])
+    file.resolve_voxel_size(None)
+    position = file.parse_numbers(block[ORIGIN])
     if set(SHIFT) <= set(block):
-        position = position + numbers(source, [block[c] for c in SHIFT])
-    score = numbers(source, [block["score"]])[:, 0] if "score" in block else np.ones(n)
-    normal: npt.NDArray[np.float32] = np.tile(np.array([1.0, 0.0, 0.0], np.float32), (n, 1))
-    rot = np.zeros(n)
-    if n and set(ANGLES) <= set(block):
-        angles = numbers(source, [block[c] for c in ANGLES])
-        normal, rot = normal_and_rot(Rotation.from_euler("zxz", angles, degrees=True))
-    kinds = ["t3ss"] * n
+        position = position + file.parse_numbers(block[SHIFT])
+    fields: dict[str, Any] = {}
+    if "score" in block:
+        fields["score"] = file.parse_numbers(block["score"])
     if "class" in block:
-        classes = numbers(source, [block["class"]])[:, 0].astype(np.int64)
-        kinds = ["t3ss" if c in (0, 1) else f"class_{c}" for c in classes]
+        fields["kind"] = kinds_of_classes(file.parse_numbers(block["class"]))
+    rotation = None
+    if len(block) and set(ANGLES) <= set(block):
+        rotation = Rotation.from_euler("zxz", file.parse_numbers(block[ANGLES]), degrees=True)
     names = [str(name) for name in block["tomo_num"]]
-    whole = Candidates(
-        centre_zyx=position[:, ::-1].astype(np.float32),
-        score=score.astype(np.float32),
-        normal_zyx=normal,
-        voxel_size_angstrom=voxel_size,
-        tomogram_shape=source.tomogram_shape,
-        kind=np.array(kinds, dtype=str),
-        rot_degrees=rot.astype(np.float32),
-    )
-    return split_by_tomogram(names, whole, {})
+    return file.candidates_by_tomogram(names, {}, position[:, ::-1], rotation, **fields)

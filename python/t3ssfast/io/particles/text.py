@@ -1,8 +1,8 @@
-"""Plain tables: csv with every figure, and bare coordinates.
+"""Plain tables: csv files with scores and poses, and coordinate lists.
 
-csv: z, y, x, score, normal_z, normal_y, normal_x, rot, tilt, psi (0-based voxels, degrees), then kind,
-tomogram and voxel_size_angstrom, so that a file can be read back on its own.
-Coordinates: "x y z" a line, 0-based voxels, under one comment line with the voxel size.
+csv: z, y, x, score, normal_z, normal_y, normal_x, rot, tilt, psi (0-based voxels, degrees), kind, tomogram,
+voxel_size_angstrom. Coordinate lists: one "x y z" line per particle in 0-based voxels, after a comment line
+with the voxel size.
 """
 
 from __future__ import annotations
@@ -15,159 +15,109 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.errors import ConfigError, ReadError
+from t3ssfast.errors import ReadError
 from t3ssfast.io import atomic_path
-from t3ssfast.io.particles.particle_file import ParticleFile, numbers, split_by_tomogram
-from t3ssfast.io.particles.poses import normal_and_rot, rotation_from_relion
+from t3ssfast.io.particles.particle_file import ParticleFile, printable
+from t3ssfast.io.particles.poses import rotation_from_relion
 
 __all__ = ["read_coords", "read_csv", "write_coords", "write_csv"]
 
 CENTRE = ["z", "y", "x"]
 NORMAL = ["normal_z", "normal_y", "normal_x"]
 EULER = ["rot", "tilt", "psi"]
-# What a spreadsheet would take for a formula; an apostrophe in front makes it a text there.
+# Spreadsheets evaluate such text as a formula, unless it starts with an apostrophe.
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-HEADER = re.compile(r"voxel size ([0-9.eE+-]+) Angstrom(?:; tomogram (.+))?")
+COORDS_COMMENT = re.compile(r"voxel size (\d+(?:\.\d*)?(?:[eE][+-]?\d+)?) Angstrom(?:; tomogram (.+))?")
 
 
 def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
-    """Write a csv of one or more tomograms; see `t3ssfast.io.particles.export`."""
-    frames = []
-    for some in candidates:
-        frame = some.to_dataframe()
-        frame["tomogram"] = [_as_text(some.tomogram_name)] * len(some)
-        frame["kind"] = [_as_text(kind) for kind in frame["kind"]]
-        frame["voxel_size_angstrom"] = some.voxel_size_angstrom
-        frames.append(frame)
+    """Write a csv file of one or more tomograms; see `t3ssfast.io.particles.export`."""
+    tables = [
+        of_tomogram.to_dataframe().assign(
+            kind=[_escape_formula(kind) for kind in of_tomogram.kind],
+            tomogram=[_escape_formula(of_tomogram.tomogram_name)] * len(of_tomogram),
+            voxel_size_angstrom=of_tomogram.voxel_size_angstrom,
+        )
+        for of_tomogram in candidates
+    ]
     with atomic_path(path) as temporary:
-        pd.concat(frames, ignore_index=True).to_csv(temporary, index=False, encoding="utf-8")
+        pd.concat(tables, ignore_index=True).to_csv(temporary, index=False, encoding="utf-8")
 
 
-def _as_text(name: str) -> str:
-    """A name as no spreadsheet takes it for a formula, without zeros, which end a text for many readers."""
+def _escape_formula(name: str) -> str:
+    """Mark a name that looks like a formula as text, and replace null characters, which end a text."""
     name = name.replace("\0", "_")
     return f"'{name}" if FORMULA.match(name) else name
 
 
-def _from_text(name: str) -> str:
-    """The inverse of `_as_text`, but for zeros."""
+def _unescape_formula(name: str) -> str:
     return name[1:] if name.startswith("'") and FORMULA.match(name) else name
 
 
-def read_csv(source: ParticleFile) -> list[Candidates]:
-    """Read a csv with at least the columns z, y, x; see `t3ssfast.io.particles.load_candidates`."""
-    text = source.read_text()
+def read_csv(file: ParticleFile) -> list[Candidates]:
+    """Read a csv file with at least the columns z, y, x; see `t3ssfast.io.particles.load_candidates`."""
+    text = io.StringIO(file.read_text())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             table = pd.read_csv(
-                io.StringIO(text),
-                dtype={"tomogram": str, "kind": str},
-                keep_default_na=False,
-                skipinitialspace=True,
+                text, dtype={"tomogram": str, "kind": str}, keep_default_na=False, skipinitialspace=True
             )
-    except Exception as error:  # pandas' errors of many kinds
+    except Exception as error:  # pandas raises errors of many types
         reason = " ".join(str(error).split())[:120]
-        raise ReadError(f"{source.name} cannot be read as csv ({reason}); check the file.") from error
+        raise ReadError(f"{file}: reading csv failed: {reason}; check the file.") from error
     if not set(CENTRE) <= set(table):
         raise ReadError(
-            f"{source.name} has no columns z, y, x (it has {', '.join(map(str, table.columns))[:120]}); "
-            "rename its columns."
+            f"{file}: the columns are {', '.join(map(str, table.columns))[:120]}; name the positions z, y, x."
         )
-    n = len(table)
-    names = (
-        [_from_text(name) for name in table["tomogram"]] if "tomogram" in table else [source.path.stem] * n
-    )
-    kind = (
-        np.array([_from_text(k) for k in table["kind"]], dtype=str) if "kind" in table else np.full(n, "t3ss")
-    )
-    scores = numbers(source, [table["score"]])[:, 0] if "score" in table else np.ones(n)
-    normal, rot = _poses(source, table)
-    sizes = numbers(source, [table["voxel_size_angstrom"]])[:, 0] if "voxel_size_angstrom" in table else None
-    others: dict[str, dict[str, Any]] = {}
-    factors = {}
-    for index, name in enumerate(names):
-        if name not in others:
-            size, factors[name] = source.grid(None if sizes is None else float(sizes[index]))
-            others[name] = {"voxel_size_angstrom": size, "tomogram_shape": source.tomogram_shape}
-    if not others:
-        return [Candidates.empty(source.voxel_size(None), source.tomogram_shape, source.path.stem)]
-    centre = (
-        numbers(source, [table[c] for c in CENTRE]) * np.array([factors[name] for name in names])[:, None]
-    )
-    whole = Candidates(
-        centre_zyx=centre.astype(np.float32),
-        score=scores.astype(np.float32),
-        normal_zyx=normal,
-        voxel_size_angstrom=others[names[0]]["voxel_size_angstrom"],
-        kind=kind,
-        rot_degrees=rot.astype(np.float32),
-    )
-    return split_by_tomogram(names, whole, others)
-
-
-def _poses(source: ParticleFile, table: pd.DataFrame) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Normals and rotations about them; along +z where the table has none."""
-    n = len(table)
-    rot = numbers(source, [table["rot"]])[:, 0] if "rot" in table else np.zeros(n)
+    if table.empty:
+        return [file.candidates(np.zeros((0, 3)), voxel_size_angstrom=file.resolve_voxel_size(None))]
+    rotation = None
+    fields: dict[str, Any] = {}
+    for column, field in {"score": "score", "rot": "rot_degrees"}.items():
+        if column in table:
+            fields[field] = file.parse_numbers(table[column])
     if set(NORMAL) <= set(table):
-        normal = numbers(source, [table[c] for c in NORMAL])
-        if n and (np.linalg.norm(normal, axis=1) == 0).any():
-            raise ReadError(f"{source.name}: a normal has no length; repair it or remove the column.")
-        return normal.astype(np.float32), rot
-    if set(EULER) <= set(table) and n:
-        return normal_and_rot(rotation_from_relion(numbers(source, [table[c] for c in EULER])))
-    return np.tile(np.array([1.0, 0.0, 0.0], np.float32), (n, 1)), rot
+        # The file has float32 normals; without rounding, a round trip would change them.
+        fields["normal_zyx"] = file.parse_numbers(table[NORMAL]).astype(np.float32)
+        if (np.linalg.norm(fields["normal_zyx"], axis=1) == 0).any():
+            raise ReadError(f"{file}: a normal has length 0; repair it or remove the columns.")
+    elif set(EULER) <= set(table):
+        rotation = rotation_from_relion(file.parse_numbers(table[EULER]))
+    if "kind" in table:
+        fields["kind"] = np.array([_unescape_formula(kind) for kind in table["kind"]], dtype=str)
+    names = [file.path.stem] * len(table)
+    if "tomogram" in table:
+        names = [_unescape_formula(name) for name in table["tomogram"]]
+    sizes: dict[str, float | None] = {}
+    if "voxel_size_angstrom" in table:
+        for name, size in zip(names, file.parse_numbers(table["voxel_size_angstrom"]).tolist(), strict=True):
+            sizes.setdefault(name, size)
+    return file.candidates_by_tomogram(names, sizes, file.parse_numbers(table[CENTRE]), rotation, **fields)
 
 
-def write_coords(path: Path, candidates: Sequence[Candidates]) -> None:
-    """Write bare coordinates of one tomogram; see `t3ssfast.io.particles.export`."""
-    if len(candidates) != 1:
-        raise ConfigError(
-            f"A coordinate file holds one tomogram and {len(candidates)} were given; write each."
-        )
-    some = candidates[0]
-    name = "".join(c if c.isprintable() else "_" for c in some.tomogram_name)
-    lines = [
-        f"# x y z in voxels from 0; voxel size {some.voxel_size_angstrom:.9g} Angstrom; tomogram {name}\n"
-    ]
-    lines += [f"{x:.4f} {y:.4f} {z:.4f}\n" for z, y, x in some.centre_zyx.tolist()]
+def write_coords(path: Path, candidates: Candidates) -> None:
+    """Write a coordinate list; see `t3ssfast.io.particles.export`."""
+    size, name = f"{candidates.voxel_size_angstrom:.9g}", printable(candidates.tomogram_name)
+    lines = [f"# x y z in voxels from 0; voxel size {size} Angstrom; tomogram {name}\n"]
+    lines += [f"{x:.4f} {y:.4f} {z:.4f}\n" for z, y, x in candidates.centre_zyx.tolist()]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def read_coords(source: ParticleFile) -> list[Candidates]:
-    """Read "x y z" lines (blanks or commas between); see `t3ssfast.io.particles.load_candidates`."""
+def read_coords(file: ParticleFile) -> list[Candidates]:
+    """Read lines "x y z", separated by blanks or commas; see `t3ssfast.io.particles.load_candidates`."""
     rows = []
-    voxel_size, name = None, source.path.stem
-    for number, line in enumerate(source.read_text().splitlines(), 1):
+    size_in_file, name = None, file.path.stem
+    for line in file.read_text().splitlines():
         content, _, comment = line.partition("#")
-        if match := HEADER.search(comment):
-            voxel_size, name = float(match[1]), match[2] or name
-        parts = content.replace(",", " ").split()
-        if not parts:
-            continue
-        try:
-            rows.append([float(part) for part in parts[:3]])
-        except ValueError:
-            rows.append([])
-        if len(rows[-1]) != 3:
-            raise ReadError(
-                f"{source.name}: line {number} is not three numbers x y z; it is no list of coordinates."
-            )
-    centre = numbers(source, list(np.array(rows).T)) if rows else np.zeros((0, 3))
-    size, factor = source.grid(voxel_size)
-    return [
-        Candidates(
-            centre_zyx=(centre * factor)[:, ::-1].astype(np.float32),
-            score=np.ones(len(centre), np.float32),
-            normal_zyx=np.tile(np.array([1.0, 0.0, 0.0], np.float32), (len(centre), 1)),
-            voxel_size_angstrom=size,
-            tomogram_shape=source.tomogram_shape,
-            tomogram_name=name,
-        )
-    ]
+        rows.append(content.replace(",", " "))
+        if match := COORDS_COMMENT.search(comment):
+            size_in_file, name = float(match[1]), match[2] or name
+    position = file.parse_columns(rows, (0, 1, 2))
+    voxel_size, scale = file.voxel_size_and_scale(size_in_file)
+    centre_zyx = (position * scale)[:, ::-1]
+    return [file.candidates(centre_zyx, voxel_size_angstrom=voxel_size, tomogram_name=name)]

@@ -1,1 +1,1 @@
-"""Tomograms from and to files: MRC (plain, .gz, .bz2) and OME-Zarr."""
+"""MRC and OME-Zarr volumes."""

@@ -1,4 +1,4 @@
-"""A tomogram from whatever a caller gives: a path, a `Tomogram` or an array."""
+"""Tomograms from paths, `Tomogram` objects or arrays."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["as_numpy", "open_tomogram"]
 def open_tomogram(
     source: TomogramSource, voxel_size_angstrom: float | None = None, name: str = "tomogram"
 ) -> Tomogram:
-    """Open what a caller gave as a tomogram.
+    """Return the tomogram that a caller passed as a path, a `Tomogram` or an array.
 
     Parameters
     ----------
     source
         Path of an MRC file or OME-Zarr folder, a `Tomogram`, or a (z, y, x) array.
     voxel_size_angstrom
-        Replaces that of the file or `Tomogram`; required for an array.
+        Overrides the voxel size of a file or `Tomogram`; required for an array.
     name
-        Of an array.
+        Name of the tomogram if `source` is an array.
 
     Raises
     ------
     ReadError, InputError, VoxelSizeError
-        If it cannot be read, is of another type, or is an array without a voxel size.
+        If the file cannot be read, `source` has another type, or an array has no voxel size.
     """
     if isinstance(source, str | os.PathLike):
         return read(source, voxel_size_angstrom=voxel_size_angstrom)
@@ -43,16 +43,15 @@ def open_tomogram(
         size = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
         return replace(source, voxel_size_angstrom=size)
     if not isinstance(source, np.ndarray) and not hasattr(source, "detach"):
-        raise InputError(
-            f"A {type(source).__name__} was given as tomogram; give a path, a Tomogram or an array."
-        )
+        given = type(source).__name__
+        raise InputError(f"tomogram: the type is {given}; give a path, a Tomogram or an array.")
     if voxel_size_angstrom is None:
-        raise VoxelSizeError("An array has no voxel size of its own; give voxel_size_angstrom.")
+        raise VoxelSizeError("tomogram: an array has no voxel size; give voxel_size_angstrom.")
     return Tomogram(as_numpy(source), voxel_size_angstrom, name)
 
 
 def as_numpy(array: Array) -> npt.NDArray[Any]:
-    """An array as NumPy's, without a copy where it is on the CPU."""
+    """Convert an array or tensor to NumPy, without a copy if it is on the CPU."""
     if isinstance(array, np.ndarray):
         return array
     values: npt.NDArray[Any] = array.detach().cpu().numpy()

@@ -1,10 +1,9 @@
-"""Tomograms from the disk: mapped where the file is plain, unpacked where it is not."""
+"""Reading of tomograms: plain MRC files are memory-mapped, others are read into memory."""
 
 from __future__ import annotations
 
 import errno
 import mmap
-import os
 import stat
 import zlib
 from dataclasses import dataclass
@@ -14,28 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.errors import ReadError, T3Error
-from t3ssfast.io.names import cannot_open, display_path, tomogram_name
+from t3ssfast.io.files import display_path, read_error, stat_path, tomogram_name
+from t3ssfast.io.volumes.compressed import decompress, file_opener
 from t3ssfast.io.volumes.header import HEADER_BYTES, parse_header
 from t3ssfast.io.volumes.ome_zarr import read_ome_zarr
-from t3ssfast.io.volumes.unpacking import opener_of, unpack
-from t3ssfast.tomogram import Tomogram, check_voxel_size
+from t3ssfast.tomogram import StrPath, Tomogram, check_voxel_size, isotropic_voxel_size
 
-__all__ = ["Layout", "layout", "read", "release_pages"]
+__all__ = ["VolumeLayout", "read", "release_pages", "volume_layout"]
 
 
-def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = None) -> Tomogram:
+def read(path: StrPath, *, voxel_size_angstrom: float | None = None) -> Tomogram:
     """Read a tomogram: an MRC file (.mrc, .rec, .map, .st; also .gz and .bz2) or an OME-Zarr folder.
 
-    A plain MRC file is memory-mapped; a compressed one and OME-Zarr are unpacked into memory. Byte order,
-    axis order and IMOD's unsigned bytes are taken from the header; the answer is always (z, y, x).
+    A plain MRC file is memory-mapped; a compressed one and OME-Zarr are read into memory. Byte order, axis
+    order and the sign of bytes (IMOD) follow the header; the data are always (z, y, x).
 
     Parameters
     ----------
     path
-        File or OME-Zarr folder. What it is, is told by its content, not by its name.
+        File or OME-Zarr folder. The format is detected from the content, not from the name.
     voxel_size_angstrom
-        Overrides the header's voxel size; needed where that is 0, 1, nonsense, or differs between axes.
+        Overrides the voxel size of the header; required if that is 0, 1, invalid or anisotropic.
 
     Returns
     -------
@@ -44,46 +42,36 @@ def read(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = No
     Raises
     ------
     ReadError
-        If the file is missing, unreadable, truncated, or not one real-valued volume.
+        If the file is missing, unreadable, truncated, or not a single real-valued volume.
     VoxelSizeError
-        If the header's voxel size is unusable and none was given.
+        If the voxel size of the header is unusable and none is given.
     """
-    given = (
-        None
-        if voxel_size_angstrom is None
-        else check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
-    )
-    information = _look_at(path)
-    if stat.S_ISDIR(information.st_mode):
-        return read_ome_zarr(Path(path), given)
+    if voxel_size_angstrom is not None:
+        voxel_size_angstrom = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
+    status = stat_path(path)
+    if stat.S_ISDIR(status.st_mode):
+        return read_ome_zarr(Path(path), voxel_size_angstrom)
+    data: npt.NDArray[Any]
     try:
-        with open(path, "rb") as file:
-            unpacking = opener_of(file.read(4))
-            if unpacking is not None:
-                with unpacking(path, "rb") as unpacked:
-                    header, data = unpack(path, unpacked)
-            else:
-                file.seek(0)
-                header = parse_header(file.read(HEADER_BYTES), information.st_size, path)
+        opener = file_opener(path)
+        with opener(path, "rb") as file:
+            if opener is open:
+                header = parse_header(file.read(HEADER_BYTES), status.st_size, path)
                 data = np.memmap(file, header.dtype, "r", header.offset, header.stored_shape)
+            else:
+                header, data = decompress(path, file)
     except (OSError, ValueError, OverflowError) as error:
-        if isinstance(error, T3Error):
-            raise
         if getattr(error, "errno", None) == errno.ENOMEM:
-            raise MemoryError(f"{display_path(path)} cannot be mapped into memory") from error
-        raise ReadError(cannot_open(path, error)) from error
-    return Tomogram(
-        data=data.transpose(header.order),
-        voxel_size_angstrom=given if given is not None else header.voxel_size(path),
-        name=tomogram_name(path),
-    )
+            raise MemoryError(f"{display_path(path)}: memory mapping failed") from error
+        raise read_error(path, error) from error
+    voxel_size = voxel_size_angstrom or isotropic_voxel_size(header.voxel_sizes, source=display_path(path))
+    return Tomogram(data.transpose(header.zyx_axes), voxel_size, tomogram_name(path))
 
 
 def release_pages(array: npt.NDArray[Any]) -> None:
-    """Give back the memory of what was read of a memory-mapped array; it is read again where it is needed.
+    """Release the memory of pages read from a memory-mapped array; they are read again when needed.
 
-    Pages of a map count as the process's own once touched. Does nothing for an array that is not mapped, or
-    where the system cannot be told.
+    Pages of a map count as memory of the process. Arrays that are not memory-mapped are left alone.
     """
     base: Any = array
     while base is not None and not isinstance(base, mmap.mmap):
@@ -93,8 +81,8 @@ def release_pages(array: npt.NDArray[Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a tomogram lies in its file.
+class VolumeLayout:
+    """Format and data layout of a tomogram file.
 
     Parameters
     ----------
@@ -102,56 +90,29 @@ class Layout:
         "MRC", "MRC, compressed" or "OME-Zarr".
     mode
         MRC data mode; None for OME-Zarr.
-    dtype
-        Of the values, as read.
     axes
-        What the stored columns, rows and sections are: "xyz" is the usual order.
+        Axes of the stored columns, rows and sections; usually "xyz".
     imod_stamp
-        Whether the header says, as IMOD does, if bytes are signed.
+        Whether the header has IMOD's stamp, which declares the sign of bytes.
     """
 
     format: str
     mode: int | None = None
-    dtype: str = ""
     axes: str = "xyz"
     imod_stamp: bool = False
 
 
-def layout(path: str | os.PathLike[str]) -> Layout:
-    """How a tomogram that `read` can read lies in its file; looks at the header only.
-
-    Raises
-    ------
-    ReadError
-        As `read`.
-    """
-    if stat.S_ISDIR(_look_at(path).st_mode):
-        return Layout("OME-Zarr")
+def volume_layout(path: StrPath) -> VolumeLayout:
+    """Return the layout of a tomogram file, reading only its header; raise ReadError as `read`."""
+    if stat.S_ISDIR(stat_path(path).st_mode):
+        return VolumeLayout("OME-Zarr")
     try:
-        with open(path, "rb") as file:
-            unpacking = opener_of(file.read(4))
-            file.seek(0)
-            if unpacking is None:
-                raw = file.read(HEADER_BYTES)
-            else:
-                with unpacking(path, "rb") as unpacked:
-                    raw = unpacked.read(HEADER_BYTES)
+        opener = file_opener(path)
+        with opener(path, "rb") as file:
+            raw = file.read(HEADER_BYTES)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ReadError(cannot_open(path, error)) from error
+        raise read_error(path, error) from error
     header = parse_header(raw, None, path)
-    stored = "".join("zyx"[header.order.index(k)] for k in (2, 1, 0))
-    format = "MRC" if unpacking is None else "MRC, compressed"
-    return Layout(format, header.mode, header.dtype.name, stored, header.imod_stamp)
-
-
-def _look_at(path: str | os.PathLike[str]) -> os.stat_result:
-    """What a path leads to: a file or a folder, and not a pipe, which would be waited for, or a device."""
-    try:
-        information = os.stat(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise ReadError(cannot_open(path, error)) from error
-    if not stat.S_ISDIR(information.st_mode) and not stat.S_ISREG(information.st_mode):
-        raise ReadError(
-            f"{display_path(path)} is not a regular file; give an MRC file or an OME-Zarr folder."
-        )
-    return information
+    axes = "".join("zyx"[header.zyx_axes.index(stored)] for stored in (2, 1, 0))
+    format = "MRC" if opener is open else "MRC, compressed"
+    return VolumeLayout(format, header.mode, axes, header.imod_stamp)

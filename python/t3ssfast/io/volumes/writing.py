@@ -1,9 +1,8 @@
-"""Volumes to the disk, as MRC files."""
+"""Writing of volumes as MRC files."""
 
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +11,52 @@ import numpy.typing as npt
 
 from t3ssfast.errors import InputError, OutputError
 from t3ssfast.io.atomic import atomic_path
-from t3ssfast.io.names import COMPRESSED_SUFFIXES, display_path
+from t3ssfast.io.files import COMPRESSED_SUFFIXES, display_path
 from t3ssfast.io.volumes.header import HEADER_BYTES, new_header
-from t3ssfast.tomogram import check_voxel_size
+from t3ssfast.tomogram import StrPath, check_voxel_size
 
 __all__ = ["write"]
 
+# The largest integer up to which float32 is exact.
+MAX_FLOAT32_INTEGER = 1 << 24
 
-def write(path: str | os.PathLike[str], array: npt.ArrayLike, voxel_size_angstrom: float) -> None:
-    """Write a volume as an MRC file, atomically, with its voxel size.
+
+def write(path: StrPath, array: npt.ArrayLike, voxel_size_angstrom: float) -> None:
+    """Write a volume as an MRC file, atomically.
 
     Parameters
     ----------
     path
-        Where to, an MRC name (.mrc, .rec, .map ...); an existing file is replaced.
+        File to write (.mrc, .rec, .map ...); an existing file is replaced.
     array
-        (z, y, x). int8 becomes mode 0, int16 mode 1, uint16 mode 6, float16 mode 12, float32 and float64
-        mode 2; bool, uint8 and other integers take the first of modes 0, 1, 6, 2 that holds their values, so
-        that a mask of 0 and 1 is bytes on which signed and unsigned readers agree.
+        (z, y, x). int8 is written as mode 0, int16 as 1, uint16 as 6, float16 as 12, float32 and float64 as
+        2. Other integers and bool use the first of modes 0, 1, 6, 2 that holds their values; masks of 0 and 1
+        are therefore bytes that read the same as signed or unsigned.
     voxel_size_angstrom
-        Edge of a voxel.
+        Voxel size in Angstrom.
 
     Raises
     ------
     InputError, VoxelSizeError
-        If the array is not a volume of real numbers, or the voxel size is unusable.
+        If the array is not a volume of real numbers, or the voxel size is invalid.
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     volume = np.asarray(array)
+    name = display_path(path)
     if volume.ndim != 3 or volume.size == 0:
-        raise InputError(
-            f"{display_path(path)}: an array of shape {volume.shape} was given to write; give "
-            "a (z, y, x) volume."
-        )
+        raise InputError(f"{name}: the array has shape {volume.shape}; give a (z, y, x) volume.")
     voxel_size = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
-    suffix = Path(path).suffix.lower()
-    if suffix in COMPRESSED_SUFFIXES or suffix == ".zarr":
-        raise OutputError(
-            f"{display_path(path)}: volumes are written as plain MRC; give a name that ends in .mrc."
-        )
-    mode, dtype = _mode_for(volume)
+    if Path(path).suffix.lower() in {*COMPRESSED_SUFFIXES, ".zarr"}:
+        raise OutputError(f"{name}: volumes are written as plain MRC; give a name that ends in .mrc.")
+    mode, dtype = _mode_and_dtype(volume)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(bytes(HEADER_BYTES))
         low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
         for section in volume:
             stored = np.ascontiguousarray(section, dtype=dtype)
             file.write(stored.data)
-            with np.errstate(
-                all="ignore"
-            ):  # NaN and infinity are the caller's, and only the header's figures
+            with np.errstate(all="ignore"):  # NaN and infinity only affect the header's statistics
                 values = stored.astype(np.float64)
                 low, high = min(low, float(values.min())), max(high, float(values.max()))
                 total, squares = total + float(values.sum()), squares + float(np.square(values).sum())
@@ -71,13 +66,13 @@ def write(path: str | os.PathLike[str], array: npt.ArrayLike, voxel_size_angstro
         file.write(new_header(volume.shape, mode, voxel_size, (low, high, mean, rms)))
 
 
-def _mode_for(volume: npt.NDArray[Any]) -> tuple[int, np.dtype[Any]]:
-    """The MRC mode and little-endian dtype in which an array is written whole (float64: as float32)."""
+def _mode_and_dtype(volume: npt.NDArray[Any]) -> tuple[int, np.dtype[Any]]:
+    """Return the MRC mode and the little-endian dtype that hold the values of an array."""
     kind, size = volume.dtype.kind, volume.dtype.itemsize
     if kind == "f":
         return (12, np.dtype("<f2")) if size == 2 else (2, np.dtype("<f4"))
     if kind not in "biu":
-        raise InputError(f"An array of {volume.dtype} was given to write; give real numbers.")
+        raise InputError(f"array: the dtype is {volume.dtype}; give real numbers.")
     if kind == "i" and size <= 2:
         return (0, np.dtype("i1")) if size == 1 else (1, np.dtype("<i2"))
     if kind == "u" and size == 2:
@@ -87,6 +82,6 @@ def _mode_for(volume: npt.NDArray[Any]) -> tuple[int, np.dtype[Any]]:
         limits = np.iinfo(np.dtype(code))
         if limits.min <= low and high <= limits.max:
             return mode, np.dtype(code)
-    if max(-low, high) <= 1 << 24:  # the integers that float32 holds exactly
+    if max(-low, high) <= MAX_FLOAT32_INTEGER:
         return 2, np.dtype("<f4")
-    raise InputError(f"Integers from {low} to {high} do not fit any MRC mode; rescale or relabel the array.")
+    raise InputError(f"array: integers from {low} to {high} fit no MRC mode; rescale or relabel the array.")

@@ -1,27 +1,19 @@
-"""RELION star files: 5 (positions from the middle, in Angstrom), 4 and 3 (unbinned voxels); Warp's and M's.
+"""RELION 3 to 5 star files of particles, and those of Warp, M and PyTom.
 
-Positions. A voxel centre x (0-based) of a tomogram of size N and voxel size v is at x * v from the centre
-of the first voxel; RELION 5 writes (x - N / 2) * v, RELION 4 writes x * v / p with p the pixel size of the
-unbinned tilt series. Neither depends on how the tomogram was binned.
+For a 0-based voxel position x in a tomogram of N voxels of size v, RELION 5 stores (x - N / 2) * v in
+Angstrom, and RELION 4 stores x * v / p in pixels of the unbinned tilt series, of size p. Both are independent
+of the binning.
 
-Besides RELION's own blocks a file carries `data_t3ssfast` (size and voxel size of each tomogram) and
-`data_t3ssfast_kinds`, which RELION ignores; with them a file can be read back on its own.
+Besides RELION's blocks a file has `data_t3ssfast` (shape and voxel size of each tomogram) and
+`data_t3ssfast_kinds` (kind of particle per class number). RELION ignores them; with them a file can be read
+without other files.
 """
 
 from __future__ import annotations
 
 from t3ssfast.io.particles.relion.columns import ANGLES
-from t3ssfast.io.particles.relion.companions import write_companions
 from t3ssfast.io.particles.relion.reading import read_relion
-from t3ssfast.io.particles.relion.tables import read_star, star_name
-from t3ssfast.io.particles.relion.writing import write_relion4, write_relion5
+from t3ssfast.io.particles.relion.star import read_star, star_name
+from t3ssfast.io.particles.relion.writing import write_companions, write_relion
 
-__all__ = [
-    "ANGLES",
-    "read_relion",
-    "read_star",
-    "star_name",
-    "write_companions",
-    "write_relion4",
-    "write_relion5",
-]
+__all__ = ["ANGLES", "read_relion", "read_star", "star_name", "write_companions", "write_relion"]

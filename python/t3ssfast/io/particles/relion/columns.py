@@ -1,57 +1,37 @@
-"""The names of columns in RELION's star files, and in those of its neighbours."""
+"""Column names in the star files of RELION and of programs that read and write them."""
 
 from __future__ import annotations
 
-__all__ = [
-    "ANGLES",
-    "ANGSTROM",
-    "BINNING",
-    "CENTRED",
-    "COORDINATE",
-    "IMPORT_FILE",
-    "M_ANGLES",
-    "M_COORDINATES",
-    "NAMES",
-    "ORIGIN",
-    "ORIGIN_ANGST",
-    "PIXEL_SIZES",
-    "SCORES",
-    "SIZE",
-    "SUBTOMOGRAM",
-    "TEXT",
-    "VOXEL_SIZE",
-]
+__all__ = ["ANGLES"]
 
-CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-COORDINATE = [f"rlnCoordinate{axis}" for axis in "XYZ"]
-ORIGIN_ANGST = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
-ORIGIN = [f"rlnOrigin{axis}" for axis in "XYZ"]
-SIZE = [f"rlnTomoSize{axis}" for axis in "XYZ"]
-BINNING = "rlnTomoTomogramBinning"
+TOMOGRAM_NAME = "rlnTomoName"
+CENTRED_COORDINATES = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+COORDINATES = [f"rlnCoordinate{axis}" for axis in "XYZ"]
+ORIGIN_ANGSTROM = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
+ORIGIN_PIXELS = [f"rlnOrigin{axis}" for axis in "XYZ"]
 ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
-M_COORDINATES = (
-    [f"wrpCoordinate{axis}" for axis in "XYZ"],
-    [f"wrpCoordinate{axis}1" for axis in "XYZ"],
-)
-M_ANGLES = ("wrpAngle{}", "wrpAngle{}1")
+SUBTOMOGRAM_ANGLES = ["rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi"]
+CLASS = "rlnClassNumber"
+OPTICS_GROUP = "rlnOpticsGroup"
+TOMOGRAM_SIZE = [f"rlnTomoSize{axis}" for axis in "XYZ"]
+BINNING = "rlnTomoTomogramBinning"
+# Of the unbinned tilt series.
+PIXEL_SIZE = "rlnTomoTiltSeriesPixelSize"
+PARTICLES_FILE = "rlnTomoParticlesFile"
+TOMOGRAMS_FILE = "rlnTomoTomogramsFile"
 IMPORT_FILE = "rlnTomoImportParticleFile"
-SUBTOMOGRAM = ["rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi"]
-NAMES = ("rlnTomoName", "rlnMicrographName", "rlnTomogramName", "wrpSourceName")
+
+# Alternatives, in order of preference.
+NAMES = (TOMOGRAM_NAME, "rlnMicrographName", "rlnTomogramName", "wrpSourceName")
 SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "rlnMaxValueProbDistribution")
-PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize", "rlnMicrographPixelSize")
-TEXT = [
-    *NAMES,
-    "tomo_num",
-    "halfset",
-    IMPORT_FILE,
-    "rlnTomoParticlesFile",
-    "rlnTomoTomogramsFile",
-    "rlnTomoParticleName",
-    "rlnImageName",
-    "rlnCtfImage",
-    "rlnOpticsGroupName",
-    "t3ssKind",
-]
+PIXEL_SIZES = (PIXEL_SIZE, "rlnPixelSize", "rlnImagePixelSize", "rlnMicrographPixelSize")
+
+# Columns of t3ssfast.
+KIND = "t3ssKind"
 VOXEL_SIZE = "t3ssVoxelSizeAngstrom"
-# Marks positions in Angstrom.
-ANGSTROM = "t3ssAngstrom"
+# Added to tables whose coordinates are in Angstrom.
+COORDINATES_IN_ANGSTROM = "t3ssAngstrom"
+
+# Columns that are never parsed as numbers.
+TEXT = [*NAMES, "tomo_num", "halfset", IMPORT_FILE, PARTICLES_FILE, TOMOGRAMS_FILE, KIND]
+TEXT += [f"rln{name}" for name in ("TomoParticleName", "ImageName", "CtfImage", "OpticsGroupName")]

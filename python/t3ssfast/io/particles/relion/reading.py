@@ -1,10 +1,11 @@
-"""Particles of RELION 3 to 5, Warp and M as candidates, and the lists that name files of them."""
+"""Reading of particle files of RELION 3 to 5, Warp and M, and of the star files that list them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,188 +14,260 @@ import pandas as pd
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ReadError
 from t3ssfast.io import display_path
-from t3ssfast.io.particles.particle_file import ParticleFile, numbers, split_by_tomogram
-from t3ssfast.io.particles.poses import normal_and_rot, rotation_from_relion
-from t3ssfast.io.particles.relion.columns import (
-    ANGLES,
-    ANGSTROM,
-    CENTRED,
-    COORDINATE,
-    IMPORT_FILE,
-    M_ANGLES,
-    M_COORDINATES,
-    NAMES,
-    ORIGIN,
-    ORIGIN_ANGST,
-    SCORES,
-    SUBTOMOGRAM,
-)
-from t3ssfast.io.particles.relion.geometry import Geometry
-from t3ssfast.io.particles.relion.tables import read_star
+from t3ssfast.io.particles.particle_file import ParticleFile, merge_candidates
+from t3ssfast.io.particles.poses import rotation_from_relion
+from t3ssfast.io.particles.relion import columns
+from t3ssfast.io.particles.relion.star import read_star
 from t3ssfast.io.particles.stopgap import is_motive_list, read_stopgap
+from t3ssfast.tomogram import check_voxel_size
 
 __all__ = ["read_relion"]
 
+Shape = tuple[int, int, int]
+TOMOGRAM_COLUMNS = (columns.TOMOGRAM_NAME, *columns.TOMOGRAM_SIZE)
 
-def read_relion(source: ParticleFile) -> list[Candidates]:
-    """Read the particles of a RELION 3-5 or Warp star file; see `t3ssfast.io.particles.load_candidates`."""
-    blocks = {name: _from_m(block) for name, block in read_star(source.path).items()}
+
+def read_relion(file: ParticleFile) -> list[Candidates]:
+    """Read a RELION 3-5, Warp, M, PyTom or STOPGAP star file; see `t3ssfast.io.particles.load_candidates`."""
+    blocks = {name: _with_relion_names(block) for name, block in read_star(file.path).items()}
     for block in blocks.values():
-        if "rlnTomoParticlesFile" in block:
-            return _read_optimisation_set(source, block)
-        if {"rlnTomoName", IMPORT_FILE} <= set(block):
-            return _read_import(source, block)
+        if columns.PARTICLES_FILE in block:
+            return _read_optimisation_set(file, block)
+        if {columns.TOMOGRAM_NAME, columns.IMPORT_FILE} <= set(block):
+            return _read_import_star(file, block)
         if is_motive_list(block):
-            return read_stopgap(source, block)
-    particles = blocks.get("particles")
-    if particles is None or not _has_coordinates(particles):
-        particles = next((block for block in blocks.values() if _has_coordinates(block)), None)
+            return read_stopgap(file, block)
+    tables = [blocks["particles"]] if "particles" in blocks else []
+    particles = next((table for table in [*tables, *blocks.values()] if _has_coordinates(table)), None)
     if particles is None:
         raise ReadError(
-            f"{source.name} holds no particles: none of its blocks has rlnCenteredCoordinateX/Y/ZAngst or "
-            "rlnCoordinateX/Y/Z; give a particles file."
+            f"{file}: no rlnCenteredCoordinateX/Y/ZAngst or rlnCoordinateX/Y/Z; give a file of particles."
         )
-    names = _names(source, particles)
-    geometry = Geometry(source, blocks, particles)
-    centre = np.zeros((len(particles), 3), np.float32)
-    others: dict[str, dict[str, Any]] = {}
-    rotation, shift = _rotations_and_shifts(source, particles, geometry)
-    for name in dict.fromkeys([*names, *geometry.own]):
+    name_column = next((name for name in columns.NAMES if name in particles), None)
+    names = [file.path.stem] * len(particles)
+    if name_column is not None:
+        names = [str(name) for name in particles[name_column]]
+    coordinates = _Coordinates(file, blocks, particles)
+    rotation, shift = _rotation_and_shift(file, particles, coordinates.pixel_sizes)
+    fields: dict[str, Any] = {}
+    score_column = next((name for name in columns.SCORES if name in particles), None)
+    if score_column is not None:
+        fields["score"] = file.parse_numbers(particles[score_column])
+    fields["kind"] = _kinds(blocks, particles)
+    # Positions and voxel sizes are set below.
+    whole = file.candidates(np.zeros((len(particles), 3)), rotation, voxel_size_angstrom=1.0, **fields)
+    found = []
+    for name in dict.fromkeys([*names, *coordinates.written]):
         rows = np.flatnonzero(np.asarray(names, dtype=object) == name)
-        fields = geometry.fields(name)
-        voxel_size = fields["voxel_size_angstrom"]
-        position = geometry.position_angstrom(name, rows, voxel_size) + shift[rows]
-        centre[rows] = (position / voxel_size)[:, ::-1]
-        others[name] = fields
-    normal, rot = normal_and_rot(rotation) if rotation is not None else (np.zeros((0, 3)), np.zeros(0))
-    whole = Candidates(
-        centre_zyx=centre,
-        score=_scores(source, particles),
-        normal_zyx=normal.astype(np.float32),
-        voxel_size_angstrom=next(iter(others.values()))["voxel_size_angstrom"] if others else 10.0,
-        kind=_kinds(blocks, particles),
-        rot_degrees=rot.astype(np.float32),
-    )
-    return split_by_tomogram(names, whole, others)
+        voxel_size, shape = coordinates.voxel_size_and_shape(name)
+        position = coordinates.position_angstrom(name, rows, voxel_size) + shift[rows]
+        fields = {"voxel_size_angstrom": voxel_size, "tomogram_shape": shape, "tomogram_name": name}
+        found.append(replace(whole[rows], centre_zyx=(position / voxel_size)[:, ::-1], **fields))
+    return found
 
 
-def _from_m(block: pd.DataFrame) -> pd.DataFrame:
-    """A table of M (Warp) with RELION's columns: positions in Angstrom, the first sample in time."""
-    for coordinates, angles in zip(M_COORDINATES, M_ANGLES, strict=True):
-        if set(coordinates) <= set(block):
-            renamed = dict(zip(coordinates, COORDINATE, strict=True))
-            renamed |= {angles.format(name): f"rlnAngle{name}" for name in ("Rot", "Tilt", "Psi")}
-            angstrom: pd.DataFrame = block.rename(columns=renamed).assign(**{ANGSTROM: 1.0})
-            return angstrom
+def _with_relion_names(block: pd.DataFrame) -> pd.DataFrame:
+    """Rename the columns of an M table, with coordinates in Angstrom at the first time point, to RELION's."""
+    for suffix in ("", "1"):  # M numbers time points, unless there is only one
+        names = {f"wrpCoordinate{axis}{suffix}": f"rlnCoordinate{axis}" for axis in "XYZ"}
+        if set(names) <= set(block):
+            names |= {f"wrpAngle{angle}{suffix}": f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")}
+            block = block.rename(columns=names).assign(**{columns.COORDINATES_IN_ANGSTROM: 1.0})
+            break
     return block
 
 
-def _named_file(source: ParticleFile, named: str) -> Path:
-    """A file that a star file names: relative to its folder, or to one above (RELION: to the project's)."""
-    folders = [source.path.parent, *source.path.resolve().parents[:4]]
-    match = next((folder / named for folder in folders if (folder / named).is_file()), None)
-    if match is None:
-        raise ReadError(
-            f"{source.name} names {display_path(named)}, which is neither in its folder nor in one above it; "
-            "give the particles file itself."
-        )
-    return match
-
-
-def _read_optimisation_set(source: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
-    """Follow an optimisation set to its particles and tomograms."""
-    if len(block) == 0:
-        raise ReadError(f"{source.name} names no particles file; give the particles file itself.")
-    particles = _named_file(source, str(block["rlnTomoParticlesFile"].iloc[0]))
-    _refuse_index(source, particles)
-    tomograms = source.tomograms
-    if tomograms is None and "rlnTomoTomogramsFile" in block:
-        tomograms = _named_file(source, str(block["rlnTomoTomogramsFile"].iloc[0]))
-    return read_relion(replace(source, path=particles, tomograms=tomograms))
-
-
-def _read_import(source: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
-    """Read each tomogram's file that the two columns of an import star name; several are put together."""
-    found: dict[str, Candidates] = {}
-    for name, named in zip(block["rlnTomoName"], block[IMPORT_FILE], strict=True):
-        path = _named_file(source, str(named))
-        _refuse_index(source, path)
-        for some in read_relion(replace(source, path=path)):
-            if some.tomogram_name not in (str(name), path.stem):
-                raise ReadError(
-                    f"{display_path(path)} holds particles of {some.tomogram_name!r} where "
-                    f"{source.name} says "
-                    f"{str(name)!r}; repair one of them."
-                )
-            some = replace(some, tomogram_name=str(name))
-            found[str(name)] = _joined(found[str(name)], some) if str(name) in found else some
-    return list(found.values())
-
-
-def _refuse_index(source: ParticleFile, path: Path) -> None:
-    """ReadError if a file that should hold particles names other files in its turn."""
-    blocks = read_star(path).values()
-    if any("rlnTomoParticlesFile" in block or IMPORT_FILE in block for block in blocks):
-        raise ReadError(
-            f"{source.name} names another list of files ({display_path(path)}); give the "
-            "particles file itself."
-        )
-
-
-def _joined(one: Candidates, other: Candidates) -> Candidates:
-    """Candidates of one tomogram from two files."""
-    scale = other.voxel_size_angstrom / one.voxel_size_angstrom
-    names = ("score", "normal_zyx", "kind", "rot_degrees")
-    fields: dict[str, Any] = {n: np.concatenate([getattr(one, n), getattr(other, n)]) for n in names}
-    return replace(one, centre_zyx=np.concatenate([one.centre_zyx, other.centre_zyx * scale]), **fields)
-
-
 def _has_coordinates(block: pd.DataFrame) -> bool:
-    return set(CENTRED) <= set(block) or set(COORDINATE) <= set(block)
+    return set(columns.CENTRED_COORDINATES) <= set(block) or set(columns.COORDINATES) <= set(block)
 
 
-def _names(source: ParticleFile, particles: pd.DataFrame) -> list[str]:
-    column = next((name for name in NAMES if name in particles), None)
-    if column is None:
-        return [source.path.stem] * len(particles)
-    return [str(name) for name in particles[column]]
-
-
-def _scores(source: ParticleFile, particles: pd.DataFrame) -> npt.NDArray[Any]:
-    column = next((name for name in SCORES if name in particles), None)
-    if column is None:
-        return np.ones(len(particles), np.float32)
-    return numbers(source, [particles[column]])[:, 0].astype(np.float32)
-
-
-def _kinds(blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> npt.NDArray[np.str_]:
+def _kinds(blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> npt.NDArray[np.str_] | None:
+    """Return the kinds by class number, as t3ssfast writes them; None if the file does not list kinds."""
     table = blocks.get("t3ssfast_kinds")
-    if table is None or "rlnClassNumber" not in particles or "t3ssKind" not in table:
-        return np.full(len(particles), "t3ss")
-    kinds = dict(zip(table["rlnClassNumber"], table["t3ssKind"], strict=True))
-    labels = [str(kinds.get(n, f"class_{n}")) for n in particles["rlnClassNumber"]]
-    return np.array(labels, dtype=str)
+    if table is None or not {columns.CLASS, columns.KIND} <= set(table) or columns.CLASS not in particles:
+        return None
+    kinds = dict(zip(table[columns.CLASS], table[columns.KIND], strict=True))
+    return np.array([str(kinds.get(n, f"class_{n}")) for n in particles[columns.CLASS]], dtype=str)
 
 
-def _rotations_and_shifts(
-    source: ParticleFile, particles: pd.DataFrame, geometry: Geometry
+def _rotation_and_shift(
+    file: ParticleFile, particles: pd.DataFrame, pixel_sizes: npt.NDArray[Any]
 ) -> tuple[Any, npt.NDArray[Any]]:
-    """Object-to-tomogram rotations (None without particles) and shifts of the centres, x, y, z in Angstrom.
+    """Return object-to-tomogram rotations (None without particles) and shifts x, y, z in Angstrom.
 
-    RELION: R = R_subtomogram R_particle; the origin offset is subtracted, in the subtomogram's frame.
+    RELION: R = R_subtomogram R_particle; the origin offset is subtracted in the frame of the subtomogram.
     """
     shift = np.zeros((len(particles), 3))
     if len(particles) == 0:
         return None, shift
-    if set(ORIGIN_ANGST) <= set(particles):
-        shift = -numbers(source, [particles[c] for c in ORIGIN_ANGST])
-    elif set(ORIGIN) <= set(particles):
-        shift = -numbers(source, [particles[c] for c in ORIGIN]) * geometry.pixel_sizes[:, None]
+    if set(columns.ORIGIN_ANGSTROM) <= set(particles):
+        shift = -file.parse_numbers(particles[columns.ORIGIN_ANGSTROM])
+    elif set(columns.ORIGIN_PIXELS) <= set(particles):
+        shift = -file.parse_numbers(particles[columns.ORIGIN_PIXELS]) * pixel_sizes[:, None]
     angles = np.zeros((len(particles), 3))
-    if set(ANGLES) <= set(particles):
-        angles = numbers(source, [particles[c] for c in ANGLES])
+    if set(columns.ANGLES) <= set(particles):
+        angles = file.parse_numbers(particles[columns.ANGLES])
     rotation = rotation_from_relion(angles)
-    if set(SUBTOMOGRAM) <= set(particles):
-        frame = rotation_from_relion(numbers(source, [particles[c] for c in SUBTOMOGRAM]))
+    if set(columns.SUBTOMOGRAM_ANGLES) <= set(particles):
+        frame = rotation_from_relion(file.parse_numbers(particles[columns.SUBTOMOGRAM_ANGLES]))
         rotation, shift = frame * rotation, frame.apply(shift)
     return rotation, shift
+
+
+def _read_optimisation_set(file: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
+    """Read the particles of an optimisation set, with its tomograms."""
+    if len(block) == 0:
+        raise ReadError(f"{file}: the optimisation set names no particles; give the particle file.")
+    particles = _resolve_particles(file, block[columns.PARTICLES_FILE].iloc[0])
+    tomograms_star = file.tomograms_star
+    if tomograms_star is None and columns.TOMOGRAMS_FILE in block:
+        tomograms_star = _resolve(file, block[columns.TOMOGRAMS_FILE].iloc[0])
+    return read_relion(replace(file, path=particles, tomograms_star=tomograms_star))
+
+
+def _read_import_star(file: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
+    """Read the files of each tomogram in a list for RELION's import of coordinates."""
+    found: dict[str, Candidates] = {}
+    for name, named in zip(map(str, block[columns.TOMOGRAM_NAME]), block[columns.IMPORT_FILE], strict=True):
+        path = _resolve_particles(file, named)
+        for of_tomogram in read_relion(replace(file, path=path)):
+            if of_tomogram.tomogram_name not in (name, path.stem):
+                raise ReadError(
+                    f"{display_path(path)}: the particles are of tomogram {of_tomogram.tomogram_name!r}, and "
+                    f"{file} says {name!r}; repair one of them."
+                )
+            of_tomogram = replace(of_tomogram, tomogram_name=name)
+            found[name] = merge_candidates([found[name], of_tomogram]) if name in found else of_tomogram
+    return list(found.values())
+
+
+def _resolve(file: ParticleFile, named: object) -> Path:
+    """Find a file named in a star file: relative to its folder or one above (RELION: the project folder)."""
+    folders = [file.path.parent, *file.path.resolve().parents[:4]]
+    match = next((folder / str(named) for folder in folders if (folder / str(named)).is_file()), None)
+    if match is None:
+        raise ReadError(f"{file}: {named!r} is neither in its folder nor above; give the particle file.")
+    return match
+
+
+def _resolve_particles(file: ParticleFile, named: object) -> Path:
+    """Find a file of particles named in a star file; refuse lists, which could be circular."""
+    path = _resolve(file, named)
+    if any({columns.PARTICLES_FILE, columns.IMPORT_FILE} & set(block) for block in read_star(path).values()):
+        raise ReadError(f"{file}: {display_path(path)} is another list of files; give the particle file.")
+    return path
+
+
+class _Tomogram(NamedTuple):
+    """Size (x, y, z) of a tomogram in Angstrom, its voxel size, and its shape (zyx) in these voxels."""
+
+    extent_angstrom: npt.NDArray[Any]
+    voxel_size: float
+    shape: Shape | None
+
+
+class _Coordinates:
+    """The coordinates of a table of particles, and the tomograms that they refer to.
+
+    `written` are the tomograms in the block that t3ssfast writes, by name.
+    """
+
+    def __init__(self, file: ParticleFile, blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> None:
+        self._file = file
+        self.written = {}
+        table = blocks.get("t3ssfast")
+        if table is not None and {*TOMOGRAM_COLUMNS, columns.VOXEL_SIZE} <= set(table):
+            self.written = _read_tomograms(file, table, columns.VOXEL_SIZE)
+        self._tomograms = {}
+        if (path := file.tomograms_star) is not None:
+            required = (*TOMOGRAM_COLUMNS, columns.PIXEL_SIZE)
+            tables = (block for block in read_star(path).values() if set(required) <= set(block))
+            if (table := next(tables, None)) is None:
+                listed = ", ".join(required)
+                raise ReadError(f"{display_path(path)}: no block has {listed}; give a RELION tomograms.star.")
+            self._tomograms = _read_tomograms(ParticleFile(path), table, columns.PIXEL_SIZE)
+        self.pixel_sizes = _pixel_sizes(file, blocks, particles)
+        self._centred = set(columns.CENTRED_COORDINATES) <= set(particles)
+        self._in_angstrom = self._centred or columns.COORDINATES_IN_ANGSTROM in particles
+        names = columns.CENTRED_COORDINATES if self._centred else columns.COORDINATES
+        self._values = file.parse_numbers(particles[names])
+
+    def voxel_size_and_shape(self, name: str) -> tuple[float, Shape | None]:
+        """Return the voxel size of the positions to return for a tomogram, and its shape in these voxels."""
+        tomograms = [t[name] for t in (self.written, self._tomograms) if name in t]
+        size_in_file = tomograms[0].voxel_size if tomograms else None
+        shape = next((t.shape for t in tomograms if t.shape is not None), None)
+        if size_in_file is None and not self._in_angstrom and len(self.pixel_sizes):
+            size_in_file = float(self.pixel_sizes[0])
+        voxel_size = self._file.resolve_voxel_size(size_in_file)
+        if self._file.tomogram_shape is not None:
+            return voxel_size, self._file.tomogram_shape
+        if size_in_file is not None and not math.isclose(voxel_size, size_in_file, rel_tol=1e-3):
+            shape = None  # the shape in the file is that of another binning
+        return voxel_size, shape
+
+    def position_angstrom(
+        self, name: str, rows: npt.NDArray[Any], voxel_size: float
+    ) -> npt.NDArray[np.float64]:
+        """Return (k, 3) positions x, y, z of the given rows, which are in the tomogram `name`."""
+        values = self._values[rows]
+        if not self._centred:
+            scale = self.pixel_sizes[rows]
+            # Without a pixel size, coordinates are in voxels of the caller's size.
+            return np.asarray(values * np.where(np.isfinite(scale), scale, voxel_size)[:, None])
+        if self._file.tomogram_shape is not None:
+            extent = np.array(self._file.tomogram_shape[::-1]) * voxel_size
+        elif name in self._tomograms:
+            extent = self._tomograms[name].extent_angstrom
+        elif name in self.written and self.written[name].shape is not None:
+            extent = self.written[name].extent_angstrom
+        else:
+            raise ReadError(
+                f"{self._file}: positions are from the middle of {name!r}, whose size is unknown; give "
+                "tomograms (--tomograms), the tomograms.star, or tomogram_shape (--tomogram FILE)."
+            )
+        return np.asarray(values + extent / 2)
+
+
+def _read_tomograms(file: ParticleFile, table: pd.DataFrame, pixel_size_column: str) -> dict[str, _Tomogram]:
+    """Read the tomograms of a table with their sizes in pixels, by name."""
+    if columns.BINNING not in table:
+        table = table.assign(**{columns.BINNING: 1.0})
+    values = file.parse_numbers(table[[*columns.TOMOGRAM_SIZE, pixel_size_column, columns.BINNING]])
+    tomograms = {}
+    for name, (*size_xyz, pixel_size, binning) in zip(table[columns.TOMOGRAM_NAME], values, strict=True):
+        voxel_size = check_voxel_size(pixel_size * binning, source=str(file))
+        x, y, z = (round(size / binning) for size in size_xyz)
+        shape = (z, y, x) if min(x, y, z) > 0 else None
+        tomograms[str(name)] = _Tomogram(np.array(size_xyz) * pixel_size, voxel_size, shape)
+    return tomograms
+
+
+def _pixel_sizes(
+    file: ParticleFile, blocks: dict[str, pd.DataFrame], particles: pd.DataFrame
+) -> npt.NDArray[Any]:
+    """Return the (n,) size in Angstrom of one unit of rlnCoordinateX/Y/Z, NaN if the file has none."""
+    n = len(particles)
+    if columns.COORDINATES_IN_ANGSTROM in particles:
+        return np.ones(n)
+    if "rlnDetectorPixelSize" in particles:
+        detector = file.parse_numbers(particles["rlnDetectorPixelSize"])
+        if "rlnMagnification" not in particles:  # PyTom's template matching, in Angstrom
+            return detector
+        with np.errstate(divide="ignore", invalid="ignore"):  # RELION 3.0, in micrometres
+            return np.asarray(detector * 1e4 / file.parse_numbers(particles["rlnMagnification"]))
+    tables = [particles, *(block for block in blocks.values() if block is not particles)]
+    for column in columns.PIXEL_SIZES:
+        for table in tables:
+            if column not in table or len(table) == 0:
+                continue
+            sizes = file.parse_numbers(table[column])
+            if table is particles:
+                return sizes
+            if columns.OPTICS_GROUP in table and columns.OPTICS_GROUP in particles:
+                groups = dict(zip(table[columns.OPTICS_GROUP], sizes, strict=True))
+                of_particles = [groups.get(group, math.nan) for group in particles[columns.OPTICS_GROUP]]
+                return np.array(of_particles, dtype=float)
+            if len(set(sizes)) == 1:
+                return np.full(n, sizes[0])
+    return np.full(n, math.nan)

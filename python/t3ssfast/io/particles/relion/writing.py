@@ -1,7 +1,8 @@
-"""Candidates as particles of RELION 5 and 4."""
+"""Writing of RELION 5 and RELION 4 particle files, and of RELION 5's companion files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,135 +13,162 @@ import numpy.typing as npt
 import pandas as pd
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.errors import ConfigError
+from t3ssfast.errors import ConfigError, OutputError
+from t3ssfast.io import display_path
+from t3ssfast.io.particles.particle_file import sorted_kinds
 from t3ssfast.io.particles.poses import normal_and_rot, rotation_from_relion, rotation_of, wrap_degrees
-from t3ssfast.io.particles.relion.columns import (
-    ANGLES,
-    CENTRED,
-    COORDINATE,
-    PIXEL_SIZES,
-    SIZE,
-    SUBTOMOGRAM,
-    VOXEL_SIZE,
-)
-from t3ssfast.io.particles.relion.tables import star_name, write_star
+from t3ssfast.io.particles.relion import columns
+from t3ssfast.io.particles.relion.star import star_name, write_star
 from t3ssfast.tomogram import check_voxel_size
 
-__all__ = ["binning_of", "particles_of", "write_relion4", "write_relion5"]
+__all__ = ["write_companions", "write_relion"]
 
-# RELION's own frame for particles on a surface or filament: the particle's axis lies along x of the
-# subtomogram, so that the tilt prior is far from the poles, where psi would be undefined.
-LOCAL_TILT = 90.0
+# RELION's convention for particles on surfaces and filaments: the particle's axis lies along x of the
+# subtomogram, so the tilt prior is far from the poles, where psi is undefined.
+MEMBRANE_FRAME_TILT = 90.0
+PIXEL_SIZE_ARGUMENT = "tilt_series_pixel_size_angstrom"
 
 
-def write_relion5(
+def write_relion(
     path: Path,
     candidates: Sequence[Candidates],
-    *,
+    format: str,
     tilt_series_pixel_size_angstrom: float | None,
     membrane_frame: bool,
 ) -> None:
-    """Write a RELION 5 particles file; see `t3ssfast.io.particles.export`."""
-    frames = []
-    for some in candidates:
-        if some.tomogram_shape is None:
-            raise ConfigError(
-                f"RELION 5 tells positions from the middle of the tomogram and the size of "
-                f"{some.tomogram_name!r} is not known; give candidates with a tomogram_shape "
-                "(--tomogram FILE)."
-            )
-        middle = np.array(some.tomogram_shape, dtype=np.float64) / 2
-        position = (some.centre_zyx - middle) * some.voxel_size_angstrom
-        frames.append(particles_of(some, CENTRED, position, membrane_frame))
-    _write(path, candidates, frames, tilt_series_pixel_size_angstrom)
-
-
-def write_relion4(
-    path: Path,
-    candidates: Sequence[Candidates],
-    *,
-    tilt_series_pixel_size_angstrom: float | None,
-    membrane_frame: bool,
-) -> None:
-    """Write a RELION 4 particles file; see `t3ssfast.io.particles.export`."""
-    frames = []
-    for some in candidates:
-        unbinned, _ = binning_of(some, tilt_series_pixel_size_angstrom, "RELION 4")
-        position = some.centre_zyx.astype(np.float64) * some.voxel_size_angstrom / unbinned
-        frames.append(particles_of(some, COORDINATE, position, membrane_frame))
-    _write(path, candidates, frames, tilt_series_pixel_size_angstrom)
-
-
-def binning_of(some: Candidates, pixel_size: float | None, what: str) -> tuple[float, float]:
-    """Pixel size of the unbinned tilt series and the tomogram's binning; ConfigError where unusable."""
-    if pixel_size is None:
-        raise ConfigError(
-            f"{what} tells positions in voxels of the unbinned tilt series; give its pixel size as "
-            "tilt_series_pixel_size_angstrom (--tilt-series-pixel-size)."
-        )
-    unbinned = check_voxel_size(pixel_size, source="tilt_series_pixel_size_angstrom")
-    binning = some.voxel_size_angstrom / unbinned
-    if binning < 0.99:
-        raise ConfigError(
-            f"The tilt series' pixels of {unbinned:g} A are larger than the voxels of {some.tomogram_name!r} "
-            f"({some.voxel_size_angstrom:g} A); give the pixel size before binning."
-        )
-    return unbinned, float(f"{binning:.6g}")
-
-
-def particles_of(
-    some: Candidates, columns: list[str], position_zyx: npt.NDArray[Any], membrane_frame: bool
-) -> pd.DataFrame:
-    """A row for each candidate; positions go into the three columns in the order x, y, z."""
-    data: dict[str, Any] = {"rlnTomoName": [star_name(some.tomogram_name)] * len(some)}
-    data |= dict(zip(columns, np.asarray(position_zyx, dtype=np.float64).T[::-1], strict=True))
-    euler = some.euler_zyz.astype(np.float64)
-    if membrane_frame:
-        local = np.zeros_like(euler)
-        local[:, 1] = LOCAL_TILT
-        data |= dict(zip(SUBTOMOGRAM, _subtomogram_angles(some, local).T, strict=True))
-        euler = local
-    data |= dict(zip(ANGLES, euler.T, strict=True))
-    data |= {"rlnAngleTiltPrior": euler[:, 1], "rlnAnglePsiPrior": euler[:, 2]}
-    data["rlnAutopickFigureOfMerit"] = some.score.astype(np.float64)
-    frame: pd.DataFrame = pd.DataFrame(data)
-    return frame
-
-
-def _subtomogram_angles(some: Candidates, local: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Angles of the frames in which the particles have the local angles: R_frame R_local = R."""
-    if len(some) == 0:
-        return np.zeros((0, 3))
-    frame = rotation_of(some) * rotation_from_relion(local).inv()
-    normal, rot = normal_and_rot(frame)
-    tilt_psi = replace(some, normal_zyx=normal, rot_degrees=np.zeros(len(some), np.float32)).euler_zyz
-    return np.stack([wrap_degrees(rot), tilt_psi[:, 1], tilt_psi[:, 2]], axis=1)
-
-
-def _write(
-    path: Path,
-    candidates: Sequence[Candidates],
-    frames: list[pd.DataFrame],
-    tilt_series_pixel_size_angstrom: float | None,
-) -> None:
-    kinds = sorted({str(kind) for some in candidates for kind in some.kind}, key=lambda k: (k != "t3ss", k))
-    kinds = kinds or ["t3ss"]
-    for some, frame in zip(candidates, frames, strict=True):
-        frame["rlnClassNumber"] = np.array([kinds.index(str(k)) + 1 for k in some.kind], dtype=np.int64)
-    particles = pd.concat(frames, ignore_index=True)
-    blocks: dict[str, pd.DataFrame] = {}
+    """Write a particle file in the format "relion5" or "relion4"; see `t3ssfast.io.particles.export`."""
+    kinds = sorted_kinds(candidates) or ["t3ss"]
+    tables, tomograms = [], []
+    for of_tomogram in candidates:
+        voxel_size = of_tomogram.voxel_size_angstrom
+        if format == "relion5":
+            coordinates = columns.CENTRED_COORDINATES
+            middle = np.array(_require_shape(of_tomogram), dtype=np.float64) / 2
+            position = (of_tomogram.centre_zyx - middle) * voxel_size
+        else:
+            coordinates = columns.COORDINATES
+            pixel_size = _require_pixel_size(of_tomogram, tilt_series_pixel_size_angstrom)
+            position = of_tomogram.centre_zyx.astype(np.float64) * voxel_size / pixel_size
+        table = _particle_table(of_tomogram, coordinates, position, membrane_frame)
+        table[columns.CLASS] = np.array([kinds.index(str(k)) + 1 for k in of_tomogram.kind], dtype=np.int64)
+        tables.append(table)
+        tomogram = {
+            columns.TOMOGRAM_NAME: star_name(of_tomogram.tomogram_name),
+            columns.VOXEL_SIZE: voxel_size,
+        }
+        shape_xyz = (of_tomogram.tomogram_shape or (0, 0, 0))[::-1]
+        tomograms.append(tomogram | dict(zip(columns.TOMOGRAM_SIZE, shape_xyz, strict=True)))
+    particles = pd.concat(tables, ignore_index=True)
+    blocks = {}
     if tilt_series_pixel_size_angstrom is not None:
-        size = check_voxel_size(tilt_series_pixel_size_angstrom, source="tilt_series_pixel_size_angstrom")
-        optics = {"rlnOpticsGroup": 1, "rlnOpticsGroupName": "opticsGroup1", PIXEL_SIZES[0]: size}
+        size = check_voxel_size(tilt_series_pixel_size_angstrom, source=PIXEL_SIZE_ARGUMENT)
+        optics = {columns.OPTICS_GROUP: 1, "rlnOpticsGroupName": "opticsGroup1", columns.PIXEL_SIZE: size}
         blocks["optics"] = pd.DataFrame([optics])
-        particles["rlnOpticsGroup"] = np.ones(len(particles), dtype=np.int64)
+        particles[columns.OPTICS_GROUP] = np.ones(len(particles), dtype=np.int64)
     blocks["particles"] = particles
-    rows = [
-        {"rlnTomoName": star_name(some.tomogram_name), VOXEL_SIZE: some.voxel_size_angstrom}
-        | dict(zip(SIZE, (some.tomogram_shape or (0, 0, 0))[::-1], strict=True))
-        for some in candidates
-    ]
-    blocks["t3ssfast"] = pd.DataFrame(rows)
-    numbered = {"rlnClassNumber": range(1, len(kinds) + 1), "t3ssKind": [star_name(k) for k in kinds]}
-    blocks["t3ssfast_kinds"] = pd.DataFrame(numbered)
+    blocks["t3ssfast"] = pd.DataFrame(tomograms)
+    labels = {columns.CLASS: range(1, len(kinds) + 1), columns.KIND: [star_name(kind) for kind in kinds]}
+    blocks["t3ssfast_kinds"] = pd.DataFrame(labels)
     write_star(path, blocks)
+
+
+def _require_shape(candidates: Candidates) -> tuple[int, int, int]:
+    """Return the shape of the tomogram; raise ConfigError if it is unknown."""
+    if candidates.tomogram_shape is None:
+        raise ConfigError(
+            f"tomogram_shape: RELION 5 requires the size of {candidates.tomogram_name!r}, which is unknown; "
+            "give candidates with a tomogram_shape (--tomogram FILE)."
+        )
+    return candidates.tomogram_shape
+
+
+def _require_pixel_size(candidates: Candidates, pixel_size_angstrom: float | None) -> float:
+    """Return the pixel size of the unbinned tilt series; raise ConfigError if it is missing or too large."""
+    if pixel_size_angstrom is None:
+        raise ConfigError(
+            f"{PIXEL_SIZE_ARGUMENT}: RELION 4 files and companions require the pixel size of the unbinned "
+            "tilt series; give it (--tilt-series-pixel-size)."
+        )
+    pixel_size = check_voxel_size(pixel_size_angstrom, source=PIXEL_SIZE_ARGUMENT)
+    voxel_size = candidates.voxel_size_angstrom
+    if voxel_size / pixel_size < 0.99:
+        raise ConfigError(
+            f"{PIXEL_SIZE_ARGUMENT}: {pixel_size:g} A is larger than the voxels of "
+            f"{candidates.tomogram_name!r} ({voxel_size:g} A); give the pixel size before binning."
+        )
+    return pixel_size
+
+
+def _particle_table(
+    candidates: Candidates, coordinates: list[str], position_zyx: npt.NDArray[Any], membrane_frame: bool
+) -> pd.DataFrame:
+    """Return one row per candidate, with the positions in the columns `coordinates` (x, y, z)."""
+    name = star_name(candidates.tomogram_name)
+    data: dict[str, Any] = {columns.TOMOGRAM_NAME: [name] * len(candidates)}
+    data |= dict(zip(coordinates, np.asarray(position_zyx, dtype=np.float64).T[::-1], strict=True))
+    euler = candidates.euler_zyz.astype(np.float64)
+    if membrane_frame:
+        euler = np.zeros_like(euler)
+        euler[:, 1] = MEMBRANE_FRAME_TILT
+        frame = _subtomogram_angles(candidates, euler)
+        data |= dict(zip(columns.SUBTOMOGRAM_ANGLES, frame.T, strict=True))
+    data |= dict(zip(columns.ANGLES, euler.T, strict=True))
+    data |= {"rlnAngleTiltPrior": euler[:, 1], "rlnAnglePsiPrior": euler[:, 2]}
+    data[columns.SCORES[0]] = candidates.score.astype(np.float64)
+    table: pd.DataFrame = pd.DataFrame(data)
+    return table
+
+
+def _subtomogram_angles(candidates: Candidates, euler_in_frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the angles of the frames in which the particles have the given angles: R_frame R_local = R."""
+    if len(candidates) == 0:
+        return np.zeros((0, 3))
+    frame = rotation_of(candidates) * rotation_from_relion(euler_in_frame).inv()
+    normal, rot = normal_and_rot(frame)
+    # RELION's files hold rot in float64, `Candidates` in float32.
+    angles = replace(candidates, normal_zyx=normal).euler_zyz.astype(np.float64)
+    angles[:, 0] = wrap_degrees(rot)
+    return angles
+
+
+def write_companions(
+    path: Path, candidates: Sequence[Candidates], tilt_series_pixel_size_angstrom: float | None
+) -> list[Path]:
+    """Write RELION's companion files into the folder of a particle file, and return their paths.
+
+    tomograms.star holds the sizes in pixels of the tilt series and the binning, optimisation_set.star names
+    tomograms.star and the particle file, and import.star names one file per tomogram in coordinates/, with
+    positions in unbinned voxels. Paths in the files are relative if `path` is, to the RELION project folder.
+    """
+    names = ("tomograms.star", "optimisation_set.star", "import.star")
+    if path.name in names:
+        raise ConfigError(f"{display_path(path)}: a companion file has the same name; change the name.")
+    tomograms: list[dict[str, Any]] = []
+    for of_tomogram in candidates:
+        pixel_size = _require_pixel_size(of_tomogram, tilt_series_pixel_size_angstrom)
+        binning = float(f"{of_tomogram.voxel_size_angstrom / pixel_size:.6g}")
+        size_xyz = [round(n * binning) for n in _require_shape(of_tomogram)[::-1]]
+        tomogram: dict[str, Any] = {columns.TOMOGRAM_NAME: star_name(of_tomogram.tomogram_name)}
+        tomogram |= {columns.PIXEL_SIZE: pixel_size, columns.BINNING: binning}
+        tomograms.append(tomogram | dict(zip(columns.TOMOGRAM_SIZE, size_xyz, strict=True)))
+    folder = path.parent / "coordinates"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{display_path(folder)}: {error.strerror}; choose another folder.") from error
+    coordinate_files = []
+    for number, (tomogram, of_tomogram) in enumerate(zip(tomograms, candidates, strict=True), 1):
+        file_name = re.sub(r"[^\w.+-]+", "_", of_tomogram.tomogram_name)[:80] or "tomogram"
+        coordinate_files.append(folder / f"{number:03d}_{file_name}.star")
+        position = of_tomogram.centre_zyx.astype(np.float64) * tomogram[columns.BINNING]
+        table = _particle_table(of_tomogram, columns.COORDINATES, position, membrane_frame=False)
+        table[columns.PIXEL_SIZE] = tomogram[columns.PIXEL_SIZE]
+        write_star(coordinate_files[-1], {"particles": table})
+    targets = [path.parent / name for name in names]
+    table = pd.DataFrame(tomograms)
+    write_star(targets[0], {"global": table})
+    files = {columns.PARTICLES_FILE: [str(path)], columns.TOMOGRAMS_FILE: [str(targets[0])]}
+    write_star(targets[1], {"optimisation_set": pd.DataFrame(files)})
+    imports = table[[columns.TOMOGRAM_NAME]].assign(**{columns.IMPORT_FILE: list(map(str, coordinate_files))})
+    write_star(targets[2], {"particles": imports})
+    return [*targets, *coordinate_files]
