@@ -1,18 +1,17 @@
-"""Averaging: the pose of one particle against the plain way in torch, and a whole run against the truth.
+"""Averaging: search for the pose of one particle compared with plain PyTorch, and a whole run.
 
-The plain way turns the reference in real space with `grid_sample`, one rotation after the other, and
-correlates by whole transforms of 64^3. Both search the same rotations with the same wedge, mask and band, one
-thread each, and must find the same pose.
+The plain search rotates the reference in real space with `grid_sample`, one rotation after the other, and
+correlates by full transforms of 64^3. Both search the same rotations with the same missing wedge, mask and
+band, one thread each, and must find the same pose.
 
-A whole run is 24 particles in a 44^3 box by default; ``T3SSFAST_BENCH_PARTICLES=200`` is that of the
-documentation, in a 64^3 box. Particles are simulated, their poses disturbed as a detection leaves them; the
-poses that come out must be right.
+A whole run has 24 particles in a 44^3 box by default; ``T3SSFAST_BENCH_PARTICLES=200`` is that of the
+documentation, in a 64^3 box. Particles are simulated and their poses perturbed as a detection finds them; the
+refined poses must be right.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,120 +21,97 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.spatial.transform import Rotation
 from torch.nn.functional import affine_grid, grid_sample
 
+from simulated_particles import CPU, perturbed, rotation_errors_degrees
 from t3ssfast.averaging.average import Average, AverageConfig, average
-from t3ssfast.averaging.extract import wedge_weight
-from t3ssfast.averaging.fourier import Shells
+from t3ssfast.averaging.fourier import FourierShells
 from t3ssfast.averaging.mask import soft_mask
-from t3ssfast.averaging.search import Reference, ShiftSearch, find_pose, local_rotations
-from t3ssfast.candidates import Candidates
-from t3ssfast.io.particles.poses import normal_and_rot, rotation_of
+from t3ssfast.averaging.missing_wedge import missing_wedge_weights
+from t3ssfast.averaging.search import RotatedReference, ShiftSearch, find_pose, rotation_grid
 from t3ssfast.simulation.subtomograms import Subtomograms, simulate_subtomograms
 
 COUNT = int(os.environ.get("T3SSFAST_BENCH_PARTICLES", "24"))
-BOX, VOXEL = (64, 13.6) if COUNT >= 100 else (44, 20.0)
-STEP, CONE, RADIUS, SIZE = 8.0, 15.0, 12, 64
-CPU = torch.device("cpu")
+BOX, VOXEL_ANGSTROM = (64, 13.6) if COUNT >= 100 else (44, 20.0)
+SIZE, RADIUS, STEP_DEGREES, CONE_DEGREES = 64, 12, 8.0, 15.0
+TILT_RANGE = (-60.0, 60.0)
+# The rotation of the grid in which the particle of the pose search is.
+TRUE_ROTATION = 500
+GRID = rotation_grid(STEP_DEGREES, CONE_DEGREES, 1, CPU)
 
 
 @cache
 def particles() -> Subtomograms:
-    return simulate_subtomograms(COUNT, 0, size=BOX + 12, voxel_size_angstrom=VOXEL)
-
-
-def candidates() -> list[Candidates]:
-    rng = np.random.default_rng(1)
-    found = []
-    for some in particles().truth:
-        lean = Rotation.from_rotvec([*rng.normal(0, 5, 2), 0], degrees=True)
-        normal, _ = normal_and_rot(rotation_of(some) * lean)
-        centre = some.centre_zyx + rng.normal(0, 16 / VOXEL, (1, 3))
-        found.append(replace(some, centre_zyx=centre, normal_zyx=normal, rot_degrees=np.zeros(1)))
-    return found
+    return simulate_subtomograms(COUNT, 0, size=BOX + 12, voxel_size_angstrom=VOXEL_ANGSTROM)
 
 
 def check(found: Average) -> None:
-    between = [
-        (rotation_of(t).inv() * rotation_of(c))[0]
-        for t, c in zip(particles().truth, found.candidates, strict=True)
-    ]
-    matrices = np.array([b.as_matrix() for b in between])
-    spin = np.arctan2(matrices[:, 1, 0] - matrices[:, 0, 1], matrices[:, 0, 0] + matrices[:, 1, 1])
-    common = np.angle(np.exp(6j * spin).mean()) / 6
-    turns = Rotation.from_euler("Z", (-common + np.arange(6) * np.pi / 3)[:, None])
-    assert np.median([np.degrees((b * turns).magnitude().min()) for b in between]) < 5
-    assert found.resolution_angstrom < 4 * VOXEL
+    assert np.median(rotation_errors_degrees(found.candidates, particles().truth, 6)) < 5
+    assert found.resolution_angstrom < 4 * VOXEL_ANGSTROM
 
 
 @pytest.mark.benchmark(group=f"averaging {COUNT} particles of {BOX}^3, 5 iterations, C6")
 def bench_average_t3ssfast(benchmark: BenchmarkFixture) -> None:
-    config = AverageConfig(weed=False)
+    config = AverageConfig(reject_outliers=False)
+    candidates = perturbed(particles().truth, 1, voxels=16 / VOXEL_ANGSTROM)
     check(
         benchmark.pedantic(
-            lambda: average(particles().tomograms, candidates(), BOX, symmetry="C6", config=config)
+            lambda: average(particles().tomograms, candidates, BOX, symmetry="C6", config=config)
         )
     )
 
 
 @cache
-def posed() -> tuple[torch.Tensor, torch.Tensor, int]:
-    """A reference, a noisy particle made from it at one of the searched rotations, and which one that is."""
+def reference_and_particle() -> tuple[torch.Tensor, torch.Tensor]:
+    """A reference, and a noisy particle made from it."""
     density = torch.from_numpy(simulate_subtomograms(1, 0, size=SIZE).density)
     reference = density * soft_mask(SIZE, 17.6, 3.7, CPU)
-    matrices = local_rotations(STEP, CONE, 1, CPU).matrix
-    index = 500
-    particle = turn_plainly(reference, matrices[index])
+    particle = rotate_in_real_space(reference, GRID.matrix[TRUE_ROTATION])
     noise = torch.randn(particle.shape, generator=torch.Generator().manual_seed(0))
-    return reference, particle + noise, index
+    return reference, particle + noise
 
 
-def turn_plainly(volume: torch.Tensor, matrix_zyx: torch.Tensor) -> torch.Tensor:
-    xyz = matrix_zyx.T.flip(0, 1)
-    theta = torch.cat([xyz, torch.zeros(3, 1)], dim=1)[None]
-    # align_corners: the middle between the outer voxels stays where it is, half a voxel off n // 2.
+def rotate_in_real_space(volume: torch.Tensor, matrix_zyx: torch.Tensor) -> torch.Tensor:
+    theta = torch.cat([matrix_zyx.T.flip(0, 1), torch.zeros(3, 1)], dim=1)[None]
+    # Without the first voxels, the centre of the grid is voxel n // 2.
     size = SIZE - 1
-    odd = volume[1:, 1:, 1:][None, None]
     grid = affine_grid(theta, [1, 1, size, size, size], align_corners=True)
-    out = torch.zeros_like(volume)
-    out[1:, 1:, 1:] = grid_sample(odd, grid, align_corners=True)[0, 0]
-    return out
+    rotated = torch.zeros_like(volume)
+    rotated[1:, 1:, 1:] = grid_sample(volume[1:, 1:, 1:][None, None], grid, align_corners=True)[0, 0]
+    return rotated
 
 
 @torch.inference_mode()
-def ours() -> torch.Tensor:
-    reference, particle, _ = posed()
-    shells = Shells(SIZE, RADIUS, CPU)
-    searched = local_rotations(STEP, CONE, 1, CPU)
-    turned = Reference(reference, torch.ones(RADIUS + 1), shells, searched, RADIUS)
+def search_t3ssfast() -> torch.Tensor:
+    volume, particle = reference_and_particle()
+    shells = FourierShells(SIZE, RADIUS, CPU)
+    # In a run, the rotated references are computed once for many particles.
+    reference = RotatedReference(volume, torch.ones(RADIUS + 1), shells, GRID, RADIUS)
     shifts = ShiftSearch(shells, 4.0)
-    wedge = wedge_weight(shells.frequency, (-60.0, 60.0))
-    # A reference is turned once for all particles; here it is turned for one alone.
-    return find_pose(turned, shells.transform(particle), wedge, shifts, shifts, 0, STEP).rotation
+    wedge = missing_wedge_weights(shells.frequency, TILT_RANGE)
+    return find_pose(reference, shells.transform(particle), wedge, shifts, shifts, 0).rotation
 
 
 @torch.inference_mode()
-def plainly() -> torch.Tensor:
-    reference, particle, _ = posed()
+def search_plain_torch() -> torch.Tensor:
+    volume, particle = reference_and_particle()
     axis = torch.fft.fftfreq(SIZE, 1 / SIZE)
-    half = torch.arange(SIZE // 2 + 1.0)
-    k = torch.stack(torch.meshgrid(axis, axis, half, indexing="ij"), dim=-1)
-    band = (k.norm(dim=-1) <= RADIUS) * wedge_weight(k, (-60.0, 60.0))
-    seen = torch.fft.rfftn(particle) * band
+    k = torch.stack(torch.meshgrid(axis, axis, torch.arange(SIZE // 2 + 1.0), indexing="ij"), dim=-1)
+    band = (k.norm(dim=-1) <= RADIUS) * missing_wedge_weights(k, TILT_RANGE)
+    measured = torch.fft.rfftn(particle) * band
     best, found = -1.0, torch.eye(3)
-    for matrix in local_rotations(STEP, CONE, 1, CPU).matrix:
-        view = torch.fft.rfftn(turn_plainly(reference, matrix))
-        scores = torch.fft.irfftn(seen * view.conj(), s=(SIZE,) * 3)
-        near = torch.fft.fftshift(scores)[28:37, 28:37, 28:37].max()
-        value = float(near / (view.abs().square() * band).sum().sqrt())
+    for matrix in GRID.matrix:
+        transform = torch.fft.rfftn(rotate_in_real_space(volume, matrix))
+        scores = torch.fft.irfftn(measured * transform.conj(), s=(SIZE,) * 3)
+        highest = torch.fft.fftshift(scores)[28:37, 28:37, 28:37].max()
+        value = float(highest / (transform.abs().square() * band).sum().sqrt())
         if value > best:
             best, found = value, matrix
     return found
 
 
 def check_pose(found: torch.Tensor) -> None:
-    truth = local_rotations(STEP, CONE, 1, CPU).matrix[posed()[2]]
-    turn = Rotation.from_matrix((found.T @ truth).numpy()).magnitude()
-    # The machine is six-fold: its turns by 60 degrees are as good.
-    assert min(abs(np.degrees(turn) - 60 * j) for j in range(4)) < STEP
+    angle = np.degrees(Rotation.from_matrix((found.T @ GRID.matrix[TRUE_ROTATION]).numpy()).magnitude())
+    # Six-fold symmetry: rotations by multiples of 60 degrees are equivalent.
+    assert min(abs(angle - 60 * j) for j in range(4)) < STEP_DEGREES
 
 
 @pytest.fixture
@@ -148,9 +124,9 @@ def one_thread() -> object:
 
 @pytest.mark.benchmark(group="the pose of one particle of 64^3 among 855 rotations")
 def bench_pose_t3ssfast(benchmark: BenchmarkFixture, one_thread: object) -> None:
-    check_pose(benchmark.pedantic(ours, rounds=3, warmup_rounds=1))
+    check_pose(benchmark.pedantic(search_t3ssfast, rounds=3, warmup_rounds=1))
 
 
 @pytest.mark.benchmark(group="the pose of one particle of 64^3 among 855 rotations")
 def bench_pose_plain_torch(benchmark: BenchmarkFixture, one_thread: object) -> None:
-    check_pose(benchmark.pedantic(plainly, rounds=1))
+    check_pose(benchmark.pedantic(search_plain_torch, rounds=1))
