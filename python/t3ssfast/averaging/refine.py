@@ -51,15 +51,12 @@ class Refinement:
 
     Parameters
     ----------
-    stack, config
-        Particles and options.
     mask
         (n, n, n) soft mask of the structure.
     fold
         Order of the rotational symmetry about the axis.
     reference
-        (n, n, n) initial reference, low-pass filtered for both half sets. None: the average of each half set
-        at the prior poses.
+        (n, n, n) initial reference; None: the average of each half set at the prior poses.
     threads
         Number of particles processed in parallel on a CPU.
     """

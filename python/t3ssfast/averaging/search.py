@@ -74,20 +74,10 @@ class Pose:
 
 
 class RotatedReference:
-    """A reference in all rotations of a grid, computed once for all particles.
+    """A masked reference in all rotations of a grid, computed once for all particles.
 
-    Parameters
-    ----------
-    volume
-        (n, n, n), masked.
-    weight
-        (radius + 1,) weight of each shell.
-    shells
-        Frequencies of the refinement of poses.
-    grid
-        Rotations of the global search.
-    coarse_radius
-        Highest frequency of the global search.
+    `weight` (radius + 1,) is that of each shell. The global search uses `grid` and frequencies up to
+    `coarse_radius`; poses are refined on all `shells`.
     """
 
     def __init__(

@@ -94,20 +94,13 @@ class Surface:
         """Return the distances of voxels from the surface in nm, negative inside.
 
         They are exact on a coarse grid and interpolated linearly. Between nodes h apart, the distance to a
-        surface of curvature radius R deviates by less than h^2 / (8 R), here 0.1 nm.
-
-        Parameters
-        ----------
-        shape, voxel_nm
-            (z, y, x) of the volume and its voxel size. Voxel (0, 0, 0) is centred at 0 nm.
-        pad_nm
-            Padding of the box around the surface.
-        reach_nm
-            Distances are clipped to -reach_nm and reach_nm.
+        surface of curvature radius R deviates by less than h^2 / (8 R), here 0.1 nm. Voxel (0, 0, 0) of the
+        volume is centred at 0 nm. Distances are only valid up to `reach_nm`.
 
         Returns
         -------
-        The box in the volume, and the distances in it; None if the box lies outside the volume.
+        The box around the surface, padded by `pad_nm`, and the distances in it; None if the box lies outside
+        the volume.
         """
         spacing = min(2.5, float(self.axes_zyx.min()) / 12)
         points = self.points(spacing)

@@ -36,15 +36,8 @@ class Projector:
     """Projection along the beam at tilts about y, and its exact transpose.
 
     A voxel at (z, x) from the centre of the volume projects to ``x cos(tilt) + z sin(tilt)``, shared linearly
-    by two pixels. Volumes have shape (z, x, y), images (x, y).
-
-    Parameters
-    ----------
-    shape_zxy
-        Shape of the volume.
-    mirrored
-        Continue the specimen beyond the sides of the volume as its mirror image: at high tilt, the detector
-        records what lies there.
+    by two pixels. Volumes have shape (z, x, y), images (x, y). If `mirrored`, the specimen continues beyond
+    the sides of the volume as its mirror image: at high tilt, the detector records what lies there.
     """
 
     def __init__(self, shape_zxy: tuple[int, int, int], *, mirrored: bool) -> None:
@@ -141,14 +134,7 @@ def _filter_padded(image: Float32, transfer: npt.NDArray[np.inexact]) -> Float32
 def tilt_series(
     density: Float32, voxel_nm: float, physics: Physics, rng: np.random.Generator
 ) -> tuple[Float32, Float64]:
-    """Simulate the images of a specimen, relative to their mean intensity.
-
-    Parameters
-    ----------
-    density, voxel_nm
-        (z, y, x) specimen, protein = 1, ice = 0, and its voxel size.
-    physics, rng
-        Imaging parameters; random generator of noise and misalignment.
+    """Simulate the images of a (z, y, x) specimen (protein 1, ice 0), relative to their mean intensity.
 
     Returns
     -------

@@ -23,21 +23,13 @@ EDGE_NM = 1.6
 
 @dataclass(frozen=True)
 class Particle:
-    """A particle with its origin half-way between the membranes, or at its centre if it floats freely.
+    """A particle with its origin half-way between the membranes, or at its centre if it floats freely."""
 
-    Parameters
-    ----------
-    kind
-        Label, such as "t3ss".
-    extent_nm
-        Lowest s, highest s and largest r of its density.
-    density
-        ``density(s, r, phi) -> density, filled``, arrays of one shape; `filled` is the fraction, 0 to 1, of
-        membrane and solvent that the particle replaces.
-    """
-
+    # Label, such as "t3ss".
     kind: str
+    # Lowest s, highest s and largest r of its density.
     extent_nm: tuple[float, float, float]
+    # (s, r, phi) -> density, and the fraction, 0 to 1, of membrane and solvent that the particle replaces.
     density: Callable[[Float32, Float32, Float32], tuple[Float32, Float32]]
 
 

@@ -77,10 +77,7 @@ def _add_cells(scene: Scene, physics: Physics, rng: np.random.Generator) -> list
             lateral = physics.cell_radius_nm * rng.uniform(0.85, 1.15)
             axes = np.array([lateral * physics.cell_flattening, lateral * stretch, lateral / stretch])
             offset = rng.uniform(-1, 1, 3) * np.array([0.2, spread, spread])
-            centre = scene.size_nm / 2 + offset * scene.size_nm
-            cell = irregular_surface(rng, centre, axes, physics.cell_roughness)
-            if attempt >= ATTEMPTS_IN_PLACE:
-                cell = _into_view(scene, cell, rng)
+            cell = _irregular_surface(scene, offset, axes, physics.cell_roughness, attempt, rng)
             if add_membranes(scene, cell, physics, physics.membrane_gap_nm):
                 cells.append(cell)
                 break
@@ -92,10 +89,7 @@ def _add_large_vesicles(scene: Scene, physics: Physics, rng: np.random.Generator
         for attempt in range(ATTEMPTS):
             radius = physics.large_vesicle_radius_nm * rng.uniform(0.5, 1.2)
             axes = radius * np.array([rng.uniform(0.6, 1.1), rng.uniform(0.85, 1.2), 1.0])
-            centre = scene.size_nm / 2 + rng.uniform(-0.6, 0.6, 3) * scene.size_nm
-            vesicle = irregular_surface(rng, centre, axes, 0.03)
-            if attempt >= ATTEMPTS_IN_PLACE:
-                vesicle = _into_view(scene, vesicle, rng)
+            vesicle = _irregular_surface(scene, rng.uniform(-0.6, 0.6, 3), axes, 0.03, attempt, rng)
             if add_membranes(scene, vesicle, physics, None):
                 break
 
@@ -121,8 +115,15 @@ def _add_small_vesicles(
                 break
 
 
-def _into_view(scene: Scene, surface: Surface, rng: np.random.Generator) -> Surface:
-    """Move a surface so that a point of its flank lies near the middle of the volume."""
+def _irregular_surface(
+    scene: Scene, offset: Float64, axes_zyx: Float64, roughness: float, attempt: int, rng: np.random.Generator
+) -> Surface:
+    """Draw a surface at an offset from the middle, in units of the volume; move it into view if need be."""
+    centre = scene.size_nm / 2 + offset * scene.size_nm
+    surface = irregular_surface(rng, centre, axes_zyx, roughness)
+    if attempt < ATTEMPTS_IN_PLACE:
+        return surface
+    # A point of its flank comes to lie near the middle.
     points = surface.points(10.0)
     flank = np.flatnonzero(np.abs(points.normal_zyx[:, 0]) < 0.5)
     spot = points.position_zyx[flank[rng.integers(len(flank))]]

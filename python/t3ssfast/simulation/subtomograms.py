@@ -41,21 +41,12 @@ ICE_NM = 175.0
 
 @dataclass(frozen=True)
 class Subtomograms:
-    """Simulated particles, one small tomogram each.
-
-    Parameters
-    ----------
-    tomograms
-        (size, size, size) each, noisy, protein dark.
-    truth
-        Centre, axis, rotation about it and `kind` of each particle.
-    density
-        (size, size, size) float32: the T3SS on its membranes without noise, in its own frame (axis along +z,
-        centre at voxel size // 2); protein 1, ice 0.
-    """
+    """Simulated particles: one small tomogram each, protein dark, and their true poses."""
 
     tomograms: list[Tomogram]
     truth: list[Candidates]
+    # (size, size, size) T3SS on its membranes without noise (protein 1, ice 0), axis along +z, centre at
+    # voxel size // 2.
     density: Float32
 
 
@@ -76,15 +67,12 @@ def simulate_subtomograms(
 
     Parameters
     ----------
-    count
-        Number of particles.
-    seed
-        Random seed.
+    count, seed
+        Number of particles; random seed.
     size, voxel_size_angstrom
         Edge of each volume in voxels, and the voxel size.
     false_fraction
-        Fraction of look-alikes: bare membranes, membrane proteins, secretins, docked ribosomes, flagellar
-        motors. They come last.
+        Fraction of look-alikes (`LOOK_ALIKES`). They come last.
     **physics
         Fields of `Physics`.
 
@@ -119,7 +107,9 @@ def simulate_subtomograms(
         _add_round_cell(scene, centre, normal, parameters)
         add_crowding(scene, parameters, specimen_rng)
         rot = specimen_rng.uniform(0, 2 * np.pi)
-        _put(scene, kind, centre, axis, rot, parameters, specimen_rng)
+        particle, height = _draw(kind, parameters, specimen_rng)
+        if particle is not None:
+            scene.put(particle, centre + axis * height, axis, rot)
         images, angles = tilt_series(scene.density, nm, imaging, imaging_rng)
         name = f"particle_{index:04d}"
         tomograms.append(Tomogram(reconstruct(images, angles, size, imaging), voxel_size_angstrom, name))
@@ -161,29 +151,21 @@ def _same_t3ss(physics: Physics) -> Particle:
     )
 
 
-def _put(
-    scene: Scene,
-    kind: str,
-    centre: Float64,
-    axis: Float64,
-    rot: float,
-    physics: Physics,
-    rng: np.random.Generator,
-) -> None:
-    """Put a particle of a kind of `LOOK_ALIKES`, or the T3SS, into the envelope."""
+def _draw(kind: str, physics: Physics, rng: np.random.Generator) -> tuple[Particle | None, float]:
+    """Draw a particle of a kind, and how far along its axis it lies from the middle of the envelope."""
     gap = physics.membrane_gap_nm
     if kind == "t3ss":
-        scene.put(_same_t3ss(physics), centre, axis, rot)
-    elif kind == "secretin":
-        scene.put(particles.secretin(rng, gap), centre, axis, rot)
-    elif kind == "flagellar_motor":
-        scene.put(particles.flagellar_motor(rng, gap), centre, axis, rot)
-    elif kind == "ribosome":
-        ribosome = particles.ribosome(rng)
-        scene.put(ribosome, centre - axis * (gap / 2 + rng.uniform(*DOCKED_RIBOSOME_NM)), axis, rot)
-    elif kind == "membrane_protein":
+        return _same_t3ss(physics), 0.0
+    if kind == "secretin":
+        return particles.secretin(rng, gap), 0.0
+    if kind == "flagellar_motor":
+        return particles.flagellar_motor(rng, gap), 0.0
+    if kind == "ribosome":
+        return particles.ribosome(rng), -(gap / 2 + rng.uniform(*DOCKED_RIBOSOME_NM))
+    if kind == "membrane_protein":
         height = gap / 2 * (1 if rng.random() < 0.5 else -1)
-        scene.put(particles.membrane_protein(rng, height, rng.random() < 0.5), centre, axis, rot)
+        return particles.membrane_protein(rng, height, rng.random() < 0.5), 0.0
+    return None, 0.0
 
 
 def _rotation(scene: Scene, centre: Float64, axis: Float64, rot: float) -> Rotation:

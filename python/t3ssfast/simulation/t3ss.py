@@ -84,18 +84,14 @@ def t3ss(
 
     Parameters
     ----------
-    rng
-        Random generator of the spreads.
     gap_nm
         Distance between the middles of the membranes.
     size_spread, density_spread
         Relative standard deviation of each size, and of the density of each part.
     needle_length_nm
         Length beyond the outer membrane; 0: a base without needle.
-    with_platform
-        Whether there is a sorting platform.
-    architecture
-        Architecture of the species; None: as published.
+    with_platform, architecture
+        Whether there is a sorting platform; architecture of the species (None: as published).
     """
     mean = architecture or Architecture()
 
