@@ -7,15 +7,23 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from t3ssfast.simulation.parameters import Physics
 from t3ssfast.simulation.shapes import Particle
 from t3ssfast.simulation.t3ss import Architecture, t3ss
 
-GAP_NM = 27.0
+PHYSICS = Physics(t3ss_size_spread=0.0)
 
 
-def published(**options: object) -> Particle:
-    defaults: dict[str, object] = {"size_spread": 0.0, "needle_length_nm": 50.0, "with_platform": True}
-    return t3ss(np.random.default_rng(0), GAP_NM, **(defaults | options))  # type: ignore[arg-type]
+def t3ss_without_spread(
+    mean: Architecture | None = None, *, needle_length_nm: float = 50.0, with_platform: bool = True
+) -> Particle:
+    return t3ss(
+        np.random.default_rng(0),
+        PHYSICS,
+        mean or Architecture(),
+        needle_length_nm=needle_length_nm,
+        with_platform=with_platform,
+    )
 
 
 def grid(max_s: float, max_r: float, phi: float) -> list[np.ndarray]:
@@ -24,7 +32,7 @@ def grid(max_s: float, max_r: float, phi: float) -> list[np.ndarray]:
 
 
 def test_published_sizes() -> None:
-    particle = published()
+    particle = t3ss_without_spread()
     r = np.linspace(0, 25, 501, dtype=np.float32)
     s = np.linspace(-60, 120, 1801, dtype=np.float32)
 
@@ -37,7 +45,7 @@ def test_published_sizes() -> None:
     for height, low, high in ((-14, 25, 27.5), (0, 12, 15), (12, 15, 18), (40, 7, 8)):
         assert low < 2 * r[across(height) > 0.5].max() < high
     assert across(40)[0] == 0, "the needle is hollow"
-    assert abs(s[along(2.5) > 0.5].max() - (GAP_NM / 2 + 2.5 + 50)) < 1
+    assert abs(s[along(2.5) > 0.5].max() - (PHYSICS.membrane_gap_nm / 2 + 2.5 + 50)) < 1
     assert 30 < s[along(6.0) > 0.9].max() - s[along(9.0) > 0.9].min() < 34
     phi = np.linspace(0, 2 * np.pi, 720, endpoint=False, dtype=np.float32)
     ring = particle.density(np.full_like(phi, -33), np.full_like(phi, 16), phi)[0] > 0.5
@@ -45,7 +53,7 @@ def test_published_sizes() -> None:
 
 
 def test_needle_and_platform_can_be_missing() -> None:
-    bare = published(needle_length_nm=0.0, with_platform=False)
+    bare = t3ss_without_spread(needle_length_nm=0.0, with_platform=False)
     s = np.linspace(-60, 60, 601, dtype=np.float32)
     for r in (2.5, 16.0):
         found = bare.density(s, np.full_like(s, r), np.zeros_like(s))[0] > 0.3
@@ -56,8 +64,8 @@ def test_density_spread_changes_densities_only() -> None:
     made = []
     for spread in (0.0, 0.3):
         rng = np.random.default_rng(4)
-        options = {"size_spread": 0.05, "needle_length_nm": 50.0, "with_platform": True}
-        particle = t3ss(rng, GAP_NM, density_spread=spread, **options)  # type: ignore[arg-type]
+        physics = Physics(t3ss_size_spread=0.05, t3ss_density_spread=spread)
+        particle = t3ss(rng, physics, Architecture(), needle_length_nm=50.0)
         made.append((*particle.density(*grid(60, 30, 0.0)), particle.extent_nm, rng.random()))
     (plain, filled, *rest), (varied, varied_filled, *varied_rest) = made
     assert rest == varied_rest
@@ -89,7 +97,7 @@ def test_density_stays_within_the_extent(with_platform: bool) -> None:
     s, r, phi = grid(90, 45, 0.4)
     for seed in range(20):
         architecture = Architecture.draw(np.random.default_rng(seed), 1.0)
-        particle = published(needle_length_nm=40.0, with_platform=with_platform, architecture=architecture)
+        particle = t3ss_without_spread(architecture, needle_length_nm=40.0, with_platform=with_platform)
         density, filled = particle.density(s, r, phi)
         low, high, radius = particle.extent_nm
         outside = (s < low) | (s > high) | (r > radius)

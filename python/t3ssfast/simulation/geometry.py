@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-__all__ = ["Surface", "SurfacePoints", "irregular_surface"]
+__all__ = ["Surface", "irregular_surface"]
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -54,7 +54,7 @@ class Surface:
         position: Float64 = self.centre_zyx + (direction * radius[:, None] * self.axes_zyx) @ self.rotation.T
         return position
 
-    def radial_offset(self, position_zyx: Float64) -> Float64:
+    def _radial_offset(self, position_zyx: Float64) -> Float64:
         """Return (n,) signed distances of (n, 3) positions along the ray from the centre, negative inside.
 
         They are measured in the frame where all axes are 1, times the shortest axis in nm.
@@ -126,7 +126,7 @@ class Surface:
         self, position: Float64, points: SurfacePoints, spacing_nm: float, reach_nm: float
     ) -> Float64:
         """Return (n,) signed distances of (n, 3) positions, clipped to `reach_nm`."""
-        radial = self.radial_offset(position)
+        radial = self._radial_offset(position)
         distance = np.where(radial < 0, -reach_nm, reach_nm)
         # The distance along the ray exceeds the true one by the slope of the outline, which is well below 1.
         close = np.flatnonzero(np.abs(radial) < 1.5 * reach_nm)

@@ -174,15 +174,9 @@ def _populate(
     def draw_t3ss() -> Particle:
         length = physics.needle_length_nm + physics.needle_length_spread_nm * rng.standard_normal()
         without_needle = rng.random() < physics.needle_missing_fraction
-        return t3ss(
-            rng,
-            gap,
-            size_spread=physics.t3ss_size_spread,
-            density_spread=physics.t3ss_density_spread,
-            needle_length_nm=0.0 if without_needle else max(length, 10.0),
-            with_platform=rng.random() >= physics.platform_missing_fraction,
-            architecture=architecture,
-        )
+        with_platform = rng.random() >= physics.platform_missing_fraction
+        length = 0.0 if without_needle else max(length, 10.0)
+        return t3ss(rng, physics, architecture, needle_length_nm=length, with_platform=with_platform)
 
     space = physics.spacing_nm
     put(physics.t3ss_per_cell, space, physics.t3ss_tilt_spread_degrees, draw_t3ss)

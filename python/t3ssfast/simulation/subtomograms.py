@@ -140,15 +140,8 @@ def _add_round_cell(scene: Scene, centre_nm: Float64, normal_zyx: Float64, physi
 def _same_t3ss(physics: Physics) -> Particle:
     """Return the T3SS of all subtomograms, always the same."""
     rng = np.random.default_rng(0)
-    return t3ss(
-        rng,
-        physics.membrane_gap_nm,
-        size_spread=physics.t3ss_size_spread,
-        density_spread=physics.t3ss_density_spread,
-        needle_length_nm=physics.needle_length_nm,
-        with_platform=True,
-        architecture=Architecture.draw(rng.spawn(1)[0], physics.t3ss_variety),
-    )
+    architecture = Architecture.draw(rng.spawn(1)[0], physics.t3ss_variety)
+    return t3ss(rng, physics, architecture, needle_length_nm=physics.needle_length_nm)
 
 
 def _draw(kind: str, physics: Physics, rng: np.random.Generator) -> tuple[Particle | None, float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from t3ssfast.simulation.parameters import Physics
 from t3ssfast.simulation.shapes import Float32, Particle, below, between, tube, union
 
 __all__ = ["Architecture", "t3ss"]
@@ -72,31 +73,20 @@ class Architecture:
 
 def t3ss(
     rng: np.random.Generator,
-    gap_nm: float,
+    physics: Physics,
+    mean: Architecture,
     *,
-    size_spread: float,
-    density_spread: float = 0.0,
     needle_length_nm: float,
-    with_platform: bool,
-    architecture: Architecture | None = None,
+    with_platform: bool = True,
 ) -> Particle:
-    """Draw a T3SS.
+    """Draw a T3SS around the mean architecture of its species.
 
-    Parameters
-    ----------
-    gap_nm
-        Distance between the middles of the membranes.
-    size_spread, density_spread
-        Relative standard deviation of each size, and of the density of each part.
-    needle_length_nm
-        Length beyond the outer membrane; 0: a base without needle.
-    with_platform, architecture
-        Whether there is a sorting platform; architecture of the species (None: as published).
+    `needle_length_nm` is measured from the outer membrane; 0: a base without needle.
     """
-    mean = architecture or Architecture()
+    gap_nm = physics.membrane_gap_nm
 
     def drawn(size: float) -> float:
-        return float(size * (1 + size_spread * np.clip(rng.standard_normal(), -2.5, 2.5)))
+        return float(size * (1 + physics.t3ss_size_spread * np.clip(rng.standard_normal(), -2.5, 2.5)))
 
     half = gap_nm / 2 + drawn(mean.overhang)
     inner_ring, neck, outer_ring = drawn(mean.inner_ring), drawn(mean.neck_low), drawn(mean.outer_ring)
@@ -109,7 +99,7 @@ def t3ss(
     turn = rng.uniform(0, np.pi / 3)
     density = drawn(mean.density)
     # A separate random stream: sizes do not depend on the spread of densities.
-    relative = 1 + density_spread * np.clip(rng.spawn(1)[0].standard_normal(8), -2.5, 2.5)
+    relative = 1 + physics.t3ss_density_spread * np.clip(rng.spawn(1)[0].standard_normal(8), -2.5, 2.5)
     inner_part, neck_part, outer_part, export_part, rod_part, pod_part, hub_part, spoke_part = np.maximum(
         relative, 0
     ).astype(np.float32)
