@@ -20,7 +20,13 @@ TOMOGRAMS: tuple[tuple[int, dict[str, Any]], ...] = (
 
 
 def test_other_simulator_places_t3ss_between_its_membranes() -> None:
-    options: dict[str, Any] = {"cells": 1, "gold": 0, "vesicles": 0, "signal_to_noise": 50.0}
+    options: dict[str, Any] = {
+        "cells": 1,
+        "gold": 0,
+        "vesicles": 0,
+        "signal_to_noise": 50.0,
+        "tilt_step": 6.0,
+    }
     made, again, bright = (
         other_tomogram(4, shape=(72, 170, 170), **options, inverted=inverted)
         for inverted in (False, False, True)
