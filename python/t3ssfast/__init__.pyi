@@ -1,8 +1,8 @@
 from . import errors as errors
-from .averaging.average import Average as Average
 from .averaging.average import average as average
 from .averaging.config import AverageConfig as AverageConfig
 from .averaging.extract import extract as extract
+from .averaging.result import Average as Average
 from .candidates import Candidates as Candidates
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect

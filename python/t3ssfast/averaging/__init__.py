@@ -1,1 +1,1 @@
-"""From candidates to a structure: subtomograms are cut out, aligned and averaged."""
+"""Subtomogram averaging: extract subtomograms at candidates, align them and average them."""

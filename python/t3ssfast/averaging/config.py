@@ -1,4 +1,4 @@
-"""Every default of an averaging, in one place."""
+"""Options of subtomogram averaging and their defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from t3ssfast.averaging.extract import check_tilt_range
+from t3ssfast.averaging.extract import CONTRASTS
+from t3ssfast.averaging.missing_wedge import check_tilt_range
 from t3ssfast.errors import ConfigError
 
 __all__ = ["AverageConfig"]
@@ -15,45 +16,44 @@ __all__ = ["AverageConfig"]
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """Every default of an averaging. Lengths in the unit of the name.
+    """Options of `average`. The unit of a length or an angle is part of its name.
 
     Parameters
     ----------
     iterations
-        Rounds of alignment and averaging.
+        Number of alignment and averaging iterations.
     initial_resolution_angstrom
-        Low-pass of the first reference, and of the maps by which the two halves are brought into one frame.
-        What is coarser is shared by the halves: no resolution at or below it is claimed.
+        Low-pass filter of the first reference, and of the half maps when they are aligned to each other. The
+        half sets share everything coarser, so no resolution at or below it is claimed.
     angular_step_degrees, finest_step_degrees
-        Spacing of the searched rotations in the first iteration; it shrinks by a fifth an iteration, to the
-        second. Each search ends with `refinements` halvings of the step about the best rotation.
+        Angular step of the search in the first iteration. It shrinks by a fifth per iteration, down to
+        `finest_step_degrees`.
     refinements
-        See there.
+        Number of times that the angular step is halved around the best rotation of a search.
     cone_degrees
-        How far a particle's axis may leave the normal it came with. Turns about the axis are searched in
+        Maximum tilt of a particle's axis from its initial normal. Rotations about the axis are searched in
         full.
     max_shift_nm
-        How far a particle may move from where it was, along each axis.
+        Maximum shift from the initial position along each axis.
     tilt_range_degrees
-        Lowest and highest tilt of the tilt series, about y: what is outside was not measured.
+        Lowest and highest angle of the tilt series, about y. They define the missing wedge.
     contrast
-        Protein in the tomograms: "dark" or "light".
+        Contrast of protein in the tomograms: "dark" or "light".
     mask_radius_nm, mask_edge_nm
-        Soft cylinder about the axis, within the sphere that the box holds; width of its edge.
+        Radius and soft edge of the cylindrical mask about the particle's axis.
     finest_alignment_voxels
-        No feature smaller than this steers the alignment, however far the halves agree.
-    weed
-        Whether particles whose score sets them apart from the others are left out of the averages, from
-        the third iteration on.
+        Finest resolution used for the alignment, in voxels.
+    reject_outliers
+        Exclude particles with outlying scores from the averages, from the third iteration on.
     b_factor
-        Square Angstrom by which the final map is sharpened; None: not at all.
+        B-factor in square Angstrom for sharpening the final map; None: no sharpening.
     seed
-        Of the split into halves.
+        Random seed of the split into half sets.
     memory_budget_bytes
-        Boxes are kept in memory up to this; beyond, they are cut anew from the tomograms when needed.
+        Memory for extracted subtomograms. Those beyond are extracted again whenever they are needed.
     threads
-        Particles that are worked on side by side on a CPU; None: as many as PyTorch has threads. The answer
-        does not depend on it, bit for bit.
+        Number of particles processed in parallel on a CPU; None: PyTorch's number of threads. Results are
+        bit-identical for any number.
     """
 
     iterations: int = 5
@@ -68,7 +68,7 @@ class AverageConfig:
     mask_radius_nm: float = 24.0
     mask_edge_nm: float = 5.0
     finest_alignment_voxels: float = 5.0
-    weed: bool = True
+    reject_outliers: bool = True
     b_factor: float | None = None
     seed: int = 0
     memory_budget_bytes: int = 2 << 30
@@ -81,26 +81,25 @@ class AverageConfig:
 
         require(1 <= self.iterations <= 100, "iterations", "1 to 100")
         for name in ("initial_resolution_angstrom", "mask_radius_nm", "mask_edge_nm"):
-            value = getattr(self, name)
-            require(np.isfinite(value) and value > 0, name, "a finite number above 0")
+            require(0 < getattr(self, name) < np.inf, name, "a finite number above 0")
         for name in ("angular_step_degrees", "finest_step_degrees"):
             require(1 <= getattr(self, name) <= 60, name, "1 to 60 degrees")
         require(0 <= self.refinements <= 6, "refinements", "0 to 6")
         require(0 <= self.cone_degrees <= 180, "cone_degrees", "0 to 180 degrees")
         require(0 <= self.max_shift_nm <= 1000, "max_shift_nm", "0 to 1000 nm")
-        require(self.contrast in ("dark", "light"), "contrast", '"dark" or "light"')
+        require(self.contrast in CONTRASTS, "contrast", '"dark" or "light"')
         require(self.finest_alignment_voxels >= 2, "finest_alignment_voxels", "2 or more")
-        ok = self.b_factor is None or (np.isfinite(self.b_factor) and self.b_factor >= 0)
+        ok = self.b_factor is None or 0 <= self.b_factor < np.inf
         require(ok, "b_factor", "None, or 0 or more square Angstrom")
-        require(self.seed >= 0, "seed", "0 or more")
-        require(self.memory_budget_bytes >= 0, "memory_budget_bytes", "0 or more")
+        for name in ("seed", "memory_budget_bytes"):
+            require(getattr(self, name) >= 0, name, "0 or more")
         require(self.threads is None or self.threads >= 1, "threads", "None, or 1 or more")
         object.__setattr__(self, "tilt_range_degrees", check_tilt_range(self.tilt_range_degrees))
 
     def to_dict(self) -> dict[str, Any]:
-        """Field names and values."""
+        """Return field names and values."""
         return asdict(self)
 
     def step_degrees(self, iteration: int) -> float:
-        """Spacing of the rotations searched in an iteration, from 0."""
+        """Return the angular step of an iteration, counted from 0."""
         return max(self.finest_step_degrees, self.angular_step_degrees * 0.8**iteration)

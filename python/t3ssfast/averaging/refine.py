@@ -1,8 +1,8 @@
-"""One iteration: align each half to its own references, average each half, bring the two into one frame.
+"""One iteration: align the particles to the references of their half set, average, align the half maps.
 
-A particle that is part of its reference finds its own noise there again: it stays where it is, and whatever
-it shows scores well. So each half has several references, each of which leaves a group of particles out, and
-a group is compared with the reference that it is no part of.
+A particle that is part of its reference matches its own noise: it keeps its pose and scores too well. Each
+half set therefore has several references, each without one group of particles, and the particles of a group
+are aligned to the reference without them.
 """
 
 from __future__ import annotations
@@ -18,50 +18,47 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from t3ssfast.averaging.config import AverageConfig
-from t3ssfast.averaging.extract import wedge_weight
-from t3ssfast.averaging.fourier import Shells, Spectrum, phase_ramp, turned
-from t3ssfast.averaging.reject_outliers import kept_by_score
-from t3ssfast.averaging.resolution import SIGNAL, compare_halves
-from t3ssfast.averaging.search import Match, Reference, ShiftSearch, find_pose, local_rotations
+from t3ssfast.averaging.fourier import FourierInterpolator, FourierShells, phase_ramp, rotate_and_shift
+from t3ssfast.averaging.missing_wedge import missing_wedge_weights
+from t3ssfast.averaging.reject_outliers import reject_outliers
+from t3ssfast.averaging.resolution import FSC_THRESHOLD, half_map_fsc
+from t3ssfast.averaging.search import Pose, RotatedReference, ShiftSearch, find_pose, rotation_grid
 from t3ssfast.averaging.stack import ParticleStack, zyx_matrices
 from t3ssfast.averaging.state import State
 from t3ssfast.errors import InputError
 
-__all__ = ["Refinement"]
+__all__ = ["N_GROUPS", "Refinement", "split_particles"]
 
 Tensor = torch.Tensor
 Advance = Callable[[int], None]
 Result = TypeVar("Result")
 
-# The global search compares no finer than this: 12 cycles a box tell rotations 5 degrees apart at its rim.
+# Highest frequency of the global search: 12 cycles per box separate rotations 5 degrees apart at its rim.
 COARSE_RADIUS = 12
-# Groups of a half that are left out of a reference in turn; each costs a fifth of the half's signal.
-GROUPS = 5
-# Half the weight of one fully measured particle: damps what next to no particle has measured.
-DAMPING = 0.5
-REGISTER_STEP_DEGREES = 5.0
-REGISTER_CONE_DEGREES = 5.0
-REGISTER_SHIFT_VOXELS = 3.0
+# Groups per half set. Each reference lacks one of them: a fifth of the half set's signal.
+N_GROUPS = 5
+# Added to the sum of missing-wedge weights, to damp frequencies that hardly any particle has measured.
+WEIGHT_REGULARISATION = 0.5
+# Search that aligns the second half map to the first.
+HALF_MAP_STEP_DEGREES = 5.0
+HALF_MAP_CONE_DEGREES = 5.0
+HALF_MAP_SHIFT_VOXELS = 3.0
+HALF_MAP_REFINEMENTS = 4
 
 
 class Refinement:
-    """The work on one stack of particles.
+    """Refinement of the poses of a stack of particles.
 
     Parameters
     ----------
-    stack
-        The particles.
     mask
-        (n, n, n) soft mask of the structure, in its own frame.
+        (n, n, n) soft mask of the structure.
     fold
-        Of the rotational symmetry about the axis.
-    config
-        Every option.
+        Order of the rotational symmetry about the axis.
     reference
-        (n, n, n) map to begin with; it is low-passed for both halves. None: each half begins with its own
-        average at the poses the particles came with.
+        (n, n, n) initial reference; None: the average of each half set at the prior poses.
     threads
-        Particles that are worked on at a time, on a CPU.
+        Number of particles processed in parallel on a CPU.
     """
 
     def __init__(
@@ -73,71 +70,61 @@ class Refinement:
         reference: Tensor | None,
         threads: int,
     ) -> None:
-        self.threads = threads
         self.stack, self.mask, self.fold, self.config = stack, mask, fold, config
-        self.reference = reference
+        self.reference, self.threads = reference, threads
         self.size, self.device = stack.size, stack.device
-        self.all = Shells(self.size, self.size // 2 - 1, self.device)
-        wanted = self.size * stack.voxel_size_angstrom / config.initial_resolution_angstrom
-        self.first_radius = min(max(round(wanted), 3), self.all.radius)
-        self.half, self.group = split(len(stack), config.seed)
-        self.noise = torch.ones(self.all.radius + 1, device=self.device)
+        self.shells = FourierShells(self.size, self.size // 2 - 1, self.device)
+        radius = self.size * stack.voxel_size_angstrom / config.initial_resolution_angstrom
+        self.initial_radius = min(max(round(radius), 3), self.shells.radius)
+        self.half_set, self.group = split_particles(len(stack), config.seed)
+        self.noise = torch.ones(self.shells.radius + 1, device=self.device)
 
     @property
     def shared_angstrom(self) -> float:
-        """What is coarser than this, the halves have in common."""
-        return self.size * self.stack.voxel_size_angstrom / self.first_radius
+        """Resolution up to which the half sets share information."""
+        return self.size * self.stack.voxel_size_angstrom / self.initial_radius
 
     def measure_noise(self, advance: Advance) -> None:
-        """Mean amplitude of the particles in each shell, which is next to all noise; reads every box."""
-        power = torch.zeros(self.all.radius + 1, dtype=torch.float64, device=self.device)
+        """Measure the mean amplitude of the particles, almost all noise, per shell; reads every box."""
+        power = torch.zeros(self.shells.radius + 1, dtype=torch.float64, device=self.device)
         for index in range(len(self.stack)):
             self.stack.add_to_checksum(index)
-            values = self.all.transform(self.stack.box(index)).abs().square()
-            power += self.all.shell_mean(values).double()
+            values = self.shells.transform(self.stack.box(index)).abs().square()
+            power += self.shells.shell_mean(values).double()
             advance(1)
         amplitude = (power / len(self.stack)).sqrt()
         if not float(amplitude[1:].max()) > 0:
             raise InputError("The boxes of all candidates are empty; check the tomograms and the positions.")
-        # The mean of a box was taken out: nothing is known at the origin.
+        # Boxes have mean 0, so the origin holds no estimate.
         amplitude[0] = amplitude[1]
-        floor = 1e-6 * float(amplitude.max())
-        self.noise = amplitude.clamp_min(floor).float()
+        self.noise = amplitude.clamp_min(1e-6 * float(amplitude.max())).float()
 
-    def begin(self) -> State:
-        """Before the first iteration: the poses that the particles came with, and no averages yet."""
-        count = len(self.stack)
+    def initial_state(self) -> State:
+        """Return the state before the first iteration: prior poses, and empty averages."""
+        count, shape = len(self.stack), (self.size,) * 3
         return State(
             iteration=0,
             rotation=self.stack.rotation.cpu().numpy(),
             offset=self.stack.offset.cpu().numpy(),
             score=np.full(count, np.nan),
             kept=np.ones(count, dtype=bool),
-            halves=np.zeros((2, *[self.size] * 3), np.float32),
-            references=np.zeros((2, GROUPS, *[self.size] * 3), np.float32),
+            halves=np.zeros((2, *shape), np.float32),
+            references=np.zeros((2, N_GROUPS, *shape), np.float32),
         )
 
     def iterate(self, state: State, advance: Advance) -> State:
-        """Align and average once; `advance` is called with 1 for each particle, twice (at first thrice)."""
-        done = state.iteration
-        if done == 0:
-            references, weight = self._first_references(state, advance), self._first_weight()
-        else:
-            halves = torch.from_numpy(state.halves).to(self.device)
+        """Align and average once. `advance` is called with 1 twice per particle, at first three times."""
+        if state.iteration > 0:
             references = torch.from_numpy(state.references).to(self.device)
-            weight = self._weight((halves[0], halves[1]))
-        rotation, offset, score = self._align(references, weight, done, advance)
-        kept = np.ones(len(self.stack), dtype=bool)
-        if self.config.weed and done >= min(2, self.config.iterations - 1):
-            kept = kept_by_score(score)
-            for number in (0, 1):
-                # A half without particles is no half.
-                if not kept[self.half == number].any():
-                    kept[self.half == number] = True
-        halves, references = self.averages(rotation, offset, kept, advance)
-        halves, references, rotation, offset = self._register(halves, references, rotation, offset)
+            weight = self._fsc_weight(torch.from_numpy(state.halves).to(self.device))
+        else:
+            references, weight = self._initial_references(advance), self._initial_weight()
+        rotation, offset, score = self._align(references, weight, state.iteration, advance)
+        kept = self._kept(score, state.iteration)
+        halves, references = self._average(rotation, offset, kept, advance)
+        halves, references, rotation, offset = self._align_half_maps(halves, references, rotation, offset)
         return State(
-            iteration=done + 1,
+            iteration=state.iteration + 1,
             rotation=rotation.cpu().numpy(),
             offset=offset.cpu().numpy(),
             score=score,
@@ -146,170 +133,177 @@ class Refinement:
             references=references.cpu().numpy(),
         )
 
-    def _first_references(self, state: State, advance: Advance) -> Tensor:
+    def _initial_references(self, advance: Advance) -> Tensor:
         if self.reference is not None:
-            return self.reference.expand(2, GROUPS, *self.reference.shape)
-        rotation, offset = (torch.from_numpy(a).to(self.device) for a in (state.rotation, state.offset))
-        return self.averages(rotation, offset, state.kept, advance)[1]
+            return self.reference.expand(2, N_GROUPS, *self.reference.shape)
+        all_kept = np.ones(len(self.stack), dtype=bool)
+        return self._average(self.stack.rotation, self.stack.offset, all_kept, advance)[1]
 
-    # ---------------------------------------------------------------------------------------------- aligning
+    def _initial_weight(self) -> Tensor:
+        """Return the (s,) shell weights of a soft low-pass filter."""
+        shell = torch.arange(self.initial_radius + 3, device=self.device)
+        return torch.sigmoid(2.0 * (self.initial_radius - shell))[: self.shells.radius + 1]
 
-    def _first_weight(self) -> Tensor:
-        """(s,) of each shell: a soft low-pass."""
-        shell = torch.arange(self.first_radius + 3, device=self.device)
-        return torch.sigmoid(2.0 * (self.first_radius - shell))[: self.all.radius + 1]
-
-    def _weight(self, halves: tuple[Tensor, Tensor]) -> Tensor:
-        """(s,) of each shell, as far as the halves agree: what of a map is signal (Rosenthal & Henderson)."""
-        agreement = compare_halves(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold)
-        correlation = torch.from_numpy(agreement.correlation).to(self.device)
-        below = torch.nonzero(correlation < SIGNAL)
-        reach = int(below[0]) if len(below) else self.all.radius
+    def _fsc_weight(self, halves: Tensor) -> Tensor:
+        """Return the (s,) shell weights ``sqrt(2 F / (1 + F))`` of the FSC F (Rosenthal & Henderson 2003)."""
+        fsc = half_map_fsc(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold)
+        correlation = torch.from_numpy(fsc.correlation).to(self.device)
+        below = torch.nonzero(correlation < FSC_THRESHOLD)
+        crossing = int(below[0]) if len(below) else self.shells.radius
         finest = int(self.size / self.config.finest_alignment_voxels)
-        radius = min(max(reach, self.first_radius), max(finest, self.first_radius), self.all.radius)
-        part = correlation[: radius + 1].clamp(0.0, 1.0)
-        part[: self.first_radius + 1] = part[: self.first_radius + 1].clamp_min(SIGNAL)
-        return (2 * part / (1 + part)).sqrt().float()
+        initial = self.initial_radius
+        radius = min(max(crossing, initial), max(finest, initial), self.shells.radius)
+        signal = correlation[: radius + 1].clamp(0.0, 1.0)
+        signal[: initial + 1] = signal[: initial + 1].clamp_min(FSC_THRESHOLD)
+        return (2 * signal / (1 + signal)).sqrt().float()
+
+    def _kept(self, score: npt.NDArray[np.float64], iteration: int) -> npt.NDArray[np.bool_]:
+        """Return (n,) bool, whether each particle is averaged in an iteration, counted from 0."""
+        if not self.config.reject_outliers or iteration < min(2, self.config.iterations - 1):
+            return np.ones(len(score), dtype=bool)
+        kept = reject_outliers(score)
+        for number in (0, 1):
+            # A half set must not become empty.
+            if not kept[self.half_set == number].any():
+                kept[self.half_set == number] = True
+        return kept
 
     def _align(
-        self, references: Tensor, weight: Tensor, done: int, advance: Advance
+        self, references: Tensor, weight: Tensor, iteration: int, advance: Advance
     ) -> tuple[Tensor, Tensor, npt.NDArray[np.float64]]:
-        """Best rotation (n, 3, 3), offset (n, 3) and score (n,) of every particle."""
+        """Return the best rotation (n, 3, 3), offset (n, 3) and score (n,) of every particle."""
         stack, config = self.stack, self.config
-        shells = Shells(self.size, len(weight) - 1, self.device)
-        step = config.step_degrees(done)
-        searched = local_rotations(step, config.cone_degrees, self.fold, self.device)
+        shells = FourierShells(self.size, len(weight) - 1, self.device)
+        grid = rotation_grid(config.step_degrees(iteration), config.cone_degrees, self.fold, self.device)
         noise = self.noise[: shells.radius + 1]
         whitened = weight / noise
         whitened[0] = 0
-        reach = config.max_shift_nm * 10 / stack.voxel_size_angstrom
-        fine = ShiftSearch(shells, reach)
+        max_shift = config.max_shift_nm * 10 / stack.voxel_size_angstrom
+        fine_shifts = ShiftSearch(shells, max_shift)
         rotation, offset = stack.rotation.clone(), stack.offset.clone()
         score = np.zeros(len(stack))
-        for number, group in np.ndindex(2, GROUPS):
-            members = np.flatnonzero((self.half == number) & (self.group == group))
-            if not len(members):
+        for number, group in np.ndindex(2, N_GROUPS):
+            members = np.flatnonzero((self.half_set == number) & (self.group == group)).tolist()
+            if not members:
                 continue
             volume = references[number, group] * self.mask
-            reference = Reference(volume, whitened, shells, searched, min(COARSE_RADIUS, shells.radius))
-            coarse = ShiftSearch(reference.coarse, reach)
-            match = partial(self._match, reference, noise, (coarse, fine), step)
-            for index, found in zip(members.tolist(), self._each(match, members.tolist()), strict=True):
+            reference = RotatedReference(volume, whitened, shells, grid, min(COARSE_RADIUS, shells.radius))
+            coarse_shifts = ShiftSearch(reference.coarse, max_shift)
+            find = partial(self._find_pose, reference, noise, coarse_shifts, fine_shifts)
+            for index, pose in zip(members, self._map(find, members), strict=True):
                 prior = stack.rotation[index]
-                rotation[index] = prior @ found.rotation
-                offset[index] = stack.offset[index] + prior @ found.shift_zyx
-                score[index] = found.score
+                rotation[index] = prior @ pose.rotation
+                offset[index] = stack.offset[index] + prior @ pose.shift_zyx
+                score[index] = pose.score
                 advance(1)
         return rotation, offset, score
 
-    def _match(
+    def _find_pose(
         self,
-        reference: Reference,
+        reference: RotatedReference,
         noise: Tensor,
-        shifts: tuple[ShiftSearch, ShiftSearch],
-        step: float,
+        coarse_shifts: ShiftSearch,
+        fine_shifts: ShiftSearch,
         index: int,
-    ) -> Match:
-        """How one particle fits a reference."""
-        stack, shells = self.stack, reference.shells
-        k = shells.frequency @ stack.rotation[index].T
-        values = Spectrum(stack.box(index)[None], shells.radius).at(k[None])[0]
-        values = values * phase_ramp(k, stack.offset[index], self.size) / noise[shells.shell]
-        wedge = wedge_weight(k, self.config.tilt_range_degrees)
-        return find_pose(reference, values, wedge, *shifts, self.config.refinements, step)
+    ) -> Pose:
+        stack = self.stack
+        values, wedge = self._particle(index, stack.rotation[index], stack.offset[index], reference.shells)
+        values = values / noise[reference.shells.shell]
+        return find_pose(reference, values, wedge, coarse_shifts, fine_shifts, self.config.refinements)
 
-    # --------------------------------------------------------------------------------------------- averaging
+    def _particle(
+        self, index: int, rotation: Tensor, offset: Tensor, shells: FourierShells
+    ) -> tuple[Tensor, Tensor]:
+        """Return the (K,) transform of a particle in the frame of a pose, and its missing-wedge weights."""
+        k = shells.frequency @ rotation.T
+        values = FourierInterpolator(self.stack.box(index)[None], shells.radius).sample(k[None])[0]
+        wedge = missing_wedge_weights(k, self.config.tilt_range_degrees)
+        return values * phase_ramp(k, offset, self.size), wedge
 
-    def averages(
+    def _average(
         self, rotation: Tensor, offset: Tensor, kept: npt.NDArray[np.bool_], advance: Advance
     ) -> tuple[Tensor, Tensor]:
-        """Averages of the particles that are kept, each half in the frame of its own references.
-
-        Returns
-        -------
-        (2, n, n, n) half maps, and (2, GROUPS, n, n, n) what of each half is left without one group.
-        """
-        count = len(self.all.frequency)
+        """Return the (2, n, n, n) half maps, and (2, groups, n, n, n) half maps without one of the groups."""
+        count = len(self.shells.frequency)
         halves, references = [], []
 
-        def turned_back(index: int) -> tuple[Tensor, Tensor]:
-            k = self.all.frequency @ rotation[index].T
-            wedge = wedge_weight(k, self.config.tilt_range_degrees)
-            values = Spectrum(self.stack.box(index)[None], self.all.radius).at(k[None])[0]
-            return values * phase_ramp(k, offset[index], self.size) * wedge, wedge
+        def weighted(index: int) -> tuple[Tensor, Tensor]:
+            values, wedge = self._particle(index, rotation[index], offset[index], self.shells)
+            return values * wedge, wedge
 
         for number in (0, 1):
-            total = torch.zeros(GROUPS, count, dtype=torch.complex64, device=self.device)
-            measured = torch.zeros(GROUPS, count, device=self.device)
-            mine = self.half == number
-            advance(int((mine & ~kept).sum()))
-            members = np.flatnonzero(mine & kept).tolist()
-            for index, (values, wedge) in zip(members, self._each(turned_back, members), strict=True):
+            total = torch.zeros(N_GROUPS, count, dtype=torch.complex64, device=self.device)
+            measured = torch.zeros(N_GROUPS, count, device=self.device)
+            in_half = self.half_set == number
+            advance(int((in_half & ~kept).sum()))
+            members = np.flatnonzero(in_half & kept).tolist()
+            for index, (values, wedge) in zip(members, self._map(weighted, members), strict=True):
                 total[self.group[index]] += values
                 measured[self.group[index]] += wedge
                 advance(1)
-            whole, seen = total.sum(0), measured.sum(0)
-            halves.append(self._averaged(whole, seen))
-            without = [self._averaged(whole - t, seen - m) for t, m in zip(total, measured, strict=True)]
-            references.append(torch.stack(without))
+            all_total, all_measured = total.sum(0), measured.sum(0)
+            halves.append(self._reconstruct(all_total, all_measured))
+            without = zip(all_total - total, all_measured - measured, strict=True)
+            references.append(torch.stack([self._reconstruct(*sums) for sums in without]))
         return torch.stack(halves), torch.stack(references)
 
-    def _each(self, work: Callable[[int], Result], indices: Sequence[int]) -> Iterator[Result]:
-        """Results for particles, in their order, each by one thread: the number of threads changes no bit."""
+    def _reconstruct(self, total: Tensor, measured: Tensor) -> Tensor:
+        """Divide the sum of transforms by that of their weights, and impose the symmetry."""
+        volume = self.shells.volume(total / (measured + WEIGHT_REGULARISATION))
+        if self.fold == 1:
+            return volume
+        rotations = Rotation.from_euler("Z", np.arange(self.fold)[:, None] * 360 / self.fold, degrees=True)
+        no_shift = torch.zeros(3, device=self.device)
+        symmetric = torch.zeros_like(volume)
+        for rotation in zyx_matrices(rotations, self.device):
+            symmetric += rotate_and_shift(volume, rotation, no_shift)
+        return symmetric / self.fold
+
+    def _map(self, work: Callable[[int], Result], indices: Sequence[int]) -> Iterator[Result]:
+        """Yield results for particles in order, each from one thread, so that threads change no bit."""
         if self.device.type != "cpu":
             yield from map(work, indices)
             return
 
-        def alone(index: int) -> Result:
+        def without_gradients(index: int) -> Result:
+            # Inference mode is a property of the thread.
             with torch.inference_mode():
                 return work(index)
 
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            # A bounded number at a time: results wait in memory until they are taken.
+            # In batches, because finished results wait in memory.
             for first in range(0, len(indices), 4 * self.threads):
-                yield from pool.map(alone, indices[first : first + 4 * self.threads])
+                yield from pool.map(without_gradients, indices[first : first + 4 * self.threads])
 
-    def _averaged(self, total: Tensor, measured: Tensor) -> Tensor:
-        return self._symmetric(self.all.volume(total / (measured + DAMPING)))
-
-    def _symmetric(self, volume: Tensor) -> Tensor:
-        if self.fold == 1:
-            return volume
-        turns = Rotation.from_euler("Z", np.arange(self.fold)[:, None] * 360 / self.fold, degrees=True)
-        still = torch.zeros(3, device=self.device)
-        total = torch.zeros_like(volume)
-        for turn in zyx_matrices(turns, self.device):
-            total += turned(volume, turn, still)
-        return total / self.fold
-
-    def _register(
+    def _align_half_maps(
         self, halves: Tensor, references: Tensor, rotation: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The second half in the frame of the first: its map, its references, the poses of its particles.
+        """Align the second half map, its references and the poses of its particles to the first half map.
 
-        Each half chooses its own turn about the axis. A rotation and a shift are all that passes between
-        them, found at no finer than the initial resolution, below which nothing is claimed.
+        The half sets settle on different rotations about the axis. They exchange only this rotation and
+        shift, found at the initial resolution, at which no resolution is claimed.
         """
-        shells = Shells(self.size, self.first_radius, self.device)
+        shells = FourierShells(self.size, self.initial_radius, self.device)
         weight = 1 / self.noise[: shells.radius + 1]
         weight[0] = 0
-        searched = local_rotations(REGISTER_STEP_DEGREES, REGISTER_CONE_DEGREES, self.fold, self.device)
-        second = Reference(halves[1] * self.mask, weight, shells, searched, shells.radius)
+        grid = rotation_grid(HALF_MAP_STEP_DEGREES, HALF_MAP_CONE_DEGREES, self.fold, self.device)
+        second = RotatedReference(halves[1] * self.mask, weight, shells, grid, shells.radius)
         first = shells.transform(halves[0] * self.mask) * weight[shells.shell]
-        everywhere = torch.ones(len(first), device=self.device)
-        shifts = ShiftSearch(shells, REGISTER_SHIFT_VOXELS)
-        match = find_pose(second, first, everywhere, shifts, shifts, 4, REGISTER_STEP_DEGREES)
-        move = match.rotation, match.shift_zyx
-        halves = torch.stack([halves[0], turned(halves[1], *move)])
-        moved = torch.stack([turned(volume, *move) for volume in references[1]])
+        no_wedge = torch.ones(len(first), device=self.device)
+        shifts = ShiftSearch(shells, HALF_MAP_SHIFT_VOXELS)
+        pose = find_pose(second, first, no_wedge, shifts, shifts, HALF_MAP_REFINEMENTS)
+        moved = [
+            rotate_and_shift(volume, pose.rotation, pose.shift_zyx) for volume in (halves[1], *references[1])
+        ]
         rotation, offset = rotation.clone(), offset.clone()
-        theirs = torch.from_numpy(self.half == 1).to(self.device)
-        rotation[theirs] = rotation[theirs] @ match.rotation.T
-        offset[theirs] -= rotation[theirs] @ match.shift_zyx
-        return halves, torch.stack([references[0], moved]), rotation, offset
+        in_second = torch.from_numpy(self.half_set == 1).to(self.device)
+        rotation[in_second] = rotation[in_second] @ pose.rotation.T
+        offset[in_second] -= rotation[in_second] @ pose.shift_zyx
+        halves = torch.stack([halves[0], moved[0]])
+        return halves, torch.stack([references[0], torch.stack(moved[1:])]), rotation, offset
 
 
-def split(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(n,) half, 0 or 1, and (n,) group within the half, at random and as equal in size as can be."""
-    place = np.random.default_rng(seed).permutation(count)
-    return place % 2, place // 2 % GROUPS
+def split_particles(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Assign particles at random to half sets (n,) 0 or 1, and to groups (n,) of nearly equal size."""
+    order = np.random.default_rng(seed).permutation(count)
+    return order % 2, order // 2 % N_GROUPS

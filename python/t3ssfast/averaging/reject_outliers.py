@@ -1,77 +1,71 @@
-"""Telling particles that are none of the structure by their scores."""
+"""Rejection of particles that do not belong to the structure, by their scores."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["kept_by_score"]
+__all__ = ["reject_outliers"]
 
 Float64 = npt.NDArray[np.float64]
 
-FEWEST = 12
-# Two groups are told apart only where their means lie this many standard deviations apart ...
-SEPARATION = 2.0
-# ... and where two Gaussians explain the scores better than one by this much (Bayesian information).
-EVIDENCE = 6.0
-ROUNDS = 200
+MIN_PARTICLES = 12
+# Two groups are separate if their means differ by this many standard deviations ...
+MIN_SEPARATION = 2.0
+# ... and if two Gaussians explain the scores better than one by this difference in BIC ("strong evidence",
+# Kass & Raftery 1995).
+MIN_BIC_GAIN = 6.0
+MAX_EM_STEPS = 200
 
 
-def kept_by_score(scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which scores belong to the upper of two groups; all, where there are no two groups.
+def reject_outliers(scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return (n,) bool: which of (n,) scores belong to the upper of two groups; all, if there is one group.
 
-    Two Gaussians of one width are fitted by expectation maximisation. A score is dropped where the lower one
-    explains it better. Where two groups explain the scores no better than one, or overlap, there is nothing
-    to weed. (Widths of their own would let a narrow group of particles cast out its own tail.)
-
-    Parameters
-    ----------
-    scores
-        (n,).
-
-    Returns
-    -------
-    (n,) bool.
+    Two Gaussians of the same width are fitted by expectation maximisation. A score is rejected if the lower
+    Gaussian explains it better. With separate widths, a narrow group of particles could reject its own tail.
     """
     values = np.asarray(scores, dtype=np.float64)
-    everything = np.ones(len(values), dtype=bool)
-    if len(values) < FEWEST or np.ptp(values) == 0:
-        return everything
-    mean, width, share = _two_gaussians(values)
+    all_kept = np.ones(len(values), dtype=bool)
+    if len(values) < MIN_PARTICLES or np.ptp(values) == 0:
+        return all_kept
+    mean, width, share = _fit_two_gaussians(values)
     log = np.log(share) - 0.5 * ((values[:, None] - mean) / width) ** 2
     both = float(np.logaddexp(log[:, 0], log[:, 1]).sum()) - len(values) * np.log(width)
     one = -len(values) * (np.log(values.std()) + 0.5)
-    # The second group costs two parameters more.
-    gain = 2 * (both - one) - 2 * np.log(len(values))
-    if gain < EVIDENCE or mean[1] - mean[0] < SEPARATION * width:
-        return everything
+    # The second Gaussian has two more parameters.
+    bic_gain = 2 * (both - one) - 2 * np.log(len(values))
+    if bic_gain < MIN_BIC_GAIN or mean[1] - mean[0] < MIN_SEPARATION * width:
+        return all_kept
     return np.asarray(log[:, 1] >= log[:, 0])
 
 
-def _two_gaussians(values: Float64) -> tuple[Float64, float, Float64]:
-    """Means (lower first), common width and shares of two Gaussians."""
-    order = np.sort(values)
-    least = 0.05 * float(values.std())
-    cut = _best_cut(order)
-    parts = order[:cut], order[cut:]
-    mean = np.array([p.mean() for p in parts])
-    share = np.array([len(p) / len(order) for p in parts])
-    width = max(float(np.sqrt(sum(((p - p.mean()) ** 2).sum() for p in parts) / len(order))), least)
-    for _ in range(ROUNDS):
-        log = np.log(share) - 0.5 * ((order[:, None] - mean) / width) ** 2
+def _fit_two_gaussians(values: Float64) -> tuple[Float64, float, Float64]:
+    """Fit two Gaussians; return their means (lower first), common width and shares."""
+    ordered = np.sort(values)
+    # A width of 0 would make a group of equal scores infinitely likely.
+    min_width = 0.05 * float(values.std())
+    cut = _otsu_cut(ordered)
+    parts = ordered[:cut], ordered[cut:]
+    mean = np.array([part.mean() for part in parts])
+    share = np.array([len(part) / len(ordered) for part in parts])
+    squares = sum(((part - part.mean()) ** 2).sum() for part in parts)
+    width = max(float(np.sqrt(squares / len(ordered))), min_width)
+    for _ in range(MAX_EM_STEPS):
+        log = np.log(share) - 0.5 * ((ordered[:, None] - mean) / width) ** 2
         weight = np.exp(log - np.logaddexp(log[:, :1], log[:, 1:]))
         total = weight.sum(axis=0) + 1e-9
-        before, mean = mean, (weight * order[:, None]).sum(axis=0) / total
-        width = max(float(np.sqrt((weight * (order[:, None] - mean) ** 2).sum() / len(order))), least)
+        before, mean = mean, (weight * ordered[:, None]).sum(axis=0) / total
+        squares = (weight * (ordered[:, None] - mean) ** 2).sum()
+        width = max(float(np.sqrt(squares / len(ordered))), min_width)
         share = total / total.sum()
-        if np.abs(mean - before).max() < 1e-6 * least:
+        if np.abs(mean - before).max() < 1e-6 * min_width:
             break
-    way = np.argsort(mean)
-    return mean[way], width, share[way]
+    order = np.argsort(mean)
+    return mean[order], width, share[order]
 
 
-def _best_cut(ordered: Float64) -> int:
-    """Where to cut sorted values so that the two parts are as narrow as can be (Otsu 1979)."""
+def _otsu_cut(ordered: Float64) -> int:
+    """Return where to cut sorted values for the largest variance between the two parts (Otsu 1979)."""
     n = len(ordered)
     total = np.cumsum(ordered)
     count = np.arange(1, n)

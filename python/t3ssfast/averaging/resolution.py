@@ -1,4 +1,4 @@
-"""How far two half maps agree: Fourier shell correlation, freed of what the mask alone makes of it."""
+"""Fourier shell correlation of two half maps, corrected for the mask by phase randomisation."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from t3ssfast.averaging.fourier import Shells
+from t3ssfast.averaging.fourier import FourierShells
 
-__all__ = ["ShellCorrelation", "compare_halves", "shell_correlation"]
+__all__ = ["FSC_THRESHOLD", "FourierShellCorrelation", "half_map_fsc", "shell_correlation"]
 
 Float64 = npt.NDArray[np.float64]
 Tensor = torch.Tensor
 
-# Phases are replaced from where the masked correlation first falls below this (Chen et al. 2013).
-RANDOM_FROM = 0.8
-SIGNAL, HALF_BIT = 0.143, 0.5
-# Shells say something where their correlation exceeds this many standard deviations of pure noise's.
-SIGNIFICANT = 3.0
-# A mask lets a shell leak into its neighbours, this far for masks wider than half a box.
+# Threshold of the "gold standard" (Rosenthal & Henderson 2003).
+FSC_THRESHOLD = 0.143
+# Phases are randomised from the shell where the masked correlation first falls below this (Chen et al. 2013).
+RANDOMISE_BELOW = 0.8
+# Standard deviations above which a shell's correlation is significant: 3 for one false shell in a thousand.
+SIGNIFICANCE = 3.0
+# Multiplication with the mask is a convolution in Fourier space, this wide for masks wider than half a box.
 MASK_BLUR_SHELLS = 2
 
 
 @dataclass(frozen=True)
-class ShellCorrelation:
-    """Agreement of two half maps, shell by shell from the origin.
+class FourierShellCorrelation:
+    """Fourier shell correlation (FSC) of two half maps in s shells, from the origin outwards.
 
     Parameters
     ----------
     frequency_per_angstrom
-        (s,) of each shell.
+        (s,) spatial frequencies.
     correlation
-        (s,) masked and corrected for the mask: ``(F - R) / (1 - R)`` with F the correlation of the masked
-        maps and R that after their phases were randomised (Chen et al. 2013, Ultramicroscopy 135, 24).
+        (s,) FSC corrected for the mask: ``(F - R) / (1 - R)``, with F the FSC of the masked maps and R the
+        same after phase randomisation (Chen et al. 2013, Ultramicroscopy 135, 24).
     masked
         (s,) F.
     noise
-        (s,) what pure noise exceeds in less than one shell of a thousand: three standard deviations, from
-        the number of independent values under the mask and the symmetry (van Heel & Schatz 2005).
+        (s,) FSC that pure noise exceeds in less than one shell of a thousand: three standard deviations, from
+        the number of independent samples under the mask and the symmetry (van Heel & Schatz 2005).
     shared_angstrom
-        The halves had everything coarser than this in common; agreement there is no evidence.
+        The half maps share everything coarser than this; their agreement there is no evidence.
     """
 
     frequency_per_angstrom: Float64
@@ -51,40 +52,40 @@ class ShellCorrelation:
     noise: Float64
     shared_angstrom: float
 
-    def crossing_angstrom(self, threshold: float) -> float:
-        """Resolution where the correlation first falls below a threshold, NaN where there is no claim.
+    @property
+    def resolution_angstrom(self) -> float:
+        """Resolution at FSC = 0.143; NaN if none can be claimed."""
+        return self.crossing_angstrom(FSC_THRESHOLD)
 
-        There is a claim only where the crossing is finer than what the halves shared and what the mask's
-        blur makes of it, and where the shells in between, taken together, agree better than noise does.
+    @property
+    def half_angstrom(self) -> float:
+        """Resolution at FSC = 0.5; NaN if none can be claimed."""
+        return self.crossing_angstrom(0.5)
+
+    def crossing_angstrom(self, threshold: float) -> float:
+        """Return the resolution where the FSC first falls below a threshold; NaN if none can be claimed.
+
+        A resolution can be claimed only if it is finer than `shared_angstrom`, blurred by the mask, and if
+        the shells in between, taken together, agree better than noise does.
         """
         spacing = float(self.frequency_per_angstrom[1])
         below = np.flatnonzero(self.correlation[1:] < threshold) + 1
         first = int(below[0]) if len(below) else len(self.correlation)
         shared = 0 if math.isinf(self.shared_angstrom) else round(1 / (self.shared_angstrom * spacing))
-        between = slice(max(shared + MASK_BLUR_SHELLS, 1), first)
-        # The noise of a mean, each shell weighted by how many independent values it holds.
-        weight = 1 / self.noise[between] ** 2
-        if not len(weight) or weight @ self.correlation[between] < np.sqrt(weight.sum()):
+        evidence = slice(max(shared + MASK_BLUR_SHELLS, 1), first)
+        # Noise of a mean in which each shell is weighted by its number of independent samples.
+        weight = 1 / self.noise[evidence] ** 2
+        if not len(weight) or weight @ self.correlation[evidence] < np.sqrt(weight.sum()):
             return math.nan
         if first == len(self.correlation):
             return float(1 / self.frequency_per_angstrom[-1])
         high, low = self.correlation[first - 1 : first + 1]
-        part = min(max((high - threshold) / (high - low), 0.0), 1.0)
-        return float(1 / (spacing * (first - 1 + part)))
-
-    @property
-    def resolution_angstrom(self) -> float:
-        """Where the correlation falls below 0.143 (Rosenthal & Henderson 2003); NaN without a claim."""
-        return self.crossing_angstrom(SIGNAL)
-
-    @property
-    def half_angstrom(self) -> float:
-        """Where the correlation falls below 0.5; NaN without a claim."""
-        return self.crossing_angstrom(HALF_BIT)
+        fraction = min(max((high - threshold) / (high - low), 0.0), 1.0)
+        return float(1 / (spacing * (first - 1 + fraction)))
 
 
-def shell_correlation(first: Tensor, second: Tensor, shells: Shells) -> Tensor:
-    """(radius + 1,) correlation of two transforms (K,), from -1 to 1; 1 at the origin."""
+def shell_correlation(first: Tensor, second: Tensor, shells: FourierShells) -> Tensor:
+    """Correlate two (K,) transforms in each shell: (radius + 1,) from -1 to 1; 1 at the origin."""
     cross = shells.shell_mean((first * second.conj()).real)
     norm = shells.shell_mean(first.abs().square()) * shells.shell_mean(second.abs().square())
     correlation = cross / norm.sqrt().clamp_min(1e-30)
@@ -92,80 +93,72 @@ def shell_correlation(first: Tensor, second: Tensor, shells: Shells) -> Tensor:
     return correlation
 
 
-def compare_halves(
-    halves: tuple[Tensor, Tensor],
+def half_map_fsc(
+    halves: Tensor,
     mask: Tensor,
     voxel_size_angstrom: float,
     *,
     fold: int = 1,
     shared_angstrom: float = math.inf,
     seed: int = 0,
-) -> ShellCorrelation:
-    """Shell correlation of two half maps under a mask.
+) -> FourierShellCorrelation:
+    """Compute the Fourier shell correlation of (2, n, n, n) half maps, corrected for a (n, n, n) mask.
 
     Parameters
     ----------
-    halves
-        Two (n, n, n) volumes.
-    mask
-        (n, n, n), 0 to 1.
-    voxel_size_angstrom
-        Of the maps.
+    halves, mask, voxel_size_angstrom
+        Half maps, mask from 0 to 1, and voxel size of both.
     fold
-        Of the symmetry that was imposed; it leaves fewer independent values.
+        Order of the imposed symmetry, which reduces the number of independent samples.
     shared_angstrom
-        See `ShellCorrelation`.
+        See `FourierShellCorrelation`.
     seed
-        Of the random phases.
+        Random seed of the randomised phases.
     """
     n = mask.shape[-1]
-    shells = Shells(n, n // 2 - 1, mask.device)
-    masked = shell_correlation(
-        shells.transform(_under(mask, halves[0])), shells.transform(_under(mask, halves[1])), shells
-    )
-    low = torch.nonzero(masked < RANDOM_FROM)
-    start = int(low[0]) if len(low) else shells.radius + 1
+    shells = FourierShells(n, n // 2 - 1, mask.device)
+    masked = _masked_correlation(halves[0], halves[1], mask, shells)
+    below = torch.nonzero(masked < RANDOMISE_BELOW)
+    start = int(below[0]) if len(below) else shells.radius + 1
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    scrambled = [
-        shells.transform(_under(mask, shells.volume(_scrambled(shells, half, start, generator))))
-        for half in halves
-    ]
-    of_mask = shell_correlation(scrambled[0], scrambled[1], shells)
-    # The two shells next to the first random one still hold some of its neighbours' true phases.
+    first, second = (shells.volume(_randomise_phases(shells, half, start, generator)) for half in halves)
+    by_chance = _masked_correlation(first, second, mask, shells)
+    # The mask carries true phases over into the first two randomised shells.
     corrected = masked.clone()
     beyond = slice(min(start + 2, shells.radius + 1), None)
-    by_chance = of_mask[beyond].clamp(max=0.99)
-    corrected[beyond] = (masked[beyond] - by_chance) / (1 - by_chance)
-    inside = float(mask.square().mean())
-    independent = (shells.shell_count() * inside / fold).clamp_min(1.0)
-    noise = SIGNIFICANT / independent.sqrt()
+    chance = by_chance[beyond].clamp(max=0.99)
+    corrected[beyond] = (masked[beyond] - chance) / (1 - chance)
+    independent = (shells.shell_count * float(mask.square().mean()) / fold).clamp_min(1.0)
+    noise = SIGNIFICANCE / independent.sqrt()
     frequency = torch.arange(shells.radius + 1, dtype=torch.float64) / (n * voxel_size_angstrom)
-    return ShellCorrelation(
-        frequency.numpy(),
-        corrected.double().cpu().numpy(),
-        masked.double().cpu().numpy(),
-        noise.double().cpu().numpy(),
-        shared_angstrom,
-    )
+    curves = [curve.double().cpu().numpy() for curve in (frequency, corrected, masked, noise)]
+    return FourierShellCorrelation(curves[0], curves[1], curves[2], curves[3], shared_angstrom)
 
 
-def _under(mask: Tensor, volume: Tensor) -> Tensor:
-    """A masked volume whose mean under the mask is 0, so that the mask itself is not seen in it."""
-    return (volume - (volume * mask).sum() / mask.sum().clamp_min(1e-20)) * mask
+def _masked_correlation(first: Tensor, second: Tensor, mask: Tensor, shells: FourierShells) -> Tensor:
+    """Correlate two volumes under a mask, in each shell."""
+
+    def masked_transform(volume: Tensor) -> Tensor:
+        # Without the mean, because otherwise the mask itself correlates.
+        mean = (volume * mask).sum() / mask.sum().clamp_min(1e-20)
+        return shells.transform((volume - mean) * mask)
+
+    return shell_correlation(masked_transform(first), masked_transform(second), shells)
 
 
-def _scrambled(shells: Shells, volume: Tensor, start: int, generator: torch.Generator) -> Tensor:
-    """The transform of a volume with random phases from shell `start` on."""
+def _randomise_phases(
+    shells: FourierShells, volume: Tensor, start: int, generator: torch.Generator
+) -> Tensor:
+    """Return the transform of a volume with random phases from shell `start` outwards."""
     values = shells.transform(volume)
     angle = torch.rand(len(values), generator=generator).to(values.device) * (2 * torch.pi)
     random = torch.polar(values.abs(), angle)
-    # In the plane kx = 0 both of a conjugate pair are listed: one half of it is the other's mirror image.
+    # The list holds both members of the conjugate pairs in the plane kx = 0: one is made from the other.
     k = shells.frequency
-    zero = k[:, 2] == 0
-    keep = ~zero | (k[:, 0] > 0) | ((k[:, 0] == 0) & (k[:, 1] > 0))
+    keep = (k[:, 2] != 0) | (k[:, 0] > 0) | ((k[:, 0] == 0) & (k[:, 1] > 0))
     grid = shells.on_grid(torch.where(keep, random, 0))
     plane = grid[..., 0]
-    mirrored = plane + plane.flip(0, 1).conj()
-    grid = torch.cat([mirrored[..., None], grid[..., 1:]], dim=-1)
+    hermitian = plane + plane.flip(0, 1).conj()
+    grid = torch.cat([hermitian[..., None], grid[..., 1:]], dim=-1)
     random = grid.reshape(-1)[shells.index]
     return torch.where(shells.shell >= start, random, values)

@@ -1,4 +1,4 @@
-"""The boxes of all particles, with the poses they came with."""
+"""The subtomograms of all particles and their prior poses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from t3ssfast.averaging.config import AverageConfig
-from t3ssfast.averaging.extract import extract, place
+from t3ssfast.averaging.extract import box_positions, extract
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import InputError
 from t3ssfast.io.particles.poses import normal_and_rot, rotation_of
@@ -24,33 +24,24 @@ Tensor = torch.Tensor
 
 
 def zyx_matrices(rotation: Rotation, device: torch.device) -> Tensor:
-    """(n, 3, 3) float32 matrices acting on zyx vectors, of n rotations of x, y, z."""
+    """Convert n rotations of x, y, z to (n, 3, 3) float32 matrices acting on zyx vectors."""
     flipped = np.ascontiguousarray(rotation.as_matrix()[..., ::-1, ::-1])
     return torch.as_tensor(flipped, dtype=torch.float32, device=device)
 
 
 class ParticleStack:
-    """Boxes about candidates of one or more tomograms, by one running number.
-
-    Parameters
-    ----------
-    tomograms, candidates
-        One entry of each for each tomogram.
-    box
-        Edge of the boxes in voxels.
-    config
-        Contrast, and how much memory the boxes may take.
-    device
-        Where the boxes go.
+    """The particles of one or more tomograms, numbered consecutively. `box` is in voxels.
 
     Attributes
     ----------
     rotation
-        (n, 3, 3) prior rotations, object to tomogram, zyx.
+        (n, 3, 3) prior particle-to-tomogram rotations, acting on zyx vectors.
     offset
-        (n, 3) where the particle is, from voxel box // 2 of its box, zyx voxels.
+        (n, 3) prior positions relative to voxel box // 2 of the box, zyx voxels.
+    tomogram_index
+        (n,) index of each particle's tomogram.
     checksum
-        Of the boxes' values.
+        CRC-32 of the boxes passed to `add_to_checksum`.
     """
 
     def __init__(
@@ -61,66 +52,64 @@ class ParticleStack:
         config: AverageConfig,
         device: torch.device,
     ) -> None:
-        self.tomograms, self.candidates = tomograms, candidates
-        self.size, self.config, self.device = box, config, device
+        self.candidates, self.size, self.device = candidates, box, device
         self.voxel_size_angstrom = tomograms[0].voxel_size_angstrom
-        self.owner = np.repeat(np.arange(len(candidates)), [len(some) for some in candidates])
-        self.row = np.concatenate([np.arange(len(some)) for some in candidates])
-        if len(self.owner) < 2:
-            raise InputError(
-                f"{len(self.owner)} candidates were given; averaging in two halves needs at least 2."
-            )
-        filled = [some for some in candidates if len(some)]
-        rotations = Rotation.concatenate([rotation_of(some) for some in filled])
+        self.tomogram_index = np.repeat(np.arange(len(candidates)), [len(some) for some in candidates])
+        if len(self) < 2:
+            raise InputError(f"{len(self)} candidates were given; two half sets need at least 2.")
+        self._tomograms, self._contrast = tomograms, config.contrast
+        self._row = np.concatenate([np.arange(len(some)) for some in candidates])
+        rotations = Rotation.concatenate([rotation_of(some) for some in candidates if len(some)])
         self.rotation = zyx_matrices(rotations, device)
         offsets = [
-            place(tomogram, some, box, voxel_size_angstrom=self.voxel_size_angstrom).offset_zyx
+            box_positions(tomogram, some, box, voxel_size_angstrom=self.voxel_size_angstrom).offset_zyx
             for tomogram, some in zip(tomograms, candidates, strict=True)
         ]
         self.offset = torch.as_tensor(np.concatenate(offsets), dtype=torch.float32, device=device)
-        self._kept: dict[int, Tensor] = {}
-        self._room = config.memory_budget_bytes // (4 * box**3)
+        self._boxes: dict[int, Tensor] = {}
+        self._max_boxes = config.memory_budget_bytes // (4 * box**3)
         self.checksum = 0
 
     def __len__(self) -> int:
-        return len(self.owner)
+        return len(self.tomogram_index)
 
     def box(self, index: int) -> Tensor:
-        """(n, n, n) box of one particle, protein bright, mean 0, standard deviation 1."""
-        if index in self._kept:
-            return self._kept[index]
-        tomogram, some = self.tomograms[self.owner[index]], self.candidates[self.owner[index]]
-        cut = extract(
-            tomogram,
-            some[[self.row[index]]],
+        """Return the (n, n, n) box of a particle: protein bright, mean 0, standard deviation 1."""
+        if index in self._boxes:
+            return self._boxes[index]
+        number = self.tomogram_index[index]
+        box = extract(
+            self._tomograms[number],
+            self.candidates[number][[self._row[index]]],
             self.size,
             voxel_size_angstrom=self.voxel_size_angstrom,
-            contrast=self.config.contrast,
+            contrast=self._contrast,
         )[0]
-        found = torch.from_numpy(cut).to(self.device)
-        if len(self._kept) < self._room:
-            self._kept[index] = found
-        return found
+        tensor = torch.from_numpy(box).to(self.device)
+        if len(self._boxes) < self._max_boxes:
+            self._boxes[index] = tensor
+        return tensor
 
     def add_to_checksum(self, index: int) -> None:
-        """Take a particle's box into `checksum`."""
+        """Update `checksum` with a particle's box."""
         self.checksum = zlib.crc32(self.box(index).cpu().numpy().tobytes(), self.checksum)
 
     def refined(self, rotation: Tensor, offset: Tensor, score: npt.NDArray[np.float64]) -> list[Candidates]:
-        """The candidates with new poses and scores, one entry a tomogram."""
+        """Return the candidates of each tomogram with new poses and scores."""
         matrices = rotation.cpu().double().numpy()[..., ::-1, ::-1]
-        normal, spin = normal_and_rot(Rotation.from_matrix(matrices))
+        normal, rot = normal_and_rot(Rotation.from_matrix(matrices))
         moved = (offset - self.offset).cpu().double().numpy() * self.voxel_size_angstrom
-        found = []
+        refined = []
         for number, some in enumerate(self.candidates):
-            rows = np.flatnonzero(self.owner == number)
-            found.append(
+            rows = np.flatnonzero(self.tomogram_index == number)
+            centre = some.centre_zyx + moved[rows] / some.voxel_size_angstrom
+            refined.append(
                 replace(
                     some,
-                    centre_zyx=(some.centre_zyx + moved[rows] / some.voxel_size_angstrom).astype(np.float32),
+                    centre_zyx=centre.astype(np.float32),
                     score=np.clip(score[rows], 0, 1).astype(np.float32),
                     normal_zyx=normal[rows],
-                    rot_degrees=spin[rows].astype(np.float32),
+                    rot_degrees=rot[rows].astype(np.float32),
                 )
             )
-        return found
+        return refined

@@ -1,84 +1,48 @@
-"""What one iteration hands to the next, on disk: a run that was killed goes on where it was."""
+"""The state of a refinement between two iterations, and its checkpoint."""
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.errors import OutputError
-from t3ssfast.io import atomic_path, display_path
+from t3ssfast.runtime.checkpoint import CheckpointStore
 
-__all__ = ["State", "last_state", "save_state"]
+__all__ = ["State", "load_state", "save_state"]
 
 Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class State:
-    """The outcome of an iteration.
+    """The result of an iteration for n particles."""
 
-    Parameters
-    ----------
-    iteration
-        How many are done.
-    rotation
-        (n, 3, 3) float32 object-to-tomogram rotations, zyx.
-    offset
-        (n, 3) float32 positions from voxel box // 2 of each box, zyx voxels.
-    score
-        (n,) float64 correlations with the half's own reference; NaN before the first iteration.
-    kept
-        (n,) bool, what is in the averages.
-    halves
-        (2, box, box, box) float32 half maps in one frame.
-    references
-        (2, groups, box, box, box) float32: each half without one group of its particles.
-    """
-
+    # Number of finished iterations.
     iteration: int
+    # (n, 3, 3) particle-to-tomogram rotations, acting on zyx vectors.
     rotation: Float32
+    # (n, 3) positions relative to voxel box // 2 of each box, zyx voxels.
     offset: Float32
+    # (n,) correlations with the reference of the particle's half set; NaN before the first iteration.
     score: npt.NDArray[np.float64]
+    # (n,) whether the particle is part of the averages.
     kept: npt.NDArray[np.bool_]
+    # (2, box, box, box) half maps, aligned to each other.
     halves: Float32
+    # (2, groups, box, box, box) half maps without one group of their particles.
     references: Float32
 
 
-def save_state(folder: Path, state: State, key: str) -> None:
-    """Write an iteration's state into `folder` (made where missing), atomically; older ones are removed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{display_path(folder)} cannot be made a folder ({error.strerror}); choose another."
-        ) from error
-    values: dict[str, Any] = {item.name: np.asarray(getattr(state, item.name)) for item in fields(State)}
-    with atomic_path(_path(folder, state.iteration)) as temporary, open(temporary, "wb") as file:
-        np.savez(file, key=np.array(key), **values)
-    for older in folder.glob("iteration_*.npz"):
-        if older != _path(folder, state.iteration):
-            older.unlink(missing_ok=True)
+def save_state(store: CheckpointStore, state: State) -> None:
+    """Replace the stored state."""
+    store.save("state", **vars(state))
 
 
-def last_state(folder: Path, key: str, most: int) -> State | None:
-    """The latest state of the same work in `folder`, of at most `most` iterations, or None."""
-    for path in sorted(folder.glob("iteration_*.npz"), reverse=True):
-        try:
-            with np.load(path) as file:
-                if str(file["key"]) != key or int(file["iteration"]) > most:
-                    continue
-                values = {item.name: file[item.name] for item in fields(State) if item.name != "iteration"}
-                return State(iteration=int(file["iteration"]), **values)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            # Not written by us, or by another version: it is as if it were not there.
-            continue
-    return None
-
-
-def _path(folder: Path, iteration: int) -> Path:
-    return folder / f"iteration_{iteration:03d}.npz"
+def load_state(store: CheckpointStore, max_iterations: int) -> State | None:
+    """Load the stored state; None if there is none, or one of more than `max_iterations` iterations."""
+    arrays = store.load("state")
+    if arrays is None:
+        return None
+    iteration = int(arrays.pop("iteration"))
+    return State(iteration, **arrays) if iteration <= max_iterations else None

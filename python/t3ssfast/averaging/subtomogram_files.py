@@ -1,8 +1,7 @@
-"""Subtomograms as files: an MRC stack, or one file a particle as RELION has them."""
+"""Subtomograms as files: one MRC stack, or one file per particle for RELION."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ import pandas as pd
 import starfile
 import torch
 
-from t3ssfast.averaging.extract import Placement, check_tilt_range, wedge_weight
+from t3ssfast.averaging.extract import BoxPositions
+from t3ssfast.averaging.missing_wedge import check_tilt_range, missing_wedge_weights
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import atomic_path, results_folder, write
 from t3ssfast.io.particles.relion import ANGLES, star_name
+from t3ssfast.tomogram import StrPath
 
 __all__ = ["save_subtomograms"]
 
@@ -26,34 +27,33 @@ Float32 = npt.NDArray[np.float32]
 
 
 def save_subtomograms(
-    folder: str | os.PathLike[str],
+    folder: StrPath,
     boxes: Sequence[Float32],
     candidates: Sequence[Candidates],
-    placements: Sequence[Placement],
+    positions: Sequence[BoxPositions],
     voxel_size_angstrom: float,
     *,
     format: str = "stack",
     tilt_range_degrees: tuple[float, float] = (-60.0, 60.0),
 ) -> list[Path]:
-    """Write boxes as one MRC stack, or one file a particle as RELION has them; with particles.star.
+    """Write subtomograms and a particles.star with their tomogram, position, residual shift and angles.
 
-    particles.star gives each box's file, tomogram, position, residual shift, angles, and the wedge. Files
-    are written one by one, each atomically, the star file last.
+    Each file is written atomically, particles.star last.
 
     Parameters
     ----------
     folder
-        Made where missing.
-    boxes, candidates, placements
-        One entry a tomogram: what `extract` and `place` gave.
+        Folder to write to; created if missing.
+    boxes, candidates, positions
+        Results of `extract`, its candidates, and results of `box_positions`; one of each per tomogram.
     voxel_size_angstrom
-        Of the boxes.
+        Voxel size of the boxes.
     format
-        "stack": subtomograms.mrcs, all boxes along z (n * box sections); "relion": a folder for each
-        tomogram with ``{name}_{number}.mrc``, and missing_wedge.mrc, the (0 to 1) weights of the transform
-        (kz, ky, kx from 0), which rlnCtfImage names.
+        "stack": subtomograms.mrcs, all boxes along z (n * box sections); "relion": a folder per tomogram with
+        ``{name}_{number}.mrc``, and missing_wedge.mrc (rlnCtfImage), the weights of the transform, 0 to 1,
+        with kz, ky, kx from 0.
     tilt_range_degrees
-        Of the tilt series, for the wedge.
+        Tilt range, for the missing wedge.
 
     Returns
     -------
@@ -61,8 +61,10 @@ def save_subtomograms(
 
     Raises
     ------
+    ConfigError, InputError
+        If an option is invalid, or several tomograms have the same name.
     OutputError
-        If something cannot be written.
+        If a file cannot be written.
     """
     if format not in ("stack", "relion"):
         raise ConfigError(f'format is {format!r}; give "stack" or "relion".')
@@ -74,9 +76,9 @@ def save_subtomograms(
     for each in [out, *(out / name for name in names if format == "relion")]:
         results_folder(each)
     written: list[Path] = []
-    frames = []
+    tables = []
     number = 0
-    for name, cut, some, placement in zip(names, boxes, candidates, placements, strict=True):
+    for name, cut, some, position in zip(names, boxes, candidates, positions, strict=True):
         images = []
         for row, volume in enumerate(cut):
             number += 1
@@ -85,66 +87,64 @@ def save_subtomograms(
                 images[-1] = f"{name}/{name}_{row + 1:06d}.mrc"
                 write(out / images[-1], volume, voxel_size_angstrom)
                 written.append(out / images[-1])
-        frames.append(_rows(some, placement, images, voxel_size_angstrom))
+        tables.append(_particle_table(some, position, images, voxel_size_angstrom))
+    particles = pd.concat(tables, ignore_index=True)
     n = next((cut.shape[-1] for cut in boxes if len(cut)), 0)
-    table = pd.concat(frames, ignore_index=True)
-    if format == "stack" and n:
-        _write_stack(out / "subtomograms.mrcs", boxes, voxel_size_angstrom)
+    if n and format == "stack":
         written.append(out / "subtomograms.mrcs")
+        _write_stack(written[-1], boxes, voxel_size_angstrom)
     elif n:
-        write(out / "missing_wedge.mrc", _wedge_volume(n, tilts), voxel_size_angstrom)
         written.append(out / "missing_wedge.mrc")
-        table["rlnCtfImage"] = "missing_wedge.mrc"
-    optics = pd.DataFrame(
-        {
-            "rlnOpticsGroup": [1],
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnImagePixelSize": [voxel_size_angstrom],
-            "rlnImageSize": [n],
-            "rlnImageDimensionality": [3],
-            "t3ssTiltLowest": [tilts[0]],
-            "t3ssTiltHighest": [tilts[1]],
-        }
-    )
+        write(written[-1], _missing_wedge_volume(n, tilts), voxel_size_angstrom)
+        particles["rlnCtfImage"] = "missing_wedge.mrc"
+    optics = {
+        "rlnOpticsGroup": 1,
+        "rlnOpticsGroupName": "opticsGroup1",
+        "rlnImagePixelSize": voxel_size_angstrom,
+        "rlnImageSize": n,
+        "rlnImageDimensionality": 3,
+        "t3ssTiltLowest": tilts[0],
+        "t3ssTiltHighest": tilts[1],
+    }
     with atomic_path(out / "particles.star") as temporary:
-        starfile.write({"optics": optics, "particles": table}, temporary, overwrite=True)
+        tables_of_file = {"optics": pd.DataFrame([optics]), "particles": particles}
+        starfile.write(tables_of_file, temporary, overwrite=True)
     return [*written, out / "particles.star"]
 
 
-def _rows(some: Candidates, placement: Placement, images: list[str], voxel_size: float) -> pd.DataFrame:
-    """Position of voxel box // 2 and how far the particle is from it, as RELION's coordinate and origin."""
-    chosen = some[placement.index]
-    offset = placement.offset_zyx * voxel_size
-    position = chosen.centre_zyx.astype(np.float64) * some.voxel_size_angstrom - offset
-    data: dict[str, Any] = {"rlnTomoName": [star_name(some.tomogram_name)] * len(chosen)}
-    for axis, column in enumerate("ZYX"):
-        data[f"rlnCoordinate{column}"] = position[:, axis] / voxel_size
+def _particle_table(
+    candidates: Candidates, positions: BoxPositions, images: list[str], voxel_size: float
+) -> pd.DataFrame:
+    """Make RELION's table: the coordinate is voxel box // 2, the origin the offset from there."""
+    chosen = candidates[positions.index]
+    offset = positions.offset_zyx * voxel_size
+    coordinate = chosen.centre_zyx.astype(np.float64) * candidates.voxel_size_angstrom - offset
+    columns: dict[str, Any] = {"rlnTomoName": [star_name(candidates.tomogram_name)] * len(chosen)}
+    for axis, name in enumerate("ZYX"):
+        columns[f"rlnCoordinate{name}"] = coordinate[:, axis] / voxel_size
         # RELION subtracts the origin.
-        data[f"rlnOrigin{column}Angst"] = -offset[:, axis]
-    data |= dict(zip(ANGLES, chosen.euler_zyz.astype(np.float64).T, strict=True))
-    data |= {"rlnImageName": images, "rlnOpticsGroup": np.ones(len(chosen), np.int64)}
-    data["rlnPixelSize"] = np.full(len(chosen), voxel_size)
-    frame: pd.DataFrame = pd.DataFrame(data)
-    return frame
+        columns[f"rlnOrigin{name}Angst"] = -offset[:, axis]
+    columns |= dict(zip(ANGLES, chosen.euler_zyz.astype(np.float64).T, strict=True))
+    columns |= {"rlnImageName": images, "rlnOpticsGroup": np.ones(len(chosen), np.int64)}
+    columns["rlnPixelSize"] = np.full(len(chosen), voxel_size)
+    table: pd.DataFrame = pd.DataFrame(columns)
+    return table
 
 
-def _wedge_volume(n: int, tilt_range_degrees: tuple[float, float]) -> Float32:
-    """(n, n, n // 2 + 1) weights of the transform, kz and ky in FFT order."""
+def _missing_wedge_volume(n: int, tilt_range_degrees: tuple[float, float]) -> Float32:
+    """Make (n, n, n // 2 + 1) weights of the transform, kz and ky in FFT order."""
     whole = torch.fft.fftfreq(n, 1 / n)
     half = torch.arange(n // 2 + 1, dtype=torch.float32)
-    grid = torch.stack(torch.meshgrid(whole, whole, half, indexing="ij"), dim=-1)
-    weights: Float32 = wedge_weight(grid, tilt_range_degrees).numpy()
+    frequency = torch.stack(torch.meshgrid(whole, whole, half, indexing="ij"), dim=-1)
+    weights: Float32 = missing_wedge_weights(frequency, tilt_range_degrees).numpy()
     return weights
 
 
 def _write_stack(path: Path, boxes: Sequence[Float32], voxel_size_angstrom: float) -> None:
-    """All boxes in one file, an MRC volume stack (space group 401)."""
+    """Write all boxes as one MRC volume stack (space group 401)."""
     count, n = sum(map(len, boxes)), boxes[0].shape[-1]
     shape = (count, n, n, n)
     with atomic_path(path) as temporary, mrcfile.new_mmap(temporary, shape=shape, mrc_mode=2) as file:
-        first = 0
-        for some in boxes:
-            file.data[first : first + len(some)] = some
-            first += len(some)
+        np.concatenate(boxes, out=file.data)
         file.voxel_size = voxel_size_angstrom
         file.update_header_stats()

@@ -1,4 +1,4 @@
-"""Tomograms and the candidates that belong to them, as `extract` and `average` take them."""
+"""Options of `extract` and `average`, and the matching of tomograms with their candidates."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
     from t3ssfast.tomogram import Tomogram
 
-__all__ = ["Box", "BoxNm", "CandidateFiles", "Contrast", "Tilt", "Tomograms", "matched"]
-
 Tomograms = Annotated[
     list[Path],
     typer.Argument(help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False),
@@ -24,56 +22,53 @@ CandidateFiles = Annotated[
     typer.Option(
         "--candidates",
         "-c",
-        help="Candidates: a file or folder of results for each tomogram, in their order, or one file of "
-        "all, matched by the tomograms' names.",
+        help="Candidates: one file or results folder per tomogram, in the same order, or a single file for "
+        "all tomograms, matched by name.",
         metavar="FILE",
     ),
 ]
 Box = Annotated[int | None, typer.Option(help="Edge of the boxes in voxels.", metavar="N")]
-BoxNm = Annotated[float | None, typer.Option(help="Edge of the boxes in nm, instead.", metavar="NM")]
-Contrast = Annotated[str, typer.Option(help='Protein in the tomograms is "dark" or "light".')]
-Tilt = Annotated[
+BoxNm = Annotated[float | None, typer.Option(help="Edge of the boxes in nm.", metavar="NM")]
+Contrast = Annotated[str, typer.Option(help='Contrast of protein in the tomograms: "dark" or "light".')]
+TiltRange = Annotated[
     tuple[float, float],
-    typer.Option(help="Lowest and highest tilt in degrees, about y.", metavar="LOW HIGH"),
+    typer.Option(help="Lowest and highest tilt angle about y, degrees.", metavar="LOW HIGH"),
 ]
+MinScore = Annotated[float, typer.Option(help="Minimum score of the candidates used.")]
 
 
-def matched(
+def read_matched(
     tomograms: list[Path],
-    files: list[Path],
+    candidate_files: list[Path],
     *,
     voxel_size: float | None,
     relion_tomograms: Path | None,
     min_score: float,
 ) -> tuple[list[Tomogram], list[Candidates]]:
-    """Each tomogram, and its candidates; candidates of other tomograms are left aside."""
+    """Read tomograms and the candidates of each; candidates of other tomograms are ignored."""
     from t3ssfast.errors import InputError
     from t3ssfast.io import display_path, read
 
     volumes = [read(path, voxel_size_angstrom=voxel_size) for path in tomograms]
-    if len(files) not in (1, len(volumes)):
+    if len(candidate_files) not in (1, len(volumes)):
         raise InputError(
-            f"{len(files)} files of candidates were given for {len(volumes)} tomograms; give one for each, "
-            "or one for all."
+            f"{len(candidate_files)} files of candidates were given for {len(volumes)} tomograms; give "
+            "one for each, or one for all."
         )
-    found: list[Candidates] = []
+    matched: list[Candidates] = []
     for index, (path, volume) in enumerate(zip(tomograms, volumes, strict=True)):
-        file = files[index if len(files) > 1 else 0]
-        several = load(
-            file,
-            voxel_size=volume.voxel_size_angstrom,
-            tomogram=path,
-            tomograms=relion_tomograms,
-        )
-        named = [some for some in several if some.tomogram_name == volume.name]
-        # A file of a single tomogram needs no name to be understood.
-        chosen = named or (several if len(several) == 1 and len(volumes) in (1, len(files)) else [])
+        file = candidate_files[index if len(candidate_files) > 1 else 0]
+        size = volume.voxel_size_angstrom
+        sets = load(file, voxel_size=size, tomogram=path, tomograms=relion_tomograms)
+        chosen = [some for some in sets if some.tomogram_name == volume.name]
+        if not chosen and len(sets) == 1 and len(volumes) in (1, len(candidate_files)):
+            # A file for a single tomogram belongs to it, whatever name it holds.
+            chosen = sets
         if not chosen:
-            names = ", ".join(repr(some.tomogram_name) for some in several[:5]) or "none"
+            names = ", ".join(repr(some.tomogram_name) for some in sets[:5]) or "none"
             raise InputError(
-                f"{display_path(file)} holds no candidates of {volume.name!r}, only of "
-                f"{names}; give one file for "
-                "each tomogram, in their order."
+                f"{display_path(file)} holds no candidates of {volume.name!r}, only of {names}; give one "
+                "file per tomogram, in the same order."
             )
-        found.append(chosen[0][chosen[0].score >= min_score])
-    return volumes, found
+        matched.append(chosen[0][chosen[0].score >= min_score])
+    return volumes, matched

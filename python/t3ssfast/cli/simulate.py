@@ -1,4 +1,4 @@
-"""`t3ssfast simulate`: a tomogram with known truth."""
+"""`t3ssfast simulate`: simulate a tomogram with known ground truth."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 
 
 def simulate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made where missing.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")],
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     shape: Annotated[str, typer.Option(help="Voxels along z,y,x.")] = "128,512,512",
-    voxel_size: Annotated[float, typer.Option(help="In Angstrom.")] = 13.6,
+    voxel_size: Annotated[float, typer.Option(help="Voxel size in Angstrom.")] = 13.6,
     physics: Annotated[
         list[str] | None,
         typer.Option(
@@ -22,12 +22,12 @@ def simulate(
             metavar="NAME=VALUE",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Simulate a tomogram of minicells with T3SS, look-alikes and known truth.
+    """Simulate a tomogram of minicells with T3SS, look-alikes and known ground truth.
 
-    Writes tomogram.mrc, membrane.mrc, labels.mrc, truth.star, truth.csv and parameters.json (last); and
-    distractors.star, the look-alikes.
+    Writes tomogram.mrc, membrane.mrc, labels.mrc, truth.star, truth.csv, distractors.star (the look-alikes)
+    and, last, parameters.json.
 
     \b
     Example:
@@ -35,9 +35,9 @@ def simulate(
     """
     from t3ssfast.io import atomic_path, results_folder, write
     from t3ssfast.io.particles import export
-    from t3ssfast.simulation.simulate import simulate as run
+    from t3ssfast.simulation.simulate import simulate as simulate_tomogram
 
-    simulation = run(seed, _shape(shape), voxel_size, **_parameters(physics or []))
+    simulation = simulate_tomogram(seed, _parse_shape(shape), voxel_size, **_parse_fields(physics or []))
     results_folder(out, "parameters.json")
     write(out / "tomogram.mrc", simulation.tomogram.data, voxel_size)
     write(out / "membrane.mrc", simulation.membrane, voxel_size)
@@ -62,22 +62,22 @@ def simulate(
         typer.echo(f"wrote a tomogram with {len(simulation.truth)} T3SS to {out}")
 
 
-def _shape(text: str) -> list[int]:
+def _parse_shape(text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not three whole numbers z,y,x", param_hint="--shape") from None
 
 
-def _parameters(assignments: list[str]) -> dict[str, Any]:
-    """NAME=VALUE options as keywords; values are JSON, or text where they are not."""
-    parameters: dict[str, Any] = {}
+def _parse_fields(assignments: list[str]) -> dict[str, Any]:
+    """Parse NAME=VALUE. Values are JSON, otherwise text."""
+    values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name.isidentifier():
             raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--set")
         try:
-            parameters[name] = json.loads(value)
+            values[name] = json.loads(value)
         except ValueError:
-            parameters[name] = value
-    return parameters
+            values[name] = value
+    return values

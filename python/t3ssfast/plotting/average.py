@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-    from t3ssfast.averaging.average import Average
+    from t3ssfast.averaging.result import Average
 
 __all__ = ["draw_average"]
 

@@ -1,4 +1,4 @@
-"""Simulated cryo-electron tomograms of minicells with injectisomes, and the truth about them."""
+"""Simulation of cryo-electron tomograms of minicells with T3SS, with their ground truth."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError
 from t3ssfast.simulation.imaging import reconstruct, tilt_series
 from t3ssfast.simulation.parameters import Physics, random_physics
-from t3ssfast.simulation.scene import LABELS, Scene, build_scene
+from t3ssfast.simulation.scene import LABELS, Scene
+from t3ssfast.simulation.specimen import build_specimen
 from t3ssfast.tomogram import Tomogram, check_voxel_size
 
 __all__ = ["Physics", "Simulation", "random_physics", "simulate"]
 
+MIN_VOXELS = 16
+
 
 @dataclass(frozen=True)
 class Simulation:
-    """A simulated tomogram and what is in it.
+    """A simulated tomogram and its ground truth.
 
     Parameters
     ----------
@@ -30,17 +33,17 @@ class Simulation:
     truth
         The T3SS: centre of the base half-way between the membranes, normal out of the cell.
     distractors
-        Everything else that was put in, by `kind`.
+        All other particles, by `kind`.
     membrane
-        (z, y, x) uint8, 1 in either bilayer of a cell and in the bilayer of a vesicle.
+        (z, y, x) uint8, 1 in the bilayers of cells and vesicles.
     labels
         (z, y, x) uint8, indices into `label_names`.
     label_names
         Names of the labels; 0 is the background.
     parameters
-        What was simulated.
+        Parameters of the simulation.
     density
-        (z, y, x) float32 specimen (protein 1, ice 0) before imaging, where asked for.
+        (z, y, x) float32 specimen before imaging (protein 1, ice 0), if requested.
     """
 
     tomogram: Tomogram
@@ -53,22 +56,6 @@ class Simulation:
     density: npt.NDArray[np.float32] | None = None
 
 
-def _particles(scene: Scene, voxel_size_angstrom: float, name: str, wanted: bool) -> Candidates:
-    chosen = [p for p in scene.placed if (p[0] == "t3ss") == wanted]
-    if not chosen:
-        return Candidates.empty(voxel_size_angstrom, scene.shape, name)
-    kinds, centres, normals = zip(*chosen, strict=True)
-    return Candidates(
-        centre_zyx=np.array(centres, dtype=np.float32),
-        score=np.ones(len(chosen), np.float32),
-        normal_zyx=np.array(normals, dtype=np.float32),
-        voxel_size_angstrom=voxel_size_angstrom,
-        tomogram_shape=scene.shape,
-        tomogram_name=name,
-        kind=np.array(kinds, dtype="<U32"),
-    )
-
-
 def simulate(
     seed: int = 0,
     shape: Sequence[int] = (128, 512, 512),
@@ -79,32 +66,28 @@ def simulate(
 ) -> Simulation:
     """Simulate a tomogram of minicells with T3SS.
 
-    The same arguments give the same bits. The specimen and its imaging draw from separate streams: a change
-    of the microscope leaves the specimen as it was.
+    The same arguments give bit-identical results. The specimen and its imaging use separate random streams,
+    so imaging parameters do not change the specimen.
 
     Parameters
     ----------
     seed
-        Whole number, 0 or more.
+        Random seed, 0 or more.
     shape
         (z, y, x) voxels, each at least 16.
     voxel_size_angstrom
-        Edge of a voxel.
+        Voxel size.
     keep_density
-        Whether to return the specimen before imaging too.
+        Return the specimen before imaging, too.
     **physics
-        Fields of `Physics`, in place of its defaults. ``**random_physics(seed).to_dict()`` draws them all.
-
-    Returns
-    -------
-    Simulation
+        Fields of `Physics`. ``**random_physics(seed).to_dict()`` draws all of them.
 
     Raises
     ------
     ConfigError
-        For an unknown parameter, or a value that cannot be used.
+        If a parameter is unknown or invalid.
     VoxelSizeError
-        If the voxel size is no length between 0.5 and 200 A.
+        If the voxel size is not between 0.5 and 200 A.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ConfigError(f"seed is {seed!r}; give a whole number, 0 or more.")
@@ -112,22 +95,23 @@ def simulate(
         size = tuple(int(n) for n in shape)
     except (TypeError, ValueError):
         size = ()
-    if len(size) != 3 or min(size) < 16:
-        raise ConfigError(f"shape is {shape!r}; give three numbers of voxels (z, y, x), each at least 16.")
+    if len(size) != 3 or min(size) < MIN_VOXELS:
+        raise ConfigError(
+            f"shape is {shape!r}; give three numbers of voxels (z, y, x), each at least {MIN_VOXELS}."
+        )
     z, y, x = size
     voxel_size_angstrom = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
     parameters = Physics.from_dict(physics)
-    scene_rng, imaging_rng, nuisance_rng = np.random.default_rng(int(seed)).spawn(3)
-    name = f"simulated_{int(seed)}"
-
-    scene = build_scene((z, y, x), voxel_size_angstrom / 10, parameters, scene_rng)
+    specimen_rng, imaging_rng, artefact_rng = np.random.default_rng(int(seed)).spawn(3)
+    scene = build_specimen((z, y, x), voxel_size_angstrom / 10, parameters, specimen_rng)
     images, angles = tilt_series(scene.density, scene.voxel_nm, parameters, imaging_rng)
     volume = reconstruct(images, angles, z, parameters)
-    _shade(volume, parameters, nuisance_rng)
+    _add_intensity_changes(volume, parameters, artefact_rng)
+    tomogram = Tomogram(volume, voxel_size_angstrom, f"simulated_{int(seed)}")
     return Simulation(
-        tomogram=Tomogram(volume, voxel_size_angstrom, name),
-        truth=_particles(scene, voxel_size_angstrom, name, True),
-        distractors=_particles(scene, voxel_size_angstrom, name, False),
+        tomogram=tomogram,
+        truth=_particles(scene, tomogram, t3ss=True),
+        distractors=_particles(scene, tomogram, t3ss=False),
         membrane=scene.membrane,
         labels=scene.labels,
         label_names=LABELS,
@@ -136,7 +120,26 @@ def simulate(
     )
 
 
-def _shade(volume: npt.NDArray[np.float32], physics: Physics, rng: np.random.Generator) -> None:
+def _particles(scene: Scene, tomogram: Tomogram, *, t3ss: bool) -> Candidates:
+    """Return the T3SS of a scene, or everything else."""
+    chosen = [particle for particle in scene.placed if (particle[0] == "t3ss") == t3ss]
+    if not chosen:
+        return Candidates.empty(tomogram.voxel_size_angstrom, scene.shape, tomogram.name)
+    kinds, centres, normals = zip(*chosen, strict=True)
+    return Candidates(
+        centre_zyx=np.array(centres, dtype=np.float32),
+        score=np.ones(len(chosen), np.float32),
+        normal_zyx=np.array(normals, dtype=np.float32),
+        voxel_size_angstrom=tomogram.voxel_size_angstrom,
+        tomogram_shape=scene.shape,
+        tomogram_name=tomogram.name,
+        kind=np.array(kinds, dtype="<U32"),
+    )
+
+
+def _add_intensity_changes(
+    volume: npt.NDArray[np.float32], physics: Physics, rng: np.random.Generator
+) -> None:
     """Add an intensity ramp and dark corners, in place."""
     _, height, width = volume.shape
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
