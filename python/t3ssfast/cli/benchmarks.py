@@ -17,7 +17,7 @@ from torch import Tensor
 from t3ssfast.detection import detect
 from t3ssfast.detection.calibrate import picking_threshold
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.normalise import PreparedTomogram, slices_about
+from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.pick import SparseScores, pick
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.detection.segment import SIDE_MULTIPLE, average_slices, prune_membrane, segment_slice
@@ -304,7 +304,7 @@ def detect_by_torch(
     seen = np.empty(grid.shape, np.float32)
     prepared = grid.slab(0, depth)
     for z in range(depth):
-        around = slices_about(prepared, z, segmenter.metadata.slices)
+        around = neighbouring_slices(prepared, z, segmenter.metadata.slices)
         image = torch.from_numpy(around)[None].to(segmenter.device)
         pad = (0, -width % SIDE_MULTIPLE, 0, -height % SIDE_MULTIPLE)
         padded = torch.nn.functional.pad(image, pad, mode="reflect")

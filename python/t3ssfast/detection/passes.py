@@ -15,7 +15,7 @@ import torch
 from t3ssfast.detection.classify import classify_slab
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.inputs import window_of
-from t3ssfast.detection.normalise import PreparedTomogram, slices_about
+from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.pick import SparseScores, smooth_slabs
 from t3ssfast.detection.preselect import WindowFilter, read_preselection
 from t3ssfast.detection.search_region import SearchRegion
@@ -254,7 +254,7 @@ def find_membrane(
         def probability(z: int) -> npt.NDArray[np.float32]:
             if z not in seen:
                 seen[z] = segment_slice(
-                    slices_about(values, z - first, slices),
+                    neighbouring_slices(values, z - first, slices),
                     finder,
                     engine=config.segmenter_engine,
                     max_tile=portions.tile,

@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from t3ssfast.detection.connected_components import label_components
-from t3ssfast.detection.normalise import PreparedTomogram, slices_about
+from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.errors import ConfigError, InputError, ModelError
 from t3ssfast.kernels.padding import pad_by_reflection
 from t3ssfast.models import LoadedModel
@@ -114,7 +114,7 @@ def segment(
         model = model.to(device)
     out = np.empty(tuple(slab.shape), np.float32)
     for k in range(len(slab)):
-        around = slices_about(slab, k, model.metadata.slices)
+        around = neighbouring_slices(slab, k, model.metadata.slices)
         out[k] = segment_slice(around, model, engine=engine, max_tile=max_tile)
     return out
 
@@ -236,7 +236,7 @@ def find_contrast_sign(
     dark = prepared.with_contrast_sign(1)
     evidence = np.zeros(2)
     for z in chosen.tolist():
-        around = dark.slab_about(z, model.metadata.slices)
+        around = dark.slab_around(z, model.metadata.slices)
         image = around[:, top : top + SIGN_CROP, left : left + SIGN_CROP]
         for k, sign in enumerate((1, -1)):
             probability = segment_slice(np.float32(sign) * image, model, engine=engine)
