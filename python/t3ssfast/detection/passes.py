@@ -346,7 +346,7 @@ def judge_windows(
             part, wanted = values[a:b], region[a:b]
             near += int(np.count_nonzero(wanted))
             with stages("preselect"):
-                wanted = gate.narrow(part, wanted, slab[0] + a)
+                wanted = gate.apply(part, wanted, slab[0] + a)
             with stages("classify"):
                 index, probability = classify_slab(
                     part,

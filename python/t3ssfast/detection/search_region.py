@@ -15,7 +15,7 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.connected_components import label_components
 from t3ssfast.errors import ConfigError, InputError
 
-__all__ = ["SearchRegion", "any_per_square", "near_membrane"]
+__all__ = ["SearchRegion", "any_per_square", "fill_squares", "near_membrane"]
 
 Mask = npt.NDArray[np.uint8]
 
@@ -71,12 +71,10 @@ class SearchRegion:
     def slab(self, z0: int, z1: int) -> Mask:
         """Return slices z0 to z1 of the region, (z1 - z0, y, x) uint8, 0 or 1."""
         region = near_membrane(self.membrane, self.voxel_size_angstrom, self.distance_nm, z0, z1)
-        _, height, width = region.shape
-        rows, columns = np.arange(height) // self._side, np.arange(width) // self._side
         for hull in self._hulls:
             first, last = max(z0, hull.z0), min(z1, hull.z1)
             if first < last:
-                region[first - z0 : last - z0] |= hull.inside[rows[:, None], columns]
+                region[first - z0 : last - z0] |= fill_squares(hull.inside, self._side, region.shape[1:])
         return region
 
 
@@ -119,6 +117,12 @@ def any_per_square(image: npt.NDArray[Any], side: int) -> npt.NDArray[np.bool_]:
     padded = np.pad(image != 0, ((0, -height % side), (0, -width % side)))
     rows, columns = (n // side for n in padded.shape)
     return np.asarray(padded.reshape(rows, side, columns, side).any(axis=(1, 3)))
+
+
+def fill_squares(squares: npt.NDArray[Any], side: int, shape_yx: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a (y, x) image of a shape in which each square of side x side pixels has one value."""
+    rows, columns = (np.arange(n) // side for n in shape_yx)
+    return squares[rows[:, None], columns]
 
 
 def near_membrane(

@@ -1,53 +1,62 @@
-"""The learned way: a regularised logistic regression over the statistics of windows of several sizes."""
+"""Preselection by a regularised logistic regression over the statistics of windows of several sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.detection.preselect.rule import DEFAULT_STATISTICS
-from t3ssfast.errors import InputError, ModelError, T3Error
+from t3ssfast.detection.preselect.stored import StoredPreselection, tuple_of
+from t3ssfast.errors import InputError, T3Error
 
-__all__ = ["DEFAULT_SIZES", "PreselectModel", "learn_model"]
+__all__ = ["DEFAULT_SIZES", "PreselectModel", "count_features", "learn_model"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Blocks of two voxels: the classifier's window of 50 px, and down to the base alone.
+# In blocks of two voxels: from the classifier's window of 50 px down to the base alone.
 DEFAULT_SIZES = (25, 18, 12, 6)
-# Strengths of the regularisation that are tried (scikit-learn's C: small is strong).
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+# Values of scikit-learn's C (small is strong) that are compared.
+REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 6
 MAX_ITERATIONS = 500
 
 
 @dataclass(frozen=True)
-class PreselectModel:
-    """The windows of a block pass when a weighted sum of the block's statistics reaches a threshold.
+class PreselectModel(StoredPreselection):
+    """Keep the windows of a block where a weighted sum of the block's statistics reaches a threshold.
 
     Parameters
     ----------
     sizes
-        Edges of the windows about the same centre, in blocks (see `BlockStatistics`).
+        Sides of the windows around the block, in blocks (see `BlockStatistics`).
     statistics
-        Names as `window_statistics` knows them, the same at every size.
+        Names known to `window_statistics`, the same at every size.
     weight
-        Of each feature: sizes x statistics, statistics fastest, then the share of membrane at each size.
+        Of each feature: sizes x statistics, statistics fastest, then the membrane fraction at each size.
     threshold
-        Sums at or above it pass.
-    figures
-        How it did on tomograms left out.
+        Minimum sum.
+    metrics
+        Measurements on held-out tomograms.
     """
+
+    KIND: ClassVar = "model"
+    REQUIRED: ClassVar = {
+        "sizes": tuple_of(int),
+        "statistics": tuple_of(str),
+        "weight": tuple_of(float),
+        "threshold": float,
+    }
 
     sizes: tuple[int, ...]
     statistics: tuple[str, ...]
     weight: tuple[float, ...]
     threshold: float
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         features = count_features(self.sizes, self.statistics)
@@ -57,44 +66,14 @@ class PreselectModel:
                 f"{len(self.weight)} weights; give one for each statistic and the membrane at each size."
             )
 
-    def score(self, features: npt.NDArray[Any]) -> FloatArray:
-        """Log-odds of (F, n) features, up to a constant; -inf for windows with a NaN (constant ones)."""
-        total: FloatArray = np.array(self.weight) @ features.astype(np.float64)
-        return np.where(np.isfinite(total), total, -np.inf)
-
     def keeps(self, features: npt.NDArray[Any]) -> BoolArray:
-        """Which of n windows pass, from their (F, n) features."""
-        return np.asarray(self.score(features) >= self.threshold)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {"kind": "model", **plain}
-
-    @classmethod
-    def from_dict(cls, entries: Mapping[str, Any]) -> PreselectModel:
-        """Inverse of `to_dict`.
-
-        Raises
-        ------
-        ModelError
-            If an entry is missing, unknown or of the wrong kind.
-        """
-        try:
-            values = {k: v for k, v in entries.items() if k != "kind"}
-            values["sizes"] = tuple(int(n) for n in values["sizes"])
-            values["statistics"] = tuple(str(name) for name in values["statistics"])
-            values["weight"] = tuple(float(x) for x in values["weight"])
-            values["threshold"] = float(values["threshold"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, InputError) as error:
-            raise ModelError(
-                f"A preselection model cannot be read ({error}); learn it again with preselect()."
-            ) from error
+        """Return which of n windows are kept, from their (F, n) features; windows with a NaN are not."""
+        total: FloatArray = np.array(self.weight) @ features.astype(np.float64)
+        return np.asarray(np.isfinite(total) & (total >= self.threshold))
 
 
 def count_features(sizes: Sequence[int], statistics: Sequence[str]) -> int:
-    """Every statistic, and the share of membrane, at every size."""
+    """Return the number of features: every statistic and the membrane fraction, at every size."""
     return len(sizes) * (len(statistics) + 1)
 
 
@@ -107,30 +86,30 @@ def learn_model(
     statistics: Sequence[str] = DEFAULT_STATISTICS,
     keep: float = 0.99,
 ) -> PreselectModel:
-    """Learn from windows of several tomograms which are worth the classifier.
+    """Learn from windows of several tomograms which of them to keep.
 
-    The strength of the regularisation is the one at which, of tomograms left out, the fewest other windows
-    are kept along with `keep` of the particles'; the threshold is the one that did so.
+    Regularisation and threshold are chosen by cross-validation over tomograms: those that keep the fewest
+    other windows along with `keep` of the windows on particles.
 
     Parameters
     ----------
     features
-        (F, n) as `BlockStatistics.features` gives them.
+        (F, n) as returned by `BlockStatistics.features`.
     true
-        (n,) whether a window is about a particle.
+        (n,) whether a window is on a particle.
     tomogram
-        (n,) which tomogram it is of.
+        (n,) index of the tomogram of each window.
     sizes, statistics
-        What the features are.
+        What the features describe.
     keep
-        Share of the particles' windows that must pass.
+        Fraction of the windows on particles to keep.
 
     Raises
     ------
     InputError
-        If the shapes do not fit, or fewer than two tomograms have both kinds of windows.
+        The shapes do not match, or fewer than two tomograms have windows of both classes.
     T3Error
-        If scikit-learn is not installed.
+        scikit-learn is not installed.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -138,8 +117,7 @@ def learn_model(
         raise T3Error(
             "Learning a preselection model needs scikit-learn; install it with pip install 't3ssfast[train]'."
         ) from error
-    x, y = np.asarray(features, np.float64), np.asarray(true, bool)
-    group = np.asarray(tomogram)
+    x, y, group = np.asarray(features, np.float64), np.asarray(true, bool), np.asarray(tomogram)
     expected = (count_features(sizes, statistics), len(y))
     if x.shape != expected or len(group) != len(y):
         raise InputError(
@@ -147,24 +125,17 @@ def learn_model(
             f"sizes and statistics give (features, windows) = {expected}."
         )
     if not 0 < keep < 1:
-        raise InputError(f"keep is {keep}; give a share between 0 and 1, such as 0.99.")
+        raise InputError(f"keep is {keep}; give a fraction between 0 and 1, such as 0.99.")
     finite = np.isfinite(x).all(axis=0)
-    x, y, group = x[:, finite], y[finite], group[finite]
+    columns, y, group = x[:, finite].T, y[finite], group[finite]
     both = np.intersect1d(group[y], group[~y])
     if len(both) < 2:
         raise InputError(
             f"{len(both)} tomograms have windows with and without particles; give at least two such."
         )
-    columns = x.T
-    # Both kinds weigh the same, and so does every tomogram within a kind.
-    weight = np.zeros(len(y))
-    for kind in (True, False):
-        for one in np.unique(group[y == kind]):
-            here = (y == kind) & (group == one)
-            weight[here] = 1 / (here.sum() * len(np.unique(group[y == kind])))
-    weight *= len(y) / weight.sum()
+    weight = _balanced_weights(y, group)
 
-    def fitted(chosen: BoolArray, strength: float) -> FloatArray:
+    def fit(chosen: BoolArray, strength: float) -> FloatArray:
         regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS)
         regression.fit(columns[chosen], y[chosen], sample_weight=weight[chosen])
         coefficients: FloatArray = regression.coef_[0]
@@ -172,24 +143,24 @@ def learn_model(
 
     _, number = np.unique(group, return_inverse=True)
     fold = number % min(FOLDS, number.max() + 1)
-    best = (np.inf, 0.0, STRENGTHS[0])
-    for strength in STRENGTHS:
-        left_out = np.empty(len(y))
+    results = []
+    for strength in REGULARISATION:
+        held_out = np.zeros(len(y))
         for k in range(fold.max() + 1):
-            there = fold == k
-            # A fold that leaves one kind only cannot be learned from; the others judge it by nothing.
-            left_out[there] = columns[there] @ fitted(~there, strength) if len(set(y[~there])) == 2 else 0.0
-        threshold = float(np.quantile(left_out[y], 1 - keep, method="lower"))
-        kept = float(np.average(left_out[~y] >= threshold, weights=weight[~y]))
-        best = min(best, (kept, threshold, strength))
-    kept, threshold, strength = best
-    coefficients = fitted(np.ones(len(y), bool), strength)
+            inside = fold == k
+            # Nothing can be learned where the other folds hold only one class.
+            if len(set(y[~inside])) == 2:
+                held_out[inside] = columns[inside] @ fit(~inside, strength)
+        threshold = float(np.quantile(held_out[y], 1 - keep, method="lower"))
+        kept = float(np.average(held_out[~y] >= threshold, weights=weight[~y]))
+        results.append((kept, threshold, strength))
+    kept, threshold, strength = min(results)
     return PreselectModel(
         sizes=tuple(sizes),
         statistics=tuple(statistics),
-        weight=tuple(coefficients.tolist()),
+        weight=tuple(fit(np.ones(len(y), bool), strength).tolist()),
         threshold=threshold,
-        figures={
+        metrics={
             "tomograms": int(number.max() + 1),
             "positives": int(y.sum()),
             "negatives": int((~y).sum()),
@@ -198,3 +169,14 @@ def learn_model(
             "strength": strength,
         },
     )
+
+
+def _balanced_weights(y: BoolArray, group: npt.NDArray[Any]) -> FloatArray:
+    """Return weights with which both classes count the same, and every tomogram within a class."""
+    weight = np.zeros(len(y))
+    for positive in (True, False):
+        tomograms = np.unique(group[y == positive])
+        for tomogram in tomograms:
+            chosen = (y == positive) & (group == tomogram)
+            weight[chosen] = 1 / (chosen.sum() * len(tomograms))
+    return np.asarray(weight * (len(y) / weight.sum()))

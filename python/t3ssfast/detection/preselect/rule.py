@@ -1,50 +1,52 @@
-"""The robust rule: every statistic of a window between two bounds."""
+"""Preselection by bounds on the statistics of a window."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.errors import InputError, ModelError
+from t3ssfast.detection.preselect.stored import StoredPreselection, tuple_of
+from t3ssfast.errors import InputError
 from t3ssfast.kernels.window_statistics import window_statistics
 
-__all__ = [
-    "DEFAULT_STATISTICS",
-    "PreselectRule",
-    "apply_rule",
-    "learn_rule",
-    "rule_keeps",
-]
+__all__ = ["DEFAULT_STATISTICS", "PreselectRule", "learn_rule"]
 
-# The statistics that the field looks at first.
+# The statistics that the field uses first.
 DEFAULT_STATISTICS = ("mean", "std", "skewness", "kurtosis", "min", "max", "median")
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class PreselectRule:
-    """A window passes when each of its statistics lies between two bounds.
+class PreselectRule(StoredPreselection):
+    """Keep the windows whose statistics all lie within bounds.
 
     Parameters
     ----------
     size
-        Edge of the windows, px.
+        Side of the windows in pixels.
     statistics
-        Names as `window_statistics` knows them.
+        Names known to `window_statistics`.
     low, high
-        Bounds, inclusive, one for each statistic, in units of the normalised grey values.
+        Inclusive bounds of each statistic, in units of the normalised grey values.
     margin
         By how many robust standard deviations of the positives the bounds were widened.
     positives, negatives
-        How many windows it was learned from.
+        Numbers of windows that the rule was learned from.
     positives_kept, negatives_kept
-        Which fraction of them passes; None where there were no negatives.
+        Fractions of them that are kept; None without negatives.
     """
+
+    REQUIRED: ClassVar = {
+        "size": int,
+        "statistics": tuple_of(str),
+        "low": tuple_of(float),
+        "high": tuple_of(float),
+    }
 
     size: int
     statistics: tuple[str, ...]
@@ -68,43 +70,38 @@ class PreselectRule:
                     f"The bounds of {name!r} are {low} and {high}; the lower must not exceed the upper."
                 )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+    def keeps(self, statistics: npt.NDArray[Any]) -> BoolArray:
+        """Return which of n windows are kept, from their (S, n) statistics; a NaN is never within bounds."""
+        return _within(statistics, np.array(self.low), np.array(self.high))
 
-    @classmethod
-    def from_dict(cls, entries: Mapping[str, Any]) -> PreselectRule:
-        """Inverse of `to_dict`.
+    def apply(self, image: npt.NDArray[Any], mask: npt.NDArray[Any]) -> BoolArray:
+        """Remove from a mask the windows that are not kept.
 
-        Raises
-        ------
-        ModelError
-            If an entry is missing, unknown or of the wrong kind.
+        Parameters
+        ----------
+        image
+            (H, W) or (N, H, W) normalised grey values.
+        mask
+            (..., H - size + 1, W - size + 1) windows, indexed by their top-left corners. Statistics are
+            computed for these only.
+
+        Returns
+        -------
+        A new boolean mask of the same shape.
         """
-        try:
-            values = dict(entries)
-            values["size"] = int(values["size"])
-            values["statistics"] = tuple(str(name) for name in values["statistics"])
-            for bound in ("low", "high"):
-                values[bound] = tuple(float(x) for x in values[bound])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"A preselection rule cannot be read ({error}); learn it again with preselect()."
-            ) from error
+        kept = np.array(mask, dtype=bool)
+        if kept.any():
+            kept[kept] = self.keeps(
+                np.asarray(window_statistics(image, self.size, self.statistics, mask=kept))
+            )
+        return kept
 
 
-def rule_keeps(rule: PreselectRule, statistics: npt.NDArray[Any]) -> BoolArray:
-    """Which of n windows pass, from their (S, n) statistics; NaN (a constant window) never does."""
-    return _between(statistics, np.array(rule.low), np.array(rule.high))
-
-
-def _between(statistics: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]) -> BoolArray:
-    """Which of n windows lie between bounds, inclusive, in each of their (S, n) statistics."""
+def _within(statistics: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]) -> BoolArray:
+    """Return which of n windows have all of their (S, n) statistics within inclusive bounds."""
     with np.errstate(invalid="ignore"):
-        passes = (statistics >= low[:, None]) & (statistics <= high[:, None])
-    kept: BoolArray = np.logical_and.reduce(passes, axis=0)
-    return kept
+        within = (statistics >= low[:, None]) & (statistics <= high[:, None])
+    return np.asarray(within.all(axis=0))
 
 
 def learn_rule(
@@ -116,101 +113,62 @@ def learn_rule(
     keep: float = 0.995,
     margin: float = 0.25,
 ) -> PreselectRule:
-    """Learn bounds that nearly all positives meet.
+    """Learn bounds that keep nearly all positives.
 
-    The same small fraction is cut from both tails of every statistic, the largest with which at least `keep`
-    of the positives still meet all bounds together; then each bound is moved outwards by `margin` robust
-    standard deviations (interquartile range / 1.349), because the picks are a sample.
+    The same fraction is cut from both tails of every statistic: the largest with which `keep` of the
+    positives still meet all bounds. Then each bound is widened by `margin` robust standard deviations
+    (interquartile range / 1.349), because the picks are a sample.
 
     Parameters
     ----------
     positives
         (S, n) statistics of windows on particles, n >= 1.
     names
-        The S statistics, as `window_statistics` knows them.
+        Names of the S statistics, known to `window_statistics`.
     negatives
-        (S, m) statistics of other windows on the membrane; only reported on.
+        (S, m) statistics of other windows near the membrane; only their kept fraction is reported.
     size
-        Edge of the windows, px.
+        Side of the windows in pixels.
     keep
-        Fraction of the positives that must pass.
+        Fraction of the positives to keep.
     margin
-        In robust standard deviations of the positives.
+        Widening of the bounds, in robust standard deviations of the positives.
 
     Raises
     ------
     InputError
-        If the shapes do not fit, or a positive has a statistic that is not finite.
+        The shapes do not match, or the statistics of a positive are not finite.
     """
     positive = np.asarray(positives, dtype=np.float64)
     if positive.ndim != 2 or len(positive) != len(names) or positive.shape[1] == 0:
         raise InputError(
             f"The statistics of the positives have shape {positive.shape} for {len(names)} names; give "
-            f"(statistics, windows) with at least one window."
+            "(statistics, windows) with at least one window."
         )
     if not np.isfinite(positive).all():
         raise InputError(
             f"{int((~np.isfinite(positive)).any(axis=0).sum())} of {positive.shape[1]} positive windows have "
-            f"statistics that are not finite, as constant windows do; leave them out."
+            "statistics that are not finite, as constant windows do; leave them out."
         )
     if not 0 < keep <= 1 or margin < 0:
         raise InputError(f"keep is {keep} and margin {margin}; give 0 < keep <= 1 and a margin of 0 or more.")
     ordered = np.sort(positive, axis=1)
     n = positive.shape[1]
-
-    def bounds(cut: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        return ordered[:, cut], ordered[:, n - 1 - cut]
-
-    def kept(cut: int) -> float:
-        return float(_between(positive, *bounds(cut)).mean())
-
-    # Windows cut from a tail: the largest count that keeps enough, found by bisection (kept falls with it).
+    # The largest number of windows to cut from each tail, by bisection: the kept fraction falls with it.
     enough, too_many = 0, (n + 1) // 2
     while too_many - enough > 1:
-        middle = (enough + too_many) // 2
-        if kept(middle) >= keep:
-            enough = middle
+        cut = (enough + too_many) // 2
+        if _within(positive, ordered[:, cut], ordered[:, n - 1 - cut]).mean() >= keep:
+            enough = cut
         else:
-            too_many = middle
-    low, high = bounds(enough)
+            too_many = cut
     quartiles = np.percentile(positive, [25, 75], axis=1)
-    spread = margin * (quartiles[1] - quartiles[0]) / 1.349
-    rule = PreselectRule(
-        size=size,
-        statistics=tuple(names),
-        low=tuple((low - spread).tolist()),
-        high=tuple((high + spread).tolist()),
-        margin=margin,
-        positives=n,
-    )
-    negative = None if negatives is None else np.asarray(negatives, dtype=np.float64)
-    figures: dict[str, Any] = {"positives_kept": float(rule_keeps(rule, positive).mean())}
-    if negative is not None and negative.size:
-        figures |= {
-            "negatives": negative.shape[1],
-            "negatives_kept": float(rule_keeps(rule, negative).mean()),
-        }
-    return PreselectRule(**{**asdict(rule), **figures})
-
-
-def apply_rule(rule: PreselectRule, image: npt.NDArray[Any], mask: npt.NDArray[Any]) -> BoolArray:
-    """Drop the windows that a rule excludes; statistics are computed at the masked windows only.
-
-    Parameters
-    ----------
-    rule
-        What passes.
-    image
-        (H, W) or (N, H, W) normalised grey values, padded so that every window wanted is a valid one.
-    mask
-        Of valid-window shape (..., H - size + 1, W - size + 1); index = top-left corner.
-
-    Returns
-    -------
-    A new boolean mask of the same shape.
-    """
-    smaller = np.array(mask, dtype=bool)
-    if smaller.any():
-        statistics = window_statistics(image, rule.size, rule.statistics, mask=smaller)
-        smaller[smaller] = rule_keeps(rule, np.asarray(statistics))
-    return smaller
+    widening = margin * (quartiles[1] - quartiles[0]) / 1.349
+    low, high = ordered[:, enough] - widening, ordered[:, n - 1 - enough] + widening
+    rule = PreselectRule(size, tuple(names), tuple(low.tolist()), tuple(high.tolist()), margin, n)
+    rule = replace(rule, positives_kept=float(rule.keeps(positive).mean()))
+    negative = np.zeros((len(names), 0)) if negatives is None else np.asarray(negatives, dtype=np.float64)
+    if negative.size:
+        kept = float(rule.keeps(negative).mean())
+        rule = replace(rule, negatives=negative.shape[1], negatives_kept=kept)
+    return rule
