@@ -28,8 +28,7 @@ from t3ssfast.detection.preselect import (
     read_preselection,
 )
 from t3ssfast.detection.preselect.block_statistics import BlockStatistics
-from t3ssfast.detection.preselect.learning import block_windows
-from t3ssfast.detection.preselect.model import learn_model
+from t3ssfast.detection.preselect.learn_model import block_windows, learn_model
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.kernels.padding import pad_for_windows
@@ -205,7 +204,7 @@ def blocks_example() -> tuple[PreparedTomogram, np.ndarray]:
 
 def test_block_features_are_statistics_of_averaged_slices() -> None:
     grid, membrane = blocks_example()
-    blocks = BlockStatistics(grid, search_region(membrane), sizes=(6, 3), statistics=("mean", "max"))
+    blocks = BlockStatistics(grid, search_region(membrane), (6, 3), ("mean", "max"))
     assert blocks.planes == 3
     chosen = blocks.region(1)
     chosen[20, 30] = chosen[40, 5] = True

@@ -23,7 +23,7 @@ VOXEL = 13.6
 )
 def test_distance_equals_that_of_scipy(shape, distance_nm, share, seed):
     mask = (np.random.default_rng(seed).random(shape) < share).astype(np.uint8)
-    found = near_membrane(mask, 10.0, distance_nm)
+    found = near_membrane(mask, 10.0, distance_nm, 0, len(mask))
     assert found.dtype == np.uint8
     if mask.any():
         expected = ndimage.distance_transform_edt(mask == 0) <= distance_nm + 1e-9
@@ -34,7 +34,7 @@ def test_distance_equals_that_of_scipy(shape, distance_nm, share, seed):
 
 def test_distance_does_not_depend_on_the_slab():
     mask = (np.random.default_rng(5).random((31, 40, 50)) < 0.0004).astype(np.uint8)
-    whole = near_membrane(mask, 13.6, 12.0)
+    whole = near_membrane(mask, 13.6, 12.0, 0, len(mask))
     assert 0.01 < whole.mean() < 0.9
     for thickness in (1, 4, 9):
         parts = [near_membrane(mask, 13.6, 12.0, z, min(31, z + thickness)) for z in range(0, 31, thickness)]
@@ -42,7 +42,7 @@ def test_distance_does_not_depend_on_the_slab():
     with pytest.raises(InputError, match="31 slices"):
         near_membrane(mask, 13.6, 12.0, 0, 32)
     with pytest.raises(ConfigError, match="distance"):
-        near_membrane(mask, 13.6, float("nan"))
+        near_membrane(mask, 13.6, float("nan"), 0, len(mask))
 
 
 def cell(shape=(60, 130, 140), radius=(60, 45, 50), centre=(30, 64, 70), max_normal_z=0.8):
@@ -62,7 +62,7 @@ def test_region_covers_the_inside_of_a_cell_and_nothing_far_outside():
     # A cell whose top and bottom are missing.
     membrane, inside = cell(radius=(30, 45, 50), max_normal_z=0.8)
     assert not membrane[:3].any()
-    near = near_membrane(membrane, VOXEL, 16.0) != 0
+    near = near_membrane(membrane, VOXEL, 16.0, 0, len(membrane)) != 0
     assert not near[inside].all()
     found = SearchRegion(membrane, VOXEL, 16.0).slab(0, 60) != 0
     assert found[near].all()
@@ -71,7 +71,7 @@ def test_region_covers_the_inside_of_a_cell_and_nothing_far_outside():
     outline = ndimage.distance_transform_edt(~inside.any(axis=0)) * VOXEL / 10
     assert not found[:, outline > 16.0 + 2 * 10.0 * np.sqrt(2)].any()
     without_hulls = SearchRegion(membrane, VOXEL, 16.0, enclosed=False).slab(0, 60)
-    np.testing.assert_array_equal(without_hulls, near_membrane(membrane, VOXEL, 16.0))
+    np.testing.assert_array_equal(without_hulls, near_membrane(membrane, VOXEL, 16.0, 0, len(membrane)))
 
 
 def test_cells_cut_by_the_edge_of_the_volume_are_filled():
@@ -96,7 +96,7 @@ def test_small_vesicles_and_lines_are_not_filled():
     membrane[:, abs(np.hypot(y, x) - 3.5) < 1] = 1
     membrane[:, 90:93, 10:60] = 1
     found = SearchRegion(membrane, VOXEL, 1.0).slab(0, 20)
-    np.testing.assert_array_equal(found, near_membrane(membrane, VOXEL, 1.0))
+    np.testing.assert_array_equal(found, near_membrane(membrane, VOXEL, 1.0, 0, len(membrane)))
     empty = SearchRegion(np.zeros((4, 5, 6), np.uint8), VOXEL, 9.0)
     assert not empty.slab(0, 4).any()
     assert empty.slab(2, 2).shape == (0, 5, 6)
@@ -115,7 +115,7 @@ def test_region_does_not_depend_on_the_slab(shape, distance_nm, share, seed):
     thickness = int(rng.integers(1, 9))
     parts = [search.slab(z, min(shape[0], z + thickness)) for z in range(0, shape[0], thickness)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
-    assert (whole >= near_membrane(membrane, 30.0, distance_nm)).all()
+    assert (whole >= near_membrane(membrane, 30.0, distance_nm, 0, len(membrane))).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 119), (1, 119, 1), (119, 1, 1)])
@@ -124,4 +124,4 @@ def test_a_row_of_voxels_has_a_region(shape):
     for seed in range(40):
         mask = (np.random.default_rng(seed).random(shape) < 0.05).astype(np.uint8)
         found = SearchRegion(mask, VOXEL, 16.0).slab(0, shape[0])
-        np.testing.assert_array_equal(found, near_membrane(mask, VOXEL, 16.0))
+        np.testing.assert_array_equal(found, near_membrane(mask, VOXEL, 16.0, 0, len(mask)))

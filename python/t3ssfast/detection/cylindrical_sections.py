@@ -41,17 +41,10 @@ def box_size(height: int) -> int:
 
 
 def axis_frames(axis_zyx: Float64Array) -> Float64Array:
-    """Complete each axis to an orthonormal frame.
+    """Complete (n, 3) axes, of any length but 0, to (n, 3, 3) right-handed orthonormal frames.
 
-    Parameters
-    ----------
-    axis_zyx
-        (n, 3) vectors of any length but 0.
-
-    Returns
-    -------
-    (n, 3, 3) rows of unit vectors, zyx: the axis, the direction across it that is closest to the beam (to y
-    for an axis along the beam), and their cross product.
+    The rows of a frame are the axis, the direction across it that is closest to the beam (to y for an axis
+    along the beam), and their cross product.
     """
     axis = axis_zyx / np.linalg.norm(axis_zyx, axis=1, keepdims=True)
     towards = np.where(np.abs(axis[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
@@ -68,46 +61,23 @@ def rotate_frames(frames: Float64Array, angle: Float64Array) -> Float64Array:
 
 
 def correct_axis(frames: Float64Array, tilt: Float64Array) -> Float64Array:
-    """Tilt the axes of frames.
-
-    Parameters
-    ----------
-    frames
-        (n, 3, 3) as returned by `axis_frames`.
-    tilt
-        (n, 2) radians, towards the second and the third row of a frame.
-
-    Returns
-    -------
-    (n, 3) unit vectors.
-    """
+    """Tilt the axes of frames by (n, 2) radians, towards their second and third rows; return unit vectors."""
     angle = np.linalg.norm(tilt, axis=1, keepdims=True)
     towards = np.einsum("nij,ni->nj", frames[:, 1:], tilt) / np.maximum(angle, np.finfo(np.float64).tiny)
-    axes: Float64Array = np.cos(angle) * frames[:, 0] + np.sin(angle) * towards
-    return axes
+    return np.asarray(np.cos(angle) * frames[:, 0] + np.sin(angle) * towards)
 
 
 def axis_correction(axis_zyx: Float64Array, frames: Float64Array) -> Float64Array:
-    """Return the tilt from the axes of frames to given axes; the inverse of `correct_axis`.
+    """Return the (n, 2) radians by which (n, 3) axes are tilted against frames; inverts `correct_axis`.
 
-    Parameters
-    ----------
-    axis_zyx
-        (n, 3) vectors of any length but 0.
-    frames
-        (n, 3, 3) orthogonal rows of any length, otherwise as returned by `axis_frames`.
-
-    Returns
-    -------
-    (n, 2) radians.
+    Axes may have any length but 0. The rows of a frame must be orthogonal, and may have any length.
     """
     # Components, each in units of the length of its row.
     along, sideways = np.split(
         np.einsum("nij,nj->ni", frames, axis_zyx) / (frames**2).sum(axis=2), [1], axis=1
     )
     across = np.linalg.norm(sideways, axis=1, keepdims=True)
-    tilt: Float64Array = np.arctan2(across, along) * sideways / np.maximum(across, np.finfo(np.float64).tiny)
-    return tilt
+    return np.asarray(np.arctan2(across, along) * sideways / np.maximum(across, np.finfo(np.float64).tiny))
 
 
 def cylindrical_sections(
@@ -117,10 +87,8 @@ def cylindrical_sections(
 
     Parameters
     ----------
-    boxes
-        (n, side, side, side) float32.
-    centre_zyx
-        (n, 3) voxels from voxel side // 2 of a box to the centre of the sections.
+    boxes, centre_zyx
+        (n, side, side, side) float32, and (n, 3) voxels from voxel side // 2 to the centre of the sections.
     frames
         (n, 3, 3) as returned by `axis_frames`; the length of a row is the step along it, in voxels.
     height
@@ -128,10 +96,9 @@ def cylindrical_sections(
 
     Returns
     -------
-    (n, AZIMUTHS, height, height // 2) float32. Rows run along the axis, with the centre in row
-    floor(height * INNER_FRACTION). Columns run away from the axis; the first is half a step from it.
-    Sections run from the second row of the frame to the third. Values are interpolated linearly, 0 outside
-    the box.
+    (n, AZIMUTHS, height, height // 2) float32, interpolated linearly, 0 outside the box. The centre is in row
+    floor(height * INNER_FRACTION); rows run along the axis. Columns run away from it; the first is half a
+    step off. Sections run from the second row of the frame to the third.
     """
     along = np.arange(height) - int(height * INNER_FRACTION)
     radius = np.arange(height // 2) + 0.5
@@ -156,20 +123,13 @@ def cut_boxes(
 ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray]]:
     """Cut boxes from a prepared tomogram in small batches; every slice is prepared once.
 
-    Parameters
-    ----------
-    grid
-        The tomogram.
-    middle_zyx
-        (n, 3) voxels; a box covers c - side // 2 ... c - side // 2 + side - 1 along each axis. Outside the
-        tomogram it is 0, the mean of the grey values: a reflected image would look rotationally symmetric
-        about an axis near a face, as a T3SS does.
-    side
-        Side of the boxes in voxels.
+    A box around voxel c covers c - side // 2 ... c - side // 2 + side - 1 along each axis. Outside the
+    tomogram it is 0, the mean of the grey values: a reflected image would look rotationally symmetric about
+    an axis near a face, as a T3SS does.
 
     Yields
     ------
-    (m,) indices into `middle_zyx`, and their (m, side, side, side) float32 boxes.
+    (m,) indices into the (n, 3) voxels `middle_zyx`, and their (m, side, side, side) float32 boxes.
     """
     slices: dict[int, FloatArray] = {}
     order = np.argsort(middle_zyx[:, 0], kind="stable")

@@ -58,7 +58,10 @@ def orient(
     """
     centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
     nm_per_voxel = voxel_size_angstrom / 10
-    threads = max(1, min(torch.get_num_threads(), int(MAX_PARALLEL_BYTES / _block_bytes(nm_per_voxel))))
+    # A thread holds a block of the mask, twice, and its gradients on the coarser grid.
+    side = 4 * POLARITY_SIGMA_NM / nm_per_voxel
+    block_bytes = 2 * side**3 + 32 * (side / max(1, int(GRID_NM / nm_per_voxel))) ** 3
+    threads = max(1, min(torch.get_num_threads(), int(MAX_PARALLEL_BYTES / block_bytes)))
     with ThreadPoolExecutor(threads) as pool:
         normals = list(pool.map(lambda centre: _normal_at(membrane, centre, nm_per_voxel), centres))
     without = [k for k, normal in enumerate(normals) if normal is None]
@@ -68,13 +71,6 @@ def orient(
         for k in without:
             normals[k] = np.array([1.0 if centres[k, 0] >= mean_z else -1.0, 0.0, 0.0])
     return np.array(normals, np.float32).reshape(-1, 3)
-
-
-def _block_bytes(nm_per_voxel: float) -> float:
-    """Return the memory that `_mask_gradient` takes: a block of the mask, twice, and its gradients."""
-    side = 4 * POLARITY_SIGMA_NM / nm_per_voxel
-    step = max(1, int(GRID_NM / nm_per_voxel))
-    return float(2 * side**3 + 32 * (side / step) ** 3)
 
 
 def _normal_at(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: float) -> Float64Array | None:
@@ -97,8 +93,7 @@ def _squared_lengths(vectors: Float64Array) -> Float64Array:
     """Return the squared lengths of (n, 3) vectors."""
     # NumPy's sum over so short an axis takes several times as long.
     z, y, x = vectors.T
-    squared: Float64Array = z * z + y * y + x * x
-    return squared
+    return np.asarray(z * z + y * y + x * x)
 
 
 def _mask_gradient(
@@ -112,12 +107,10 @@ def _mask_gradient(
     step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), high - low)
     count = (high - low) // step
     block = membrane[tuple(slice(a, a + n * s) for a, n, s in zip(low, count, step, strict=True))] != 0
-    coarse = _cube_means(block, step)
-    coarse = ndimage.gaussian_filter(coarse, EDGE_SIGMA_NM / (step * nm_per_voxel), mode="nearest")
+    spacing = step * nm_per_voxel
+    coarse = ndimage.gaussian_filter(_cube_means(block, step), EDGE_SIGMA_NM / spacing, mode="nearest")
     gradient = [
-        np.gradient(coarse, step[axis] * nm_per_voxel, axis=axis)
-        if count[axis] > 1
-        else np.zeros_like(coarse)
+        np.gradient(coarse, spacing[axis], axis=axis) if count[axis] > 1 else np.zeros_like(coarse)
         for axis in range(3)
     ]
     squared = np.zeros(coarse.shape)
@@ -129,17 +122,13 @@ def _mask_gradient(
 
 
 def _cube_means(block: npt.NDArray[np.bool_], step: npt.NDArray[np.int64]) -> FloatArray:
-    """Return the fraction of each cube of `step` voxels that is set; the block holds whole cubes.
-
-    Counting axis by axis in the smallest sufficient integer type takes a tenth of the time of a mean over
-    three axes.
-    """
+    """Return the fraction of each cube of `step` voxels that is set; the block holds whole cubes."""
+    # Axis by axis in the smallest sufficient integer type: a tenth of the time of a mean over three axes.
     total = block.astype(np.min_scalar_type(math.prod(step.tolist())))
     for axis, stride in enumerate(step.tolist()):
         parts = [total[(slice(None),) * axis + (slice(k, None, stride),)] for k in range(stride)]
         total = functools.reduce(np.add, parts)
-    means: FloatArray = total.astype(np.float32) / np.float32(math.prod(step.tolist()))
-    return means
+    return np.asarray(total.astype(np.float32) / np.float32(math.prod(step.tolist())))
 
 
 def _fit_normal(
@@ -155,7 +144,5 @@ def _fit_normal(
     # Ridge regression: positions along the axis vary little, and curvature above 1/30 nm needs evidence.
     normal_matrix[1:, 1:] += np.eye(3) * weight.sum() * 30.0
     coefficients = np.linalg.solve(normal_matrix, (design * weight[:, None]).T @ turned)
-    normal = coefficients[0] / np.linalg.norm(coefficients[0])
-    jacobian = coefficients[1:]
-    divergence = float(np.trace(jacobian) - normal @ jacobian @ normal)
-    return normal, divergence
+    normal, jacobian = coefficients[0] / np.linalg.norm(coefficients[0]), coefficients[1:]
+    return normal, float(np.trace(jacobian) - normal @ jacobian @ normal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import cc3d
@@ -18,6 +17,8 @@ from t3ssfast.errors import ConfigError, InputError
 __all__ = ["SearchRegion", "any_per_square", "fill_squares", "near_membrane"]
 
 Mask = npt.NDArray[np.uint8]
+# First slice, one past the last, and a (y, x) mask of the squares inside.
+Hull = tuple[int, int, Mask]
 
 # Side of the cubes on which enclosed space is found, close to the distance between the two membranes.
 CUBE_NM = 10.0
@@ -31,16 +32,14 @@ class SearchRegion:
     """The voxels of a grid at which windows are classified; the answer for a voxel is the same in any slab.
 
     A T3SS stands in the membrane, so the region holds the voxels near it. The missing wedge removes membrane
-    that faces the beam, so large parts of a cell's surface may be far from all membrane found. The region
-    therefore also holds the convex hull, in projection along the beam, of the membrane of each cell. Hulls
-    also close cells that the edge of the volume cuts.
+    that faces the beam; for the parts of a cell far from the membrane that is left, the region also holds the
+    convex hull of each cell's membrane, in projection along the beam. Hulls also close cells that the edge of
+    the volume cuts.
 
     Parameters
     ----------
-    membrane
-        (z, y, x) mask of the whole grid; non-zero is membrane.
-    voxel_size_angstrom
-        Voxel size of the grid.
+    membrane, voxel_size_angstrom
+        (z, y, x) mask of the whole grid, non-zero is membrane, and its voxel size.
     distance_nm
         Maximum distance from the membrane. Hulls extend this far above and below their membrane.
     enclosed
@@ -55,8 +54,7 @@ class SearchRegion:
         *,
         enclosed: bool = True,
     ) -> None:
-        self.membrane = membrane
-        self.voxel_size_angstrom = voxel_size_angstrom
+        self.membrane, self.voxel_size_angstrom = membrane, voxel_size_angstrom
         self.distance_nm = distance_nm
         self._side = max(1, round(CUBE_NM * 10.0 / voxel_size_angstrom))
         reach = math.ceil(distance_nm * 10.0 / voxel_size_angstrom)
@@ -71,29 +69,19 @@ class SearchRegion:
     def slab(self, z0: int, z1: int) -> Mask:
         """Return slices z0 to z1 of the region, (z1 - z0, y, x) uint8, 0 or 1."""
         region = near_membrane(self.membrane, self.voxel_size_angstrom, self.distance_nm, z0, z1)
-        for hull in self._hulls:
-            first, last = max(z0, hull.z0), min(z1, hull.z1)
+        for start, stop, squares in self._hulls:
+            first, last = max(0, start - z0), min(z1, stop) - z0
             if first < last:
-                region[first - z0 : last - z0] |= fill_squares(hull.inside, self._side, region.shape[1:])
+                region[first:last] |= fill_squares(squares, self._side, region.shape[1:])
         return region
 
 
-@dataclass(frozen=True)
-class _Hull:
-    """The convex hull of a connected piece of membrane: its slices, and a (y, x) mask of squares."""
-
-    z0: int
-    z1: int
-    inside: Mask
-
-
-def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: int) -> list[_Hull]:
+def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: int) -> list[Hull]:
     """Find the hulls of the membrane's components, on cubes of `side` voxels, at least `min_cubes` wide."""
     if not membrane.size:
         return []
-    depth = len(membrane)
-    flattened = ((np.asarray(membrane[z : z + side]) != 0).any(axis=0) for z in range(0, depth, side))
-    cubes = np.stack([any_per_square(plane, side) for plane in flattened])
+    layers = (np.any(membrane[z : z + side], axis=0) for z in range(0, len(membrane), side))
+    cubes = np.stack([any_per_square(layer, side) for layer in layers])
     labels, _ = label_components(cubes)
     boxes = cc3d.statistics(labels, no_slice_conversion=False)["bounding_boxes"]
     centres = np.indices(cubes.shape[1:]).reshape(2, -1).T + 0.5
@@ -106,15 +94,15 @@ def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: 
         # Each edge of the hull is the outward normal and the offset of a half-plane.
         edges = ConvexHull(corners).equations
         inside = np.all(centres @ edges[:, :2].T + edges[:, 2] <= 0, axis=1)
-        z0, z1 = slices.start * side - reach, slices.stop * side + reach
-        hulls.append(_Hull(z0, z1, inside.reshape(cubes.shape[1:]).astype(np.uint8)))
+        inside = inside.reshape(cubes.shape[1:]).astype(np.uint8)
+        hulls.append((slices.start * side - reach, slices.stop * side + reach, inside))
     return hulls
 
 
-def any_per_square(image: npt.NDArray[Any], side: int) -> npt.NDArray[np.bool_]:
-    """Whether each square of side x side pixels of a (y, x) image holds a non-zero value."""
-    height, width = image.shape
-    padded = np.pad(image != 0, ((0, -height % side), (0, -width % side)))
+def any_per_square(image: npt.ArrayLike, side: int) -> npt.NDArray[np.bool_]:
+    """Return whether each square of side x side pixels of a (y, x) image holds a non-zero value."""
+    occupied = np.asarray(image) != 0
+    padded = np.pad(occupied, [(0, -n % side) for n in occupied.shape])
     rows, columns = (n // side for n in padded.shape)
     return np.asarray(padded.reshape(rows, side, columns, side).any(axis=(1, 3)))
 
@@ -126,31 +114,13 @@ def fill_squares(squares: npt.NDArray[Any], side: int, shape_yx: tuple[int, ...]
 
 
 def near_membrane(
-    membrane: npt.NDArray[Any],
-    voxel_size_angstrom: float,
-    distance_nm: float,
-    z0: int = 0,
-    z1: int | None = None,
+    membrane: npt.NDArray[Any], voxel_size_angstrom: float, distance_nm: float, z0: int, z1: int
 ) -> Mask:
-    """Return the voxels of a slab within a distance of the membrane, between voxel centres.
+    """Return the voxels of slices z0 to z1 within a distance of the membrane, between voxel centres.
 
-    Parameters
-    ----------
-    membrane
-        (z, y, x) mask of the whole grid; non-zero is membrane.
-    voxel_size_angstrom
-        Voxel size of the grid.
-    distance_nm
-        0 or more; 0 returns the membrane itself.
-    z0, z1
-        First slice, and one past the last; by default all slices.
-
-    Returns
-    -------
-    (z1 - z0, y, x) uint8, 0 or 1.
+    The result is (z1 - z0, y, x) uint8, 0 or 1. A distance of 0 returns the membrane.
     """
     depth = len(membrane)
-    z1 = depth if z1 is None else z1
     if not 0 <= z0 <= z1 <= depth:
         raise InputError(f"Slices {z0} to {z1} are outside a membrane with {depth} slices.")
     if not (math.isfinite(distance_nm) and distance_nm >= 0):
@@ -203,23 +173,20 @@ def _squared_distance_step(
 ) -> npt.NDArray[Any]:
     """Extend squared distances by one axis; of that axis, return positions start to stop.
 
-    The minimum over offsets of the neighbour's value plus the squared offset: one pass per axis makes squared
-    distances from 0 inside and large values outside (Felzenszwalb & Huttenlocher 2012). Few offsets are
-    within reach, so they are tried one by one.
+    The result is the minimum, over offsets within reach, of the neighbour's value plus the squared offset
+    (Felzenszwalb & Huttenlocher 2012). One step per axis turns 0 inside and a large value outside into
+    squared distances.
     """
-    length = squared.shape[axis]
+    values = np.swapaxes(squared, 0, axis)
+    length = len(values)
     stop = length if stop is None else stop
-
-    def part(a: int, b: int) -> tuple[slice, ...]:
-        return (slice(None),) * axis + (slice(a, b),)
-
-    least: npt.NDArray[Any] = squared[part(start, stop)].copy()
-    raised = np.empty_like(squared)
+    least = np.array(values[start:stop])
+    raised = np.empty_like(values)
     for offset in range(1, min(reach, length - 1) + 1):
-        np.add(squared, squared.dtype.type(offset * offset), out=raised)
+        np.add(values, values.dtype.type(offset * offset), out=raised)
         for shift in (-offset, offset):
             a, b = max(start, -shift), min(stop, length - shift)
             if a < b:
-                target = least[part(a - start, b - start)]
-                np.minimum(target, raised[part(a + shift, b + shift)], out=target)
-    return least
+                target = least[a - start : b - start]
+                np.minimum(target, raised[a + shift : b + shift], out=target)
+    return np.swapaxes(least, 0, axis)

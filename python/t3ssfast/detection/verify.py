@@ -29,7 +29,7 @@ from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, LoadedModel
 
 __all__ = ["missing_membrane_penalty", "verify"]
 
-# Weight of the verifier's log-odds against the classifier's. Average precision on the candidates of the 36
+# Weight of the verifier's log-odds relative to the classifier's. Average precision on the candidates of the 36
 # random calibration tomograms: 0.955 with 0.2, 0.962 with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; on
 # those of another simulator the best weights are 0.4 to 0.6.
 VERIFIER_WEIGHT = 0.4
@@ -60,19 +60,16 @@ def verify(
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Refine the centres and axes of candidates, and combine the scores of classifier and verifier.
 
-    The weighted mean of their log-odds ranks better than either: they were trained on different data,
-    windows and cylindrical sections. The verifier runs several times, from the centre and the axis that it
-    found last, because the missing wedge leaves little membrane to tell the axis of a T3SS that faces the
-    beam. Its last answer is averaged with those for `EXTRA_VIEWS`.
+    The weighted mean of their log-odds ranks better than either: they were trained on different data. The
+    verifier runs several times, from the centre and the axis that it found last, because the missing wedge
+    leaves little membrane to tell the axis of a T3SS that faces the beam.
 
     Parameters
     ----------
     grid
         The tomogram on the verifier's grid.
-    centre_zyx
-        (n, 3) candidates, in voxels of that grid.
-    normal_zyx
-        (n, 3) unit vectors along their axes, out of the cell, as returned by `orient`.
+    centre_zyx, normal_zyx
+        (n, 3) candidates in voxels of that grid, and unit vectors along their axes, out of the cell.
     score
         (n,) probabilities from the classifier.
     verifier
@@ -80,8 +77,7 @@ def verify(
 
     Returns
     -------
-    (n, 3) float64 centres in voxels of the grid, (n, 3) float64 unit vectors along the axes, and (n,) float64
-    log-odds.
+    (n, 3) float64 centres, (n, 3) float64 unit vectors along the axes, and (n,) float64 log-odds.
     """
     centres = np.asarray(centre_zyx, np.float64).reshape(-1, 3)
     frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
@@ -110,14 +106,10 @@ def missing_membrane_penalty(
 
     Parameters
     ----------
-    membrane
-        (z, y, x) mask; non-zero is membrane.
-    centre_zyx
-        (n, 3) candidates, in voxels of the mask.
-    axis_zyx
-        (n, 3) unit vectors along their axes.
-    voxel_size_angstrom
-        Voxel size of the mask.
+    membrane, voxel_size_angstrom
+        (z, y, x) mask, non-zero is membrane, and its voxel size.
+    centre_zyx, axis_zyx
+        (n, 3) candidates in voxels of the mask, and unit vectors along their axes.
 
     Returns
     -------
@@ -127,8 +119,7 @@ def missing_membrane_penalty(
     from_beam = np.degrees(np.arccos(np.clip(np.abs(axis_zyx[:, 0]), 0, 1)))
     far = np.interp(distance, (PENALTY_START_NM, PENALTY_END_NM), (0.0, 1.0))
     visible = np.interp(from_beam, (WEDGE_INNER_DEGREES, WEDGE_OUTER_DEGREES), (0.0, 1.0))
-    penalty: Float64Array = MAX_PENALTY_LOG_ODDS * far * visible
-    return penalty
+    return np.asarray(MAX_PENALTY_LOG_ODDS * far * visible)
 
 
 def _distance_nm(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: float) -> float:
@@ -144,8 +135,7 @@ def _distance_nm(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel:
 def _limit_length(vectors: Float64Array, limit: float) -> Float64Array:
     """Shorten those of (n, k) vectors that are longer than a limit."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    limited: Float64Array = vectors * (limit / np.maximum(length, limit))
-    return limited
+    return np.asarray(vectors * (limit / np.maximum(length, limit)))
 
 
 def _run_verifier(

@@ -13,14 +13,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-__all__ = [
-    "Axis",
-    "DenseResampling",
-    "FloatArray",
-    "LinearInterpolation",
-    "SparseResampling",
-    "resample_mask",
-]
+__all__ = ["Axis", "FloatArray", "LinearInterpolation", "resample_mask", "resample_slice"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -73,9 +66,10 @@ class Axis:
 
     def matrix(self) -> sparse.csr_array:
         """Return the (size, length) weights as a sparse matrix."""
-        rows = np.repeat(np.arange(self.size), self.taps.shape[1])
-        shape = (self.size, self.length)
-        return sparse.csr_array((self.weights.ravel(), (rows, self.taps.ravel())), shape=shape)
+        points = np.repeat(np.arange(self.size), self.taps.shape[1])
+        return sparse.csr_array(
+            (self.weights.ravel(), (points, self.taps.ravel())), shape=(self.size, self.length)
+        )
 
     def to_grid(self) -> LinearInterpolation:
         """Interpolate linearly between voxels of the tomogram, at the grid points."""
@@ -103,46 +97,20 @@ class LinearInterpolation:
         return cls(first, np.minimum(first + 1, length - 1), (inside - first).astype(np.float32))
 
 
-@dataclass(frozen=True)
-class SparseResampling:
-    """The model's grid along y and x as sparse float32 weights, for slices on the CPU."""
+def resample_slice(image: Tensor, rows: Any, columns: Any) -> Tensor:
+    """Apply weight matrices along y and x of a float32 slice.
 
-    rows: sparse.csr_array
-    columns: sparse.csr_array
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Resample a (y, x) float32 slice."""
-        by_rows = self.rows @ image.numpy()
-        by_columns = self.columns @ np.ascontiguousarray(by_rows.T)
-        return torch.from_numpy(np.ascontiguousarray(by_columns.T, dtype=np.float32))
-
-    def to_dense(self, device: torch.device) -> DenseResampling:
-        """Copy the weights to a device as float64 matrices."""
-        rows, columns = (
-            torch.from_numpy(matrix.toarray()).to(device, torch.float64)
-            for matrix in (self.rows, self.columns)
-        )
-        return DenseResampling(rows, columns)
-
-
-@dataclass(frozen=True)
-class DenseResampling:
-    """The model's grid along y and x as float64 matrices on a device."""
-
-    rows: Tensor
-    columns: Tensor
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Resample a (y, x) float32 slice, computing in float64."""
-        return (self.rows @ image.to(torch.float64) @ self.columns.T).to(torch.float32)
+    SciPy's sparse matrices compute in float32 on the CPU; tensors compute in their own dtype on their device.
+    """
+    if isinstance(rows, Tensor):
+        dense: Tensor = rows @ image.to(rows.dtype) @ columns.T
+        return dense.to(torch.float32)
+    by_columns = columns @ np.ascontiguousarray((rows @ image.numpy()).T)
+    return torch.from_numpy(np.ascontiguousarray(by_columns.T, dtype=np.float32))
 
 
 def resample_mask(
-    read_slice: Callable[[int], FloatArray],
-    axes: Iterable[LinearInterpolation],
-    z0: int,
-    z1: int,
-    threshold: float,
+    read: Callable[[int], FloatArray], axes: Iterable[LinearInterpolation], z0: int, z1: int, threshold: float
 ) -> npt.NDArray[np.uint8]:
     """Interpolate slices z0 to z1 linearly along z, y and x, and set those at or above a threshold to 1.
 
@@ -155,7 +123,7 @@ def resample_mask(
     for k in range(z0, z1):
         a, b, weight = int(z.first[k]), int(z.second[k]), z.weight[k]
         needed = {a, b} if weight else {a}
-        slices = {n: slices[n] if n in slices else read_slice(n) for n in needed}
+        slices = {n: slices[n] if n in slices else read(n) for n in needed}
         values = slices[a] + weight * (slices[b] - slices[a]) if weight else slices[a]
         upper = values[y.first]
         values = upper + y.weight[:, None] * (values[y.second] - upper) if y.weight.any() else upper

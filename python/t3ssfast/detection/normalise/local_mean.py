@@ -28,16 +28,13 @@ class LocalMean:
     @classmethod
     def make(cls, shape_yx: tuple[int, int], sigma: float) -> LocalMean:
         """Prepare the matrices for slices of a shape; `sigma` is that of the Gaussian, in pixels."""
-        height, width = shape_yx
-        return cls(_regression_matrices(height, sigma), _regression_matrices(width, sigma))
+        rows, columns = (_regression_matrices(length, sigma) for length in shape_yx)
+        return cls(rows, columns)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LocalMean:
         """Copy the matrices to a device, in another precision."""
-        (mean_y, fit_y), (mean_x, fit_x) = self.rows, self.columns
-        return LocalMean(
-            (mean_y.to(device, dtype), fit_y.to(device, dtype)),
-            (mean_x.to(device, dtype), fit_x.to(device, dtype)),
-        )
+        mean_y, fit_y, mean_x, fit_x = (m.to(device, dtype) for m in (*self.rows, *self.columns))
+        return LocalMean((mean_y, fit_y), (mean_x, fit_x))
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the local mean of a (y, x) slice, computed in the precision of the matrices."""

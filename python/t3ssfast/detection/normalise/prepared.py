@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from t3ssfast.detection.normalise.grid import Axis, FloatArray, SparseResampling, resample_mask
+from t3ssfast.detection.normalise.grid import Axis, FloatArray, resample_mask, resample_slice
 from t3ssfast.detection.normalise.local_mean import LocalMean
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
@@ -50,14 +50,12 @@ def neighbouring_slices(slab: Slab, z: int, count: int) -> Slab:
 
 
 def _median_and_sigma(slices: Sequence[Tensor], stride: int) -> tuple[float, float]:
-    """Return the median and the robust standard deviation of every `stride`-th value.
-
-    Where more than half of the values are equal, the deviation is the plain one of the others.
-    """
+    """Return the median and the robust standard deviation of every `stride`-th value."""
     values = np.concatenate([image.numpy().ravel()[::stride] for image in slices])
     median = float(np.median(values))
     sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
     if sigma == 0:
+        # More than half of the values are equal: take the plain deviation of the others.
         rest = values[values != median]
         sigma = float(np.sqrt(np.mean((rest.astype(np.float64) - median) ** 2))) if rest.size else 0.0
     return median, sigma
@@ -71,10 +69,8 @@ class PreparedTomogram:
     ----------
     tomogram
         The original tomogram.
-    voxel_size_angstrom
-        Voxel size of the model's grid.
-    shape
-        (z, y, x) of the model's grid.
+    voxel_size_angstrom, shape
+        Of the model's grid; (z, y, x).
     normalisation
         How grey values are normalised.
     contrast_sign
@@ -87,8 +83,8 @@ class PreparedTomogram:
     normalisation: Normalisation
     contrast_sign: int
     _axes: tuple[Axis, Axis, Axis]
-    # None where the model's grid is the tomogram's own.
-    _resampling: SparseResampling | None
+    # Sparse weights along y and x; None where the model's grid is the tomogram's own.
+    _matrices: tuple[Any, Any] | None
     _local_mean: LocalMean | None
     _origin: float = 0.0
     _outlier: float = math.inf
@@ -113,10 +109,8 @@ class PreparedTomogram:
         voxel_size_angstrom
             Voxel size of the model; None keeps the tomogram's. Sizes within 1% count as equal, and nothing
             is resampled.
-        normalisation
-            None uses the defaults.
-        contrast_sign
-            +1: protein is dark; -1: protein is bright, and the values are inverted.
+        normalisation, contrast_sign
+            As for the class; no normalisation means the defaults.
 
         Raises
         ------
@@ -142,16 +136,9 @@ class PreparedTomogram:
         if normalisation.highpass_nm > 0:
             sigma = normalisation.highpass_nm * 10.0 / target * FWHM_TO_SIGMA
             local_mean = LocalMean.make((y.size, x.size), sigma)
-        unscaled = cls(
-            tomogram=tomogram,
-            voxel_size_angstrom=target,
-            shape=(z.size, y.size, x.size),
-            normalisation=normalisation,
-            contrast_sign=contrast_sign,
-            _axes=(z, y, x),
-            _resampling=None if step == 1.0 else SparseResampling(y.matrix(), x.matrix()),
-            _local_mean=local_mean,
-        )
+        shape = (z.size, y.size, x.size)
+        matrices = None if step == 1.0 else (y.matrix(), x.matrix())
+        unscaled = cls(tomogram, target, shape, normalisation, contrast_sign, (z, y, x), matrices, local_mean)
         return unscaled._with_estimated_scale()
 
     def _with_estimated_scale(self) -> PreparedTomogram:
@@ -159,7 +146,7 @@ class PreparedTomogram:
         count = min(SAMPLED_SLICES, self.shape[0])
         # The middles of `count` equal parts: the first and the last slices are often empty.
         chosen = ((np.arange(count) + 0.5) * self.shape[0] / count).astype(int)
-        slices = [self._resample(z, self._read_slice, self._resampling) for z in chosen.tolist()]
+        slices = [self._resample(z, self._read_slice, self._matrices) for z in chosen.tolist()]
         # An odd stride: one in step with rows of an even length would sample only some of the columns.
         stride = max(1, self.shape[1] * self.shape[2] // SAMPLED_VALUES) | 1
         origin, sigma = _median_and_sigma(slices, stride)
@@ -186,7 +173,7 @@ class PreparedTomogram:
     @property
     def on_own_voxels(self) -> bool:
         """Whether the model's grid is the tomogram's own, so that nothing is resampled."""
-        return self._resampling is None
+        return self._matrices is None
 
     def slab(self, z0: int, z1: int) -> FloatArray:
         """Prepare slices of the model's grid.
@@ -203,7 +190,7 @@ class PreparedTomogram:
         Raises
         ------
         InputError
-            The slab lies outside the grid, or a value is NaN or infinite; the message gives its position.
+            The slab lies outside the grid, or a value is NaN or infinite.
         """
         self._check_slices(z0, z1)
         out: FloatArray = self._prepare_slices(z0, z1, self._read_slice, torch.device("cpu")).numpy()
@@ -211,18 +198,9 @@ class PreparedTomogram:
         return out
 
     def slab_on_device(self, z0: int, z1: int, upload: Uploader) -> Tensor:
-        """Prepare slices of the model's grid on a device; they are uploaded in their stored dtype.
+        """Prepare slices as `slab` does, on the device of `upload`; they travel in their stored dtype.
 
-        Parameters
-        ----------
-        z0, z1
-            As for `slab`.
-        upload
-            Uploader to the device.
-
-        Returns
-        -------
-        (z1 - z0, y, x) float32 on the device; on a CPU bit-identical to `slab`.
+        On a CPU the result is bit-identical to that of `slab`.
         """
         self._check_slices(z0, z1)
         data = self.tomogram.data
@@ -266,30 +244,32 @@ class PreparedTomogram:
         self, z0: int, z1: int, read_slice: Callable[[int], Tensor], device: torch.device
     ) -> Tensor:
         """Prepare slices z0 to z1 from the slices of the tomogram that `read_slice` returns on a device."""
-        resampling: Callable[[Tensor], Tensor] | None = self._resampling
-        local_mean = self._local_mean
+        matrices, local_mean = self._matrices, self._local_mean
         if device.type == "cuda":
             # A process-wide setting may round float32 products to TF32 on CUDA; it leaves float64 alone.
-            resampling = None if self._resampling is None else self._resampling.to_dense(device)
-            local_mean = None if local_mean is None else local_mean.to(device, torch.float64)
+            exact = torch.float64
+            if matrices is not None:
+                rows, columns = (torch.from_numpy(matrix.toarray()).to(device, exact) for matrix in matrices)
+                matrices = rows, columns
+            local_mean = None if local_mean is None else local_mean.to(device, exact)
         gain, limit = self.contrast_sign / self._scale, self.normalisation.clip
         out = torch.empty((z1 - z0, *self.shape[1:]), device=device)
         for z in range(z0, z1):
-            flattened = self._subtract_local_mean(self._resample(z, read_slice, resampling), local_mean)
+            flattened = self._subtract_local_mean(self._resample(z, read_slice, matrices), local_mean)
             torch.clamp((flattened - self._centre) * gain, -limit, limit, out=out[z - z0])
         return out
 
     def _resample(
-        self, z: int, read_slice: Callable[[int], Tensor], resampling: Callable[[Tensor], Tensor] | None
+        self, z: int, read_slice: Callable[[int], Tensor], matrices: tuple[Any, Any] | None
     ) -> Tensor:
         """Return slice z of the model's grid, anti-aliased, in the tomogram's grey values."""
-        if resampling is None:
+        if matrices is None:
             return read_slice(z)
         terms = (read_slice(tap) * weight for tap, weight in self._axes[0].weights_of(z).items())
         total = next(terms)
         for term in terms:
             total += term
-        return resampling(total)
+        return resample_slice(total, *matrices)
 
     def _subtract_local_mean(self, image: Tensor, local_mean: LocalMean | None) -> Tensor:
         """Subtract the origin and the local mean, which outliers do not affect."""
@@ -303,17 +283,7 @@ class PreparedTomogram:
         return values - mean
 
     def to_tomogram(self, zyx_on_model_grid: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Convert positions on the model's grid to voxels of the tomogram.
-
-        Parameters
-        ----------
-        zyx_on_model_grid
-            (..., 3) positions, 0-based, at voxel centres.
-
-        Returns
-        -------
-        (..., 3) float64: ``position * step + origin``.
-        """
+        """Convert (..., 3) positions on the model's grid to voxels of the tomogram, both 0-based."""
         return np.asarray(zyx_on_model_grid, dtype=np.float64) * self._axes[0].step + self._origins
 
     def from_tomogram(self, zyx: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -325,18 +295,9 @@ class PreparedTomogram:
         return np.array([axis.origin for axis in self._axes])
 
     def mask_from_tomogram(self, mask: npt.NDArray[Any], z0: int, z1: int) -> npt.NDArray[np.uint8]:
-        """Resample a mask of the tomogram to slices z0 to z1 of the model's grid.
+        """Resample a (z, y, x) mask of the tomogram linearly to slices z0 to z1 of the model's grid.
 
-        Parameters
-        ----------
-        mask
-            (z, y, x) of the tomogram's shape; non-zero is inside.
-        z0, z1
-            As for `slab`.
-
-        Returns
-        -------
-        (z1 - z0, y, x) uint8: 1 where the linearly interpolated mask is at least 0.5.
+        The result is uint8, 1 where the interpolated mask is at least 0.5.
         """
         if tuple(mask.shape) != self.tomogram.shape:
             raise InputError(
@@ -349,21 +310,11 @@ class PreparedTomogram:
         return out
 
     def mask_to_tomogram(self, mask: npt.NDArray[Any], threshold: float = 0.5) -> npt.NDArray[np.uint8]:
-        """Resample a mask on the model's grid to the tomogram.
+        """Resample a (z, y, x) mask or volume on the model's grid linearly to the tomogram.
 
-        Parameters
-        ----------
-        mask
-            (z, y, x) of `shape`: 0 and 1, or any values that a threshold separates.
-        threshold
-            Interpolated values at or above it are inside.
-
-        Returns
-        -------
-        uint8, 0 or 1, of the tomogram's shape.
+        The result is uint8, 1 where the interpolated values reach the threshold.
         """
         if tuple(mask.shape) != self.shape:
             raise InputError(f"The mask has shape {tuple(mask.shape)} but the model's grid has {self.shape}.")
-        axes = (axis.to_tomogram() for axis in self._axes)
-        depth = self.tomogram.shape[0]
-        return resample_mask(lambda z: mask[z].astype(np.float32), axes, 0, depth, threshold)
+        z, y, x = (axis.to_tomogram() for axis in self._axes)
+        return resample_mask(lambda n: mask[n].astype(np.float32), (z, y, x), 0, len(z.first), threshold)

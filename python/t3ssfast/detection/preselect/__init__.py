@@ -7,11 +7,16 @@ of several sizes; `CoarseScan`, the classifier itself on a coarse grid of window
 
 from __future__ import annotations
 
-from t3ssfast.detection.preselect.coarse_scan import CoarseScan
-from t3ssfast.detection.preselect.learning import learn_preselection, particle_windows
-from t3ssfast.detection.preselect.model import PreselectModel
-from t3ssfast.detection.preselect.rule import DEFAULT_STATISTICS, PreselectRule, learn_rule
-from t3ssfast.detection.preselect.window_filter import Preselection, WindowFilter, read_preselection
+from t3ssfast.detection.preselect.learn_model import learn_preselection
+from t3ssfast.detection.preselect.learn_rule import DEFAULT_STATISTICS, learn_rule, particle_windows
+from t3ssfast.detection.preselect.preselections import (
+    CoarseScan,
+    Preselection,
+    PreselectModel,
+    PreselectRule,
+    read_preselection,
+)
+from t3ssfast.detection.preselect.window_filter import WindowFilter
 
 __all__ = [
     "DEFAULT_STATISTICS",

@@ -6,6 +6,7 @@ still shows it, and on a grid of fewer points the statistics cost next to nothin
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,49 +31,33 @@ SCALE_BLOCKS = 2_000
 CLIP = 8.0
 
 
+@dataclass
 class BlockStatistics:
     """Statistics of windows around blocks, standardised by the blocks near the tomogram's own membrane.
 
     Parameters
     ----------
-    grid
-        The tomogram on the classifier's grid.
-    search
-        The search region on that grid.
-    sizes
-        Sides of the windows, in blocks.
-    statistics
-        Names known to `window_statistics`.
+    grid, search
+        The tomogram on the classifier's grid, and the search region there.
+    sizes, statistics
+        Sides of the windows in blocks, and names known to `window_statistics`.
     """
 
-    def __init__(
-        self,
-        grid: PreparedTomogram,
-        search: SearchRegion,
-        *,
-        sizes: tuple[int, ...],
-        statistics: tuple[str, ...],
-    ) -> None:
-        self._grid, self._search, self._membrane = grid, search, search.membrane
-        self.sizes, self.statistics = sizes, statistics
-        self._means: dict[int, FloatArray] = {}
+    grid: PreparedTomogram
+    search: SearchRegion
+    sizes: tuple[int, ...]
+    statistics: tuple[str, ...]
+    _means: dict[int, FloatArray] = field(default_factory=dict, init=False)
 
     @property
     def planes(self) -> int:
         """Number of planes of blocks along z."""
-        return -(-self._grid.shape[0] // BLOCK_Z)
+        return -(-self.grid.shape[0] // BLOCK_Z)
 
     def features(self, k: int, blocks: BoolArray, slab: FloatArray | None = None, z0: int = 0) -> FloatArray:
-        """Return the features of blocks of a plane.
+        """Return the features of n blocks, given as a (y, x) mask, of plane k: slices 4 k to 4 k + 3.
 
-        Parameters
-        ----------
-        k
-            Plane of blocks: slices 4 k to 4 k + 3.
-        blocks
-            (blocks along y, blocks along x), true for the n blocks wanted.
-        slab, z0
-            Prepared slices from z0 on, if the caller has them; missing slices are prepared here.
+        Slices are taken from a slab that begins at z0, if the caller has one, or prepared here.
 
         Returns
         -------
@@ -86,11 +71,11 @@ class BlockStatistics:
 
     def region(self, k: int) -> BoolArray:
         """Return the blocks of a plane that hold a voxel of the search region in its middle slice."""
-        z = min(k * BLOCK_Z + BLOCK_Z // 2, self._grid.shape[0] - 1)
-        return any_per_square(self._search.slab(z, z + 1)[0], BLOCK_YX)
+        z = min(k * BLOCK_Z + BLOCK_Z // 2, self.grid.shape[0] - 1)
+        return any_per_square(self.search.slab(z, z + 1)[0], BLOCK_YX)
 
     def _membrane_of(self, k: int) -> npt.NDArray[np.uint8]:
-        return self._membrane[k * BLOCK_Z : (k + 1) * BLOCK_Z]
+        return self.search.membrane[k * BLOCK_Z : (k + 1) * BLOCK_Z]
 
     def _unscaled(self, k: int, blocks: BoolArray, slab: FloatArray | None, z0: int) -> FloatArray:
         neighbours = (max(k - 1, 0), k, min(k + 1, self.planes - 1))
@@ -106,11 +91,11 @@ class BlockStatistics:
     def _mean(self, k: int, slab: FloatArray | None, z0: int) -> FloatArray:
         """Return the means of a plane's blocks."""
         if k not in self._means:
-            first, last = k * BLOCK_Z, min((k + 1) * BLOCK_Z, self._grid.shape[0])
+            first, last = k * BLOCK_Z, min((k + 1) * BLOCK_Z, self.grid.shape[0])
             if slab is not None and z0 <= first and last <= z0 + len(slab):
                 values = slab[first - z0 : last - z0]
             else:
-                values = self._grid.slab(first, last)
+                values = self.grid.slab(first, last)
             # Planes are used in order; those two behind are not needed again.
             self._means = {j: means for j, means in self._means.items() if j >= k - 2}
             self._means[k] = _block_means(values)
@@ -142,8 +127,7 @@ class BlockStatistics:
 def _block_means(values: FloatArray) -> FloatArray:
     """Return the means over blocks of (z, y, x) slices, all along z; the last blocks repeat the edge."""
     flat = values.mean(axis=0, dtype=np.float32)
-    height, width = flat.shape
-    padded = np.pad(flat, ((0, -height % BLOCK_YX), (0, -width % BLOCK_YX)), mode="edge")
+    padded = np.pad(flat, [(0, -n % BLOCK_YX) for n in flat.shape], mode="edge")
     rows, columns = (n // BLOCK_YX for n in padded.shape)
-    means: FloatArray = padded.reshape(rows, BLOCK_YX, columns, BLOCK_YX).mean(axis=(1, 3), dtype=np.float32)
-    return means
+    squares = padded.reshape(rows, BLOCK_YX, columns, BLOCK_YX)
+    return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32))

@@ -10,8 +10,9 @@ from torch import nn
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.preselect.learning import learn_rule_from_picks, search_grid
-from t3ssfast.detection.preselect.window_filter import Preselection, WindowFilter, read_preselection
+from t3ssfast.detection.preselect.learn_rule import learn_rule_from_picks
+from t3ssfast.detection.preselect.preselections import Preselection, read_preselection
+from t3ssfast.detection.preselect.window_filter import WindowFilter, search_grid
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import StrPath, Tomogram
@@ -37,10 +38,8 @@ def preselect(
 
     Parameters
     ----------
-    tomogram
-        The tomogram.
-    membrane
-        (z, y, x) mask of its shape; non-zero is membrane.
+    tomogram, membrane
+        The tomogram and a (z, y, x) mask of its shape; non-zero is membrane.
     picks
         T3SS to learn a `PreselectRule` from; None applies the classifier's own preselection.
     classifier
@@ -50,14 +49,11 @@ def preselect(
     config
         Options that define the search region.
     keep, margin
-        As for `learn_rule`.
+        Options of a rule; see `learn_rule`.
 
     Returns
     -------
-    mask
-        (z, y, x) uint8 of the tomogram's shape: the centres of the windows to classify.
-    preselection
-        The rule learned from the picks, or the classifier's preselection.
+    (z, y, x) uint8 mask of the centres of the windows to classify, and the preselection that was applied.
 
     Raises
     ------
@@ -77,7 +73,7 @@ def preselect(
         preselection = read_preselection(model.metadata.preselect)
     else:
         size = model.metadata.window_px or 50
-        preselection = learn_rule_from_picks(prepared, region, picks, size, keep=keep, margin=margin)
+        preselection = learn_rule_from_picks(prepared, region, picks, size, keep, margin)
     if preselection is None:
         raise ModelError(f"{model.path} has no preselection; give picks to learn a rule from.")
     window_filter = WindowFilter(preselection, prepared, search, model)
