@@ -51,7 +51,6 @@ class SearchRegion:
         membrane: npt.NDArray[Any],
         voxel_size_angstrom: float,
         distance_nm: float,
-        *,
         enclosed: bool = True,
     ) -> None:
         self.membrane, self.voxel_size_angstrom = membrane, voxel_size_angstrom

@@ -29,8 +29,8 @@ from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, LoadedModel
 
 __all__ = ["missing_membrane_penalty", "verify"]
 
-# Weight of the verifier's log-odds relative to the classifier's. Average precision on the candidates of the 36
-# random calibration tomograms: 0.955 with 0.2, 0.962 with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; on
+# Weight of the verifier's log-odds; the classifier has the rest. Average precision on the candidates of the
+# 36 random calibration tomograms: 0.955 with 0.2, 0.962 with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; on
 # those of another simulator the best weights are 0.4 to 0.6.
 VERIFIER_WEIGHT = 0.4
 # The classifier's probabilities are clipped to [MIN_PROBABILITY, 1 - MIN_PROBABILITY]: log-odds stay finite.

@@ -34,6 +34,8 @@ MAD_TO_SIGMA = 1.4826
 OUTLIER_SIGMAS = 4.0
 FWHM_TO_SIGMA = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
 
+# Returns a slice of the tomogram, (y, x) float32, on the device where it is prepared.
+ReadSlice = Callable[[int], Tensor]
 # The last constraint is for callers that hold either kind.
 Slab = TypeVar("Slab", FloatArray, Tensor, FloatArray | Tensor)
 
@@ -207,13 +209,13 @@ class PreparedTomogram:
         taps = self._axes[0].taps[z0:z1]
         first, end = (int(taps.min()), int(taps.max()) + 1) if taps.size else (0, 0)
         with upload.stream():
-            stored = upload.upload(data, first, end)
+            raw = upload.upload(data, first, end)
             release_pages(data)
-            if data.dtype.kind == "f" and not bool(torch.isfinite(stored).all()):
+            if data.dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
                 for z in range(first, end):
                     self._read_slice(z)
             out = self._prepare_slices(
-                z0, z1, lambda z: as_float32(stored[z - first], data.dtype), upload.device
+                z0, z1, lambda z: as_float32(raw[z - first], data.dtype), upload.device
             )
         return upload.finish(out)
 
@@ -240,9 +242,7 @@ class PreparedTomogram:
             )
         return torch.from_numpy(values)
 
-    def _prepare_slices(
-        self, z0: int, z1: int, read_slice: Callable[[int], Tensor], device: torch.device
-    ) -> Tensor:
+    def _prepare_slices(self, z0: int, z1: int, read_slice: ReadSlice, device: torch.device) -> Tensor:
         """Prepare slices z0 to z1 from the slices of the tomogram that `read_slice` returns on a device."""
         matrices, local_mean = self._matrices, self._local_mean
         if device.type == "cuda":
@@ -259,9 +259,7 @@ class PreparedTomogram:
             torch.clamp((flattened - self._centre) * gain, -limit, limit, out=out[z - z0])
         return out
 
-    def _resample(
-        self, z: int, read_slice: Callable[[int], Tensor], matrices: tuple[Any, Any] | None
-    ) -> Tensor:
+    def _resample(self, z: int, read_slice: ReadSlice, matrices: tuple[Any, Any] | None) -> Tensor:
         """Return slice z of the model's grid, anti-aliased, in the tomogram's grey values."""
         if matrices is None:
             return read_slice(z)
