@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from t3ssfast.detection.normalise import slices_about
+from t3ssfast.detection.normalise import neighbouring_slices
 from t3ssfast.detection.segment_slice import segment_slice
 from t3ssfast.kernels._native import openvino_version
 from t3ssfast.models import LoadedModel, ModelMetadata, UNet
@@ -35,5 +35,5 @@ def small_unet() -> LoadedModel:
 
 def segment(slab: np.ndarray | torch.Tensor, model: LoadedModel, **options: object) -> np.ndarray:
     """Membrane probability of the slices of a slab, each segmented with its neighbours."""
-    slices = [slices_about(slab, z, model.metadata.slices) for z in range(len(slab))]
+    slices = [neighbouring_slices(slab, z, model.metadata.slices) for z in range(len(slab))]
     return np.stack([segment_slice(around, model, **options) for around in slices])  # type: ignore[arg-type]

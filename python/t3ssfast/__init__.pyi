@@ -7,7 +7,7 @@ from .candidates import Candidates as Candidates
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
 from .detection.preselect.preselect import preselect as preselect
-from .detection.preselect.rule import PreselectRule as PreselectRule
+from .detection.preselect.preselections import PreselectRule as PreselectRule
 from .detection.result import Detection as Detection
 from .errors import T3Error as T3Error
 from .evaluation.evaluate import evaluate as evaluate

@@ -1,4 +1,4 @@
-"""Prepared tomograms: positions, slabs, values."""
+"""Prepared tomograms: positions, slabs, grey values, masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t3ssfast.detection.normalise import PreparedTomogram, slices_about
+from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
+from t3ssfast.detection.normalise.grid import Axis, resample_slice
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models.normalisation import Normalisation
 from t3ssfast.tomogram import Tomogram
@@ -23,7 +24,7 @@ def noise(shape=(9, 40, 50), seed=0, dtype=np.float32):
 
 @pytest.mark.parametrize("voxel_size", [10.0, 13.6, 13.65, 7.1, 20.0])
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16, np.float16, np.float32, ">f4"])
-def test_slabs_are_bit_identical_for_any_split(voxel_size, dtype):
+def test_slabs_are_bit_identical_however_the_volume_is_cut(voxel_size, dtype):
     prepared = PreparedTomogram.prepare(Tomogram(noise(dtype=dtype), voxel_size), voxel_size_angstrom=13.6)
     depth = prepared.shape[0]
     whole = prepared.slab(0, depth)
@@ -40,14 +41,14 @@ def test_slabs_are_bit_identical_for_any_split(voxel_size, dtype):
     st.floats(4.0, 40.0),
     st.lists(st.tuples(*[st.floats(-5, 70)] * 3), min_size=1, max_size=5),
 )
-def test_positions_go_there_and_back(shape, voxel_size, points):
+def test_positions_survive_a_round_trip(shape, voxel_size, points):
     data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) % 7
     data.flat[:: max(2, data.size // 5)] = 9
     tomogram = Tomogram(data, voxel_size)
     prepared = PreparedTomogram.prepare(tomogram, voxel_size_angstrom=13.6)
-    there = prepared.to_tomogram(points)
-    np.testing.assert_allclose(prepared.from_tomogram(there), points, atol=1e-9)
-    # Both grids have their middle in common, and a step is the ratio of the voxel sizes.
+    converted = prepared.to_tomogram(points)
+    np.testing.assert_allclose(prepared.from_tomogram(converted), points, atol=1e-9)
+    # Both grids have the same centre, and a step is the ratio of the voxel sizes.
     middle = (np.array(prepared.shape) - 1) / 2
     np.testing.assert_allclose(prepared.to_tomogram(middle), (np.array(shape) - 1) / 2, atol=1e-9)
     step = prepared.to_tomogram([1, 1, 1]) - prepared.to_tomogram([0, 0, 0])
@@ -55,7 +56,7 @@ def test_positions_go_there_and_back(shape, voxel_size, points):
 
 
 @pytest.mark.parametrize("voxel_size", [8.0, 13.6, 19.0])
-def test_a_blob_lands_where_it_should(voxel_size):
+def test_resampling_preserves_positions(voxel_size):
     shape = np.array([30, 70, 64])
     centre = np.array([13.3, 41.7, 22.4])
     grid = np.indices(shape).reshape(3, -1).T
@@ -66,13 +67,13 @@ def test_a_blob_lands_where_it_should(voxel_size):
     prepared = PreparedTomogram.prepare(
         Tomogram(data, voxel_size), voxel_size_angstrom=13.6, normalisation=plain
     )
-    seen = prepared.slab(0, prepared.shape[0]).astype(np.float64)
-    seen *= seen > 0.1 * seen.max()
-    where = (np.indices(seen.shape).reshape(3, -1) * seen.ravel()).sum(1) / seen.sum()
-    np.testing.assert_allclose(prepared.to_tomogram(where), centre, atol=0.05)
+    values = prepared.slab(0, prepared.shape[0]).astype(np.float64)
+    values *= values > 0.1 * values.max()
+    centroid = (np.indices(values.shape).reshape(3, -1) * values.ravel()).sum(1) / values.sum()
+    np.testing.assert_allclose(prepared.to_tomogram(centroid), centre, atol=0.05)
 
 
-def test_equal_voxel_sizes_leave_the_grid_alone():
+def test_similar_voxel_sizes_are_not_resampled():
     data = noise()
     plain = Normalisation(highpass_nm=0, clip=1e9)
     prepared = PreparedTomogram.prepare(Tomogram(data, 13.5), voxel_size_angstrom=13.6, normalisation=plain)
@@ -83,13 +84,13 @@ def test_equal_voxel_sizes_leave_the_grid_alone():
     assert np.corrcoef(values.ravel(), data.ravel())[0, 1] > 0.999999
 
 
-def test_ramps_go_and_outliers_do_not_pull_the_mean():
+def test_local_mean_removes_ramps_and_ignores_outliers():
     data = noise((6, 200, 210))
     y, x = np.indices(data.shape[1:])
     ramp = (0.05 * x - 0.08 * y).astype(np.float32)
     flat = PreparedTomogram.prepare(Tomogram(data, 13.6)).slab(0, 6)
     tilted = PreparedTomogram.prepare(Tomogram(data * 7 + ramp * 7 + 1000, 13.6)).slab(0, 6)
-    # Also in the corners, where a plain local mean would leave a rest.
+    # Also in the corners, where a Gaussian blur would leave a residual.
     np.testing.assert_allclose(tilted, flat, atol=0.15)
     beads = data.copy()
     beads[:, 90:97, 90:97] = -60
@@ -99,7 +100,7 @@ def test_ramps_go_and_outliers_do_not_pull_the_mean():
     assert with_bead.min() == -6.0
 
 
-def test_values_have_robust_unit_scale_and_the_sign_inverts():
+def test_values_have_unit_scale_and_contrast_sign_inverts_them():
     data = noise((8, 100, 100)) * 3 + 50
     prepared = PreparedTomogram.prepare(Tomogram(data, 13.6))
     values = prepared.slab(0, 8)
@@ -112,18 +113,18 @@ def test_values_have_robust_unit_scale_and_the_sign_inverts():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_refused_with_its_place(bad):
+def test_non_finite_values_are_reported_with_their_position(bad):
     data = noise((40, 30, 30))
     data[1, 5, 7] = bad
     with pytest.raises(InputError, match=r"\(1, 5, 7\)"):
-        PreparedTomogram.prepare(Tomogram(data, 13.6, "sick")).slab(0, 40)
+        PreparedTomogram.prepare(Tomogram(data, 13.6, "broken")).slab(0, 40)
 
 
 @pytest.mark.parametrize(
     "data",
     [np.zeros((4, 5, 6), np.float32), np.ones((4, 5, 6), complex), np.zeros((0, 5, 6), np.float32)],
 )
-def test_unusable_volumes_are_refused(data):
+def test_unusable_volumes_are_rejected(data):
     with pytest.raises(InputError, match="tomogram"):
         PreparedTomogram.prepare(Tomogram(data, 13.6))
 
@@ -137,7 +138,7 @@ def test_a_mostly_zero_volume_has_a_scale():
 
 
 @pytest.mark.parametrize("voxel_size", [9.0, 13.6, 20.0])
-def test_masks_follow_the_grid(voxel_size):
+def test_masks_are_resampled_in_both_directions(voxel_size):
     tomogram = Tomogram(noise((20, 60, 50)), voxel_size)
     mask = np.zeros(tomogram.shape, np.int8)
     mask[5:15, 20:40, 10:30] = 1
@@ -157,7 +158,7 @@ def test_masks_follow_the_grid(voxel_size):
         prepared.mask_to_tomogram(on_grid[1:])
 
 
-def test_options_are_checked_and_round_trip():
+def test_options_are_validated_and_survive_a_round_trip():
     assert Normalisation.from_dict(Normalisation(80.0, 5.0).to_dict()) == Normalisation(80.0, 5.0)
     with pytest.raises(ConfigError, match="clip"):
         Normalisation(clip=0)
@@ -171,22 +172,31 @@ def test_options_are_checked_and_round_trip():
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_slices_about_a_face_are_those_of_the_face(count):
+def test_neighbouring_slices_repeat_the_outermost_slice(count):
     slab = np.arange(4, dtype=np.float32)[:, None, None]
     expected = np.pad(slab, ((count // 2, count // 2), (0, 0), (0, 0)), mode="edge")
     for z in range(len(slab)):
-        np.testing.assert_array_equal(slices_about(slab, z, count), expected[z : z + count])
-        found = slices_about(torch.from_numpy(slab), z, count)
-        np.testing.assert_array_equal(found.numpy(), expected[z : z + count])
+        np.testing.assert_array_equal(neighbouring_slices(slab, z, count), expected[z : z + count])
+        tensor = neighbouring_slices(torch.from_numpy(slab), z, count)
+        np.testing.assert_array_equal(tensor.numpy(), expected[z : z + count])
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 11])
 @pytest.mark.parametrize("voxel_size", [10.0, 17.0])
-def test_a_slab_about_a_slice_is_that_of_the_whole_grid(voxel_size, count):
+def test_slab_around_a_slice_equals_the_whole_grid_there(voxel_size, count):
     prepared = PreparedTomogram.prepare(Tomogram(noise((7, 20, 24)), 10.0), voxel_size_angstrom=voxel_size)
     depth = prepared.shape[0]
     whole = np.pad(prepared.slab(0, depth), ((count // 2, count // 2), (0, 0), (0, 0)), mode="edge")
     for z in range(depth):
-        np.testing.assert_array_equal(prepared.slab_about(z, count), whole[z : z + count])
+        np.testing.assert_array_equal(prepared.slab_around(z, count), whole[z : z + count])
     with pytest.raises(InputError, match=f"grid with {depth} slices"):
-        prepared.slab_about(depth, count)
+        prepared.slab_around(depth, count)
+
+
+@pytest.mark.parametrize("step", [0.6, 1.7])
+def test_dense_and_sparse_resampling_agree(step):
+    """CUDA devices resample with dense matrices."""
+    sparse = [Axis.make(length, step).matrix() for length in (60, 75)]
+    dense = [torch.from_numpy(matrix.toarray()).double() for matrix in sparse]
+    image = torch.from_numpy(noise((60, 75)))
+    np.testing.assert_allclose(resample_slice(image, *dense), resample_slice(image, *sparse), atol=2e-6)

@@ -1,4 +1,4 @@
-"""Preselection: rules over window statistics, learned from picks and applied to masks."""
+"""Preselection: rules, models and coarse scans, learned from picks and applied to search regions."""
 
 from __future__ import annotations
 
@@ -19,24 +19,21 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect import (
     DEFAULT_STATISTICS,
-    BlockStatistics,
     CoarseScan,
     PreselectRule,
     WindowFilter,
-    apply_rule,
-    block_windows,
-    learn_model,
     learn_preselection,
     learn_rule,
     particle_windows,
     read_preselection,
-    rule_keeps,
 )
+from t3ssfast.detection.preselect.block_statistics import BlockStatistics
+from t3ssfast.detection.preselect.learn_model import block_windows, learn_model
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.kernels.window_statistics import window_statistics
-from t3ssfast.models import load_model
+from t3ssfast.models import LoadedModel, load_model
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 NAMES = ("mean", "std", "min")
@@ -44,17 +41,19 @@ NAMES = ("mean", "std", "min")
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 400), st.floats(0.5, 1.0), st.floats(0.0, 1.0))
-def test_a_rule_keeps_as_many_positives_as_it_promises(seed: int, n: int, keep: float, margin: float) -> None:
+def test_rule_keeps_the_requested_fraction_of_positives(
+    seed: int, n: int, keep: float, margin: float
+) -> None:
     rng = np.random.default_rng(seed)
     positives = rng.standard_t(2, size=(3, n)) * [[1.0], [100.0], [1e-3]] + [[0.0], [1e4], [-5.0]]
     rule = learn_rule(positives, NAMES, keep=keep, margin=margin)
-    kept = rule_keeps(rule, positives)
+    kept = rule.keeps(positives)
     assert kept.mean() >= keep
     assert rule.positives_kept == pytest.approx(kept.mean())
     assert rule.positives == n
 
 
-def test_a_rule_is_tight_where_it_may_be_and_says_what_it_drops() -> None:
+def test_rule_is_tight_and_reports_kept_fractions() -> None:
     rng = np.random.default_rng(0)
     positives = rng.normal(size=(3, 2000))
     negatives = rng.normal(size=(3, 5000)) + np.array([[4.0], [0.0], [0.0]])
@@ -63,19 +62,14 @@ def test_a_rule_is_tight_where_it_may_be_and_says_what_it_drops() -> None:
     assert rule.negatives == 5000
     assert rule.negatives_kept is not None
     assert rule.negatives_kept < 0.1
-    assert rule.negatives_kept == rule_keeps(rule, negatives).mean()
-    # Outliers among the picks do not open the bounds.
-    spoilt = positives.copy()
-    spoilt[0, :5] = 1e6
-    assert learn_rule(spoilt, NAMES, keep=0.95).high[0] < 10
+    assert rule.negatives_kept == rule.keeps(negatives).mean()
+    # Outliers among the picks do not widen the bounds.
+    with_outliers = positives.copy()
+    with_outliers[0, :5] = 1e6
+    assert learn_rule(with_outliers, NAMES, keep=0.95).high[0] < 10
     wider = learn_rule(positives, NAMES, keep=0.95, margin=1.0)
     np.testing.assert_allclose(np.subtract(wider.high, rule.high), 1.0, atol=0.1)
     np.testing.assert_allclose(np.subtract(rule.low, wider.low), 1.0, atol=0.1)
-
-
-def test_a_rule_survives_json() -> None:
-    rule = learn_rule(np.random.default_rng(0).normal(size=(3, 50)), NAMES, np.zeros((3, 4)), size=20)
-    assert PreselectRule.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
 
 
 @pytest.mark.parametrize(
@@ -88,13 +82,13 @@ def test_a_rule_survives_json() -> None:
         {"size": 50, "statistics": ["mean"], "low": [0.0], "high": [1.0], "new": 1},
     ],
 )
-def test_a_rule_that_cannot_be_read_is_refused(entries: dict[str, Any]) -> None:
+def test_invalid_stored_rules_are_rejected(entries: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="learn it again"):
         PreselectRule.from_dict(entries)
 
 
 @pytest.mark.parametrize(
-    ("positives", "options", "words"),
+    ("positives", "options", "message"),
     [
         (np.zeros((3, 0)), {}, "at least one window"),
         (np.zeros((2, 5)), {}, "3 names"),
@@ -103,21 +97,21 @@ def test_a_rule_that_cannot_be_read_is_refused(entries: dict[str, Any]) -> None:
         (np.zeros((3, 5)), {"margin": -1.0}, "margin"),
     ],
 )
-def test_a_rule_cannot_be_learned_from_nonsense(
-    positives: np.ndarray, options: dict[str, float], words: str
+def test_rule_rejects_invalid_training_data(
+    positives: np.ndarray, options: dict[str, float], message: str
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         learn_rule(positives, NAMES, **options)
 
 
 @pytest.mark.parametrize("size", [11, 12])
-def test_a_mask_shrinks_to_the_windows_that_pass(size: int) -> None:
+def test_rule_removes_windows_outside_its_bounds(size: int) -> None:
     rng = np.random.default_rng(1)
     slab = rng.normal(size=(2, 40, 45)).astype(np.float32)
     mask = rng.random(slab.shape) < 0.3
     rule = PreselectRule(size, NAMES, (-0.05, 0.9, -3.5), (0.1, 1.02, -2.0))
     padded = pad_for_windows(slab, size)
-    kept = apply_rule(rule, padded, mask)
+    kept = rule.apply(padded, mask)
     assert kept.dtype == bool
     assert 0 < kept.sum() < mask.sum()
     assert not (kept & ~mask).any()
@@ -126,18 +120,18 @@ def test_a_mask_shrinks_to_the_windows_that_pass(size: int) -> None:
         window = padded[n, y : y + size, x : x + size].astype(np.float64)
         assert window[size // 2, size // 2] == slab[n, y, x]
         values = np.array([[window.mean()], [window.std()], [window.min()]])
-        assert kept[n, y, x] == rule_keeps(rule, values)[0]
-    assert not apply_rule(rule, padded, np.zeros_like(mask)).any()
-    single = apply_rule(rule, padded[0], mask[0].astype(np.uint8))
+        assert kept[n, y, x] == rule.keeps(values)[0]
+    assert not rule.apply(padded, np.zeros_like(mask)).any()
+    single = rule.apply(padded[0], mask[0].astype(np.uint8))
     np.testing.assert_array_equal(single, kept[0])
 
 
-def test_constant_windows_never_pass() -> None:
+def test_rule_removes_constant_windows() -> None:
     rule = PreselectRule(10, ("skewness",), (-9.0,), (9.0,))
-    assert not apply_rule(rule, np.ones((1, 20, 20), np.float32), np.ones((1, 11, 11), bool)).any()
+    assert not rule.apply(np.ones((1, 20, 20), np.float32), np.ones((1, 11, 11), bool)).any()
 
 
-def test_picks_teach_which_windows_are_worth_a_look(tmp_path: Path) -> None:
+def test_rule_learned_from_picks_is_used_in_a_detection(tmp_path: Path) -> None:
     tomogram, truth, membrane = toy_tomogram()
     _, classifier = save_toy_models(tmp_path)
     mask, rule = t3.preselect(tomogram, membrane, truth, classifier=classifier)
@@ -149,24 +143,24 @@ def test_picks_teach_which_windows_are_worth_a_look(tmp_path: Path) -> None:
     assert rule.negatives_kept < 0.7
     for z, y, x in np.round(truth.centre_zyx).astype(int):
         assert mask[z - 2 : z + 3, y - 1 : y + 2, x - 1 : x + 2].mean() > 0.9
-    # The rule, carried by a classifier, gives the same mask, and is used in detection.
-    _, carrying = save_toy_models(tmp_path, preselect=rule.to_dict())
-    again, carried = t3.preselect(tomogram, membrane, classifier=carrying)
-    assert carried == rule
+    # Stored in a classifier, the rule gives the same mask.
+    _, with_rule = save_toy_models(tmp_path, preselect=rule.to_dict())
+    again, stored = t3.preselect(tomogram, membrane, classifier=with_rule)
+    assert stored == rule
     np.testing.assert_array_equal(again, mask)
-    options = {"membrane": membrane, "classifier": carrying, "device": "cpu", "progress": False}
-    chosen = t3.detect(tomogram, **options)
+    options = {"membrane": membrane, "classifier": with_rule, "device": "cpu", "progress": False}
+    filtered = t3.detect(tomogram, **options)
     every = t3.detect(tomogram, **options, config=DetectConfig(preselect=False))
-    assert chosen.provenance["counts"]["windows_judged"] == int(mask.sum())
+    assert filtered.provenance["counts"]["windows_judged"] == int(mask.sum())
     assert every.provenance["counts"]["windows_judged"] == every.provenance["counts"]["windows_searched"]
-    assert t3.evaluate(chosen.candidates, truth, 120.0).f1 == 1
-    assert t3.evaluate(chosen.candidates, every.candidates, 50.0).f1 == 1
+    assert t3.evaluate(filtered.candidates, truth, 120.0).f1 == 1
+    assert t3.evaluate(filtered.candidates, every.candidates, 50.0).f1 == 1
 
 
-def test_preselection_says_what_is_missing(tmp_path: Path) -> None:
+def test_preselect_reports_missing_input(tmp_path: Path) -> None:
     tomogram, truth, membrane = toy_tomogram(shape=(4, 110, 110))
     _, classifier = save_toy_models(tmp_path)
-    with pytest.raises(ModelError, match="no preselection rule"):
+    with pytest.raises(ModelError, match="no preselection"):
         t3.preselect(tomogram, membrane, classifier=classifier)
     with pytest.raises(InputError, match="empty"):
         t3.preselect(tomogram, np.zeros_like(membrane), classifier=classifier)
@@ -176,7 +170,7 @@ def test_preselection_says_what_is_missing(tmp_path: Path) -> None:
         t3.preselect(tomogram, membrane, truth[:0], classifier=classifier)
 
 
-def test_the_command_writes_the_mask(tmp_path: Path) -> None:
+def test_command_writes_the_mask(tmp_path: Path) -> None:
     tomogram, truth, membrane = toy_tomogram(shape=(8, 110, 110))
     _, classifier = save_toy_models(tmp_path)
     t3.write(tmp_path / "t.mrc", tomogram.data, VOXEL)
@@ -195,7 +189,7 @@ def test_the_command_writes_the_mask(tmp_path: Path) -> None:
     assert wrong.exit_code == 1
 
 
-def test_statistics_of_padded_slices_are_those_of_every_voxel() -> None:
+def test_padded_slices_have_one_window_per_voxel() -> None:
     slab = np.random.default_rng(0).normal(size=(1, 30, 31)).astype(np.float32)
     assert window_statistics(pad_for_windows(slab, 14), 14, ("mean",)).shape == (1, 1, 30, 31)
 
@@ -203,64 +197,62 @@ def test_statistics_of_padded_slices_are_those_of_every_voxel() -> None:
 # ------------------------------------------------------------------------------------- statistics of blocks
 
 
-def blocks_world() -> tuple[PreparedTomogram, np.ndarray]:
+def blocks_example() -> tuple[PreparedTomogram, np.ndarray]:
     tomogram, _, membrane = toy_tomogram(shape=(11, 101, 108), particles=1)
     return PreparedTomogram.prepare(tomogram, voxel_size_angstrom=VOXEL), membrane
 
 
-def test_features_of_blocks_are_those_of_averaged_slices() -> None:
-    grid, membrane = blocks_world()
-    blocks = BlockStatistics(grid, search_of(membrane), sizes=(6, 3), statistics=("mean", "max"))
+def test_block_features_are_statistics_of_averaged_slices() -> None:
+    grid, membrane = blocks_example()
+    blocks = BlockStatistics(grid, search_region(membrane), (6, 3), ("mean", "max"))
     assert blocks.planes == 3
-    wanted = np.zeros((51, 54), bool)
-    wanted[20, 30] = wanted[40, 5] = True
-    every = blocks.region(1)
-    features = blocks.features(1, wanted | every)
-    # By hand: means over 4 x 2 x 2 voxels, of the plane and its neighbours; the last has three slices.
+    chosen = blocks.region(1)
+    chosen[20, 30] = chosen[40, 5] = True
+    features = blocks.features(1, chosen)
+    # Means over 4 x 2 x 2 voxels, of the plane and its neighbours; the last plane has three slices.
     volume = grid.slab(0, 11).astype(np.float64)
     planes = [volume[a:b].mean(axis=0) for a, b in ((0, 4), (4, 8), (8, 11))]
     padded = np.pad(np.mean(planes, axis=0), ((0, 1), (0, 0)), mode="edge")
     coarse = padded.reshape(51, 2, 54, 2).mean(axis=(1, 3))
     share = np.pad(membrane[4:8].mean(axis=0), ((0, 1), (0, 0)), mode="edge").reshape(51, 2, 54, 2)
     share = share.mean(axis=(1, 3))
-    places = np.argwhere(wanted | every)
-    by_hand = []
+    expected = []
     for values, names in ((coarse, (np.mean, np.max)), (share, (np.mean,))):
         for size in (6, 3):
             around = np.pad(values, ((size // 2, size - 1 - size // 2),) * 2, mode="reflect")
-            by_hand += [[name(around[y : y + size, x : x + size]) for y, x in places] for name in names]
-    expected = np.array(by_hand)
-    # Statistics come in the tomogram's own units: a straight line of what was computed by hand.
-    for got, want in zip(features[:4], expected[:4], strict=True):
-        inner = np.abs(got) < 7.9
-        slope, offset = np.polyfit(want[inner], got[inner], 1)
-        np.testing.assert_allclose(got[inner], slope * want[inner] + offset, atol=2e-3)
+            expected += [
+                [name(around[y : y + size, x : x + size]) for y, x in np.argwhere(chosen)] for name in names
+            ]
+    # Statistics are standardised: a linear function of those computed here.
+    for found, raw in zip(features[:4], np.array(expected)[:4], strict=True):
+        unclipped = np.abs(found) < 7.9
+        slope, offset = np.polyfit(raw[unclipped], found[unclipped], 1)
+        np.testing.assert_allclose(found[unclipped], slope * raw[unclipped] + offset, atol=2e-3)
         assert slope > 0
-    np.testing.assert_allclose(features[4:], expected[4:], atol=1e-5)
+    np.testing.assert_allclose(features[4:], np.array(expected)[4:], atol=1e-5)
 
 
-def test_features_do_not_depend_on_the_brightness_of_a_tomogram_nor_on_the_slab() -> None:
-    grid, membrane = blocks_world()
-    options: dict[str, Any] = {
-        "sizes": (6,),
-        "statistics": ("mean", "std", "skewness"),
-    }
-    blocks = BlockStatistics(grid, search_of(membrane), **options)
-    wanted = blocks.region(1)
-    features = blocks.features(1, wanted)
-    louder = t3.Tomogram(grid.tomogram.data * 3 + 7, VOXEL, "louder")
-    other = PreparedTomogram.prepare(louder, voxel_size_angstrom=VOXEL)
+def test_block_features_do_not_depend_on_grey_scale_or_slab() -> None:
+    grid, membrane = blocks_example()
+    options: dict[str, Any] = {"sizes": (6,), "statistics": ("mean", "std", "skewness")}
+    blocks = BlockStatistics(grid, search_region(membrane), **options)
+    region = blocks.region(1)
+    features = blocks.features(1, region)
+    rescaled = t3.Tomogram(grid.tomogram.data * 3 + 7, VOXEL, "rescaled")
+    other = PreparedTomogram.prepare(rescaled, voxel_size_angstrom=VOXEL)
     np.testing.assert_allclose(
-        BlockStatistics(other, search_of(membrane), **options).features(1, wanted), features, atol=2e-3
+        BlockStatistics(other, search_region(membrane), **options).features(1, region), features, atol=2e-3
     )
     for z0, z1 in ((4, 8), (3, 7), (0, 11)):
-        again = BlockStatistics(grid, search_of(membrane), **options).features(
-            1, wanted, grid.slab(z0, z1), z0
+        again = BlockStatistics(grid, search_region(membrane), **options).features(
+            1, region, grid.slab(z0, z1), z0
         )
         np.testing.assert_array_equal(again, features)
 
 
-def learnable(seed: int, tomograms: int = 6, n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def training_windows(
+    seed: int, tomograms: int = 6, n: int = 400
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     true = rng.random(n) < 0.2
     features = rng.normal(size=(4, n))
@@ -269,49 +261,53 @@ def learnable(seed: int, tomograms: int = 6, n: int = 400) -> tuple[np.ndarray, 
     return features, true, np.arange(n) % tomograms
 
 
-def test_a_model_keeps_what_it_promises_in_other_tomograms() -> None:
+def test_model_keeps_the_requested_fraction_in_other_tomograms() -> None:
     options: dict[str, Any] = {"sizes": (6, 3), "statistics": ("mean",)}
-    model = learn_model(*learnable(0), **options, keep=0.97)
-    features, true, _ = learnable(1, n=4000)
+    model = learn_model(*training_windows(0), **options, keep=0.97)
+    features, true, _ = training_windows(1, n=4000)
     kept = model.keeps(features)
     assert kept[true].mean() > 0.94
     assert kept[~true].mean() < 0.2
-    assert model.figures["negatives_kept"] == pytest.approx(kept[~true].mean(), abs=0.1)
+    assert model.metrics["negatives_kept"] == pytest.approx(kept[~true].mean(), abs=0.1)
     assert model.weight[1] > abs(model.weight[0])
-    stricter = learn_model(*learnable(0), **options, keep=0.8)
+    stricter = learn_model(*training_windows(0), **options, keep=0.8)
     assert stricter.threshold > model.threshold
-    spoilt = features.copy()
-    spoilt[0, :5] = np.nan
-    assert not model.keeps(spoilt)[:5].any()
+    features[0, :5] = np.nan
+    assert not model.keeps(features)[:5].any()
 
 
 def test_preselections_survive_json() -> None:
-    model = learn_model(*learnable(2), sizes=(6, 3), statistics=("mean",))
-    rule = PreselectRule(10, ("mean",), (0.0,), (1.0,))
-    for some in (model, CoarseScan(4, 2, 0.05), rule):
-        assert read_preselection(json.loads(json.dumps(some.to_dict()))) == some
+    model = learn_model(*training_windows(2), sizes=(6, 3), statistics=("mean",))
+    rule = learn_rule(np.random.default_rng(0).normal(size=(3, 50)), NAMES, np.zeros((3, 4)), size=20)
+    for preselection in (model, CoarseScan(4, 2, 0.05, {"kept": 0.1}), rule):
+        assert read_preselection(json.loads(json.dumps(preselection.to_dict()))) == preselection
     assert read_preselection(None) is None
+
+
+def test_preselections_of_earlier_versions_are_read() -> None:
+    entries = {"kind": "look", "stride_z": 4, "stride_yx": 2, "level": 0.1, "figures": {"kept": 0.1}}
+    assert read_preselection(entries) == CoarseScan(4, 2, 0.1, {"kept": 0.1})
 
 
 @pytest.mark.parametrize(
     "entries",
     [
         {"kind": "guess"},
-        {"kind": "look"},
-        {"kind": "look", "stride_z": 0, "stride_yx": 4, "level": 0.1},
-        {"kind": "look", "stride_z": 4, "stride_yx": 4, "level": "x"},
+        {"kind": "coarse_scan"},
+        {"kind": "coarse_scan", "stride_z": 0, "stride_yx": 4, "level": 0.1},
+        {"kind": "coarse_scan", "stride_z": 4, "stride_yx": 4, "level": "x"},
         {"kind": "model", "sizes": [6], "statistics": ["mean"], "weight": [1.0], "threshold": 0},
         {"kind": "model", "sizes": [], "statistics": [], "weight": [], "threshold": 0},
         {"kind": "model", "sizes": [6], "statistics": ["mean"], "weight": [1.0, 2.0]},
     ],
 )
-def test_a_preselection_that_is_none_is_refused(entries: dict[str, Any]) -> None:
+def test_invalid_stored_preselections_are_rejected(entries: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
         read_preselection(entries)
 
 
-def test_a_model_cannot_be_learned_from_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, true, tomogram = learnable(3)
+def test_model_rejects_invalid_training_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, true, tomogram = training_windows(3)
     options: dict[str, Any] = {"sizes": (6, 3), "statistics": ("mean",)}
     with pytest.raises(InputError, match="features"):
         learn_model(features[:3], true, tomogram, **options)
@@ -324,92 +320,90 @@ def test_a_model_cannot_be_learned_from_nonsense(monkeypatch: pytest.MonkeyPatch
         learn_model(features, true, tomogram, **options)
 
 
-def search_of(membrane: np.ndarray) -> SearchRegion:
+def search_region(membrane: np.ndarray) -> SearchRegion:
     return SearchRegion(membrane, VOXEL, 16.0)
 
 
-def gate_of(preselection: Any, world: Any, classifier: Path) -> WindowFilter:
-    tomogram, membrane = world
-    judge = load_model(classifier, model_kind="classifier")
-    grid = PreparedTomogram.prepare(
-        tomogram, voxel_size_angstrom=VOXEL, normalisation=judge.metadata.normalisation
+def prepare_for(classifier: Path, tomogram: t3.Tomogram) -> tuple[LoadedModel, PreparedTomogram]:
+    model = load_model(classifier, model_kind="classifier")
+    return model, PreparedTomogram.prepare(
+        tomogram, voxel_size_angstrom=VOXEL, normalisation=model.metadata.normalisation
     )
-    return WindowFilter(preselection, grid, search_of(membrane), judge)
 
 
-def narrowed(gate: WindowFilter, membrane: np.ndarray, thickness: int) -> np.ndarray:
-    region = search_of(membrane).slab(0, len(membrane))
-    parts = []
-    for z0 in range(0, len(region), thickness):
-        z1 = min(z0 + thickness, len(region))
-        parts.append(gate.narrow(gate._grid.slab(z0, z1), region[z0:z1], z0))
-    return np.concatenate(parts)
+def filter_region(
+    preselection: Any, tomogram: t3.Tomogram, membrane: np.ndarray, classifier: Path, thickness: int
+) -> np.ndarray:
+    """Apply a preselection to the search region around a membrane, in slabs of a thickness."""
+    model, grid = prepare_for(classifier, tomogram)
+    search = search_region(membrane)
+    window_filter = WindowFilter(preselection, grid, search, model)
+    slabs = [(z0, min(z0 + thickness, len(membrane))) for z0 in range(0, len(membrane), thickness)]
+    return np.concatenate(
+        [window_filter.apply(grid.slab(*slab), search.slab(*slab), slab[0]) for slab in slabs]
+    )
 
 
-@pytest.mark.parametrize("kind", ["look", "model"])
-def test_a_gate_finds_the_particles_whatever_the_slabs(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["coarse_scan", "model"])
+def test_filter_keeps_the_particles_in_slabs_of_any_thickness(tmp_path: Path, kind: str) -> None:
     tomogram, truth, membrane = toy_tomogram()
     _, classifier = save_toy_models(tmp_path)
     preselection: Any = CoarseScan(4, 4, 0.1)
     if kind == "model":
-        worlds = [toy_tomogram(shape=(24, 120 + 2 * k, 132)) for k in range(2)]
+        examples = [toy_tomogram(shape=(24, 120 + 2 * k, 132)) for k in range(2)]
         preselection = learn_preselection(
-            *([w[i] for w in worlds] for i in (0, 2, 1)),
+            *([example[i] for example in examples] for i in (0, 2, 1)),
             classifier=classifier,
             config=DetectConfig(search_distance_nm=16.0),
             keep=0.99,
         )
-    whole = narrowed(gate_of(preselection, (tomogram, membrane), classifier), membrane, 24)
+    whole = filter_region(preselection, tomogram, membrane, classifier, 24)
     for thickness in (1, 5, 9):
-        cut = narrowed(gate_of(preselection, (tomogram, membrane), classifier), membrane, thickness)
+        cut = filter_region(preselection, tomogram, membrane, classifier, thickness)
         np.testing.assert_array_equal(cut, whole)
-    region = search_of(membrane).slab(0, len(membrane))
+    region = search_region(membrane).slab(0, len(membrane))
     assert whole.dtype == np.uint8
     assert not (whole & ~region).any()
     assert whole.sum() < 0.5 * region.sum()
-    about = particle_windows(tomogram, truth) & (region != 0)
-    assert about.sum() > 100
-    assert whole[about].mean() > 0.97
-    # Carried by a classifier, it is what detection uses, and everything is found as without.
-    _, carrying = save_toy_models(tmp_path, preselect=preselection.to_dict())
-    options = {"membrane": membrane, "classifier": carrying, "device": "cpu", "progress": False}
-    chosen = t3.detect(tomogram, **options, config=DetectConfig(search_distance_nm=16.0))
-    assert chosen.provenance["counts"]["windows_judged"] == whole.sum()
-    assert t3.evaluate(chosen.candidates, truth, 120.0).f1 == 1
+    on_particles = particle_windows(tomogram, truth) & (region != 0)
+    assert on_particles.sum() > 100
+    assert whole[on_particles].mean() > 0.97
+    # A detection uses the preselection stored in the classifier, and still finds everything.
+    _, with_preselection = save_toy_models(tmp_path, preselect=preselection.to_dict())
+    options = {"membrane": membrane, "classifier": with_preselection, "device": "cpu", "progress": False}
+    detection = t3.detect(tomogram, **options, config=DetectConfig(search_distance_nm=16.0))
+    assert detection.provenance["counts"]["windows_judged"] == whole.sum()
+    assert t3.evaluate(detection.candidates, truth, 120.0).f1 == 1
 
 
-def test_looks_keep_the_blocks_round_a_high_score(tmp_path: Path) -> None:
+def test_coarse_scan_keeps_the_blocks_around_a_high_score(tmp_path: Path) -> None:
     tomogram, _, membrane = toy_tomogram(shape=(9, 110, 121))
     _, classifier = save_toy_models(tmp_path)
-    gate = gate_of(CoarseScan(3, 5, 0.2), (tomogram, membrane), classifier)
-    kept = narrowed(gate, membrane, 9)
-    region = search_of(membrane).slab(0, len(membrane))
-    every = t3.score_windows(
-        load_model(classifier, model_kind="classifier").module,
-        pad_for_windows(gate._grid.slab(0, 9), 50),
-        mask=region,
-    )
+    kept = filter_region(CoarseScan(3, 5, 0.2), tomogram, membrane, classifier, 9)
+    model, grid = prepare_for(classifier, tomogram)
+    region = search_region(membrane).slab(0, len(membrane))
+    every = t3.score_windows(model.module, pad_for_windows(grid.slab(0, 9), 50), mask=region)
     score = np.zeros(region.shape)
     score[region != 0] = np.exp(every[:, 1]) / np.exp(every).sum(axis=1)
     for z, y, x in np.argwhere(region)[::53]:
-        looks = [
+        scanned = [
             score[min(3 * k + 1, 8), min(5 * j + 2, 999), 5 * i + 2]
             for k in range(max(0, z // 3 - 1), min(2, z // 3 + 1) + 1)
             for j in range(max(0, y // 5 - 1), min(21, y // 5 + 1) + 1)
             for i in range(max(0, x // 5 - 1), x // 5 + 2)
             if 5 * j + 2 < 110 and 5 * i + 2 < 121
         ]
-        assert kept[z, y, x] == (max(looks) >= 0.2)
+        assert kept[z, y, x] == (max(scanned) >= 0.2)
 
 
-def test_block_windows_are_all_particles_and_a_sample_of_the_others() -> None:
+def test_block_windows_are_those_on_particles_and_a_sample_of_the_others() -> None:
     tomogram, truth, membrane = toy_tomogram()
     grid = PreparedTomogram.prepare(tomogram, voxel_size_angstrom=VOXEL)
-    features, true = block_windows(grid, search_of(membrane), grid.from_tomogram(truth.centre_zyx))
+    features, true = block_windows(grid, search_region(membrane), grid.from_tomogram(truth.centre_zyx))
     assert features.shape == (32, len(true))
     assert 20 < true.sum() < len(true) / 2
-    none, nothing = block_windows(grid, search_of(np.zeros_like(membrane)), np.zeros((0, 3)))
-    assert none.shape == (32, 0)
-    assert len(nothing) == 0
+    no_features, no_windows = block_windows(grid, search_region(np.zeros_like(membrane)), np.zeros((0, 3)))
+    assert no_features.shape == (32, 0)
+    assert len(no_windows) == 0
     with pytest.raises(InputError, match="one of each"):
         learn_preselection([tomogram], [], [truth])

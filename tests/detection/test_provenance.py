@@ -1,4 +1,4 @@
-"""What a result says of where it came from."""
+"""Provenance of a detection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from t3ssfast.models import load_model
 from t3ssfast.tomogram import Tomogram
 
 
-def test_a_file_is_known_by_its_bytes_and_an_array_by_its_values(tmp_path) -> None:
+def test_checksums_are_of_file_bytes_and_of_array_values(tmp_path) -> None:
     data = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     t3.write(tmp_path / "007.mrc", data, 13.6)
     tomogram = t3.read(tmp_path / "007.mrc")
@@ -25,23 +25,23 @@ def test_a_file_is_known_by_its_bytes_and_an_array_by_its_values(tmp_path) -> No
     array = describe_input(tomogram, tomogram)
     assert array["path"] is None
     assert array["sha256"] == hashlib.sha256(data.tobytes()).hexdigest()
-    turned = Tomogram(np.asfortranarray(data), 13.6)
-    assert describe_input(turned, turned)["sha256"] == array["sha256"], "the order in memory is no value"
+    fortran = Tomogram(np.asfortranarray(data), 13.6)
+    assert describe_input(fortran, fortran)["sha256"] == array["sha256"], "memory order must not matter"
 
 
-def test_everything_is_plain_json() -> None:
+def test_descriptions_are_valid_json() -> None:
     bundled = load_model(None, model_kind="classifier")
-    said = {"software": describe_software(), "model": describe_model(bundled)}
-    assert json.loads(json.dumps(said, allow_nan=False)) == said
-    assert said["model"]["sha256"] == bundled.sha256
+    described = {"software": describe_software(), "model": describe_model(bundled)}
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    assert described["model"]["sha256"] == bundled.sha256
     assert describe_model(None) is None
 
 
-def test_the_plan_is_told_for_the_padded_slices() -> None:
+def test_plan_counts_one_window_per_voxel() -> None:
     bundled = load_model(None, model_kind="classifier")
     tomogram = Tomogram(np.random.default_rng(1).normal(size=(2, 60, 70)).astype(np.float32), 13.6)
     grid = PreparedTomogram.prepare(
         tomogram, voxel_size_angstrom=13.6, normalisation=bundled.metadata.normalisation
     )
-    words = describe_plan(grid, bundled, 0.5, torch.device("cpu"))
-    assert "4,200 of 8,400 windows" in words
+    description = describe_plan(grid, bundled, 0.5, torch.device("cpu"))
+    assert "4,200 of 8,400 windows" in description

@@ -81,7 +81,7 @@ def test_a_classifier_is_finished_and_measured(tmp_path: Path, examples: list[Ex
     after = judge.module.state_dict()
     assert all((before[name] == after[name]).all() for name in before)
     assert judge.metadata.preselect is not None
-    assert judge.metadata.preselect["kind"] == "look"
+    assert judge.metadata.preselect["kind"] == "coarse_scan"
     assert judge.metadata.calibration is not None
     # Two in three of its candidates are true, whatever they score: that is what a score is now worth.
     detection = t3.detect(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from t3ssfast.detection.calibrate import picking_threshold
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.normalise import PreparedTomogram, slices_about
+from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.search_region import SearchRegion
@@ -112,7 +112,7 @@ def _membrane(
     _, height, width = values.shape
     probability = np.empty(values.shape, np.float32)
     for z in range(len(values)):
-        slices = torch.from_numpy(slices_about(values, z, segmenter.metadata.slices))[None]
+        slices = torch.from_numpy(neighbouring_slices(values, z, segmenter.metadata.slices))[None]
         padding = (0, -width % SIDE_MULTIPLE, 0, -height % SIDE_MULTIPLE)
         padded = F.pad(slices.to(segmenter.device), padding, mode="reflect")
         found = segmenter.probability(segmenter.module(padded))

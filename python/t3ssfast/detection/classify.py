@@ -119,7 +119,7 @@ def classify(
                     scores: list[Scores] = []
                     for a, b in _few_windows(region) if values is not None else ():
                         with run.stages("preselect"):
-                            kept_region = window_filter.narrow(values[a:b], region[a:b], slab.z0 + a)
+                            kept_region = window_filter.apply(values[a:b], region[a:b], slab.z0 + a)
                         with run.stages("classify"):
                             index, probability = classify_slab(
                                 values[a:b],

@@ -1,4 +1,4 @@
-"""Pieces of a mask that hang together."""
+"""Connected components of a mask."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ __all__ = ["label_components"]
 
 
 def label_components(mask: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int]:
-    """Label what hangs together by faces, edges or corners.
-
-    Parameters
-    ----------
-    mask
-        (z, y, x), non-zero is inside.
+    """Label the 26-connected components of a (z, y, x) mask.
 
     Returns
     -------
-    (z, y, x) labels, contiguous, 0 outside and from 1 on inside, and how many there are.
+    (z, y, x) labels, C-contiguous, 0 where the mask is 0 and from 1 elsewhere, and their number.
     """
-    # The empty row and column keep cc3d's estimate of the labels it needs from falling short on the smallest
-    # masks.
-    framed = np.pad(mask != 0, ((0, 0), (0, 1), (0, 1)))
-    labels, count = cc3d.connected_components(framed, connectivity=26, return_N=True)
+    # Without the empty row and column, cc3d underestimates the number of labels of the smallest masks.
+    padded = np.pad(mask != 0, ((0, 0), (0, 1), (0, 1)))
+    labels, count = cc3d.connected_components(padded, connectivity=26, return_N=True)
     return np.ascontiguousarray(labels[:, :-1, :-1]), int(count)

@@ -59,7 +59,7 @@ def contrast_from_segmenter(
     as_given = grid.with_contrast_sign(1)
     evidence = np.zeros(2)
     for z in chosen.tolist():
-        slices = as_given.slab_about(z, segmenter.metadata.slices)
+        slices = as_given.slab_around(z, segmenter.metadata.slices)
         crop = slices[:, top : top + SEGMENTED_CROP, left : left + SEGMENTED_CROP]
         for k, sign in enumerate((1, -1)):
             probability = segment_slice(np.float32(sign) * crop, segmenter, engine=config.segmenter_engine)

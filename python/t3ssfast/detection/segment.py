@@ -14,7 +14,7 @@ import torch
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import contrast_from_membrane, contrast_from_segmenter, trained_sign
 from t3ssfast.detection.inputs import DetectionInputs, normalise
-from t3ssfast.detection.normalise import PreparedTomogram, slices_about
+from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.provenance import describe_segmenter
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.run import Run
@@ -194,7 +194,7 @@ class _AveragedSlices:
         for n in neighbours:
             if n not in self._segmented:
                 self._segmented[n] = segment_slice(
-                    slices_about(values, n - first, self._slices),
+                    neighbouring_slices(values, n - first, self._slices),
                     self._segmenter,
                     engine=self._run.config.segmenter_engine,
                     max_tile=self._run.slabs.tile,

@@ -152,7 +152,7 @@ def _slices_with_membrane(sources: list[TrainingTomogram]) -> list[npt.NDArray[n
 def _cut(source: TrainingTomogram, z: int, slices: int, placing: Placing, size: int) -> tuple[Tensor, Tensor]:
     """Patch of slices about one, (1, slices, size, size), and target of that one, (1, 1, size, size)."""
     assert source.membrane is not None, "a segmenter's sources come with masks"
-    image = torch.from_numpy(source.prepared.slab_about(z, slices))[None]
+    image = torch.from_numpy(source.prepared.slab_around(z, slices))[None]
     mask = torch.from_numpy(source.membrane[z].astype(np.float32))[None, None]
     target = sample(mask, [placing], size, mode="bilinear")
     return sample(image, [placing], size), (target >= 0.5).float()

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.detection.verify import (
+from t3ssfast.detection.cylindrical_sections import (
     axis_correction,
     axis_frames,
     box_size,

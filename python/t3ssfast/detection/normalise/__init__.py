@@ -1,12 +1,11 @@
-"""A tomogram as a model wants to see it: resampled, flattened, scaled, slab by slab.
+"""Normalisation: a tomogram resampled to a model's voxel size, with its grey values on a common scale.
 
-Everything is done one slice of the model's grid at a time, from the raw slices that it needs, so that a
-slab's values do not depend on how the volume was cut into slabs, and no float copy of the whole exists.
+Slices of the model's grid are prepared one at a time. The result does not depend on how the volume is cut
+into slabs, and no float copy of the whole volume is held.
 """
 
 from __future__ import annotations
 
-from t3ssfast.detection.normalise.prepared import PreparedTomogram
-from t3ssfast.detection.normalise.slices import slices_about
+from t3ssfast.detection.normalise.prepared import PreparedTomogram, neighbouring_slices
 
-__all__ = ["PreparedTomogram", "slices_about"]
+__all__ = ["PreparedTomogram", "neighbouring_slices"]

@@ -1,4 +1,4 @@
-"""A model's grid over a tomogram's voxels: the weights of the one in the other, axis by axis."""
+"""Interpolation between the voxels of a tomogram and the grid of a model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
+from torch import Tensor
 
-__all__ = ["Axis", "Between", "FloatArray", "resampled"]
+__all__ = ["Axis", "FloatArray", "LinearInterpolation", "resample_mask", "resample_slice"]
 
 FloatArray = npt.NDArray[np.float32]
 
 
 def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution kernel with a = -1/2 (Keys 1981, eq. 15), support +-2."""
+    """Evaluate the cubic convolution kernel with a = -1/2 (Keys 1981, eq. 15), support +-2."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x**2 + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
@@ -26,80 +28,103 @@ def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the model's grid over one axis of the tomogram.
+    """One axis of the model's grid over the same axis of the tomogram.
 
-    Grid point i lies at ``i * step + origin`` voxels of the tomogram; both grids share their centre.
+    Grid point i lies at ``i * step + origin`` voxels of the tomogram. Both grids have the same centre.
     """
 
+    length: int
     size: int
     step: float
     origin: float
-    # Taps and weights of each grid point, (size, taps); taps beyond the edge repeat the edge voxel.
+    # Voxels and weights that make up each grid point, (size, taps); beyond the edge the edge voxel repeats.
     taps: npt.NDArray[np.int64]
     weights: FloatArray
 
     @classmethod
     def make(cls, length: int, step: float) -> Axis:
+        """Lay a grid over `length` voxels, with `step` voxels between its points."""
         size = max(1, round(length / step))
         origin = (length - 1) / 2 - step * (size - 1) / 2
         if step == 1.0:
-            taps = np.arange(size)[:, None]
-            return cls(size, step, origin, taps, np.ones((size, 1), np.float32))
-        # Widened by the step where the grid is coarser, so that what it cannot hold is filtered out.
+            return cls(length, size, step, origin, np.arange(size)[:, None], np.ones((size, 1), np.float32))
+        # On a coarser grid the kernel is widened by the step, as an anti-aliasing filter.
         width = max(1.0, step)
         reach = math.ceil(2 * width)
         position = np.arange(size) * step + origin
         taps = np.floor(position).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
         weights = _cubic((taps - position[:, None]) / width)
         weights /= weights.sum(axis=1, keepdims=True)
-        return cls(size, step, origin, np.clip(taps, 0, length - 1), weights.astype(np.float32))
+        return cls(length, size, step, origin, np.clip(taps, 0, length - 1), weights.astype(np.float32))
 
-    def matrix(self, length: int) -> sparse.csr_array:
-        """(size, length) weights as a sparse matrix."""
-        rows = np.repeat(np.arange(self.size), self.taps.shape[1])
-        return sparse.csr_array((self.weights.ravel(), (rows, self.taps.ravel())), shape=(self.size, length))
+    def weights_of(self, point: int) -> dict[int, float]:
+        """Return the non-zero weight of each voxel that contributes to a grid point."""
+        weights: dict[int, float] = {}
+        for tap, weight in zip(self.taps[point].tolist(), self.weights[point].tolist(), strict=True):
+            weights[tap] = weights.get(tap, 0.0) + weight
+        return {tap: weight for tap, weight in weights.items() if weight != 0}
 
-    def between(self, length: int) -> Between:
-        """Where each grid point lies between the tomogram's voxels."""
-        return Between.make(np.arange(self.size) * self.step + self.origin, length)
+    def matrix(self) -> sparse.csr_array:
+        """Return the (size, length) weights as a sparse matrix."""
+        points = np.repeat(np.arange(self.size), self.taps.shape[1])
+        return sparse.csr_array(
+            (self.weights.ravel(), (points, self.taps.ravel())), shape=(self.size, self.length)
+        )
 
-    def between_inverse(self, length: int) -> Between:
-        """Where each voxel of the tomogram lies between the grid's points."""
-        return Between.make((np.arange(length) - self.origin) / self.step, self.size)
+    def to_grid(self) -> LinearInterpolation:
+        """Interpolate linearly between voxels of the tomogram, at the grid points."""
+        return LinearInterpolation.make(np.arange(self.size) * self.step + self.origin, self.length)
+
+    def to_tomogram(self) -> LinearInterpolation:
+        """Interpolate linearly between grid points, at the voxels of the tomogram."""
+        return LinearInterpolation.make((np.arange(self.length) - self.origin) / self.step, self.size)
 
 
 @dataclass(frozen=True)
-class Between:
-    """Positions on an axis as two neighbours each, and the weight of the second; clamped to the ends."""
+class LinearInterpolation:
+    """Positions on an axis as the indices of two neighbours and the weight of the second."""
 
     first: npt.NDArray[np.int64]
     second: npt.NDArray[np.int64]
     weight: FloatArray
 
     @classmethod
-    def make(cls, position: npt.NDArray[np.floating[Any]], length: int) -> Between:
-        # Positions that should be whole numbers are, but for rounding.
+    def make(cls, position: npt.NDArray[np.floating[Any]], length: int) -> LinearInterpolation:
+        """Interpolate at `position`, clamped to an axis of `length` samples."""
+        # Rounding errors must not turn a whole position into a weighted mean.
         inside = np.clip(np.round(position, 9), 0, length - 1)
         first = np.floor(inside).astype(np.int64)
         return cls(first, np.minimum(first + 1, length - 1), (inside - first).astype(np.float32))
 
 
-def resampled(
-    plane: Callable[[int], FloatArray], axes: Iterable[Between], z0: int, z1: int, threshold: float
-) -> npt.NDArray[np.uint8]:
-    """Where a volume, linearly interpolated at slices z0 up to z1 of other positions, reaches a threshold.
+def resample_slice(image: Tensor, rows: Any, columns: Any) -> Tensor:
+    """Apply weight matrices along y and x of a float32 slice.
 
-    Nearest voxels would shift the faces of a membrane by up to half a voxel: of one three voxels thick, as
-    much as a tenth of the overlap.
+    SciPy's sparse matrices compute in float32 on the CPU; tensors compute in their own dtype on their device.
+    """
+    if isinstance(rows, Tensor):
+        dense: Tensor = rows @ image.to(rows.dtype) @ columns.T
+        return dense.to(torch.float32)
+    by_columns = columns @ np.ascontiguousarray((rows @ image.numpy()).T)
+    return torch.from_numpy(np.ascontiguousarray(by_columns.T, dtype=np.float32))
+
+
+def resample_mask(
+    read: Callable[[int], FloatArray], axes: Iterable[LinearInterpolation], z0: int, z1: int, threshold: float
+) -> npt.NDArray[np.uint8]:
+    """Interpolate slices z0 to z1 linearly along z, y and x, and set those at or above a threshold to 1.
+
+    Nearest-neighbour interpolation would shift the faces of a membrane by up to half a voxel; for a membrane
+    three voxels thick that costs a tenth of the overlap.
     """
     z, y, x = axes
     out = np.empty((z1 - z0, len(y.first), len(x.first)), np.uint8)
-    held: dict[int, FloatArray] = {}
+    slices: dict[int, FloatArray] = {}
     for k in range(z0, z1):
         a, b, weight = int(z.first[k]), int(z.second[k]), z.weight[k]
-        wanted = {a, b} if weight else {a}
-        held = {n: held[n] if n in held else plane(n) for n in wanted}
-        values = held[a] + weight * (held[b] - held[a]) if weight else held[a]
+        needed = {a, b} if weight else {a}
+        slices = {n: slices[n] if n in slices else read(n) for n in needed}
+        values = slices[a] + weight * (slices[b] - slices[a]) if weight else slices[a]
         upper = values[y.first]
         values = upper + y.weight[:, None] * (values[y.second] - upper) if y.weight.any() else upper
         left = values[:, x.first]

@@ -1,25 +1,51 @@
-"""The local mean of a slice, which is subtracted from it."""
+"""The local mean of a slice, which normalisation subtracts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Smoothers", "local_mean", "moved", "smoother"]
+__all__ = ["LocalMean"]
 
-# Of y and of x: see `smoother`.
-Smoothers = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (blocks, length) block means, and (length, blocks) weights of a regression between the blocks.
+AxisMatrices = tuple[Tensor, Tensor]
 
 
-def smoother(length: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Matrices (blocks, length) and (length, blocks) whose product is a local linear Gaussian smoother.
+@dataclass(frozen=True)
+class LocalMean:
+    """Gaussian-weighted local linear regression of a slice (Cleveland 1979).
 
-    Local linear regression (Cleveland 1979) instead of a plain local mean: an intensity ramp is reproduced
-    exactly up to the very edge. Block means of half a sigma lose nothing that so wide a Gaussian would keep.
+    Unlike a Gaussian blur it reproduces an intensity ramp exactly, up to the edge of the slice.
     """
+
+    rows: AxisMatrices
+    columns: AxisMatrices
+
+    @classmethod
+    def make(cls, shape_yx: tuple[int, int], sigma: float) -> LocalMean:
+        """Prepare the matrices for slices of a shape; `sigma` is that of the Gaussian, in pixels."""
+        rows, columns = (_regression_matrices(length, sigma) for length in shape_yx)
+        return cls(rows, columns)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LocalMean:
+        """Copy the matrices to a device, in another precision."""
+        mean_y, fit_y, mean_x, fit_x = (m.to(device, dtype) for m in (*self.rows, *self.columns))
+        return LocalMean((mean_y, fit_y), (mean_x, fit_x))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the local mean of a (y, x) slice, computed in the precision of the matrices."""
+        (mean_y, fit_y), (mean_x, fit_x) = self.rows, self.columns
+        blocks = (mean_y @ image.to(mean_y.dtype)) @ mean_x.T
+        return ((fit_y @ blocks) @ fit_x.T).to(image.dtype)
+
+
+def _regression_matrices(length: int, sigma: float) -> AxisMatrices:
+    """Return float32 matrices whose product is the local linear regression along one axis."""
+    # A Gaussian of width sigma passes nothing that means over blocks of half a sigma remove.
     count = max(1, round(length / max(1.0, sigma / 2)))
     edges = np.linspace(0, length, count + 1).round().astype(int)
     means = np.zeros((count, length))
@@ -30,26 +56,8 @@ def smoother(length: int, sigma: float) -> tuple[Tensor, Tensor]:
     weight = np.exp(-0.5 * (offset / sigma) ** 2) * np.diff(edges)
     s0, s1, s2 = (np.sum(weight * offset**k, axis=1, keepdims=True) for k in range(3))
     determinant = s0 * s2 - s1**2
-    # One block, or all of them in one place: there is no slope to fit, and the mean is all there is.
+    # With all the weight in one block no slope can be fitted: take the mean.
     flat = determinant <= 1e-9 * s0**2
-    local = weight * np.where(flat, 1.0, s2 - s1 * offset) / np.where(flat, s0, determinant)
-    # Copies, in memory that PyTorch aligns.
-    return torch.tensor(means, dtype=torch.float32), torch.tensor(local, dtype=torch.float32)
-
-
-def moved(smooth: Smoothers | None, device: torch.device, kind: torch.dtype) -> Smoothers | None:
-    """Smoothers on another device, in another precision."""
-    if smooth is None:
-        return None
-    (mean_y, local_y), (mean_x, local_x) = smooth
-    return (mean_y.to(device, kind), local_y.to(device, kind)), (
-        mean_x.to(device, kind),
-        local_x.to(device, kind),
-    )
-
-
-def local_mean(image: Tensor, smooth: Smoothers) -> Tensor:
-    """Both axes smoothed, in the precision of the smoothers."""
-    (mean_y, local_y), (mean_x, local_x) = smooth
-    blocks = (mean_y @ image.to(mean_y.dtype)) @ mean_x.T
-    return ((local_y @ blocks) @ local_x.T).to(image.dtype)
+    fit = weight * np.where(flat, 1.0, s2 - s1 * offset) / np.where(flat, s0, determinant)
+    # `torch.tensor` copies into memory that PyTorch aligns.
+    return torch.tensor(means, dtype=torch.float32), torch.tensor(fit, dtype=torch.float32)

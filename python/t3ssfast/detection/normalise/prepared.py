@@ -3,65 +3,80 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import sparse
 from torch import Tensor
 
-from t3ssfast.detection.normalise.grid import Axis, FloatArray, resampled
-from t3ssfast.detection.normalise.local_mean import Smoothers, local_mean, moved, smoother
-from t3ssfast.detection.normalise.slices import slices_about
+from t3ssfast.detection.normalise.grid import Axis, FloatArray, resample_mask, resample_slice
+from t3ssfast.detection.normalise.local_mean import LocalMean
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
 from t3ssfast.models.normalisation import Normalisation
 from t3ssfast.runtime.upload import Uploader, as_float32
 from t3ssfast.tomogram import Tomogram, check_voxel_size
 
-__all__ = ["PreparedTomogram"]
+__all__ = ["PreparedTomogram", "neighbouring_slices"]
 
-# Voxel sizes this close are taken as equal: over a 50-voxel window it is a shift of half a voxel at its rim.
+# Voxel sizes within 1% count as equal: over a 50-voxel window that is a shift of half a voxel at its rim.
 SAME_VOXEL_SIZE = 0.01
-# Slices from which the centre and the scale of a tomogram are estimated.
+# Slices from which the centre and the scale of the grey values are estimated.
 SAMPLED_SLICES = 12
-# Values per sampled slice that enter the medians; 12 x 16,384 values fix a median within 0.3% of a sigma.
+# Values per sampled slice; 12 x 16,384 values give a median within 0.3% of a sigma.
 SAMPLED_VALUES = 16_384
-# The median absolute deviation of a Gaussian is 1 / 1.4826 of its standard deviation.
+# Standard deviation of a Gaussian over its median absolute deviation.
 MAD_TO_SIGMA = 1.4826
-# Beyond so many sigmas a voxel is gold or an X-ray hit, which must not pull the local mean.
+# Voxels beyond this many sigmas (gold beads, X-ray hits) are clipped before the local mean is taken.
 OUTLIER_SIGMAS = 4.0
 FWHM_TO_SIGMA = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
 
+# Returns a slice of the tomogram, (y, x) float32, on the device where it is prepared.
+ReadSlice = Callable[[int], Tensor]
+# The last constraint is for callers that hold either kind.
+Slab = TypeVar("Slab", FloatArray, Tensor, FloatArray | Tensor)
 
-def _median_and_sigma(values: FloatArray) -> tuple[float, float]:
-    """Median and robust standard deviation; the plain one of what differs where over half is one value."""
-    centre = float(np.median(values))
-    sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
+
+def neighbouring_slices(slab: Slab, z: int, count: int) -> Slab:
+    """Return `count` slices of a slab, an odd number, with slice z in the middle.
+
+    Beyond a face of the slab its outermost slice is repeated; where nothing is repeated, this is a view.
+    """
+    first, end = z - count // 2, z + count // 2 + 1
+    if first >= 0 and end <= len(slab):
+        return slab[first:end]
+    return slab[[min(max(n, 0), len(slab) - 1) for n in range(first, end)]]
+
+
+def _median_and_sigma(slices: Sequence[Tensor], stride: int) -> tuple[float, float]:
+    """Return the median and the robust standard deviation of every `stride`-th value."""
+    values = np.concatenate([image.numpy().ravel()[::stride] for image in slices])
+    median = float(np.median(values))
+    sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
     if sigma == 0:
-        rest = values[values != centre]
-        sigma = float(np.sqrt(np.mean((rest.astype(np.float64) - centre) ** 2))) if rest.size else 0.0
-    return centre, sigma
+        # More than half of the values are equal: take the plain deviation of the others.
+        rest = values[values != median]
+        sigma = float(np.sqrt(np.mean((rest.astype(np.float64) - median) ** 2))) if rest.size else 0.0
+    return median, sigma
 
 
 @dataclass(frozen=True)
 class PreparedTomogram:
-    """A tomogram on a model's grid, normalised, read in slabs; make one with `prepare`.
+    """A tomogram on a model's grid, normalised and read in slabs; create it with `prepare`.
 
     Attributes
     ----------
     tomogram
-        The tomogram itself, untouched.
-    voxel_size_angstrom
-        Of the model's grid.
-    shape
-        (z, y, x) of the model's grid.
+        The original tomogram.
+    voxel_size_angstrom, shape
+        Of the model's grid; (z, y, x).
     normalisation
-        What is done to the values.
+        How grey values are normalised.
     contrast_sign
-        +1 where protein is dark as reconstructed, -1 where it is bright and therefore inverted.
+        +1 where protein is dark; -1 where it is bright, and the values are inverted.
     """
 
     tomogram: Tomogram
@@ -70,12 +85,13 @@ class PreparedTomogram:
     normalisation: Normalisation
     contrast_sign: int
     _axes: tuple[Axis, Axis, Axis]
-    _resample: tuple[sparse.csr_array, sparse.csr_array] | None
-    _smooth: Smoothers | None
-    _origin: float
-    _outlier: float
-    _centre: float
-    _scale: float
+    # Sparse weights along y and x; None where the model's grid is the tomogram's own.
+    _matrices: tuple[Any, Any] | None
+    _local_mean: LocalMean | None
+    _origin: float = 0.0
+    _outlier: float = math.inf
+    _centre: float = 0.0
+    _scale: float = 1.0
 
     @classmethod
     def prepare(
@@ -86,24 +102,22 @@ class PreparedTomogram:
         normalisation: Normalisation | None = None,
         contrast_sign: int = 1,
     ) -> PreparedTomogram:
-        """Lay a model's grid over a tomogram and estimate its centre and scale from a sample of slices.
+        """Lay a model's grid over a tomogram and estimate the scale of its grey values.
 
         Parameters
         ----------
         tomogram
-            Any real dtype, may be memory-mapped.
+            Any real dtype; may be memory-mapped.
         voxel_size_angstrom
-            Of the model; None keeps the tomogram's own. Sizes within 1% count as equal, and nothing is
-            resampled then.
-        normalisation
-            None takes the defaults.
-        contrast_sign
-            +1: protein is dark; -1: protein is bright, and the values are inverted.
+            Voxel size of the model; None keeps the tomogram's. Sizes within 1% count as equal, and nothing
+            is resampled.
+        normalisation, contrast_sign
+            As for the class; no normalisation means the defaults.
 
         Raises
         ------
         InputError
-            The data are complex, empty, constant, or hold NaN or Inf in a slice that was sampled.
+            The data are complex, empty or constant, or a sampled slice holds NaN or Inf.
         """
         normalisation = Normalisation() if normalisation is None else normalisation
         if contrast_sign not in (-1, 1):
@@ -113,306 +127,192 @@ class PreparedTomogram:
                 f"{tomogram.name}: {tomogram.data.dtype} data of shape {tomogram.shape} cannot be searched; "
                 "give a volume of real numbers with at least one voxel."
             )
-        own = tomogram.voxel_size_angstrom
-        if voxel_size_angstrom is None:
-            target = own
-        else:
+        own = target = tomogram.voxel_size_angstrom
+        if voxel_size_angstrom is not None:
             target = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
         step = target / own
         if abs(step - 1) <= SAME_VOXEL_SIZE:
             step, target = 1.0, own
         z, y, x = (Axis.make(length, step) for length in tomogram.shape)
-        smooth = None
+        local_mean = None
         if normalisation.highpass_nm > 0:
             sigma = normalisation.highpass_nm * 10.0 / target * FWHM_TO_SIGMA
-            smooth = (smoother(y.size, sigma), smoother(x.size, sigma))
-        resample = None
-        if step != 1.0:
-            resample = (y.matrix(tomogram.shape[1]), x.matrix(tomogram.shape[2]))
-        raw = cls(
-            tomogram=tomogram,
-            voxel_size_angstrom=target,
-            shape=(z.size, y.size, x.size),
-            normalisation=normalisation,
-            contrast_sign=contrast_sign,
-            _axes=(z, y, x),
-            _resample=resample,
-            _smooth=smooth,
-            _origin=0.0,
-            _outlier=math.inf,
-            _centre=0.0,
-            _scale=1.0,
-        )
-        return raw._estimate()
+            local_mean = LocalMean.make((y.size, x.size), sigma)
+        shape = (z.size, y.size, x.size)
+        matrices = None if step == 1.0 else (y.matrix(), x.matrix())
+        unscaled = cls(tomogram, target, shape, normalisation, contrast_sign, (z, y, x), matrices, local_mean)
+        return unscaled._with_estimated_scale()
 
-    def _estimate(self) -> PreparedTomogram:
-        """The same with origin, outlier limit, centre and scale taken from evenly spread slices."""
+    def _with_estimated_scale(self) -> PreparedTomogram:
+        """Estimate origin, outlier limit, centre and scale from evenly spread slices."""
         count = min(SAMPLED_SLICES, self.shape[0])
-        # Middles of `count` equal parts: the first and last slices are often empty.
+        # The middles of `count` equal parts: the first and the last slices are often empty.
         chosen = ((np.arange(count) + 0.5) * self.shape[0] / count).astype(int)
-        grids = [self._on_grid(int(z)) for z in chosen]
-        stride = max(1, self.shape[1] * self.shape[2] // SAMPLED_VALUES)
-        # An odd stride cannot stay in step with rows of an even length and see only some columns.
-        stride |= 1
-
-        def spread(slices: list[FloatArray]) -> tuple[float, float]:
-            return _median_and_sigma(np.concatenate([s.ravel()[::stride] for s in slices]))
-
-        origin, sigma = spread(grids)
+        slices = [self._resample(z, self._read_slice, self._matrices) for z in chosen.tolist()]
+        # An odd stride: one in step with rows of an even length would sample only some of the columns.
+        stride = max(1, self.shape[1] * self.shape[2] // SAMPLED_VALUES) | 1
+        origin, sigma = _median_and_sigma(slices, stride)
         if sigma == 0:
-            # Before it is called constant, every value of the sample is looked at.
-            sigma = max(float(np.ptp(s)) for s in grids)
+            # The values left out by the stride may still differ.
+            sigma = max(float(np.ptp(image.numpy())) for image in slices)
         if sigma == 0:
             raise InputError(
                 f"{self.tomogram.name}: all values of the sampled slices are {origin:g}; there is nothing to "
                 "find in a constant volume."
             )
-        first = replace(self, _origin=origin)
-        _, sigma_flat = spread([first._flatten(s) for s in grids])
-        robust = replace(first, _outlier=OUTLIER_SIGMAS * (sigma_flat or sigma))
-        centre, scale = spread([robust._flatten(s) for s in grids])
+        centred = replace(self, _origin=origin)
+        flattened = [centred._subtract_local_mean(image, self._local_mean) for image in slices]
+        _, flattened_sigma = _median_and_sigma(flattened, stride)
+        robust = replace(centred, _outlier=OUTLIER_SIGMAS * (flattened_sigma or sigma))
+        flattened = [robust._subtract_local_mean(image, self._local_mean) for image in slices]
+        centre, scale = _median_and_sigma(flattened, stride)
         return replace(robust, _centre=centre, _scale=scale or sigma)
 
     def with_contrast_sign(self, contrast_sign: int) -> PreparedTomogram:
-        """The same tomogram seen with the other contrast; costs nothing."""
+        """Return the same tomogram with another contrast sign; nothing is computed again."""
         return replace(self, contrast_sign=contrast_sign)
 
     @property
     def on_own_voxels(self) -> bool:
         """Whether the model's grid is the tomogram's own, so that nothing is resampled."""
-        return self._resample is None
-
-    def _raw(self, z: int) -> FloatArray:
-        """Slice z of the tomogram as float32; NaN and Inf are refused."""
-        values = np.asarray(self.tomogram.data[z])
-        out = np.ascontiguousarray(values, dtype=np.float32)
-        if values.dtype.kind == "f" and not np.isfinite(out).all():
-            y, x = np.argwhere(~np.isfinite(out))[0]
-            raise InputError(
-                f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {values[y, x]}; replace "
-                "NaN and infinite values before searching this tomogram."
-            )
-        return out
-
-    def _weights(self, z: int) -> dict[int, float]:
-        """Which slices of the tomogram slice z of the grid is made of, and their weights."""
-        axis, weights = self._axes[0], dict[int, float]()
-        for tap, weight in zip(axis.taps[z].tolist(), axis.weights[z].tolist(), strict=True):
-            weights[tap] = weights.get(tap, 0.0) + weight
-        return {tap: weight for tap, weight in weights.items() if weight != 0}
-
-    def _on_grid(self, z: int) -> FloatArray:
-        """Slice z of the model's grid, anti-aliased, in the tomogram's own values."""
-        if self._resample is None:
-            return self._raw(int(self._axes[0].taps[z, 0]))
-        total: FloatArray | None = None
-        for tap, weight in self._weights(z).items():
-            term = self._raw(tap) * np.float32(weight)
-            total = term if total is None else np.add(total, term, out=total)
-        assert total is not None, "the weights of a grid point sum to one"
-        rows, columns = self._resample
-        by_rows = rows @ total
-        return np.ascontiguousarray((columns @ np.ascontiguousarray(by_rows.T)).T, dtype=np.float32)
-
-    def _flatten(self, grid: FloatArray) -> FloatArray:
-        """A slice less its local mean; outliers do not pull that mean."""
-        # Products by PyTorch: NumPy's would take all cores whatever the number of threads asked for, and spin
-        # while they wait. Its memory is aligned alike for every slice, without which a product may round
-        # differently.
-        values = torch.empty(grid.shape)
-        np.subtract(grid, np.float32(self._origin), out=values.numpy())
-        flat: FloatArray = self._subtract_local_mean(values, self._smooth).numpy()
-        return flat
-
-    def _subtract_local_mean(self, values: Tensor, smooth: Smoothers | None) -> Tensor:
-        if smooth is not None:
-            mean = local_mean(values, smooth)
-            if math.isfinite(self._outlier):
-                clipped = torch.clamp(values, mean - self._outlier, mean + self._outlier)
-                mean = local_mean(clipped, smooth)
-            values -= mean
-        return values
+        return self._matrices is None
 
     def slab(self, z0: int, z1: int) -> FloatArray:
-        """Slices z0 up to z1 of the model's grid, prepared.
+        """Prepare slices of the model's grid.
 
         Parameters
         ----------
         z0, z1
-            0 <= z0 <= z1 <= shape[0].
+            First slice, and one past the last; 0 <= z0 <= z1 <= shape[0].
 
         Returns
         -------
-        (z1 - z0, y, x) float32, C-contiguous; bit for bit the same however the volume is cut.
+        (z1 - z0, y, x) float32, C-contiguous. A slice is bit-identical however the volume is cut.
 
         Raises
         ------
         InputError
-            The slab lies outside the grid, or a value is NaN or infinite; the message says where.
+            The slab lies outside the grid, or a value is NaN or infinite.
         """
         self._check_slices(z0, z1)
-        out = np.empty((z1 - z0, *self.shape[1:]), np.float32)
-        limit = np.float32(self.normalisation.clip)
-        gain = np.float32(self.contrast_sign / self._scale)
-        for k in range(z1 - z0):
-            values = self._flatten(self._on_grid(z0 + k))
-            values -= np.float32(self._centre)
-            values *= gain
-            np.clip(values, -limit, limit, out=out[k])
+        out: FloatArray = self._prepare_slices(z0, z1, self._read_slice, torch.device("cpu")).numpy()
         release_pages(self.tomogram.data)
         return out
 
-    def slab_about(self, z: int, count: int) -> FloatArray:
-        """Slice z of the model's grid among its neighbours, as `slab` prepares them.
-
-        Parameters
-        ----------
-        z
-            0 <= z < shape[0].
-        count
-            Slices in a row, an odd number.
-
-        Returns
-        -------
-        (count, y, x) float32, slice z in the middle; beyond a face the slice of the face.
-
-        Raises
-        ------
-        InputError
-            As for `slab`.
-        """
-        self._check_slices(z, z + 1)
-        first = max(0, z - count // 2)
-        return slices_about(self.slab(first, min(z + count // 2 + 1, self.shape[0])), z - first, count)
-
-    def _check_slices(self, z0: int, z1: int) -> None:
-        if not 0 <= z0 <= z1 <= self.shape[0]:
-            raise InputError(f"Slices {z0} to {z1} were asked of a grid with {self.shape[0]} slices.")
-
     def slab_on_device(self, z0: int, z1: int, upload: Uploader) -> Tensor:
-        """The same as `slab`, prepared where it is used: slices travel as they are stored.
+        """Prepare slices as `slab` does, on the device of `upload`; they travel in their stored dtype.
 
-        Parameters
-        ----------
-        z0, z1
-            As for `slab`.
-        upload
-            Brings them to its device.
-
-        Returns
-        -------
-        (z1 - z0, y, x) float32 on the device; on a CPU, where nothing is resampled, the bits of `slab`.
+        On a CPU the result is bit-identical to that of `slab`.
         """
         self._check_slices(z0, z1)
         data = self.tomogram.data
-        # A setting of the whole process may round products of float32 to TF32; those of float64 are safe.
-        exact = torch.float64 if upload.device.type == "cuda" else torch.float32
-        smooth = moved(self._smooth, upload.device, exact)
-        rows_columns = None
-        if self._resample is not None:
-            rows_columns = [torch.from_numpy(m.toarray()).to(upload.device, exact) for m in self._resample]
-        limit, gain, centre, origin = (
-            float(np.float32(value))
-            for value in (
-                self.normalisation.clip,
-                self.contrast_sign / self._scale,
-                self._centre,
-                self._origin,
-            )
-        )
+        taps = self._axes[0].taps[z0:z1]
+        first, end = (int(taps.min()), int(taps.max()) + 1) if taps.size else (0, 0)
         with upload.stream():
-            out = torch.empty((z1 - z0, *self.shape[1:]), device=upload.device)
-            if z0 < z1:
-                taps = self._axes[0].taps[z0:z1]
-                first, last = int(taps.min()), int(taps.max()) + 1
-                raw = upload.upload(data, first, last)
-                release_pages(data)
-                if data.dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
-                    for z in range(first, last):
-                        self._raw(z)
-                for k in range(z1 - z0):
-                    total: Tensor | None = None
-                    for tap, weight in self._weights(z0 + k).items():
-                        term = as_float32(raw[tap - first], data.dtype) * weight
-                        total = term if total is None else total + term
-                    assert total is not None, "the weights of a grid point sum to one"
-                    if rows_columns is not None:
-                        rows, columns = rows_columns
-                        total = (rows @ total.to(exact) @ columns.T).to(torch.float32)
-                    flat = self._subtract_local_mean(total - origin, smooth)
-                    torch.clamp((flat - centre) * gain, -limit, limit, out=out[k])
+            raw = upload.upload(data, first, end)
+            release_pages(data)
+            if data.dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
+                for z in range(first, end):
+                    self._read_slice(z)
+            out = self._prepare_slices(
+                z0, z1, lambda z: as_float32(raw[z - first], data.dtype), upload.device
+            )
         return upload.finish(out)
 
+    def slab_around(self, z: int, count: int) -> FloatArray:
+        """Prepare `count` slices, an odd number, with slice z in the middle; see `neighbouring_slices`."""
+        self._check_slices(z, z + 1)
+        first = max(0, z - count // 2)
+        slab = self.slab(first, min(z + count // 2 + 1, self.shape[0]))
+        return neighbouring_slices(slab, z - first, count)
+
+    def _check_slices(self, z0: int, z1: int) -> None:
+        if not 0 <= z0 <= z1 <= self.shape[0]:
+            raise InputError(f"Slices {z0} to {z1} are outside a grid with {self.shape[0]} slices.")
+
+    def _read_slice(self, z: int) -> Tensor:
+        """Copy slice z of the tomogram as float32; NaN and Inf are refused."""
+        stored = self.tomogram.data[z]
+        values = np.array(stored, dtype=np.float32, order="C")
+        if stored.dtype.kind == "f" and not np.isfinite(values).all():
+            y, x = np.argwhere(~np.isfinite(values))[0]
+            raise InputError(
+                f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {stored[y, x]}; replace "
+                "NaN and infinite values before searching this tomogram."
+            )
+        return torch.from_numpy(values)
+
+    def _prepare_slices(self, z0: int, z1: int, read_slice: ReadSlice, device: torch.device) -> Tensor:
+        """Prepare slices z0 to z1 from the slices of the tomogram that `read_slice` returns on a device."""
+        matrices, local_mean = self._matrices, self._local_mean
+        if device.type == "cuda":
+            # A process-wide setting may round float32 products to TF32 on CUDA; it leaves float64 alone.
+            exact = torch.float64
+            if matrices is not None:
+                rows, columns = (torch.from_numpy(matrix.toarray()).to(device, exact) for matrix in matrices)
+                matrices = rows, columns
+            local_mean = None if local_mean is None else local_mean.to(device, exact)
+        gain, limit = self.contrast_sign / self._scale, self.normalisation.clip
+        out = torch.empty((z1 - z0, *self.shape[1:]), device=device)
+        for z in range(z0, z1):
+            flattened = self._subtract_local_mean(self._resample(z, read_slice, matrices), local_mean)
+            torch.clamp((flattened - self._centre) * gain, -limit, limit, out=out[z - z0])
+        return out
+
+    def _resample(self, z: int, read_slice: ReadSlice, matrices: tuple[Any, Any] | None) -> Tensor:
+        """Return slice z of the model's grid, anti-aliased, in the tomogram's grey values."""
+        if matrices is None:
+            return read_slice(z)
+        terms = (read_slice(tap) * weight for tap, weight in self._axes[0].weights_of(z).items())
+        total = next(terms)
+        for term in terms:
+            total += term
+        return resample_slice(total, *matrices)
+
+    def _subtract_local_mean(self, image: Tensor, local_mean: LocalMean | None) -> Tensor:
+        """Subtract the origin and the local mean, which outliers do not affect."""
+        # A new tensor, so that PyTorch aligns it: otherwise the products below may round differently.
+        values = image - self._origin
+        if local_mean is None:
+            return values
+        mean = local_mean(values)
+        if math.isfinite(self._outlier):
+            mean = local_mean(torch.clamp(values, mean - self._outlier, mean + self._outlier))
+        return values - mean
+
     def to_tomogram(self, zyx_on_model_grid: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Positions on the model's grid as voxels of the tomogram; both 0-based, at voxel centres.
-
-        Parameters
-        ----------
-        zyx_on_model_grid
-            (..., 3).
-
-        Returns
-        -------
-        (..., 3) float64: ``position * step + origin``.
-        """
-        position = np.asarray(zyx_on_model_grid, dtype=np.float64)
-        return position * self._steps + self._origins
+        """Convert (..., 3) positions on the model's grid to voxels of the tomogram, both 0-based."""
+        return np.asarray(zyx_on_model_grid, dtype=np.float64) * self._axes[0].step + self._origins
 
     def from_tomogram(self, zyx: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Voxels of the tomogram as positions on the model's grid; the inverse of `to_tomogram`."""
-        return (np.asarray(zyx, dtype=np.float64) - self._origins) / self._steps
-
-    @property
-    def _steps(self) -> npt.NDArray[np.float64]:
-        return np.array([axis.step for axis in self._axes])
+        """Convert voxels of the tomogram to positions on the model's grid; the inverse of `to_tomogram`."""
+        return (np.asarray(zyx, dtype=np.float64) - self._origins) / self._axes[0].step
 
     @property
     def _origins(self) -> npt.NDArray[np.float64]:
         return np.array([axis.origin for axis in self._axes])
 
     def mask_from_tomogram(self, mask: npt.NDArray[Any], z0: int, z1: int) -> npt.NDArray[np.uint8]:
-        """Slices z0 up to z1 of a tomogram-shaped mask, on the model's grid (linear, at least half inside).
+        """Resample a (z, y, x) mask of the tomogram linearly to slices z0 to z1 of the model's grid.
 
-        Parameters
-        ----------
-        mask
-            (z, y, x) as the tomogram; non-zero is inside.
-
-        Returns
-        -------
-        (z1 - z0, y, x) uint8, 0 or 1.
-
-        Raises
-        ------
-        InputError
-            The mask has another shape than the tomogram.
+        The result is uint8, 1 where the interpolated mask is at least 0.5.
         """
         if tuple(mask.shape) != self.tomogram.shape:
             raise InputError(
                 f"The mask has shape {tuple(mask.shape)} but {self.tomogram.name} has {self.tomogram.shape}; "
                 "give a mask with one voxel for each of the tomogram's."
             )
-        axes = (a.between(n) for a, n in zip(self._axes, self.tomogram.shape, strict=True))
-        out = resampled(lambda z: (np.asarray(mask[z]) != 0).astype(np.float32), axes, z0, z1, 0.5)
+        axes = (axis.to_grid() for axis in self._axes)
+        out = resample_mask(lambda z: (np.asarray(mask[z]) != 0).astype(np.float32), axes, z0, z1, 0.5)
         release_pages(mask)
         return out
 
     def mask_to_tomogram(self, mask: npt.NDArray[Any], threshold: float = 0.5) -> npt.NDArray[np.uint8]:
-        """A mask on the model's grid, on the tomogram's voxels (linear between grid points).
+        """Resample a (z, y, x) mask or volume on the model's grid linearly to the tomogram.
 
-        Parameters
-        ----------
-        mask
-            (z, y, x) of `shape`: 0 and 1, or levels between which a surface is to be found.
-        threshold
-            What is inside reaches it.
-
-        Returns
-        -------
-        uint8, 0 or 1, of the tomogram's shape.
+        The result is uint8, 1 where the interpolated values reach the threshold.
         """
         if tuple(mask.shape) != self.shape:
             raise InputError(f"The mask has shape {tuple(mask.shape)} but the model's grid has {self.shape}.")
-        shape = self.tomogram.shape
-        axes = (a.between_inverse(n) for a, n in zip(self._axes, shape, strict=True))
-        return resampled(lambda z: mask[z].astype(np.float32), axes, 0, shape[0], threshold)
+        z, y, x = (axis.to_tomogram() for axis in self._axes)
+        return resample_mask(lambda n: mask[n].astype(np.float32), (z, y, x), 0, len(z.first), threshold)

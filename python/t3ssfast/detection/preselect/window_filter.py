@@ -1,8 +1,10 @@
-"""A preselection at work on one tomogram, slab by slab."""
+"""A preselection applied to one tomogram, slab by slab."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,61 +13,51 @@ import torch
 from scipy import ndimage
 
 from t3ssfast.detection.classify_slab import classify_slab
+from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.preselect.blocks import BLOCK_YX, BLOCK_Z, BlockStatistics, in_blocks
-from t3ssfast.detection.preselect.coarse_scan import CoarseScan
-from t3ssfast.detection.preselect.model import PreselectModel
-from t3ssfast.detection.preselect.rule import PreselectRule, apply_rule
-from t3ssfast.detection.search_region import SearchRegion
-from t3ssfast.errors import ModelError
+from t3ssfast.detection.preselect.block_statistics import BLOCK_YX, BLOCK_Z, BlockStatistics
+from t3ssfast.detection.preselect.preselections import CoarseScan, Preselection, PreselectModel, PreselectRule
+from t3ssfast.detection.search_region import SearchRegion, any_per_square, fill_squares
 from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.models import LoadedModel
+from t3ssfast.tomogram import Tomogram
 
-__all__ = ["Preselection", "WindowFilter", "read_preselection"]
+__all__ = ["WindowFilter", "search_grid"]
 
-Preselection = PreselectRule | PreselectModel | CoarseScan
-FloatArray = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float32] | torch.Tensor
 
 
-def read_preselection(entries: Mapping[str, Any] | None) -> Preselection | None:
-    """The preselection in a model's metadata, None where it carries none.
-
-    Raises
-    ------
-    ModelError
-        If it is of no known kind or cannot be read.
-    """
-    if entries is None:
-        return None
-    kinds: dict[str, type[Preselection]] = {
-        "rule": PreselectRule,
-        "model": PreselectModel,
-        "look": CoarseScan,
-    }
-    # Rules were there first, without a kind.
-    kind = entries.get("kind", "rule")
-    if kind not in kinds:
-        raise ModelError(
-            f"A preselection is of the kind {kind!r}; give one of {', '.join(kinds)}, or update t3ssfast."
-        )
-    return kinds[kind].from_dict(entries)
+def search_grid(
+    tomogram: Tomogram,
+    membrane: npt.NDArray[Any],
+    classifier: LoadedModel,
+    config: DetectConfig | None,
+    contrast_sign: int = 1,
+) -> tuple[PreparedTomogram, SearchRegion]:
+    """Prepare a tomogram for a classifier, and its search region around a membrane mask."""
+    prepared = PreparedTomogram.prepare(
+        tomogram,
+        voxel_size_angstrom=classifier.metadata.voxel_size_angstrom,
+        normalisation=classifier.metadata.normalisation,
+        contrast_sign=contrast_sign,
+    )
+    on_grid = prepared.mask_from_tomogram(membrane, 0, prepared.shape[0])
+    return prepared, SearchRegion.of(on_grid, prepared.voxel_size_angstrom, config or DetectConfig())
 
 
 class WindowFilter:
-    """Narrows the search region of a tomogram; the answer for a voxel does not depend on the slab.
+    """Narrows the search region of a tomogram; the answer for a voxel is the same in any slab.
 
     Parameters
     ----------
     preselection
-        By what; None lets everything pass.
-    grid
-        The tomogram on the classifier's grid.
-    search
-        What is narrowed, on that grid.
-    classifier
-        Takes the looks.
-    device, precision, plan
-        As for `classify_slab`.
+        None keeps every window.
+    grid, search
+        The tomogram on the classifier's grid, and the search region there.
+    classifier, device, precision, plan
+        For a coarse scan; as for `classify_slab`.
     """
 
     def __init__(
@@ -79,100 +71,75 @@ class WindowFilter:
         precision: str = "float32",
         plan: str = "auto",
     ) -> None:
-        self.preselection = preselection
-        self._grid, self._search, self._classifier = grid, search, classifier
-        self._how = {"device": device, "precision": precision, "plan": plan}
-        self._planes: dict[int, FloatArray] = {}
-        self._statistics = (
-            BlockStatistics(grid, search, sizes=preselection.sizes, statistics=preselection.statistics)
-            if isinstance(preselection, PreselectModel)
-            else None
-        )
+        self._preselection = preselection
+        if isinstance(preselection, CoarseScan):
+            classify = partial(classify_slab, model=classifier, device=device, precision=precision, plan=plan)
+            self._coarse_scan = _CoarseScanFilter(preselection, grid, search, classify)
+        if isinstance(preselection, PreselectModel):
+            self._statistics = BlockStatistics(grid, search, preselection.sizes, preselection.statistics)
 
-    def narrow(
-        self, slab: FloatArray | torch.Tensor, region: npt.NDArray[np.uint8], z0: int
-    ) -> npt.NDArray[np.uint8]:
-        """What of the region is worth the classifier.
+    def apply(self, slab: Values, region: Mask, z0: int) -> Mask:
+        """Return the voxels of a (z, y, x) region whose windows should be classified.
 
-        Parameters
-        ----------
-        slab
-            (z, y, x) prepared values, in an array or on a device.
-        region
-            (z, y, x) voxels of the search region.
-        z0
-            First slice of both.
+        Region and slab, prepared values on any device, begin at slice z0.
         """
-        if self.preselection is None or not region.any():
+        preselection = self._preselection
+        if preselection is None or not region.any():
             return region
-        if isinstance(self.preselection, CoarseScan):
-            return self._near_looks(self.preselection, slab, region, z0).view(np.uint8)
-        if isinstance(slab, torch.Tensor):
-            slab = slab.cpu().numpy()
-        if isinstance(self.preselection, PreselectRule):
-            padded = pad_for_windows(slab, self.preselection.size)
-            kept = apply_rule(self.preselection, padded, region)
-        else:
-            kept = self._in_good_blocks(self.preselection, slab, region, z0)
+        if isinstance(preselection, CoarseScan):
+            return self._coarse_scan.apply(slab, region, z0).view(np.uint8)
+        values = slab.cpu().numpy() if isinstance(slab, torch.Tensor) else slab
+        if isinstance(preselection, PreselectRule):
+            return preselection.apply(pad_for_windows(values, preselection.size), region).view(np.uint8)
+        kept: BoolArray = region != 0
+        for k in range(z0 // BLOCK_Z, (z0 + len(values) - 1) // BLOCK_Z + 1):
+            part = slice(max(0, k * BLOCK_Z - z0), (k + 1) * BLOCK_Z - z0)
+            blocks = any_per_square(region[part].any(axis=0), BLOCK_YX)
+            if blocks.any():
+                blocks[blocks] = preselection.keeps(self._statistics.features(k, blocks, values, z0))
+                kept[part] &= fill_squares(blocks, BLOCK_YX, kept.shape[1:])
         return kept.view(np.uint8)
 
-    def _in_good_blocks(
-        self, model: PreselectModel, slab: FloatArray, region: npt.NDArray[np.uint8], z0: int
-    ) -> npt.NDArray[np.bool_]:
-        assert self._statistics is not None, "a model comes with its statistics"
-        kept: npt.NDArray[np.bool_] = region != 0
-        _, height, width = kept.shape
-        rows, columns = np.arange(height) // BLOCK_YX, np.arange(width) // BLOCK_YX
-        for k in range(z0 // BLOCK_Z, (z0 + len(slab) - 1) // BLOCK_Z + 1):
-            here = slice(max(0, k * BLOCK_Z - z0), (k + 1) * BLOCK_Z - z0)
-            blocks = in_blocks(np.asarray(region[here].any(axis=0)))
-            if blocks.any():
-                good = blocks.copy()
-                good[blocks] = model.keeps(self._statistics.features(k, blocks, slab, z0))
-                kept[here] &= good[rows[:, None], columns]
+
+@dataclass
+class _CoarseScanFilter:
+    """Applies a coarse scan to one tomogram, slab by slab."""
+
+    scan: CoarseScan
+    grid: PreparedTomogram
+    search: SearchRegion
+    classify: Callable[[Values, Mask], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+    _scores: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict, init=False)
+
+    def apply(self, slab: Values, region: Mask, z0: int) -> BoolArray:
+        """Return the voxels of a region to keep; `slab` and `region` begin at slice z0."""
+        scan, (depth, height, width) = self.scan, self.grid.shape
+        first, last = z0 // scan.stride_z, (z0 + len(slab) - 1) // scan.stride_z
+        planes = range(max(0, first - 1), min((depth - 1) // scan.stride_z, last + 1) + 1)
+        self._scores = {k: scores for k, scores in self._scores.items() if k >= planes[0]}
+        for k in planes:
+            if k not in self._scores:
+                self._scores[k] = self._scan_plane(k, slab, region, z0)
+        # "nearest" repeats the outermost plane beyond the ends of the volume, which changes no maximum.
+        stack = np.stack([self._scores[k] for k in planes])
+        high = ndimage.maximum_filter(stack, 3, mode="nearest") >= scan.level
+        kept: BoolArray = region != 0
+        for z, image in enumerate(kept, z0):
+            image &= fill_squares(high[z // scan.stride_z - planes[0]], scan.stride_yx, (height, width))
         return kept
 
-    def _near_looks(
-        self, look: CoarseScan, slab: FloatArray | torch.Tensor, region: npt.NDArray[np.uint8], z0: int
-    ) -> npt.NDArray[np.bool_]:
-        depth, height, width = self._grid.shape
-        first, last = z0 // look.stride_z, (z0 + len(slab) - 1) // look.stride_z
-        planes = range(max(0, first - 1), min((depth - 1) // look.stride_z, last + 1) + 1)
-        for k in [k for k in self._planes if k < planes[0]]:
-            del self._planes[k]
-        stack = np.stack([self._plane(look, k, slab, region, z0) for k in planes])
-        # Beyond the ends of the volume "nearest" repeats the last plane, which changes no maximum.
-        worth = ndimage.maximum_filter(stack, 3, mode="nearest") >= look.level
-        block_z = np.arange(z0, z0 + len(slab)) // look.stride_z - planes[0]
-        kept: npt.NDArray[np.bool_] = region != 0
-        rows, columns = np.arange(height) // look.stride_yx, np.arange(width) // look.stride_yx
-        for z, k in enumerate(block_z.tolist()):
-            kept[z] &= worth[k][rows[:, None], columns]
-        return kept
-
-    def _plane(
-        self,
-        look: CoarseScan,
-        k: int,
-        slab: FloatArray | torch.Tensor,
-        region: npt.NDArray[np.uint8],
-        z0: int,
-    ) -> FloatArray:
-        """Scores of the looks of one slice, (blocks along y, blocks along x); 0 outside of the region."""
-        if k in self._planes:
-            return self._planes[k]
-        depth, height, width = self._grid.shape
-        image: FloatArray | torch.Tensor
-        step, z = look.stride_yx, min(k * look.stride_z + look.stride_z // 2, depth - 1)
+    def _scan_plane(self, k: int, slab: Values, region: Mask, z0: int) -> npt.NDArray[np.float32]:
+        """Return the scores of a scanned slice, (blocks along y, blocks along x); 0 outside the region."""
+        depth, height, width = self.grid.shape
+        stride, z = self.scan.stride_yx, min(k * self.scan.stride_z + self.scan.stride_z // 2, depth - 1)
         if z0 <= z < z0 + len(slab):
-            image, near = slab[z - z0 : z - z0 + 1], region[z - z0]
+            image, allowed = slab[z - z0 : z - z0 + 1], region[z - z0]
         else:
-            near = self._search.slab(z, z + 1)[0]
-            image = self._grid.slab(z, z + 1)
-        looks = np.zeros((1, height, width), np.uint8)
-        looks[0, step // 2 :: step, step // 2 :: step] = near[step // 2 :: step, step // 2 :: step]
-        plane = np.zeros((-(-height // step), -(-width // step)), np.float32)
-        index, probability = classify_slab(image, looks, self._classifier, **self._how)  # type: ignore[arg-type]
-        plane[index // width // step, index % width // step] = probability
-        self._planes[k] = plane
-        return plane
+            image, allowed = self.grid.slab(z, z + 1), self.search.slab(z, z + 1)[0]
+        scanned = np.zeros((1, height, width), np.uint8)
+        grid = slice(stride // 2, None, stride)
+        scanned[0, grid, grid] = allowed[grid, grid]
+        index, probability = self.classify(image, scanned)
+        scores = np.zeros((-(-height // stride), -(-width // stride)), np.float32)
+        scores[index // width // stride, index % width // stride] = probability
+        return scores

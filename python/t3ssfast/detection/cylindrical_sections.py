@@ -1,0 +1,149 @@
+"""Boxes around candidates, resampled on half-planes that end at the axis of the candidate.
+
+On these cylindrical sections every particle stands upright, whatever the direction of the beam, and its
+rotational symmetry lines up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.models import AZIMUTHS
+
+__all__ = [
+    "axis_correction",
+    "axis_frames",
+    "box_size",
+    "correct_axis",
+    "cut_boxes",
+    "cylindrical_sections",
+    "rotate_frames",
+]
+
+FloatArray = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+BOXES_PER_BATCH = 16
+# Fraction of the rows on the inner side of the centre: a T3SS reaches farther out of the cell than into it.
+INNER_FRACTION = 5 / 12
+
+
+def box_size(height: int) -> int:
+    """Return the side of a box that holds sections of `height` rows, except for their corners."""
+    return height * 4 // 3
+
+
+def axis_frames(axis_zyx: Float64Array) -> Float64Array:
+    """Complete (n, 3) axes, of any length but 0, to (n, 3, 3) right-handed orthonormal frames.
+
+    The rows of a frame are the axis, the direction across it that is closest to the beam (to y for an axis
+    along the beam), and their cross product.
+    """
+    axis = axis_zyx / np.linalg.norm(axis_zyx, axis=1, keepdims=True)
+    towards = np.where(np.abs(axis[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    across = towards - (axis * towards).sum(axis=1, keepdims=True) * axis
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    return np.stack([axis, across, np.cross(axis, across)], axis=1)
+
+
+def rotate_frames(frames: Float64Array, angle: Float64Array) -> Float64Array:
+    """Rotate (n, 3, 3) frames about their axes by (n,) radians, from the second row towards the third."""
+    along, across, quarter = frames.transpose(1, 0, 2)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    return np.stack([along, cos * across + sin * quarter, cos * quarter - sin * across], axis=1)
+
+
+def correct_axis(frames: Float64Array, tilt: Float64Array) -> Float64Array:
+    """Tilt the axes of frames by (n, 2) radians, towards their second and third rows; return unit vectors."""
+    angle = np.linalg.norm(tilt, axis=1, keepdims=True)
+    towards = np.einsum("nij,ni->nj", frames[:, 1:], tilt) / np.maximum(angle, np.finfo(np.float64).tiny)
+    return np.asarray(np.cos(angle) * frames[:, 0] + np.sin(angle) * towards)
+
+
+def axis_correction(axis_zyx: Float64Array, frames: Float64Array) -> Float64Array:
+    """Return the (n, 2) radians by which (n, 3) axes are tilted against frames; inverts `correct_axis`.
+
+    Axes may have any length but 0. The rows of a frame must be orthogonal, and may have any length.
+    """
+    # Components, each in units of the length of its row.
+    along, sideways = np.split(
+        np.einsum("nij,nj->ni", frames, axis_zyx) / (frames**2).sum(axis=2), [1], axis=1
+    )
+    across = np.linalg.norm(sideways, axis=1, keepdims=True)
+    return np.asarray(np.arctan2(across, along) * sideways / np.maximum(across, np.finfo(np.float64).tiny))
+
+
+def cylindrical_sections(
+    boxes: Tensor, centre_zyx: Float64Array, frames: Float64Array, height: int
+) -> Tensor:
+    """Resample boxes on half-planes that end at an axis.
+
+    Parameters
+    ----------
+    boxes, centre_zyx
+        (n, side, side, side) float32, and (n, 3) voxels from voxel side // 2 to the centre of the sections.
+    frames
+        (n, 3, 3) as returned by `axis_frames`; the length of a row is the step along it, in voxels.
+    height
+        Rows of a section.
+
+    Returns
+    -------
+    (n, AZIMUTHS, height, height // 2) float32, interpolated linearly, 0 outside the box. The centre is in row
+    floor(height * INNER_FRACTION); rows run along the axis. Columns run away from it; the first is half a
+    step off. Sections run from the second row of the frame to the third.
+    """
+    along = np.arange(height) - int(height * INNER_FRACTION)
+    radius = np.arange(height // 2) + 0.5
+    angle = 2 * np.pi * np.arange(AZIMUTHS) / AZIMUTHS
+    cylinder = np.empty((AZIMUTHS, height, height // 2, 3))
+    cylinder[..., 0] = along[:, None]
+    cylinder[..., 1] = np.cos(angle)[:, None, None] * radius
+    cylinder[..., 2] = np.sin(angle)[:, None, None] * radius
+    side = boxes.shape[-1]
+    points = cylinder.reshape(-1, 3) @ frames + (centre_zyx + side // 2)[:, None]
+    # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last voxel; xyz.
+    normalised = ((2 * points + 1) / side - 1)[..., ::-1].astype(np.float32)
+    grid = torch.from_numpy(normalised.reshape(len(boxes), AZIMUTHS * height, height // 2, 1, 3))
+    values = grid_sample(
+        boxes[:, None], grid.to(boxes.device), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return values.reshape(len(boxes), AZIMUTHS, height, height // 2)
+
+
+def cut_boxes(
+    grid: PreparedTomogram, middle_zyx: npt.NDArray[np.int64], side: int
+) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray]]:
+    """Cut boxes from a prepared tomogram in small batches; every slice is prepared once.
+
+    A box around voxel c covers c - side // 2 ... c - side // 2 + side - 1 along each axis. Outside the
+    tomogram it is 0, the mean of the grey values: a reflected image would look rotationally symmetric about
+    an axis near a face, as a T3SS does.
+
+    Yields
+    ------
+    (m,) indices into the (n, 3) voxels `middle_zyx`, and their (m, side, side, side) float32 boxes.
+    """
+    slices: dict[int, FloatArray] = {}
+    order = np.argsort(middle_zyx[:, 0], kind="stable")
+    for start in range(0, len(order), BOXES_PER_BATCH):
+        chosen = order[start : start + BOXES_PER_BATCH]
+        boxes = np.zeros((len(chosen), side, side, side), np.float32)
+        for box, middle in zip(boxes, middle_zyx[chosen], strict=True):
+            low = middle - side // 2
+            (z0, y0, x0), (z1, y1, x1) = np.maximum(low, 0), np.minimum(low + side, grid.shape)
+            # In order of z only the slices of one box have to be kept.
+            slices = {z: image for z, image in slices.items() if z0 <= z < z1}
+            inside = box[:, y0 - low[1] : y1 - low[1], x0 - low[2] : x1 - low[2]]
+            for z in range(z0, z1):
+                if z not in slices:
+                    slices[z] = grid.slab(z, z + 1)[0]
+                inside[z - low[0]] = slices[z][y0:y1, x0:x1]
+        yield chosen, boxes
