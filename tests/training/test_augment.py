@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from t3ssfast.training.augment import Placing, augment_values, random_placing, sample
+from t3ssfast.training.augment import Placement, augment_values, random_placement, sample
 from t3ssfast.training.options import AugmentOptions
 
 NO_CHANGE = AugmentOptions(
@@ -15,10 +15,10 @@ NO_CHANGE = AugmentOptions(
 
 def test_sampling_is_exact_on_whole_pixels():
     image = torch.randn(2, 1, 21, 30)
-    straight = [Placing((10.0, 15.0), np.eye(2))] * 2
+    straight = [Placement((10.0, 15.0), np.eye(2))] * 2
     cut = sample(image, straight, 8, middle=4)
     torch.testing.assert_close(cut, image[:, :, 6:14, 11:19], atol=2e-5, rtol=0)
-    quarter = [Placing((10.0, 15.0), np.array([[0.0, -1.0], [1.0, 0.0]]))] * 2
+    quarter = [Placement((10.0, 15.0), np.array([[0.0, -1.0], [1.0, 0.0]]))] * 2
     rotated = sample(image, quarter, 9)
     torch.testing.assert_close(rotated, torch.rot90(image[:, :, 6:15, 11:20], -1, (2, 3)), atol=2e-5, rtol=0)
 
@@ -37,6 +37,6 @@ def test_values_depend_on_the_generator_alone_and_are_clipped():
 def test_images_stay_the_same_without_augmentation():
     images = torch.randn(16, 1, 24, 24)
     torch.testing.assert_close(augment_values(images, np.random.default_rng(0), NO_CHANGE), images)
-    placing = random_placing(np.random.default_rng(0), (1.0, 2.0), NO_CHANGE)
-    np.testing.assert_allclose(abs(np.linalg.det(placing.matrix)), 1.0)
-    np.testing.assert_allclose(np.sort(abs(placing.matrix).ravel()), [0, 0, 1, 1], atol=1e-12)
+    placement = random_placement(np.random.default_rng(0), (1.0, 2.0), NO_CHANGE)
+    np.testing.assert_allclose(abs(np.linalg.det(placement.matrix)), 1.0)
+    np.testing.assert_allclose(np.sort(abs(placement.matrix).ravel()), [0, 0, 1, 1], atol=1e-12)

@@ -18,7 +18,9 @@ def collect(examples, options):
     """Return the boxes of all tomograms."""
     tomograms = prepare_tomograms(examples[0], None, examples[1], options)
     labelled = zip(tomograms, *examples[1:], strict=True)
-    return BoxPool.concatenate([BoxPool.label(k, *each, options) for k, each in enumerate(labelled)])
+    return BoxPool.concatenate(
+        [BoxPool.from_candidates(k, *each, options) for k, each in enumerate(labelled)]
+    )
 
 
 def draw(pool, options):
@@ -111,7 +113,7 @@ def test_picks_without_axes_take_those_of_candidates_close_by(balls):
     without_axes = replace(picks, normal_zyx=np.tile([1.0, 0.0, 0.0], (len(picks), 1)))
 
     def label(known, found):
-        return BoxPool.label(0, tomogram, known, found, options)
+        return BoxPool.from_candidates(0, tomogram, known, found, options)
 
     given, taken = label(picks, candidates), label(without_axes, candidates)
     np.testing.assert_allclose(taken.true.axis[:2], candidates.normal_zyx[:2])

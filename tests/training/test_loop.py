@@ -237,10 +237,10 @@ def test_two_processes_train_one_model(tmp_path):
 def test_processes_share_a_batch_equally_with_different_seeds():
     cpu = torch.device("cpu")
     alone, first, second = World(0, 1, cpu), World(0, 2, cpu), World(1, 2, cpu)
-    assert (alone.share(7), alone.stream, alone.leads) == (7, (), True)
-    assert (first.share(8), first.stream, second.stream, second.leads) == (4, (0,), (1,), False)
+    assert (alone.local_batch(7), alone.seed, alone.is_leader) == (7, (), True)
+    assert (first.local_batch(8), first.seed, second.seed, second.is_leader) == (4, (0,), (1,), False)
     with pytest.raises(ConfigError, match="cannot be divided equally"):
-        first.share(7)
+        first.local_batch(7)
 
 
 def test_training_starts_from_the_weights_of_a_classifier(tmp_path, sheets):

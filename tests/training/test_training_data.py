@@ -33,8 +33,8 @@ def test_single_tomogram_with_few_picks_keeps_one_to_validate_with(sheets):
     low = replace(only, targets_zyx=np.array([[1.0, 14, 36], [4.0, 38, 36]]))
     training, held_out = split_tomograms([low], OPTIONS)
     assert training[0].z1 == held_out[0].z0 == 4
-    assert held_out[0].in_reach(low.targets_zyx).tolist() == [False, True]
-    assert training[0].in_reach(low.targets_zyx).tolist() == [True, False]
+    assert held_out[0].in_slices(low.targets_zyx).tolist() == [False, True]
+    assert training[0].in_slices(low.targets_zyx).tolist() == [True, False]
 
 
 def test_picks_of_another_binning_are_rescaled(sheets):

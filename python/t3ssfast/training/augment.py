@@ -13,7 +13,7 @@ from torch import Tensor
 
 from t3ssfast.training.options import AugmentOptions
 
-__all__ = ["Placing", "augment_values", "random_placing", "sample"]
+__all__ = ["Placement", "augment_values", "random_placement", "sample"]
 
 # Radial frequencies at which the random gain is drawn; linear in between.
 SPECTRUM_KNOTS = 7
@@ -21,16 +21,16 @@ SPECTRUM_KNOTS = 7
 RARE = 1 / 3
 
 
-class Placing(NamedTuple):
-    """Placing of an image in its source: ``source = centre + matrix @ (offset from the image's middle)``."""
+class Placement(NamedTuple):
+    """Placement of an image in its source: ``source = centre + matrix @ (offset from the middle)``."""
 
     centre_yx: tuple[float, float]
     matrix: npt.NDArray[np.float64]
 
 
-def random_placing(
+def random_placement(
     rng: np.random.Generator, centre_yx: tuple[float, float], options: AugmentOptions
-) -> Placing:
+) -> Placement:
     """Draw a random rotation, reflection and scale about a centre."""
     if rng.random() < options.free_rotation:
         angle = rng.uniform(0, 2 * math.pi)
@@ -41,11 +41,16 @@ def random_placing(
     factor = math.exp(rng.uniform(math.log(low), math.log(high)))
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     mirror = 1.0 if rng.random() < 0.5 else -1.0
-    return Placing(centre_yx, np.array([[cos, -sin * mirror], [sin, cos * mirror]]))
+    return Placement(centre_yx, np.array([[cos, -sin * mirror], [sin, cos * mirror]]))
 
 
 def sample(
-    sources: Tensor, placings: list[Placing], size: int, *, mode: str = "bicubic", middle: float | None = None
+    sources: Tensor,
+    placements: list[Placement],
+    size: int,
+    *,
+    mode: str = "bicubic",
+    middle: float | None = None,
 ) -> Tensor:
     """Sample one image from each source.
 
@@ -53,8 +58,8 @@ def sample(
     ----------
     sources
         (N, slices, H, W) float32.
-    placings
-        N placings, in pixels of the source, (y, x).
+    placements
+        N placements, in pixels of the source, (y, x).
     size
         Side of the images.
     mode
@@ -71,7 +76,7 @@ def sample(
     middle = (size - 1) / 2 if middle is None else middle
     offset = np.arange(size) - middle
     yx = np.stack(np.meshgrid(offset, offset, indexing="ij"), axis=-1)
-    grids = np.stack([yx @ p.matrix.T + np.asarray(p.centre_yx) for p in placings])
+    grids = np.stack([yx @ p.matrix.T + np.asarray(p.centre_yx) for p in placements])
     # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last pixel.
     grids = (2 * grids + 1) / np.array([height, width]) - 1
     grid = torch.from_numpy(grids[..., ::-1].astype(np.float32)).to(sources.device)

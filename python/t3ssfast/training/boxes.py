@@ -85,7 +85,7 @@ class Boxes:
         cls, number: int, tomogram: TrainingTomogram, poses: Poses, true: Poses, jitter: float, side: int
     ) -> Boxes:
         """Cut a box around each pose inside the range of slices of the tomogram of a number."""
-        inside = tomogram.in_reach(poses[0])
+        inside = tomogram.in_slices(poses[0])
         (centre, axis), (true_centre, true_axis) = ([a[inside] for a in pose] for pose in (poses, true))
         middle = np.floor(centre + 0.5)
         values = np.empty((len(middle), side, side, side), np.float16)
@@ -110,7 +110,7 @@ class BoxPool:
     false: Boxes
 
     @classmethod
-    def label(
+    def from_candidates(
         cls,
         number: int,
         tomogram: TrainingTomogram,

@@ -108,7 +108,7 @@ class ClassifierTask(Task[ClassifierOptions]):
         self.phases, self.window_px = options.rounds + 1, options.window_px
         self._parts = split_tomograms(tomograms, options)
         for name, part in zip(("training", "validation"), self._parts, strict=True):
-            if not any(t.in_reach(t.targets_zyx).any() for t in part):
+            if not any(t.in_slices(t.targets_zyx).any() for t in part):
                 raise InputError(
                     f"There is no T3SS among the picks of the {name} tomograms; give tomograms with picks, "
                     "at least two, or change validation_fraction."
@@ -130,7 +130,7 @@ class ClassifierTask(Task[ClassifierOptions]):
             mined.append([torch.from_numpy(np.concatenate(pair)) for pair in zip(known, new, strict=True)])
         return {"mined": mined}
 
-    def use(self, mined: dict[str, Any]) -> None:
+    def add_mined(self, mined: dict[str, Any]) -> None:
         if mined:
             self._mined = [[positions.numpy() for positions in part] for part in mined["mined"]]
         for pool, part, positions in zip(self._pools, self._parts, self._mined, strict=True):
@@ -138,8 +138,8 @@ class ClassifierTask(Task[ClassifierOptions]):
 
     def draw_batch(self, phase: int, step: int, world: World) -> Batch:
         """Draw augmented windows (N, 1, window, window) and their classes (N,)."""
-        rng = np.random.default_rng([self.options.seed, 8, phase, step, *world.stream])
-        return self._pools[0].draw(rng, world.share(self.options.batch), self.options)
+        rng = np.random.default_rng([self.options.seed, 8, phase, step, *world.seed])
+        return self._pools[0].draw(rng, world.local_batch(self.options.batch), self.options)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)

@@ -42,7 +42,7 @@ class TrainingTomogram:
     z0: int
     z1: int
 
-    def in_reach(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def in_slices(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Return which of (n, 3) centres lie within the range of slices."""
         return (centres[:, 0] >= self.z0 - 0.5) & (centres[:, 0] < self.z1 - 0.5)
 

@@ -27,16 +27,16 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
 
     @property
-    def stream(self) -> tuple[int, ...]:
+    def seed(self) -> tuple[int, ...]:
         """Seed that distinguishes this process from the others; empty for a single process."""
         return () if self.size == 1 else (self.rank,)
 
-    def share(self, batch: int) -> int:
+    def local_batch(self, batch: int) -> int:
         """Return this process's part of a batch; ConfigError where it cannot be divided equally."""
         if batch % self.size:
             raise ConfigError(

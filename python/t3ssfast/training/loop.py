@@ -10,8 +10,9 @@ import io
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
@@ -90,7 +91,7 @@ class Task(ABC, Generic[Options]):
         """Collect more data before a phase after the first; the checkpoint keeps them."""
         return {}
 
-    def use(self, mined: dict[str, Any]) -> None:
+    def add_mined(self, mined: dict[str, Any]) -> None:
         """Add the mined data to the training and validation data."""
 
     def metadata(self) -> ModelMetadata:
@@ -179,7 +180,7 @@ class Trainer:
 
     def __init__(self, task: Task[Any], out: StrPath, world: World, *, resume: bool, progress: bool) -> None:
         self.task, self.path, self.world = task, Path(out), world
-        self.progress = progress and sys.stderr.isatty() and world.leads
+        self.progress = progress and sys.stderr.isatty() and world.is_leader
         key = key_of(
             {
                 "model_kind": task.model_kind,
@@ -218,9 +219,9 @@ class Trainer:
                     phase, weights=_weights(module), mined=mined, history=state.history
                 )
                 self._save()
-            task.use(self.state.mined)
+            task.add_mined(self.state.mined)
             self.train_phase(module)
-        if self.world.leads:
+        if self.world.is_leader:
             recipe = {**task.options.to_dict(), "tomograms": len(task.tomograms)}
             metadata = replace(task.metadata(), recipe=recipe, metrics=self.state.best_metrics)
             save_model(module, self.path, metadata)
@@ -249,22 +250,9 @@ class Trainer:
         ):
             row = bar.add_task(title, total=options.steps, completed=state.step, metrics="")
             while state.step < options.steps and not 0 < options.patience <= state.stale_epochs:
-                module.train()
-                losses = []
-                epoch_end = state.step - state.step % options.steps_per_epoch + options.steps_per_epoch
-                for step in range(state.step, min(epoch_end, options.steps)):
-                    rate = learning_rate(step, options)
-                    losses.append(self._train_step(parallel, optimiser, step, rate))
-                    bar.advance(row)
-                state.step += len(losses)
+                epoch = self._train_epoch(module, parallel, optimiser, partial(bar.advance, row))
                 metrics = self._validate(module, validation)
-                if not math.isfinite(sum(losses)):
-                    raise ModelError(
-                        f"Training diverged: the loss is not finite at step {state.step} or before; lower "
-                        f"learning_rate (it is {options.learning_rate:g})."
-                    )
-                at = {"phase": float(state.phase), "step": float(state.step), "learning_rate": rate}
-                state.history.append({**at, "training_loss": sum(losses) / len(losses), **metrics})
+                state.history.append({**epoch, **metrics})
                 state.weights, state.optimiser = _weights(module), optimiser.state_dict()
                 state.stale_epochs += 1
                 if state.best is None or metrics[task.metric] >= state.best_metrics[task.metric]:
@@ -275,22 +263,44 @@ class Trainer:
         module.load_state_dict(state.best)
         module.eval()
 
-    def _train_step(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, rate: float
-    ) -> float:
-        """Take one optimiser step, and return the loss."""
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        device = self.world.device
-        inputs, targets = (t.to(device) for t in self.task.draw_batch(self.state.phase, step, self.world))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            outputs = module(inputs)
-        loss = self.task.loss(outputs.float(), targets)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
-        return loss.item()
+    def _train_epoch(
+        self,
+        module: nn.Module,
+        parallel: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        advance: Callable[[], None],
+    ) -> dict[str, float]:
+        """Take the steps up to the next validation, and return the first columns of the table of metrics."""
+        options, state, device = self.task.options, self.state, self.world.device
+        epoch_end = (state.step // options.steps_per_epoch + 1) * options.steps_per_epoch
+        losses = []
+        module.train()
+        for step in range(state.step, min(epoch_end, options.steps)):
+            rate = learning_rate(step, options)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            inputs, targets = (t.to(device) for t in self.task.draw_batch(state.phase, step, self.world))
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                outputs = parallel(inputs)
+            loss = self.task.loss(outputs.float(), targets)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
+            optimiser.step()
+            losses.append(loss.item())
+            advance()
+        state.step += len(losses)
+        if not math.isfinite(sum(losses)):
+            raise ModelError(
+                f"Training diverged: the loss is not finite at step {state.step} or before; lower "
+                f"learning_rate (it is {options.learning_rate:g})."
+            )
+        return {
+            "phase": float(state.phase),
+            "step": float(state.step),
+            "learning_rate": rate,
+            "training_loss": sum(losses) / len(losses),
+        }
 
     @torch.inference_mode()
     def _validate(self, module: nn.Module, validation: Batch) -> dict[str, float]:
@@ -303,7 +313,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint and the table of metrics."""
-        if self.world.leads:
+        if self.world.is_leader:
             self.state.random_state = torch.get_rng_state()
             self.state.save(self.store)
             if self.state.history:

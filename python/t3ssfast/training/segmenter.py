@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from t3ssfast.errors import InputError
 from t3ssfast.models import ModelMetadata, UNet
 from t3ssfast.tomogram import StrPath, Tomogram
-from t3ssfast.training.augment import Placing, augment_values, random_placing, sample
+from t3ssfast.training.augment import Placement, augment_values, random_placement, sample
 from t3ssfast.training.data import TrainingTomogram, prepare_tomograms, split_tomograms
 from t3ssfast.training.distributed import World, join_world
 from t3ssfast.training.loop import Batch, Task, Trainer
@@ -98,9 +98,9 @@ class SegmenterTask(Task[SegmenterOptions]):
     def draw_batch(self, phase: int, step: int, world: World) -> Batch:
         """Draw augmented patches (N, slices, patch, patch) and targets (N, 1, patch, patch)."""
         options = self.options
-        rng = np.random.default_rng([options.seed, 2, step, *world.stream])
+        rng = np.random.default_rng([options.seed, 2, step, *world.seed])
         images, targets = [], []
-        for _ in range(world.share(options.batch)):
+        for _ in range(world.local_batch(options.batch)):
             k = int(rng.integers(len(self._training)))
             source, slices = self._training[k], self._membrane_slices[k]
             _, height, width = source.prepared.shape
@@ -109,11 +109,11 @@ class SegmenterTask(Task[SegmenterOptions]):
                 z = int(rng.choice(slices))
                 y, x = np.divmod(rng.choice(np.flatnonzero(_membrane(source)[z])), width)
                 # Anywhere in the patch, not only in its middle.
-                reach = options.patch_px / 3
-                centre = (float(y + rng.uniform(-reach, reach)), float(x + rng.uniform(-reach, reach)))
+                margin = options.patch_px / 3
+                centre = (float(y + rng.uniform(-margin, margin)), float(x + rng.uniform(-margin, margin)))
             else:
                 z = int(rng.integers(source.z0, source.z1))
-            image, target = self._patch(source, z, random_placing(rng, centre, options.augment))
+            image, target = self._patch(source, z, random_placement(rng, centre, options.augment))
             if rng.random() < options.inverted_share:
                 image, target = -image, torch.zeros_like(target)
             images.append(image)
@@ -143,7 +143,7 @@ class SegmenterTask(Task[SegmenterOptions]):
                 round(float(rng.uniform(min(half, n / 2), max(n - half, n / 2)))) - 0.5
                 for n in source.prepared.shape[1:]
             )
-            pairs.append(self._patch(source, z, Placing((y, x), np.eye(2))))
+            pairs.append(self._patch(source, z, Placement((y, x), np.eye(2))))
         images, targets = zip(*pairs, strict=True)
         return torch.cat(images), torch.cat(targets)
 
@@ -156,13 +156,13 @@ class SegmenterTask(Task[SegmenterOptions]):
     def metadata(self) -> ModelMetadata:
         return replace(super().metadata(), slices=self.options.slices)
 
-    def _patch(self, source: TrainingTomogram, z: int, placing: Placing) -> Batch:
+    def _patch(self, source: TrainingTomogram, z: int, placement: Placement) -> Batch:
         """Cut a patch (1, slices, size, size) and the target of its middle slice (1, 1, size, size)."""
         size = self.options.patch_px
         image = torch.from_numpy(source.prepared.slab_about(z, self.options.slices))[None]
         mask = torch.from_numpy(_membrane(source)[z].astype(np.float32))[None, None]
-        target = sample(mask, [placing], size, mode="bilinear")
-        return sample(image, [placing], size), (target >= 0.5).float()
+        target = sample(mask, [placement], size, mode="bilinear")
+        return sample(image, [placement], size), (target >= 0.5).float()
 
 
 def _membrane(source: TrainingTomogram) -> npt.NDArray[np.uint8]:

@@ -110,7 +110,7 @@ class VerifierTask(Task[VerifierOptions]):
             [c.centre_zyx.tolist(), c.normal_zyx.tolist(), c.score.tolist()] for c in (*picks, *candidates)
         ]
         pools = {
-            id(tomogram): BoxPool.label(number, tomogram, known, found, options)
+            id(tomogram): BoxPool.from_candidates(number, tomogram, known, found, options)
             for number, (tomogram, known, found) in enumerate(zip(tomograms, picks, candidates, strict=True))
         }
         if len(tomograms) < FEW_TOMOGRAMS:
@@ -136,8 +136,8 @@ class VerifierTask(Task[VerifierOptions]):
 
     def draw_batch(self, phase: int, step: int, world: World) -> Batch:
         """Draw augmented sections (N, azimuths, height, height / 2) and targets (N, 6)."""
-        rng = np.random.default_rng([self.options.seed, 12, step, *world.stream])
-        return self._pools[0].draw(rng, world.share(self.options.batch), self.options)
+        rng = np.random.default_rng([self.options.seed, 12, step, *world.seed])
+        return self._pools[0].draw(rng, world.local_batch(self.options.batch), self.options)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return cross-entropy of the label plus weighted Huber losses of the centre and axis of T3SS."""

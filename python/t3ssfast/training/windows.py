@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from t3ssfast.training.augment import augment_values, random_placing, sample
+from t3ssfast.training.augment import augment_values, random_placement, sample
 from t3ssfast.training.data import TrainingTomogram
 from t3ssfast.training.loop import Batch
 from t3ssfast.training.options import ClassifierOptions
@@ -59,13 +59,13 @@ class WindowPool:
         ).float()[:, None]
         jitter = options.jitter_nm * 10.0 / options.voxel_size_angstrom
         middle = cut.shape[-1] // 2
-        placings = []
+        placements = []
         for _ in range(len(cut)):
             # Uniform on a disk.
             angle, radius = rng.uniform(0, 2 * np.pi), jitter * np.sqrt(rng.random())
             centre = (middle + radius * np.sin(angle), middle + radius * np.cos(angle))
-            placings.append(random_placing(rng, (float(centre[0]), float(centre[1])), options.augment))
-        windows = sample(cut, placings, options.window_px, middle=options.window_px // 2)
+            placements.append(random_placement(rng, (float(centre[0]), float(centre[1])), options.augment))
+        windows = sample(cut, placements, options.window_px, middle=options.window_px // 2)
         return augment_values(windows, rng, options.augment), _classes(positives, len(cut))
 
     def all_windows(self, options: ClassifierOptions) -> Batch:
