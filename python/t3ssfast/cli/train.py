@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from t3ssfast.cli.options import (
+    AsJson,
+    ClassifierFile,
+    Device,
+    OutFolder,
+    Seed,
+    SegmenterFile,
+    VerifierFile,
+    VoxelSize,
+    given_options,
+)
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -29,31 +41,15 @@ MASKS_HELP = "Membrane mask of each tomogram, in the same order."
 Masks = Annotated[list[Path], typer.Option("--membranes", "-m", help=MASKS_HELP)]
 OptionalMasks = Annotated[list[Path] | None, typer.Option("--membranes", "-m", help=MASKS_HELP)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="TorchScript file to write.")]
-OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-VoxelSize = Annotated[
-    float | None, typer.Option(help="Voxel size of the tomograms in Angstrom, instead of the headers'.")
-]
-SegmenterFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="TorchScript U-Net instead of the bundled one.")
-]
-ClassifierFile = Annotated[
-    Path | None, typer.Option(help="TorchScript LeNet that finds the candidates, instead of the bundled one.")
-]
-VerifierFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Verifier to start from, instead of the bundled one.")
-]
 Start = Annotated[
     str | None,
     typer.Option(
         metavar="FILE", help='Model to start from, or "bundled"; it determines voxel size and window.'
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; use a lower one with --start.")]
-Device = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".')]
 Resume = Annotated[bool, typer.Option(help="Resume from the checkpoint of an interrupted run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 @app.command()
@@ -77,7 +73,9 @@ def segmenter(
     from t3ssfast.training import train_segmenter
 
     volumes, masks, _ = _read(tomograms, voxel_size, membranes=membranes)
-    train_segmenter(volumes, masks or [], out, device=device, resume=resume, **_given(seed=seed, steps=steps))
+    train_segmenter(
+        volumes, masks or [], out, device=device, resume=resume, **given_options(seed=seed, steps=steps)
+    )
     _print_metrics(out, "segmenter", as_json)
 
 
@@ -109,7 +107,7 @@ def classifier(
 
     volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
     begun = _load_start(start, "classifier")
-    options = _given(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
+    options = given_options(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
     train_classifier(volumes, known, masks, out, start=begun, device=device, resume=resume, **options)
     _print_metrics(out, "classifier", as_json)
 
@@ -145,7 +143,7 @@ def verifier(
     begun = _load_start(start, "verifier")
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device}
     found = find_candidates(classifier, volumes, report=_report, **search)
-    options = _given(seed=seed, steps=steps, learning_rate=learning_rate)
+    options = given_options(seed=seed, steps=steps, learning_rate=learning_rate)
     train_verifier(volumes, known, found, out, start=begun, device=device, resume=resume, **options)
     _print_metrics(out, "verifier", as_json)
 
@@ -216,7 +214,7 @@ def tune(
 
     volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
     models: dict[str, Any] = {"start": start, "classifier": classifier, "segmenter": segmenter}
-    options = _given(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
+    options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
     fine_tune_verifier(
         volumes, known, out, membranes=masks, device=device, report=_report, **models, **options
     )
@@ -244,7 +242,7 @@ def few_labels(
     """
     from t3ssfast.training.few_shot import few_shot_curve
 
-    options = _given(counts=counts or None, classifier=classifier, verifier=verifier)
+    options = given_options(counts=counts or None, classifier=classifier, verifier=verifier)
     rows = few_shot_curve(out, seed=seed, device=device, report=_report, **options)
     typer.echo(json.dumps(rows, indent=None if as_json else 1))
 
@@ -270,7 +268,7 @@ def bundled(
     """
     from t3ssfast.training.bundled import train_bundled
 
-    options = _given(tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume)
+    options = given_options(tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume)
     figures = train_bundled(out, device=device, report=_report, **options)
     typer.echo(json.dumps(figures, indent=None if as_json else 1))
 
@@ -310,11 +308,6 @@ def _load_start(start: str | None, model_kind: str) -> LoadedModel | None:
     from t3ssfast.models import load_model
 
     return None if start is None else load_model(None if start == "bundled" else start, model_kind=model_kind)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given; the others keep their defaults."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _report(line: str) -> None:

@@ -1,0 +1,106 @@
+"""Option types that several commands share, each defined once, and what the commands do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from t3ssfast.detection.config import DetectConfig
+
+# Inputs. Files that cannot be read are reported by the reader (readable=False), in the same words as every
+# other problem with a file and with the same exit code.
+Tomograms = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False, readable=False
+    ),
+]
+Membranes = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--membrane",
+        help="Membrane mask to use instead of segmenting; repeat it, once per tomogram.",
+        metavar="FILE",
+    ),
+]
+TomogramFile = Annotated[
+    Path | None,
+    typer.Option(help="Tomogram (or a mask of it) that gives the size and voxel size.", metavar="FILE"),
+]
+RelionTomograms = Annotated[
+    Path | None, typer.Option(help="RELION tomograms.star with sizes and pixel sizes.", metavar="FILE")
+]
+VoxelSize = Annotated[
+    float | None, typer.Option(help="Voxel size in Angstrom; replaces the one in the header.")
+]
+CandidateVoxelSize = Annotated[
+    float | None,
+    typer.Option(help="Voxel size of the tomogram in Angstrom, if the files do not state it."),
+]
+# "auto" is the default of DetectConfig, so a command takes None and passes nothing on.
+AutoContrast = Annotated[
+    str | None,
+    typer.Option(help='Contrast of protein in the tomogram: "dark", "light" or "auto".', show_default="auto"),
+]
+Contrast = Annotated[str, typer.Option(help='Contrast of protein in the tomogram: "dark" or "light".')]
+MinScore = Annotated[float, typer.Option(help="Minimum score; candidates with a lower one are left out.")]
+
+# Models.
+SegmenterFile = Annotated[
+    Path | None,
+    typer.Option(help="TorchScript file of a segmenter (U-Net).", show_default="bundled", metavar="FILE"),
+]
+ClassifierFile = Annotated[
+    Path | None,
+    typer.Option(help="TorchScript file of a classifier (LeNet).", show_default="bundled", metavar="FILE"),
+]
+VerifierFile = Annotated[
+    Path | None,
+    typer.Option(help="TorchScript file of a verifier.", show_default="bundled", metavar="FILE"),
+]
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model", help="Load model files without the safety checks; they can then run any code."
+    ),
+]
+
+# Computation.
+Device = Annotated[str, typer.Option(help='Device: "auto", "cpu", "cuda", "cuda:1" ...')]
+Threads = Annotated[int | None, typer.Option(help="Number of CPU threads.", show_default="PyTorch's")]
+MemoryBudget = Annotated[float | None, typer.Option(help="Memory budget in GiB.", show_default="2")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+
+# Output.
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def given_options(**options: Any) -> dict[str, Any]:
+    """Return the options that were given, so that the others keep the defaults of what they configure."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def detect_config(*, memory_budget: float | None, **options: Any) -> DetectConfig:
+    """Make a DetectConfig from its fields (None keeps the default) and a memory budget in GiB."""
+    from t3ssfast.detection.config import DetectConfig
+
+    budget = None if memory_budget is None else int(memory_budget * 2**30)
+    return DetectConfig(**given_options(memory_budget_bytes=budget, **options))
+
+
+def membrane_of_each(tomograms: Sequence[Path], membranes: Sequence[Path] | None) -> list[Path | None]:
+    """Return the membrane mask of each tomogram, or None for each if no masks were given."""
+    from t3ssfast.errors import InputError
+
+    if not membranes:
+        return [None] * len(tomograms)
+    if len(membranes) != len(tomograms):
+        raise InputError(
+            f"There are {len(membranes)} membrane masks for {len(tomograms)} tomograms; give one for each."
+        )
+    return list(membranes)
