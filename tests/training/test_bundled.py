@@ -31,7 +31,7 @@ def test_simulated_examples_are_read_again(tmp_path: Path) -> None:
     use = Use.TRAINING_WHOLE
     made = simulate_examples(tmp_path, use, 0, 3, (72, 96, 96))
     lines: list[str] = []
-    again = simulate_examples(tmp_path, use, 0, 3, (72, 96, 96), report=lines.append)
+    again = simulate_examples(tmp_path, use, 0, 3, (72, 96, 96), log=lines.append)
     assert not lines
     assert len({example.tomogram.name for example in made}) == 3
     for first, second in zip(made, again, strict=True):
@@ -49,7 +49,7 @@ def test_simulated_examples_of_other_physics_or_version_are_not_reused(
 ) -> None:
     def simulated() -> list[str]:
         lines: list[str] = []
-        (example,) = simulate_examples(tmp_path, Use.ORDINARY, 0, 1, (32, 64, 64), report=lines.append)
+        (example,) = simulate_examples(tmp_path, Use.ORDINARY, 0, 1, (32, 64, 64), log=lines.append)
         assert not example.whole_cells
         return lines
 

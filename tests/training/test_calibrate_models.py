@@ -25,7 +25,7 @@ def test_calibrated_scores_are_probabilities(tmp_path: Path) -> None:
         [e.truth for e in examples],
         segmenter=segmenter,
         device="cpu",
-        report=lines.append,
+        log=lines.append,
     )
     assert any("toy_2" in line for line in lines)
     model = load_model(classifier, model_kind="classifier")

@@ -142,7 +142,7 @@ def verifier(
     volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
     begun = _load_start(start, "verifier")
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device}
-    found = find_candidates(classifier, volumes, report=_report, **search)
+    found = find_candidates(classifier, volumes, log=_log, **search)
     options = given_options(seed=seed, steps=steps, learning_rate=learning_rate)
     train_verifier(volumes, known, found, out, start=begun, device=device, resume=resume, **options)
     _print_metrics(out, "verifier", as_json)
@@ -174,7 +174,7 @@ def calibrate(
 
     volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device}
-    learned = calibrate_models(classifier, volumes, known, verifier=verifier, report=_report, **search)
+    learned = calibrate_models(classifier, volumes, known, verifier=verifier, log=_log, **search)
     written = classifier if verifier is None else verifier
     if as_json:
         typer.echo(json.dumps({"model": str(written), "calibration": learned.to_dict()}))
@@ -215,9 +215,7 @@ def tune(
     volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
     models: dict[str, Any] = {"start": start, "classifier": classifier, "segmenter": segmenter}
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
-    fine_tune_verifier(
-        volumes, known, out, membranes=masks, device=device, report=_report, **models, **options
-    )
+    fine_tune_verifier(volumes, known, out, membranes=masks, device=device, log=_log, **models, **options)
     _print_metrics(out, "verifier", as_json)
 
 
@@ -243,7 +241,7 @@ def few_labels(
     from t3ssfast.training.few_shot import few_shot_curve
 
     options = given_options(counts=counts or None, classifier=classifier, verifier=verifier)
-    rows = few_shot_curve(out, seed=seed, device=device, report=_report, **options)
+    rows = few_shot_curve(out, seed=seed, device=device, log=_log, **options)
     typer.echo(json.dumps(rows, indent=None if as_json else 1))
 
 
@@ -269,7 +267,7 @@ def bundled(
     from t3ssfast.training.bundled import train_bundled
 
     options = given_options(tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume)
-    figures = train_bundled(out, device=device, report=_report, **options)
+    figures = train_bundled(out, device=device, log=_log, **options)
     typer.echo(json.dumps(figures, indent=None if as_json else 1))
 
 
@@ -310,7 +308,7 @@ def _load_start(start: str | None, model_kind: str) -> LoadedModel | None:
     return None if start is None else load_model(None if start == "bundled" else start, model_kind=model_kind)
 
 
-def _report(line: str) -> None:
+def _log(line: str) -> None:
     """Print the progress to standard error."""
     typer.echo(line, err=True)
 

@@ -52,7 +52,7 @@ def find_candidates(
     membranes: Sequence[Any] | None = None,
     config: DetectConfig | None = None,
     device: str = "auto",
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[Candidates]:
     """Detect candidates down to low scores, with uncalibrated scores.
 
@@ -66,7 +66,7 @@ def find_candidates(
         Mask of each tomogram; None segments them.
     config
         Configuration of the detection; its threshold is ignored.
-    report
+    log
         Called with a line of text after each tomogram.
 
     Returns
@@ -97,7 +97,7 @@ def find_candidates(
             progress=False,
         )
         found.append(detection.candidates)
-        report(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
+        log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
     return found
 
 

@@ -55,7 +55,7 @@ def few_shot_curve(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     device: str = "cpu",
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, float]]:
     """Fine-tune a verifier on more and more picks, and detect in other tomograms of the same domain.
 
@@ -75,7 +75,7 @@ def few_shot_curve(
         Random seed of simulation and training.
     options
         Options of the training, in addition to or instead of `FINE_TUNING`.
-    device, report
+    device, log
         As for `find_candidates`.
 
     Returns
@@ -95,7 +95,7 @@ def few_shot_curve(
 
     def simulated(index: int) -> Labelled:
         made = simulate(9_000_000 * (seed + 1) + index, SHAPE, **UNSEEN_DOMAIN)
-        report(f"simulated {made.tomogram.name} with {len(made.truth)} T3SS")
+        log(f"simulated {made.tomogram.name} with {len(made.truth)} T3SS")
         return made.tomogram, made.membrane, made.truth
 
     others = [simulated(HELD_OUT_SEED + k) for k in range(held_out)]
@@ -105,7 +105,7 @@ def few_shot_curve(
     loaded_classifier = load_model(classifier, model_kind="classifier")
     start = load_model(verifier, model_kind="verifier")
     rows = [_measure(0, others, loaded_classifier, start, device)]
-    report(f"no picks: F1 {rows[0]['f1']:.3f}, average precision {rows[0]['average_precision']:.3f}")
+    log(f"no picks: F1 {rows[0]['f1']:.3f}, average precision {rows[0]['average_precision']:.3f}")
     for count in counts:
         tomograms, membranes, picks = zip(*first_picks(labelled, count), strict=True)
         path = fine_tune_verifier(
@@ -121,9 +121,7 @@ def few_shot_curve(
         )
         tuned = load_model(path, model_kind="verifier")
         rows.append(_measure(count, others, loaded_classifier, tuned, device))
-        report(
-            f"{count} picks: F1 {rows[-1]['f1']:.3f}, average precision {rows[-1]['average_precision']:.3f}"
-        )
+        log(f"{count} picks: F1 {rows[-1]['f1']:.3f}, average precision {rows[-1]['average_precision']:.3f}")
     write_table(rows, folder / "few_labels.csv")
     _draw(rows, folder / "few_labels.png")
     return rows

@@ -49,7 +49,7 @@ def fine_tune_verifier(
     seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Path:
     """Fine-tune a verifier on few picks, and calibrate it by cross-validation.
@@ -65,7 +65,7 @@ def fine_tune_verifier(
         TorchScript file to write.
     start
         Verifier to start from; None is the bundled one.
-    classifier, segmenter, membranes, device, report
+    classifier, segmenter, membranes, device, log
         As for `find_candidates`.
     folds
         Number of folds, at least two.
@@ -97,7 +97,7 @@ def fine_tune_verifier(
         membranes=membranes,
         config=DetectConfig(contrast="dark"),
         device=device,
-        report=report,
+        log=log,
     )
     common: dict[str, Any] = {
         "start": load_model(start, model_kind="verifier"),
@@ -112,7 +112,7 @@ def fine_tune_verifier(
     scores = [candidates.score.copy() for candidates in found]
     with tempfile.TemporaryDirectory() as folder:
         for fold in range(folds):
-            report(f"fine-tuning without fold {fold + 1} of {folds}")
+            log(f"fine-tuning without fold {fold + 1} of {folds}")
             kept_picks = [p[f != fold] for p, (f, _) in zip(picks, assigned, strict=True)]
             kept_found = [c[f != fold] for c, (_, f) in zip(found, assigned, strict=True)]
             path = train_verifier(tomograms, kept_picks, kept_found, Path(folder) / f"{fold}.pt", **common)
@@ -121,7 +121,7 @@ def fine_tune_verifier(
                 left_out = np.flatnonzero(assigned[k][1] == fold)
                 if len(left_out):
                     scores[k][left_out] = _verified_scores(tomogram, candidates, left_out, model)
-    report("fine-tuning on all picks")
+    log("fine-tuning on all picks")
     path = train_verifier(tomograms, picks, found, out, **common)
     evaluation = evaluate(
         [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)],

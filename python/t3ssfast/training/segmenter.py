@@ -66,6 +66,11 @@ def train_segmenter(
         If there is no tomogram, shapes do not match, or all masks are empty.
     ConfigError
         If an option does not exist or has a value out of bounds.
+
+    Warns
+    -----
+    CheckpointWarning
+        If there is a checkpoint of other options or data; it is left alone.
     """
     chosen = make_options(SegmenterOptions, options)
     with join_world(device) as world:

@@ -176,7 +176,7 @@ def simulate_examples(
     shape: tuple[int, int, int],
     *,
     jobs: int = 1,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[Example]:
     """Simulate examples, or read the files of those simulated before with the same parameters and version.
 
@@ -190,7 +190,7 @@ def simulate_examples(
         (z, y, x) voxels.
     jobs
         Number of processes.
-    report
+    log
         Called with a line of text after each simulation.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,8 +205,8 @@ def simulate_examples(
             workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool:
             for done, future in enumerate([pool.submit(plan.simulate, folder) for plan in missing], 1):
-                report(f"simulated {done} of {len(missing)}: {future.result()}")
+                log(f"simulated {done} of {len(missing)}: {future.result()}")
     else:
         for done, plan in enumerate(missing, 1):
-            report(f"simulated {done} of {len(missing)}: {plan.simulate(folder)}")
+            log(f"simulated {done} of {len(missing)}: {plan.simulate(folder)}")
     return [plan.load(folder, use) for plan in plans]

@@ -57,7 +57,7 @@ def measure(
     verifier: LoadedModel | None = None,
     *,
     device: str = "cpu",
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Detect in simulated tomograms, and compare with the truth.
 
@@ -67,7 +67,7 @@ def measure(
         Tomograms that no model was trained or calibrated on.
     segmenter, classifier, verifier
         The models; without a verifier, candidates have the scores of the classifier.
-    device, report
+    device, log
         As for `find_candidates`.
 
     Returns
@@ -92,7 +92,7 @@ def measure(
                 progress=False,
             )
         )
-        report(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
+        log(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
     results = [(e, d.candidates) for e, d in zip(examples, detections, strict=True)]
     default = DetectConfig().score_threshold
     evaluation, of_all = _evaluate(results, default), _evaluate(results, 0.0)

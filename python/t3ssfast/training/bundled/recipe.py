@@ -109,7 +109,7 @@ def train_bundled(
     device: str = "cpu",
     resume: bool = True,
     progress: bool = True,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Reproduce the bundled models.
 
@@ -134,7 +134,7 @@ def train_bundled(
         tomograms are always reused.
     progress
         Show progress bars on a terminal.
-    report
+    log
         Called with a line of text at every stage.
 
     Returns
@@ -158,9 +158,7 @@ def train_bundled(
         examples = []
         for use, count in parts:
             shape = recipe.deep_shape if use.whole_cells else recipe.shape
-            examples += simulate_examples(
-                folder / "simulated", use, seed, count, shape, jobs=jobs, report=report
-            )
+            examples += simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, log=log)
         return examples
 
     examples = simulated((Use.TRAINING, recipe.tomograms[0]), (Use.TRAINING_WHOLE, recipe.tomograms[1]))
@@ -168,11 +166,11 @@ def train_bundled(
     membranes = [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
     if not (resume and _restore(segmenter, finished)):
-        report(f"training the segmenter on {len(volumes)} tomograms")
+        log(f"training the segmenter on {len(volumes)} tomograms")
         train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)
         _keep(segmenter, finished)
     if not (resume and _restore(classifier, finished)):
-        report("training the classifier")
+        log("training the classifier")
         picks = [e.picks for e in examples]
         train_classifier(volumes, picks, membranes, classifier, **common, **recipe.classifier)
         _keep(classifier, finished)
@@ -180,25 +178,25 @@ def train_bundled(
         (Use.CALIBRATION, recipe.calibration[0]), (Use.CALIBRATION_WHOLE, recipe.calibration[1])
     )
     update_metadata(classifier, "classifier", preselect=CoarseScan().to_dict())
-    _calibrate(calibration, classifier, None, segmenter, device, report)
+    _calibrate(calibration, classifier, None, segmenter, device, log)
     if not (resume and _restore(verifier, finished)):
-        report("searching for candidates to train the verifier on")
+        log("searching for candidates to train the verifier on")
         slabs, whole = recipe.searched
         searched = [e for e in examples if not e.whole_cells][:slabs]
         searched += [e for e in examples if e.whole_cells][:whole]
         searched += simulated((Use.VERIFYING_WHOLE, recipe.fresh))
         volumes = [e.tomogram for e in searched]
-        found = find_candidates(classifier, volumes, segmenter=segmenter, device=device, report=report)
-        report("training the verifier")
+        found = find_candidates(classifier, volumes, segmenter=segmenter, device=device, log=log)
+        log("training the verifier")
         train_verifier(volumes, [e.picks for e in searched], found, verifier, **common, **recipe.verifier)
         _keep(verifier, finished)
     # With ordinary tomograms, scores are calibrated for similar good tomograms as well as for varied ones.
     calibration += simulated((Use.ORDINARY, recipe.ordinary))
-    _calibrate(calibration, classifier, verifier, segmenter, device, report)
+    _calibrate(calibration, classifier, verifier, segmenter, device, log)
     held_out = simulated((Use.HELD_OUT, recipe.held_out[0]), (Use.HELD_OUT_WHOLE, recipe.held_out[1]))
-    report(f"measuring on {len(held_out)} held-out tomograms")
+    log(f"measuring on {len(held_out)} held-out tomograms")
     models = [load_model(path, model_kind=path.stem) for path in paths]
-    metrics, evaluation = measure(held_out, *models, device=device, report=report)
+    metrics, evaluation = measure(held_out, *models, device=device, log=log)
     draw_curves(evaluation, folder / "held_out.png")
     update_metadata(verifier, "verifier", metrics={**models[2].metadata.metrics, **metrics})
     figures = {
@@ -239,10 +237,10 @@ def _calibrate(
     verifier: Path | None,
     segmenter: Path,
     device: str,
-    report: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Calibrate the scores of a classifier, or of a verifier, on simulated tomograms."""
-    report(f"calibrating the scores on {len(examples)} tomograms")
+    log(f"calibrating the scores on {len(examples)} tomograms")
     calibrate_models(
         classifier,
         [example.tomogram for example in examples],
@@ -250,5 +248,5 @@ def _calibrate(
         verifier=verifier,
         segmenter=segmenter,
         device=device,
-        report=report,
+        log=log,
     )
