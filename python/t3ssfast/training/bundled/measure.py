@@ -95,7 +95,7 @@ def measure(
         log(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
     results = [(e, d.candidates) for e, d in zip(examples, detections, strict=True)]
     default = DetectConfig().score_threshold
-    evaluation, of_all = _evaluate(results, default), _evaluate(results, 0.0)
+    evaluation, of_all = _evaluate(results, default), _evaluate(results, 0.0).to_dict()
     metrics: dict[str, Any] = {
         "membrane_on_held_out_simulation": membrane_metrics(
             (d.membrane, e.membrane, e.physics.tilt_range_degrees)
@@ -111,9 +111,7 @@ def measure(
         },
         "detection_by_view": _by_view(examples, evaluation),
         "candidates_down_to_low_scores": {
-            "calibration_error": of_all.calibration_error,
-            "average_precision": of_all.average_precision,
-            "candidates": of_all.n_candidates,
+            name: of_all[name] for name in ("calibration_error", "average_precision", "candidates")
         },
         "promises": {
             f"{name} {value}": _at_promise(results, calibration, {name: value}) for name, value in PROMISES
@@ -169,12 +167,8 @@ def _at_promise(
         threshold = picking_threshold(calibration, DetectConfig(**promise))
     except ConfigError:
         return None
-    evaluation = _evaluate(results, float(calibration.apply([threshold])[0]))
-    intervals = evaluation.intervals()
-    return {
-        name: [getattr(evaluation, name), intervals[name].low, intervals[name].high]
-        for name in ("precision", "recall", "f1")
-    }
+    metrics = _evaluate(results, float(calibration.apply([threshold])[0])).to_dict(intervals=True)
+    return {name: [metrics[name], *metrics["intervals"][name]] for name in ("precision", "recall", "f1")}
 
 
 def _preselection_metrics(
