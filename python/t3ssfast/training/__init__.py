@@ -1,4 +1,4 @@
-"""Training of the models: from tomograms with membranes, picks or candidates to TorchScript files."""
+"""Training of the segmenter, the classifier and the verifier on annotated tomograms."""
 
 from __future__ import annotations
 

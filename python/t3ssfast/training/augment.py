@@ -1,8 +1,9 @@
-"""Random geometry and random physics for training images; all randomness comes from the generator given."""
+"""Augmentation of training images by random geometry and random physics."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,58 +13,60 @@ from torch import Tensor
 
 from t3ssfast.training.options import AugmentOptions
 
-__all__ = ["Placing", "augment_values", "random_placing", "sample"]
+__all__ = ["Placement", "augment_values", "random_placement", "sample"]
 
 # Radial frequencies at which the random gain is drawn; linear in between.
 SPECTRUM_KNOTS = 7
-# A third of the images get the changes that few tomograms show.
+# Fraction of the images that get the changes which few tomograms show.
 RARE = 1 / 3
 
 
-class Placing:
-    """Where an image lies in its source: ``source = centre + matrix @ (offset from the middle)``."""
+class Placement(NamedTuple):
+    """Placement of an image in its source: ``source = centre + matrix @ (offset from the middle)``."""
 
-    __slots__ = ("centre_yx", "matrix")
-
-    def __init__(self, centre_yx: tuple[float, float], matrix: npt.NDArray[np.float64]) -> None:
-        self.centre_yx = centre_yx
-        self.matrix = matrix
+    centre_yx: tuple[float, float]
+    matrix: npt.NDArray[np.float64]
 
 
-def random_placing(
+def random_placement(
     rng: np.random.Generator, centre_yx: tuple[float, float], options: AugmentOptions
-) -> Placing:
-    """A random turn, mirror image and scale about a centre."""
+) -> Placement:
+    """Draw a random rotation, reflection and scale about a centre."""
     if rng.random() < options.free_rotation:
         angle = rng.uniform(0, 2 * math.pi)
     else:
         angle = math.pi / 2 * int(rng.integers(4))
-    # Lengths grow by the factor, so a step of one pixel in the image is a shorter one in the source.
+    # An image enlarged by a factor samples its source in steps shorter by that factor.
     low, high = options.scale
     factor = math.exp(rng.uniform(math.log(low), math.log(high)))
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     mirror = 1.0 if rng.random() < 0.5 else -1.0
-    return Placing(centre_yx, np.array([[cos, -sin * mirror], [sin, cos * mirror]]))
+    return Placement(centre_yx, np.array([[cos, -sin * mirror], [sin, cos * mirror]]))
 
 
 def sample(
-    sources: Tensor, placings: list[Placing], size: int, *, mode: str = "bicubic", middle: float | None = None
+    sources: Tensor,
+    placements: list[Placement],
+    size: int,
+    *,
+    mode: str = "bicubic",
+    middle: float | None = None,
 ) -> Tensor:
-    """Cut images out of their sources, one each.
+    """Sample one image from each source.
 
     Parameters
     ----------
     sources
         (N, slices, H, W) float32.
-    placings
-        N of them, in pixels of the source, (y, x).
+    placements
+        N placements, in pixels of the source, (y, x).
     size
         Side of the images.
     mode
-        "bicubic", "bilinear" or "nearest". What lies outside a source is its mirror image.
+        "bicubic", "bilinear" or "nearest". Sources are mirrored at their edges.
     middle
-        Pixel of the image that falls on the centre; by default (size - 1) / 2. A window centred as
-        everywhere in this package has size // 2.
+        Pixel of the image that lies on the centre; by default (size - 1) / 2. A window centred as everywhere
+        in this package has size // 2.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def sample(
     middle = (size - 1) / 2 if middle is None else middle
     offset = np.arange(size) - middle
     yx = np.stack(np.meshgrid(offset, offset, indexing="ij"), axis=-1)
-    grids = np.stack([yx @ p.matrix.T + np.asarray(p.centre_yx) for p in placings])
+    grids = np.stack([yx @ p.matrix.T + np.asarray(p.centre_yx) for p in placements])
     # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last pixel.
     grids = (2 * grids + 1) / np.array([height, width]) - 1
     grid = torch.from_numpy(grids[..., ::-1].astype(np.float32)).to(sources.device)
@@ -82,19 +85,12 @@ def sample(
 
 
 def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOptions) -> Tensor:
-    """Change the values as another microscope and another reconstruction would.
+    """Change the values as another microscope or another reconstruction would.
 
-    A random radial gain and blur, noise, then the standard deviation the image had before, since a tomogram
-    is normalised as a whole; contrast, offset and gamma last.
+    Applies a random radial gain, blur and noise, restores the standard deviation (a tomogram is normalised as
+    a whole), and changes gamma, contrast and offset last.
 
-    Parameters
-    ----------
-    images
-        (N, slices, H, W) float32, normalised.
-
-    Returns
-    -------
-    (N, slices, H, W) float32.
+    `images` are (N, slices, H, W) float32, normalised. All randomness comes from `rng`.
     """
     n, _, height, width = images.shape
 

@@ -1,219 +1,139 @@
-"""What trained models still need: a preselection, candidates to learn from, and calibrated scores."""
+"""Calibration of trained models: from scores to probabilities."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.preselect import CoarseScan, Preselection, learn_preselection
-from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.calibration import Calibration, calibrate
-from t3ssfast.models import LoadedModel, load_model, save_model
-from t3ssfast.tomogram import Tomogram
-from t3ssfast.training.bundled.examples import Example
+from t3ssfast.models import LoadedModel, check_device, load_model, save_model
+from t3ssfast.tomogram import StrPath, Tomogram
 
 __all__ = [
-    "CALIBRATION_FLOOR",
-    "VERIFIED_FLOOR",
+    "MIN_CLASSIFIER_SCORE",
+    "MIN_VERIFIER_SCORE",
     "calibrate_models",
     "find_candidates",
-    "finish_classifier",
-    "rewrite_metadata",
+    "update_metadata",
 ]
 
-# Peaks below this are hardly ever particles; above it, a calibration wants to see them all.
-CALIBRATION_FLOOR = 0.1
-# A verifier's answers lie nearer to 0 and 1.
-VERIFIED_FLOOR = 0.02
-# Tomograms that statistics are learned from.
-PRESELECTION_TOMOGRAMS = 32
-# Share of the windows about particles, in tomograms left out, that the preselection has to keep.
-PRESELECTION_KEEP = 0.995
+# Peaks below this score are hardly ever particles; the calibration uses all peaks above it.
+MIN_CLASSIFIER_SCORE = 0.1
+# The scores of a verifier are closer to 0 and 1.
+MIN_VERIFIER_SCORE = 0.02
 
 
-def rewrite_metadata(model: str | os.PathLike[str], kind: str, **changes: Any) -> None:
-    """Write a model file again with other metadata; its weights stay as they are."""
-    loaded = load_model(model, model_kind=kind)
+def update_metadata(model: StrPath, model_kind: str, **changes: Any) -> None:
+    """Change metadata of a model file; its weights stay the same.
+
+    Parameters
+    ----------
+    model
+        Model file.
+    model_kind
+        "segmenter", "classifier" or "verifier".
+    **changes
+        New values of fields of `ModelMetadata`.
+    """
+    loaded = load_model(model, model_kind=model_kind)
     save_model(loaded.module, model, replace(loaded.metadata, **changes))
 
 
 def find_candidates(
-    classifier: str | os.PathLike[str] | LoadedModel,
+    classifier: StrPath | LoadedModel | None,
     tomograms: Sequence[Tomogram],
     *,
-    verifier: str | os.PathLike[str] | LoadedModel | None = None,
-    segmenter: str | os.PathLike[str] | LoadedModel | None = None,
+    verifier: StrPath | LoadedModel | None = None,
+    segmenter: StrPath | LoadedModel | None = None,
     membranes: Sequence[Any] | None = None,
     config: DetectConfig | None = None,
     device: str = "auto",
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[Candidates]:
-    """What detections find down to low scores, with the scores that the models give and no calibration.
+    """Detect candidates down to low scores, with uncalibrated scores.
 
     Parameters
     ----------
     classifier, verifier, segmenter, device
-        As for `detect`, but that no verifier is used where none is given.
-    tomograms, membranes
-        One mask for each tomogram, where masks are given.
+        As for `detect`, except that None means no verifier.
+    tomograms
+        Tomograms to search.
+    membranes
+        Mask of each tomogram; None segments them.
     config
-        Its threshold is not used.
-    report
-        Called with a line after each tomogram.
+        Configuration of the detection; its threshold is ignored.
+    log
+        Called with a line of text after each tomogram.
+
+    Returns
+    -------
+    Candidates of each tomogram.
     """
-    base = DetectConfig() if config is None else config
     wanted = replace(
-        base,
-        score_threshold=CALIBRATION_FLOOR if verifier is None else VERIFIED_FLOOR,
+        DetectConfig() if config is None else config,
+        score_threshold=MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE,
         min_precision=None,
         min_recall=None,
         verify=verifier is not None,
     )
-    judge = _uncalibrated(load_model(classifier, model_kind="classifier"))
-    second = None if verifier is None else _uncalibrated(load_model(verifier, model_kind="verifier"))
+    loaded_classifier = _load_uncalibrated(classifier, "classifier")
+    loaded_verifier = None if verifier is None else _load_uncalibrated(verifier, "verifier")
+    if segmenter is not None:
+        segmenter = load_model(segmenter, model_kind="segmenter", device=check_device(device))
     found = []
     for k, tomogram in enumerate(tomograms):
         detection = detect(
             tomogram,
             segmenter=segmenter,
-            classifier=judge,
-            verifier=second,
+            classifier=loaded_classifier,
+            verifier=loaded_verifier,
             membrane=None if membranes is None else membranes[k],
             config=wanted,
             device=device,
             progress=False,
         )
         found.append(detection.candidates)
-        report(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
+        log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
     return found
 
 
-def _uncalibrated(model: LoadedModel) -> LoadedModel:
-    return replace(model, metadata=replace(model.metadata, calibration=None))
+def _load_uncalibrated(model: StrPath | LoadedModel | None, model_kind: str) -> LoadedModel:
+    loaded = load_model(model, model_kind=model_kind)
+    return replace(loaded, metadata=replace(loaded.metadata, calibration=None))
 
 
 def calibrate_models(
-    classifier: str | os.PathLike[str],
+    classifier: StrPath,
     tomograms: Sequence[Tomogram],
     truth: Sequence[Candidates],
     *,
-    verifier: str | os.PathLike[str] | None = None,
-    segmenter: str | os.PathLike[str] | LoadedModel | None = None,
-    membranes: Sequence[Any] | None = None,
-    config: DetectConfig | None = None,
-    device: str = "auto",
-    report: Callable[[str], None] = lambda line: None,
+    verifier: StrPath | None = None,
+    **search: Any,
 ) -> Calibration:
-    """Learn what scores are worth, and write it into the file of the model that gives them.
+    """Calibrate the scores of models, and write the calibration to the metadata of a model file.
 
     Parameters
     ----------
     classifier, verifier
-        Model files. The metadata of the verifier are rewritten where there is one, else the classifier's.
+        Model files. The calibration is written to the verifier's, or to the classifier's without a verifier.
     tomograms, truth
-        Of tomograms that neither has been trained on, with every T3SS picked: others count as false.
-    segmenter, membranes, config, device, report
-        As for `find_candidates`.
+        Tomograms that neither model was trained on, and all T3SS in them; other candidates count as false.
+    **search
+        Further arguments of `find_candidates`.
 
     Raises
     ------
     InputError
         If there are fewer than two tomograms, or no true or no false candidates in them.
     """
-    found = find_candidates(
-        classifier,
-        tomograms,
-        verifier=verifier,
-        segmenter=segmenter,
-        membranes=membranes,
-        config=config,
-        device=device,
-        report=report,
-    )
-    learned = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
+    found = find_candidates(classifier, tomograms, verifier=verifier, **search)
+    calibration = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
     if verifier is None:
-        rewrite_metadata(classifier, "classifier", calibration=learned.to_dict())
+        update_metadata(classifier, "classifier", calibration=calibration.to_dict())
     else:
-        rewrite_metadata(verifier, "verifier", calibration=learned.to_dict())
-    return learned
-
-
-def finish_classifier(
-    classifier: str | os.PathLike[str],
-    segmenter: str | os.PathLike[str],
-    training: Sequence[Example],
-    calibration: Sequence[Example],
-    *,
-    preselection: str = "look",
-    device: str = "cpu",
-    report: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Give a classifier its preselection and, from tomograms it has not seen, its calibration.
-
-    Parameters
-    ----------
-    classifier, segmenter
-        Model files; the classifier's metadata are rewritten.
-    training, calibration
-        Simulated tomograms.
-    preselection
-        "look": the coarse look, with its default strides and level; "model": statistics of blocks, learned
-        from the membranes that detection finds in the training tomograms.
-    device
-        Where to detect.
-    report
-        Called with a line at every stage.
-    """
-    if preselection not in ("look", "model"):
-        raise ConfigError(f'The preselection is {preselection!r}; give "look" or "model".')
-    finder = load_model(segmenter, model_kind="segmenter", device=device)
-    learned: Preselection = CoarseScan()
-    if preselection == "model":
-        chosen = training[:PRESELECTION_TOMOGRAMS]
-        report(f"learning the preselection from {len(chosen)} tomograms")
-        masks = [found_membrane(example.tomogram, finder, classifier, device) for example in chosen]
-        seen = [k for k, mask in enumerate(masks) if mask.any()]
-        learned = learn_preselection(
-            [chosen[k].tomogram for k in seen],
-            [masks[k] for k in seen],
-            [chosen[k].truth for k in seen],
-            classifier=classifier,
-            keep=PRESELECTION_KEEP,
-        )
-    rewrite_metadata(classifier, "classifier", preselect=learned.to_dict())
-    report(f"calibrating the scores on {len(calibration)} tomograms")
-    calibrate_models(
-        classifier,
-        [example.tomogram for example in calibration],
-        [example.truth for example in calibration],
-        segmenter=finder,
-        device=device,
-        report=report,
-    )
-
-
-def found_membrane(
-    tomogram: Tomogram,
-    segmenter: LoadedModel,
-    classifier: str | os.PathLike[str] | LoadedModel,
-    device: str,
-) -> npt.NDArray[np.uint8]:
-    """(z, y, x) mask of the membrane as a detection finds it."""
-    detection = detect(
-        tomogram,
-        segmenter=segmenter,
-        classifier=classifier,
-        config=DetectConfig(verify=False),
-        device=device,
-        progress=False,
-    )
-    assert detection.membrane is not None, "it was not given"
-    return detection.membrane
+        update_metadata(verifier, "verifier", calibration=calibration.to_dict())
+    return calibration

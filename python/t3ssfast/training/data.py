@@ -1,7 +1,8 @@
-"""Training tomograms on the model's grid, and which of them are kept for validation."""
+"""Training tomograms on the model's grid, and their split into training and validation."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,18 +21,18 @@ __all__ = ["TrainingTomogram", "prepare_tomograms", "split_tomograms"]
 
 @dataclass(frozen=True)
 class TrainingTomogram:
-    """One tomogram to learn from.
+    """A tomogram on the model's grid, with its annotation.
 
     Attributes
     ----------
     prepared
-        On the model's grid.
+        The tomogram.
     membrane
-        (z, y, x) uint8 on that grid, or None.
+        (z, y, x) uint8 mask, or None.
     targets_zyx, others_zyx
-        (n, 3) centres on that grid: of the T3SS, and of what was picked under another kind.
+        (n, 3) centres of the T3SS, and of picks of another kind.
     z0, z1
-        Slices that may be looked at.
+        Range of slices to use, ``z0 <= z < z1``.
     """
 
     prepared: PreparedTomogram
@@ -41,13 +42,22 @@ class TrainingTomogram:
     z0: int
     z1: int
 
-    def in_reach(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """(n,) which centres lie within the slices of this source."""
+    def in_slices(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return which of (n, 3) centres lie within the range of slices."""
         return (centres[:, 0] >= self.z0 - 0.5) & (centres[:, 0] < self.z1 - 0.5)
 
-    def centres_in_reach(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Those centres that lie within the slices of this source."""
-        return centres[self.in_reach(centres)]
+    def fingerprint(self) -> list[Any]:
+        """Return plain values that identify the tomogram and its annotation, for a checkpoint's key."""
+        tomogram, middle = self.prepared.tomogram, self.prepared.shape[0] // 2
+        return [
+            tomogram.name,
+            tomogram.shape,
+            tomogram.voxel_size_angstrom,
+            zlib.crc32(self.prepared.slab(middle, middle + 1).tobytes()),
+            None if self.membrane is None else zlib.crc32(self.membrane.tobytes()),
+            self.targets_zyx.tolist(),
+            self.others_zyx.tolist(),
+        ]
 
 
 def prepare_tomograms(
@@ -56,12 +66,12 @@ def prepare_tomograms(
     picks: Sequence[Candidates] | None,
     options: TrainOptions,
 ) -> list[TrainingTomogram]:
-    """Lay the model's grid over every tomogram, its membrane and its picks.
+    """Resample tomograms, membranes and picks to the model's grid.
 
     Raises
     ------
     InputError
-        There is nothing to train on, or the lists do not match.
+        If there is no tomogram, the lists differ in length, or a pick lies outside its tomogram.
     """
     if len(tomograms) == 0:
         raise InputError("There is no tomogram to train on; give at least one.")
@@ -70,19 +80,17 @@ def prepare_tomograms(
             raise InputError(
                 f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each."
             )
-    sources = []
+    prepared_tomograms = []
     for k, tomogram in enumerate(tomograms):
         prepared = PreparedTomogram.prepare(
-            tomogram,
-            voxel_size_angstrom=options.voxel_size_angstrom,
-            normalisation=options.normalisation,
+            tomogram, voxel_size_angstrom=options.voxel_size_angstrom, normalisation=options.normalisation
         )
         mask = None if membranes is None else membranes[k]
         membrane = None if mask is None else prepared.mask_from_tomogram(mask, 0, prepared.shape[0])
         targets = others = np.zeros((0, 3))
         if picks is not None:
             chosen = picks[k]
-            # Picks may come from another binning of the same volume: both are centred at voxel centres.
+            # Picks may come from another binning of the same volume; both count from voxel centres.
             factor = chosen.voxel_size_angstrom / tomogram.voxel_size_angstrom
             centre = (np.asarray(chosen.centre_zyx, np.float64) + 0.5) * factor - 0.5
             on_grid = prepared.from_tomogram(centre)
@@ -96,35 +104,41 @@ def prepare_tomograms(
                 )
             is_target = chosen.kind == "t3ss"
             targets, others = on_grid[is_target], on_grid[~is_target]
-        sources.append(TrainingTomogram(prepared, membrane, targets, others, 0, prepared.shape[0]))
-    return sources
+        prepared_tomograms.append(TrainingTomogram(prepared, membrane, targets, others, 0, prepared.shape[0]))
+    return prepared_tomograms
 
 
 def split_tomograms(
-    sources: list[TrainingTomogram], options: TrainOptions
+    tomograms: Sequence[TrainingTomogram], options: TrainOptions
 ) -> tuple[list[TrainingTomogram], list[TrainingTomogram]]:
-    """Training and validation sources; whole tomograms, or the last slices of a single one, with a T3SS.
+    """Split into training and validation: whole tomograms, or the last slices of a single one.
 
-    Tomograms without any picked T3SS stay in training when others could be held out.
+    Tomograms with picked T3SS are held out first.
+
+    Raises
+    ------
+    InputError
+        If the only tomogram has a single slice.
     """
     fraction = options.validation_fraction
-    if len(sources) == 1:
-        only = sources[0]
+    if len(tomograms) == 1:
+        only = tomograms[0]
         cut = min(only.z1 - 1, max(1, round(only.z1 * (1 - fraction))))
         if len(only.targets_zyx):
-            # With few picks, the last of them may lie before those slices; it is the one to validate with.
+            # The validation needs at least one T3SS, the one with the highest z.
             cut = min(cut, max(1, int(only.targets_zyx[:, 0].max())))
         if only.z1 < 2:
             raise InputError(
-                "One tomogram of one slice cannot be both trained on and held out; give more slices."
+                "The only tomogram has one slice, which cannot be used for both training and validation; "
+                "give more slices."
             )
         return [replace(only, z1=cut)], [replace(only, z0=cut)]
-    count = min(len(sources) - 1, max(1, round(fraction * len(sources))))
-    order = np.random.default_rng([options.seed, 1]).permutation(len(sources)).tolist()
-    # A stable sort: those with something to find come first, in random order.
-    order.sort(key=lambda k: len(sources[k].targets_zyx) == 0)
-    held = set(order[:count])
+    count = min(len(tomograms) - 1, max(1, round(fraction * len(tomograms))))
+    order = np.random.default_rng([options.seed, 1]).permutation(len(tomograms)).tolist()
+    # The sort is stable: tomograms with T3SS come first, in random order.
+    order.sort(key=lambda k: len(tomograms[k].targets_zyx) == 0)
+    held_out = set(order[:count])
     return (
-        [s for k, s in enumerate(sources) if k not in held],
-        [s for k, s in enumerate(sources) if k in held],
+        [tomogram for k, tomogram in enumerate(tomograms) if k not in held_out],
+        [tomogram for k, tomogram in enumerate(tomograms) if k in held_out],
     )

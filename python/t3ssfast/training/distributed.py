@@ -1,4 +1,4 @@
-"""Several processes that train one model, as ``torchrun`` starts them."""
+"""Data-parallel training in several processes, as ``torchrun`` starts them."""
 
 from __future__ import annotations
 
@@ -13,53 +13,40 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from t3ssfast.errors import ConfigError
+from t3ssfast.models import check_device
 
 __all__ = ["World", "join_world"]
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a training, and which of them this one is.
-
-    Parameters
-    ----------
-    rank, size
-        This process's number, and how many there are.
-    device
-        Where this process computes.
-    """
+    """The processes of a training: rank and device of this one, and their number."""
 
     rank: int
     size: int
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
 
     @property
-    def stream(self) -> tuple[int, ...]:
-        """What sets this process's random numbers apart from the others'; nothing where it is alone."""
+    def seed(self) -> tuple[int, ...]:
+        """Seed that distinguishes this process from the others; empty for a single process."""
         return () if self.size == 1 else (self.rank,)
 
-    def share(self, batch: int) -> int:
-        """How many images of a batch this process draws.
-
-        Raises
-        ------
-        ConfigError
-            If the batch cannot be shared equally.
-        """
+    def local_batch(self, batch: int) -> int:
+        """Return this process's part of a batch; ConfigError where it cannot be divided equally."""
         if batch % self.size:
             raise ConfigError(
-                f"batch is {batch}, which {self.size} processes cannot share equally; give a multiple of "
-                f"{self.size}."
+                f"batch is {batch}, which cannot be divided equally among {self.size} processes; give a "
+                f"multiple of {self.size}."
             )
         return batch // self.size
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose backward pass averages the gradients of all processes."""
+        """Wrap a module so that its backward pass averages the gradients over all processes."""
         if self.size == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
@@ -67,11 +54,12 @@ class World:
 
 
 @contextmanager
-def join_world(device: torch.device) -> Iterator[World]:
-    """Meet the other processes of a ``torchrun``; alone, where it was started without.
+def join_world(device: str | torch.device) -> Iterator[World]:
+    """Join the process group of ``torchrun``; without it, a world of one process.
 
-    Processes on GPUs take one each, in the order of their local rank.
+    On CUDA, each process uses the GPU of its local rank.
     """
+    device = check_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, device)
@@ -84,7 +72,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(torch.distributed.get_rank(), size, device)
-        # Nobody reads a file before the first process has written it.
+        # No process reads the model before the first one has written it.
         torch.distributed.barrier()
     finally:
         if joined:

@@ -1,8 +1,7 @@
-"""The verifier tuned on few picks, with scores that are probabilities there."""
+"""Fine-tuning of the verifier on few picks, with a calibration by cross-validation."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,164 +21,163 @@ from t3ssfast.errors import InputError
 from t3ssfast.evaluation.calibration import fit_calibration
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.models import LoadedModel, load_model
-from t3ssfast.tomogram import Tomogram
+from t3ssfast.tomogram import StrPath, Tomogram
 from t3ssfast.training import VerifierOptions, train_verifier
-from t3ssfast.training.calibrate import find_candidates, rewrite_metadata
+from t3ssfast.training.calibrate import find_candidates, update_metadata
 
-__all__ = ["FEWEST_PICKS", "FINE_TUNING", "fine_tune_verifier"]
+__all__ = ["FINE_TUNING", "MIN_PICKS", "assign_folds", "fine_tune_verifier"]
 
-# Few steps at a low rate: the weights are good already, and a handful of particles is soon learned by heart.
+# Few steps at a low rate: the weights are good already, and a handful of particles is soon overfitted.
 FINE_TUNING: dict[str, Any] = {"steps": 60, "steps_per_epoch": 20, "batch": 24, "learning_rate": 1e-4}
-# One is left out, one learned from, and one kept for validation.
-FEWEST_PICKS = 3
+# One to leave out, one to train on and one to validate with.
+MIN_PICKS = 3
 TOLERANCE_ANGSTROM = 120.0
 
-Model = str | os.PathLike[str] | LoadedModel | None
-Indices = npt.NDArray[np.int64]
+Folds = npt.NDArray[np.int64]
 
 
 def fine_tune_verifier(
     tomograms: Sequence[Tomogram],
     picks: Sequence[Candidates],
-    out: str | os.PathLike[str] = "verifier.pt",
+    out: StrPath = "verifier.pt",
     *,
-    start: Model = None,
-    classifier: Model = None,
-    segmenter: Model = None,
+    start: StrPath | LoadedModel | None = None,
+    classifier: StrPath | LoadedModel | None = None,
+    segmenter: StrPath | LoadedModel | None = None,
     membranes: Sequence[Any] | None = None,
     folds: int = 4,
     seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Path:
-    """Train a verifier further on few picks, and calibrate it by what it says of picks it was not shown.
+    """Fine-tune a verifier on few picks, and calibrate it by cross-validation.
 
-    A tuned verifier is surer of everything than before, and most of all of what it was tuned on, so that the
-    calibration it comes with is worth nothing. Here it is also tuned so many times without a part of the
-    picks and of the false candidates; what those say of the part they have not seen tells what scores are
-    worth.
+    Fine-tuning makes a verifier overconfident on its training data. The calibration is therefore learned from
+    candidates left out: for each fold, the verifier is fine-tuned without it and scores it.
 
     Parameters
     ----------
     tomograms, picks
-        As for `train_verifier`: protein dark, and every T3SS of each tomogram.
+        As for `train_verifier`: tomograms with dark protein, and all T3SS of each.
     out
-        The TorchScript file to write.
+        TorchScript file to write.
     start
-        The verifier to go on from; None is the bundled one.
-    classifier, segmenter
-        What finds candidates; None: the bundled ones.
-    membranes
-        Masks, where they are known.
+        Verifier to start from; None is the bundled one.
+    classifier, segmenter, membranes, device, log
+        As for `find_candidates`.
     folds
-        Parts that picks and false candidates are dealt into, at least two.
+        Number of folds, at least two.
     seed
-        Of the parts and the trainings.
-    device
-        Where to detect and train.
+        Random seed of the folds and of the training.
     progress
-        Show bars on a terminal.
-    report
-        Called with a line at every stage.
+        Show progress bars on a terminal.
     **options
-        Of `VerifierOptions`, beside or instead of `FINE_TUNING`.
+        Fields of `VerifierOptions`, in addition to or instead of `FINE_TUNING`.
 
     Returns
     -------
-    Path of the file.
+    Path of the model file.
 
     Raises
     ------
     InputError
-        Fewer than three T3SS are picked, or nothing false is found beside them.
+        If fewer than three T3SS are picked, or there is no false candidate.
     """
     count = sum(int((known.kind == "t3ss").sum()) for known in picks)
-    if count < FEWEST_PICKS or folds < 2:
+    if count < MIN_PICKS or folds < 2:
         raise InputError(
-            f"There are {count} picked T3SS to be dealt into {folds} parts; give at least {FEWEST_PICKS}"
-            " T3SS and two parts."
+            f"There are {count} picked T3SS for {folds} folds; give at least {MIN_PICKS} T3SS and two folds."
         )
-    begun, judge = load_model(start, model_kind="verifier"), load_model(classifier, model_kind="classifier")
     found = find_candidates(
-        judge,
+        classifier,
         tomograms,
         segmenter=segmenter,
         membranes=membranes,
         config=DetectConfig(contrast="dark"),
         device=device,
-        report=report,
+        log=log,
     )
-    chosen = {**FINE_TUNING, **options, "seed": seed}
-    common: dict[str, Any] = {"start": begun, "device": device, "progress": progress, **chosen}
-    parts = min(folds, count)
-    dealt = _deal(picks, found, parts, seed)
-    scored = [candidates.score.copy() for candidates in found]
+    common: dict[str, Any] = {
+        "start": load_model(start, model_kind="verifier"),
+        "device": device,
+        "progress": progress,
+        **FINE_TUNING,
+        **options,
+        "seed": seed,
+    }
+    folds = min(folds, count)
+    assigned = assign_folds(picks, found, folds, seed)
+    scores = [candidates.score.copy() for candidates in found]
     with tempfile.TemporaryDirectory() as folder:
-        for part in range(parts):
-            report(f"tuning without part {part + 1} of {parts}")
-            kept_picks = [p[d != part] for p, (d, _) in zip(picks, dealt, strict=True)]
-            kept_found = [c[d != part] for c, (_, d) in zip(found, dealt, strict=True)]
-            tuned = load_model(
-                train_verifier(tomograms, kept_picks, kept_found, Path(folder) / f"{part}.pt", **common),
-                model_kind="verifier",
-                device=device,
-            )
+        for fold in range(folds):
+            log(f"fine-tuning without fold {fold + 1} of {folds}")
+            kept_picks = [p[f != fold] for p, (f, _) in zip(picks, assigned, strict=True)]
+            kept_found = [c[f != fold] for c, (_, f) in zip(found, assigned, strict=True)]
+            path = train_verifier(tomograms, kept_picks, kept_found, Path(folder) / f"{fold}.pt", **common)
+            model = load_model(path, model_kind="verifier", device=device)
             for k, (tomogram, candidates) in enumerate(zip(tomograms, found, strict=True)):
-                unseen = np.flatnonzero(dealt[k][1] == part)
-                if len(unseen):
-                    grid = PreparedTomogram.prepare(
-                        tomogram,
-                        voxel_size_angstrom=tuned.metadata.voxel_size_angstrom,
-                        normalisation=tuned.metadata.normalisation,
-                    )
-                    centre = grid.from_tomogram(candidates.centre_zyx[unseen])
-                    axis = candidates.normal_zyx[unseen]
-                    # Without what membranes hold against candidates: those that were found are not at hand.
-                    *_, log_odds = verify(grid, centre, axis, candidates.score[unseen], tuned)
-                    scored[k][unseen] = expit(log_odds)
-    report("tuning on everything")
+                left_out = np.flatnonzero(assigned[k][1] == fold)
+                if len(left_out):
+                    scores[k][left_out] = _verified_scores(tomogram, candidates, left_out, model)
+    log("fine-tuning on all picks")
     path = train_verifier(tomograms, picks, found, out, **common)
-    told = evaluate(
-        [replace(c, score=s).sorted_by_score() for c, s in zip(found, scored, strict=True)],
+    evaluation = evaluate(
+        [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)],
         [p[p.kind == "t3ss"] for p in picks],
         TOLERANCE_ANGSTROM,
     )
-    # So few candidates make a curve of two numbers, no steps.
-    learned = fit_calibration(
-        told.scores, told.hits, np.arange(len(told.scores)) % parts, told.n_truth, method="platt"
+    # Few candidates determine a logistic curve but no isotonic one.
+    calibration = fit_calibration(
+        evaluation.scores,
+        evaluation.hits,
+        np.arange(len(evaluation.scores)) % folds,
+        evaluation.n_truth,
+        method="platt",
     )
-    rewrite_metadata(path, "verifier", calibration=learned.to_dict())
+    update_metadata(path, "verifier", calibration=calibration.to_dict())
     return path
 
 
-def _deal(
-    picks: Sequence[Candidates],
-    found: Sequence[Candidates],
-    parts: int,
-    seed: int,
-) -> list[tuple[Indices, Indices]]:
-    """For each tomogram, the part of each pick and of each candidate; those about a T3SS go with it.
+def _verified_scores(
+    tomogram: Tomogram, candidates: Candidates, index: npt.NDArray[np.int64], verifier: LoadedModel
+) -> npt.NDArray[np.float64]:
+    """Return the verifier's scores (n,) of the candidates at `index`, without the membrane's influence."""
+    grid = PreparedTomogram.prepare(
+        tomogram,
+        voxel_size_angstrom=verifier.metadata.voxel_size_angstrom,
+        normalisation=verifier.metadata.normalisation,
+    )
+    centre = grid.from_tomogram(candidates.centre_zyx[index])
+    *_, log_odds = verify(grid, centre, candidates.normal_zyx[index], candidates.score[index], verifier)
+    scores: npt.NDArray[np.float64] = expit(log_odds)
+    return scores
 
-    Picks of other kinds are in no part (-1): all trainings see them.
+
+def assign_folds(
+    picks: Sequence[Candidates], candidates: Sequence[Candidates], folds: int, seed: int
+) -> list[tuple[Folds, Folds]]:
+    """Assign the T3SS and the candidates of each tomogram to folds of equal size.
+
+    Candidates close to a T3SS are in its fold. Picks of other kinds are in no fold (-1).
     """
     rng = np.random.default_rng([seed, 14])
     limit_nm = VerifierOptions.negative_distance_nm
-    dealt, picked, others = [], 0, 0
-    for known, candidates in zip(picks, found, strict=True):
-        target = known.kind == "t3ss"
+    assigned, n_picks, n_candidates = [], 0, 0
+    for known, found in zip(picks, candidates, strict=True):
+        is_target = known.kind == "t3ss"
         of_picks = np.full(len(known), -1)
-        of_picks[target] = (picked + rng.permutation(int(target.sum()))) % parts
-        of_found = (others + rng.permutation(len(candidates))) % parts
-        if target.any() and len(candidates):
-            centres, places = (
+        of_picks[is_target] = (n_picks + rng.permutation(int(is_target.sum()))) % folds
+        of_found = (n_candidates + rng.permutation(len(found))) % folds
+        if is_target.any() and len(found):
+            known_nm, found_nm = (
                 (np.asarray(c.centre_zyx, np.float64) + 0.5) * (c.voxel_size_angstrom / 10)
-                for c in (known[target], candidates)
+                for c in (known[is_target], found)
             )
-            distance, nearest = cKDTree(centres).query(places)
-            near = distance <= limit_nm
-            of_found[near] = of_picks[target][np.asarray(nearest)[near]]
-        picked, others = picked + int(target.sum()), others + len(candidates)
-        dealt.append((of_picks, of_found))
-    return dealt
+            distance, nearest = cKDTree(known_nm).query(found_nm)
+            close = distance <= limit_nm
+            of_found[close] = of_picks[is_target][np.asarray(nearest)[close]]
+        n_picks, n_candidates = n_picks + int(is_target.sum()), n_candidates + len(found)
+        assigned.append((of_picks, of_found))
+    return assigned

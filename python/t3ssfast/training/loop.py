@@ -1,276 +1,350 @@
-"""The optimisation itself: schedule, validation, early stopping, checkpoints, and the curves beside them.
+"""The training loop of the three models: schedule, validation, early stopping and checkpoints.
 
-Every step draws its batch from a generator seeded with the step's number, and the learning rate follows from
-the step alone. A checkpoint is therefore the weights, the optimiser's state and a number, and a run resumed
-from it is the run that was not interrupted.
+Each step draws its batch from a generator seeded with the step number, and the learning rate depends on the
+step alone. A run that resumes from a checkpoint therefore gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
+import io
 import math
 import sys
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic
 
+import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 from torch import Tensor, nn
 
-from t3ssfast.errors import ConfigError, ModelError
-from t3ssfast.io import atomic_path
-from t3ssfast.models import LoadedModel
+from t3ssfast.errors import ModelError
+from t3ssfast.models import LoadedModel, ModelMetadata, code_version, load_model, save_model
 from t3ssfast.runtime.buffer_pool import retain_freed_memory
+from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
+from t3ssfast.tomogram import StrPath
+from t3ssfast.training.data import TrainingTomogram
 from t3ssfast.training.distributed import World
-from t3ssfast.training.options import TrainOptions
+from t3ssfast.training.options import Options, TrainOptions
+from t3ssfast.training.tables import figure_file, write_table
 
-__all__ = ["Run", "learning_rate", "optimise", "take_weights"]
+__all__ = ["Batch", "Task", "Trainer", "learning_rate", "load_start"]
 
+# Inputs and targets.
 Batch = tuple[Tensor, Tensor]
+Weights = dict[str, Tensor]
+
+# The last learning rate, relative to the peak.
 FINAL_LEARNING_RATE = 0.01
-# Longest gradient that is followed in full; a batch with an outlier does not throw the weights away.
+# Gradients are clipped to this norm, so that a batch with an outlier does not destroy the weights.
 MAX_GRADIENT_NORM = 1.0
 
 
+class Task(ABC, Generic[Options]):
+    """What is particular to the training of one kind of model.
+
+    `model_kind`, `classes` and `window_px` are as in `ModelMetadata`.
+    """
+
+    model_kind: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+    window_px: int | None = None
+    # Validation metric to maximise.
+    metric: ClassVar[str]
+    # Inputs per forward pass of the validation.
+    validation_batch: int
+    # Number of times that the schedule runs, each from the best weights of the one before.
+    phases: int = 1
+    options: Options
+    # Trained model to start from.
+    start: LoadedModel | None = None
+    # Of training and validation.
+    tomograms: Sequence[TrainingTomogram]
+    # Further data that the result depends on, as plain values for the checkpoint's key.
+    inputs: Sequence[Any] = ()
+
+    @abstractmethod
+    def build_module(self) -> nn.Module:
+        """Make the network, with random weights from PyTorch's global generator."""
+
+    @abstractmethod
+    def draw_batch(self, phase: int, step: int, world: World) -> Batch:
+        """Draw this process's part of the batch of a step."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch."""
+
+    @abstractmethod
+    def validation_set(self) -> Batch:
+        """Return the held-out inputs and targets, the same after every epoch of a phase."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return validation metrics, "validation_loss" first."""
+
+    def mine(self, phase: int, module: nn.Module) -> dict[str, Any]:
+        """Collect more data before a phase after the first; the checkpoint keeps them."""
+        return {}
+
+    def add_mined(self, mined: dict[str, Any]) -> None:
+        """Add the mined data to the training and validation data."""
+
+    def metadata(self) -> ModelMetadata:
+        """Return the model's metadata, without recipe and metrics."""
+        voxel_size, window_px = self.options.voxel_size_angstrom, self.window_px
+        return ModelMetadata(
+            model_kind=self.model_kind,
+            voxel_size_angstrom=voxel_size,
+            window_px=window_px,
+            window_nm=None if window_px is None else window_px * voxel_size / 10.0,
+            normalisation=self.options.normalisation,
+            classes=self.classes,
+        )
+
+
+@dataclass
+class TrainingState:
+    """Progress of a training, as a checkpoint stores it.
+
+    Weights and states are None before the first epoch; `best`, its metrics and the number of epochs since
+    then are of the current phase; `mined` comes from `Task.mine`; `history` has a row per epoch of any phase.
+    """
+
+    phase: int = 0
+    step: int = 0
+    weights: Weights | None = None
+    optimiser: dict[str, Any] | None = None
+    random_state: Tensor | None = None
+    best: Weights | None = None
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    stale_epochs: int = 0
+    mined: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, store: CheckpointStore) -> TrainingState:
+        """Read the state from a store; the initial state where it has none."""
+        piece = store.load("state")
+        if piece is None:
+            return cls()
+        content = io.BytesIO(piece["state"].tobytes())
+        return cls(**torch.load(content, map_location="cpu", weights_only=True))
+
+    def save(self, store: CheckpointStore) -> None:
+        """Write the state to a store."""
+        content = io.BytesIO()
+        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, content)
+        store.save("state", state=np.frombuffer(content.getbuffer(), np.uint8))
+
+
 def learning_rate(step: int, options: TrainOptions) -> float:
-    """Rate of a step: a linear rise over the warm-up, then a cosine down to 1% of the peak."""
-    rise = max(1, round(options.warmup * options.steps))
-    if step < rise:
-        return options.learning_rate * (step + 1) / rise
-    done = (step - rise) / max(1, options.steps - rise)
+    """Return the learning rate of a step: a linear warm-up, then a cosine down to 1% of the peak."""
+    warmup = max(1, round(options.warmup * options.steps))
+    if step < warmup:
+        return options.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, options.steps - warmup)
     low = FINAL_LEARNING_RATE
     return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-class Run:
-    """State of one training, kept in a file beside the model so that it can go on after an interruption.
+def load_start(
+    start: StrPath | LoadedModel | None, model_kind: str, window_option: str
+) -> tuple[LoadedModel | None, dict[str, Any]]:
+    """Load the model to start from, and return it with the options that it determines.
 
-    Parameters
-    ----------
-    out
-        The model file to be. The checkpoint is ``<out>.checkpoint``, the figures ``<stem>.training.csv`` and
-        ``.png`` in the same folder.
-    options, data
-        What the run depends on; a checkpoint of other options or data is refused.
-    resume
-        Whether to go on from a checkpoint that is there; without it a new run begins.
-    world
-        The processes that train together; the first of them writes the files.
+    `window_option` is the name of the option that corresponds to `ModelMetadata.window_px`.
+    """
+    if start is None:
+        return None, {}
+    model = load_model(start, model_kind=model_kind)
+    recipe = model.metadata.recipe
+    widths = {name: recipe[name] for name in ("channels", "hidden") if name in recipe}
+    return model, {
+        **{name: tuple(width) if isinstance(width, list) else width for name, width in widths.items()},
+        window_option: model.metadata.window_px,
+        "voxel_size_angstrom": model.metadata.voxel_size_angstrom,
+        "normalisation": model.metadata.normalisation,
+    }
+
+
+class Trainer:
+    """Trains the model of a task; parameters as of `train_segmenter`.
+
+    The checkpoint is a folder beside the model file, removed when the file is written.
     """
 
-    def __init__(self, out: Path, options: TrainOptions, data: Any, *, resume: bool, world: World) -> None:
-        self.out = out
-        self.options = options
-        self.world = world
-        self.path = out.with_name(out.name + ".checkpoint")
-        depends = [type(options).__name__, options.to_dict(), data, world.size]
-        recipe = json.dumps(depends, sort_keys=True, default=str)
-        self.fingerprint = hashlib.sha256(recipe.encode()).hexdigest()
-        self.state: dict[str, Any] = {"phase": 0, "step": 0, "history": [], "extra": {}}
-        if resume and self.path.is_file():
-            try:
-                self.state = torch.load(self.path, map_location="cpu", weights_only=True)
-                saved = self.state["fingerprint"]
-            except Exception as error:
-                raise ModelError(
-                    f"The checkpoint {self.path} cannot be read; remove it or train without resuming."
-                ) from error
-            if saved != self.fingerprint:
-                raise ConfigError(
-                    f"The checkpoint {self.path} belongs to other options or tomograms; give the same ones, "
-                    "or train without resuming."
+    def __init__(self, task: Task[Any], out: StrPath, world: World, *, resume: bool, progress: bool) -> None:
+        self.task, self.path, self.world = task, Path(out), world
+        self.progress = progress and sys.stderr.isatty() and world.is_leader
+        key = key_of(
+            {
+                "model_kind": task.model_kind,
+                "options": task.options.to_dict(),
+                "tomograms": [tomogram.fingerprint() for tomogram in task.tomograms],
+                "inputs": task.inputs,
+                "start": None if task.start is None else task.start.sha256,
+                "processes": world.size,
+                "version": code_version(),
+            }
+        )
+        self.store = CheckpointStore(self.path.parent, key, name=self.path.name)
+        self.state = TrainingState.load(self.store) if resume else TrainingState()
+
+    def train(self) -> Path:
+        """Train all phases, and return the path of the model file.
+
+        Raises
+        ------
+        ModelError
+            If the training diverges, or the model to start from has other layers.
+        """
+        task, state = self.task, self.state
+        torch.manual_seed(task.options.seed)
+        module = task.build_module().to(self.world.device)
+        if task.start is not None:
+            _copy_weights(task.start, module)
+        if state.weights is not None:
+            module.load_state_dict(state.weights)
+        if state.random_state is not None:
+            torch.set_rng_state(state.random_state)
+        for phase in range(state.phase, task.phases):
+            if phase > self.state.phase:
+                mined = task.mine(phase, module)
+                self.state = TrainingState(
+                    phase, weights=_weights(module), mined=mined, history=state.history
                 )
+                self._save()
+            task.add_mined(self.state.mined)
+            self.train_phase(module)
+        if self.world.is_leader:
+            recipe = {**task.options.to_dict(), "tomograms": len(task.tomograms)}
+            metadata = replace(task.metadata(), recipe=recipe, metrics=self.state.best_metrics)
+            save_model(module, self.path, metadata)
+            _draw_curves(self.state.history, self.path.with_name(self.path.stem + ".training.png"))
+            self.store.remove()
+        return self.path
 
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """Figures of every epoch so far."""
-        history: list[dict[str, float]] = self.state["history"]
-        return history
-
-    def save(self, **state: Any) -> None:
-        """Write the checkpoint and the table of figures; atomic."""
-        self.state.update(state, fingerprint=self.fingerprint)
-        if not self.world.leads:
-            return
-        with atomic_path(self.path) as temporary:
-            torch.save(self.state, temporary)
-        if self.history:
-            with (
-                atomic_path(self.out.with_name(self.out.stem + ".training.csv")) as temporary,
-                open(temporary, "w", newline="", encoding="utf-8") as file,
-            ):
-                writer = csv.DictWriter(file, list(self.history[0]))
-                writer.writeheader()
-                writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in self.history)
-
-    def begin_phase(self, phase: int, module: nn.Module, **extra: Any) -> None:
-        """Start from a module's weights, with nothing else of the last phase; `extra` is kept with them."""
-        for name in ("optimiser", "best", "best_figure", "stale"):
-            self.state.pop(name, None)
-        self.save(phase=phase, step=0, model=_weights(module), extra=extra)
-
-    def finish(self) -> None:
-        """Draw the curves and remove the checkpoint, once the model is written."""
-        if not self.world.leads:
-            return
-        _draw(self.history, self.out)
-        self.path.unlink(missing_ok=True)
-
-
-def _draw(history: list[dict[str, float]], out: Path) -> None:
-    """The figures of every epoch as a picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [name for name in history[0] if name not in ("phase", "step", "learning_rate")]
-    panels = [[n for n in names if "loss" in n], [n for n in names if "loss" not in n]]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, shown in zip(figure.subplots(1, 2), panels, strict=True):
-        for name in shown:
-            axes.plot(
-                range(1, len(history) + 1), [row[name] for row in history], label=name.replace("_", " ")
-            )
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        if shown:
-            axes.legend()
-    with atomic_path(out.with_name(out.stem + ".training.png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-
-
-def optimise(
-    module: nn.Module,
-    run: Run,
-    *,
-    batch: Callable[[int], Batch],
-    loss: Callable[[Tensor, Tensor], Tensor],
-    validate: Callable[[nn.Module], dict[str, float]],
-    figure: str,
-    device: torch.device,
-    progress: bool,
-    title: str,
-    keep_start: bool = False,
-) -> dict[str, float]:
-    """Train for one phase and leave the best weights in the module.
-
-    Parameters
-    ----------
-    module
-        On the device; its weights are changed.
-    run
-        Carries options and state; a phase that was interrupted goes on.
-    batch
-        Input and target of a step, on any device.
-    loss
-        Of the module's answer and the target.
-    validate
-        Figures on held-out data, of a module in evaluation mode.
-    figure
-        The one to maximise.
-    progress
-        Whether to show a bar, on a terminal.
-    keep_start
-        Whether the weights at the start of the phase count as an epoch: they stay where nothing is better.
-
-    Returns
-    -------
-    The figures of the best epoch.
-    """
-    options, state = run.options, run.state
-    if "model" in state:
-        module.load_state_dict(state["model"])
-    parallel = run.world.wrap(module)
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    if "optimiser" in state:
-        optimiser.load_state_dict(state["optimiser"])
-    step: int = state["step"]
-    if keep_start and "best" not in state:
+    def train_phase(self, module: nn.Module) -> None:
+        """Run the schedule from the current step, and leave the best weights in the module."""
+        task, state, options = self.task, self.state, self.task.options
+        parallel = self.world.wrap(module)
+        optimiser = torch.optim.AdamW(
+            module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        if state.optimiser is not None:
+            optimiser.load_state_dict(state.optimiser)
+        validation = task.validation_set()
+        if task.start is not None and state.best is None:
+            # The weights at the start stay where no epoch is better.
+            state.best, state.best_metrics = _weights(module), self._validate(module, validation)
+        columns = (*Progress.get_default_columns(), TextColumn("{task.fields[metrics]}"))
+        title = task.model_kind if task.phases == 1 else f"{task.model_kind}, round {state.phase}"
+        with (
+            Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar,
+            retain_freed_memory(),
+        ):
+            row = bar.add_task(title, total=options.steps, completed=state.step, metrics="")
+            while state.step < options.steps and not 0 < options.patience <= state.stale_epochs:
+                epoch = self._train_epoch(module, parallel, optimiser, partial(bar.advance, row))
+                metrics = self._validate(module, validation)
+                state.history.append({**epoch, **metrics})
+                state.weights, state.optimiser = _weights(module), optimiser.state_dict()
+                state.stale_epochs += 1
+                if state.best is None or metrics[task.metric] >= state.best_metrics[task.metric]:
+                    state.best, state.best_metrics, state.stale_epochs = state.weights, metrics, 0
+                self._save()
+                bar.update(row, metrics=" ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+        assert state.best is not None, "there is at least one epoch"
+        module.load_state_dict(state.best)
         module.eval()
-        with torch.inference_mode():
-            figures = validate(module)
-        state.update(best=_weights(module), best_figure=figures[figure], best_figures=figures, stale=0)
-    shown = progress and sys.stderr.isatty() and run.world.leads
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar, retain_freed_memory():
-        task = bar.add_task(title, total=options.steps, completed=step, figures="")
-        total, count = 0.0, 0
-        while step < options.steps and not _stale(run):
-            module.train()
+
+    def _train_epoch(
+        self,
+        module: nn.Module,
+        parallel: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        advance: Callable[[], None],
+    ) -> dict[str, float]:
+        """Take the steps up to the next validation, and return the first columns of the table of metrics."""
+        options, state, device = self.task.options, self.state, self.world.device
+        epoch_end = (state.step // options.steps_per_epoch + 1) * options.steps_per_epoch
+        losses = []
+        module.train()
+        for step in range(state.step, min(epoch_end, options.steps)):
             rate = learning_rate(step, options)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            images, target = (t.to(device) for t in batch(step))
+            inputs, targets = (t.to(device) for t in self.task.draw_batch(state.phase, step, self.world))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                answer = parallel(images)
-            error = loss(answer.float(), target)
+                outputs = parallel(inputs)
+            loss = self.task.loss(outputs.float(), targets)
             optimiser.zero_grad(set_to_none=True)
-            error.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
             optimiser.step()
-            step += 1
-            total, count = total + error.item(), count + 1
-            bar.update(task, completed=step)
-            if step % options.steps_per_epoch == 0 or step == options.steps:
-                module.eval()
-                with torch.inference_mode():
-                    figures = validate(module)
-                if not math.isfinite(total):
-                    raise ModelError(
-                        f"Training diverged: the loss of step {step} or before is not finite; lower "
-                        f"learning_rate (it is {options.learning_rate:g})."
-                    )
-                row = {"phase": float(state["phase"]), "step": float(step), "learning_rate": rate}
-                row |= {"training_loss": total / count, **figures}
-                run.history.append(row)
-                total, count = 0.0, 0
-                weights = _weights(module)
-                if figures[figure] >= state.get("best_figure", -math.inf):
-                    state.update(best=weights, best_figure=figures[figure], best_figures=figures, stale=0)
-                else:
-                    state["stale"] = state.get("stale", 0) + 1
-                run.save(step=step, model=weights, optimiser=optimiser.state_dict())
-                bar.update(task, figures=" ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-    module.load_state_dict(state["best"])
-    module.eval()
-    best: dict[str, float] = state["best_figures"]
-    return best
+            losses.append(loss.item())
+            advance()
+        state.step += len(losses)
+        if not math.isfinite(sum(losses)):
+            raise ModelError(
+                f"Training diverged: the loss is not finite at step {state.step} or before; lower "
+                f"learning_rate (it is {options.learning_rate:g})."
+            )
+        return {
+            "phase": float(state.phase),
+            "step": float(state.step),
+            "learning_rate": rate,
+            "training_loss": sum(losses) / len(losses),
+        }
+
+    @torch.inference_mode()
+    def _validate(self, module: nn.Module, validation: Batch) -> dict[str, float]:
+        """Return the metrics of a module on held-out data; it is left in evaluation mode."""
+        module.eval()
+        inputs, targets = validation
+        parts = torch.split(inputs, self.task.validation_batch)
+        outputs = [module(part.float().to(self.world.device)).float().cpu() for part in parts]
+        return self.task.metrics(torch.cat(outputs), targets)
+
+    def _save(self) -> None:
+        """Write the checkpoint and the table of metrics."""
+        if self.world.is_leader:
+            self.state.random_state = torch.get_rng_state()
+            self.state.save(self.store)
+            if self.state.history:
+                write_table(self.state.history, self.path.with_name(self.path.stem + ".training.csv"))
 
 
-def take_weights(module: nn.Module, begun: LoadedModel) -> None:
-    """Begin with the weights of another model of the same kind.
-
-    Raises
-    ------
-    ModelError
-        Its layers are others.
-    """
-    try:
-        module.load_state_dict(begun.module.state_dict())
-    except RuntimeError as error:
-        raise ModelError(
-            f"{begun.path} cannot be trained further, because its layers are not those of a "
-            f"{type(module).__name__} of these widths; give channels and hidden as it has them, or train "
-            "without it."
-        ) from error
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's weights, on the CPU."""
+def _weights(module: nn.Module) -> Weights:
+    """Copy a module's weights to the CPU."""
     return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
 
 
-def _stale(run: Run) -> bool:
-    return run.options.patience > 0 and run.state.get("stale", 0) >= run.options.patience
+def _copy_weights(start: LoadedModel, module: nn.Module) -> None:
+    """Copy the weights of a trained model into a module."""
+    try:
+        module.load_state_dict(start.module.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"{start.path}: its layers differ from those of a {type(module).__name__} of the given widths, "
+            "so it cannot be trained further; give its own channels and hidden, or train without it."
+        ) from error
+
+
+def _draw_curves(history: list[dict[str, float]], path: Path) -> None:
+    """Draw the losses and the other metrics of every epoch."""
+    names = [name for name in history[0] if name not in ("phase", "step", "learning_rate")]
+    with figure_file(path, (10, 4), dpi=110) as figure:
+        for axes, losses in zip(figure.subplots(1, 2), (True, False), strict=True):
+            for name in names:
+                if ("loss" in name) == losses:
+                    values = [row[name] for row in history]
+                    axes.plot(range(1, len(history) + 1), values, label=name.replace("_", " "))
+            axes.set_xlabel("epoch")
+            axes.grid(alpha=0.3)
+            axes.legend()

@@ -1,9 +1,9 @@
-"""Every default of the training, in one place."""
+"""Options of the three trainings, with their defaults and bounds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -21,116 +21,128 @@ __all__ = [
     "make_options",
 ]
 
+Value = TypeVar("Value")
+# A condition, and its description for the error message.
+Bound = tuple[Callable[[Any], bool], str]
 
-def _require(options: object, ok: bool, name: str, wanted: str) -> None:
-    if not ok:
-        raise ConfigError(f"{type(options).__name__}.{name} is {getattr(options, name)!r}; give {wanted}.")
+AT_LEAST_0: Bound = (lambda v: v >= 0, "a whole number, 0 or more")
+AT_LEAST_1: Bound = (lambda v: v >= 1, "a whole number of at least 1")
+FRACTION: Bound = (lambda v: 0 <= v <= 1, "a fraction from 0 to 1")
+OPEN_FRACTION: Bound = (lambda v: 0 < v < 1, "a fraction between 0 and 1")
+NON_NEGATIVE: Bound = (lambda v: 0 <= v < math.inf, "0 or more")
+LENGTH: Bound = (lambda v: 0 <= v < math.inf, "0 or more nanometres")
+ANGLE: Bound = (lambda v: 0 <= v < 90, "an angle from 0 to below 90 degrees")
+RANGE: Bound = (lambda v: 0 < v[0] <= v[1] < math.inf, "two numbers above 0, the smaller first")
+LEARNING_RATE: Bound = (lambda v: 0 < v < 10, "a number above 0, such as 0.002")
+WEIGHT_DECAY: Bound = (lambda v: 0 <= v < 10, "0 or more, such as 0.0001")
+
+
+def _bounded(default: Value, bound: Bound) -> Value:
+    value: Value = field(default=default, metadata={"bound": bound})
+    return value
+
+
+class _Bounded:
+    """Base of dataclasses whose fields carry bounds."""
+
+    def __post_init__(self) -> None:
+        for option in fields(self):  # type: ignore[arg-type]
+            if "bound" in option.metadata:
+                accepts, wanted = option.metadata["bound"]
+                self._require(accepts(getattr(self, option.name)), option.name, wanted)
+
+    def _require(self, valid: bool, name: str, wanted: str) -> None:
+        if not valid:
+            raise ConfigError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; give {wanted}.")
 
 
 @dataclass(frozen=True)
-class AugmentOptions:
-    """How far a training image may be from the tomogram it was cut from.
+class AugmentOptions(_Bounded):
+    """Augmentation of training images.
 
     Parameters
     ----------
     scale
-        Range of the factor by which lengths grow.
+        Range of the scale factor.
     free_rotation
-        Share of the images turned by any angle; the others by a multiple of 90 degrees.
+        Fraction of the images rotated by any angle; the others are rotated by a multiple of 90 degrees.
     spectrum
-        Standard deviation of the logarithm of a random radial gain, which stands for other defoci,
-        envelopes and filters.
+        Standard deviation of the logarithm of a random radial gain, which imitates other defoci, envelopes
+        and filters.
     blur_px
-        Largest sigma of a Gaussian blur, given to a third of the images.
+        Maximum sigma of a Gaussian blur, applied to a third of the images.
     noise
-        Largest white noise added, in standard deviations of the image, given to half of them.
+        Maximum standard deviation of added white noise, in standard deviations of the image; applied to half
+        of the images.
     contrast
-        Range of the factor on the values.
+        Range of the factor applied to the values.
     shift
-        Standard deviation of an offset.
+        Standard deviation of the offset added to the values.
     gamma
-        Range of the exponent on the magnitude of the values, given to a third of the images.
+        Range of the exponent applied to the magnitude of the values of a third of the images.
     clip
-        Limit of the values afterwards, as the normalisation's.
+        Maximum magnitude of the augmented values, the same as of the normalisation.
     """
 
-    scale: tuple[float, float] = (0.75, 1.35)
-    free_rotation: float = 0.7
-    spectrum: float = 0.35
-    blur_px: float = 1.2
-    noise: float = 1.0
-    contrast: tuple[float, float] = (0.75, 1.3)
-    shift: float = 0.1
-    gamma: tuple[float, float] = (0.8, 1.25)
+    scale: tuple[float, float] = _bounded((0.75, 1.35), RANGE)
+    free_rotation: float = _bounded(0.7, FRACTION)
+    spectrum: float = _bounded(0.35, NON_NEGATIVE)
+    blur_px: float = _bounded(1.2, NON_NEGATIVE)
+    noise: float = _bounded(1.0, NON_NEGATIVE)
+    contrast: tuple[float, float] = _bounded((0.75, 1.3), RANGE)
+    shift: float = _bounded(0.1, NON_NEGATIVE)
+    gamma: tuple[float, float] = _bounded((0.8, 1.25), RANGE)
     clip: float = 6.0
-
-    def __post_init__(self) -> None:
-        for name in ("scale", "contrast", "gamma"):
-            low, high = getattr(self, name)
-            _require(self, 0 < low <= high < math.inf, name, "two numbers above 0, the smaller first")
-        for name in ("spectrum", "blur_px", "noise", "shift"):
-            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more")
-        _require(self, 0 <= self.free_rotation <= 1, "free_rotation", "a share from 0 to 1")
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """What both trainings have in common.
+class TrainOptions(_Bounded):
+    """Options common to the three trainings.
 
     Parameters
     ----------
     seed
-        Of everything random: on the CPU, the same seed and data give the same weights.
+        Random seed. On the CPU, the same seed and data give the same weights.
     steps
-        Optimiser steps (of a classifier: in each round).
+        Optimiser steps; of a classifier, in each round.
     steps_per_epoch
-        Between two validations and checkpoints.
+        Steps between two validations, each followed by a checkpoint.
     batch
-        Images a step.
+        Images per step.
     learning_rate
-        Peak of the schedule: a short linear rise, then a cosine down to 1% of it.
+        Peak learning rate. It rises linearly to the peak, then falls to 1% of it along a cosine.
     weight_decay
-        Of AdamW.
+        Weight decay of AdamW.
     warmup
-        Share of the steps in which the learning rate rises.
+        Fraction of the steps in which the learning rate rises.
     patience
-        Stop after so many epochs without a better validation figure; 0 never stops early.
+        Stop after this many epochs without a better validation metric; 0 never stops early.
     validation_fraction
-        Share of the tomograms kept for validation, at least one; of a single tomogram, this share of its
-        last slices.
+        Fraction of the tomograms held out for validation, at least one tomogram. Of a single tomogram, the
+        fraction of its slices at the end.
     voxel_size_angstrom
-        Of the model's grid.
+        Voxel size of the model.
     normalisation
-        Of the values.
+        Normalisation of the tomograms.
     augment
-        Of the training images.
+        Augmentation of the training images.
     """
 
-    seed: int = 0
-    steps: int = 2_000
-    steps_per_epoch: int = 100
-    batch: int = 8
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
-    patience: int = 0
-    validation_fraction: float = 0.15
+    seed: int = _bounded(0, AT_LEAST_0)
+    steps: int = _bounded(2_000, AT_LEAST_1)
+    steps_per_epoch: int = _bounded(100, AT_LEAST_1)
+    batch: int = _bounded(8, AT_LEAST_1)
+    learning_rate: float = _bounded(2e-3, LEARNING_RATE)
+    weight_decay: float = _bounded(1e-4, WEIGHT_DECAY)
+    warmup: float = _bounded(0.1, FRACTION)
+    patience: int = _bounded(0, AT_LEAST_0)
+    validation_fraction: float = _bounded(0.15, OPEN_FRACTION)
     voxel_size_angstrom: float = 13.6
     normalisation: Normalisation = field(default_factory=Normalisation)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "steps_per_epoch", "batch"):
-            _require(self, getattr(self, name) >= 1, name, "a whole number of at least 1")
-        for name in ("seed", "patience"):
-            _require(self, getattr(self, name) >= 0, name, "a whole number, 0 or more")
-        _require(self, 0 < self.learning_rate < 10, "learning_rate", "a number above 0, such as 0.002")
-        _require(self, 0 <= self.weight_decay < 10, "weight_decay", "0 or more, such as 0.0001")
-        _require(self, 0 <= self.warmup <= 1, "warmup", "a share from 0 to 1")
-        _require(self, 0 < self.validation_fraction < 1, "validation_fraction", "a share between 0 and 1")
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a model's metadata."""
+        """Return plain values, for the metadata of the model."""
         return asdict(self)
 
 
@@ -141,42 +153,35 @@ class SegmenterOptions(TrainOptions):
     Parameters
     ----------
     patch_px
-        Side of the training patches, a multiple of 16.
+        Side of the training patches, a multiple of 2**depth.
     slices
-        How many slices in a row it sees, an odd number, to answer for the middle one.
+        Number of adjacent input slices, odd; the output is for the middle one.
     depth, base
-        Of the U-Net.
+        Depth and base width of the U-Net.
     membrane_share
-        Share of the patches that are centred on membrane.
+        Fraction of the patches drawn near membrane.
     inverted_share
-        Share of the patches shown with inverted contrast and taught to hold no membrane, so that the contrast
-        of a tomogram can be told by the membrane that is seen.
+        Fraction of the patches with inverted contrast and an empty target. The model then finds more membrane
+        in tomograms of the right contrast, which is how `detect` recognises it.
     validation_patches
-        Looked at after every epoch.
+        Number of patches to validate on.
     """
 
     patch_px: int = 192
     slices: int = 5
     depth: int = 4
     base: int = 16
-    membrane_share: float = 0.7
-    inverted_share: float = 0.08
-    validation_patches: int = 24
+    membrane_share: float = _bounded(0.7, FRACTION)
+    inverted_share: float = _bounded(0.08, FRACTION)
+    validation_patches: int = _bounded(24, AT_LEAST_1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
-            self,
-            self.patch_px >= 2**self.depth and self.patch_px % 2**self.depth == 0,
-            "patch_px",
-            f"a multiple of {2**self.depth}",
-        )
-        _require(
-            self, self.slices in range(1, MAX_SLICES + 1, 2), "slices", f"an odd number up to {MAX_SLICES}"
-        )
-        for name in ("membrane_share", "inverted_share"):
-            _require(self, 0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")
-        _require(self, self.validation_patches >= 1, "validation_patches", "at least 1")
+        multiple = 2**self.depth
+        whole = self.patch_px >= multiple and self.patch_px % multiple == 0
+        self._require(whole, "patch_px", f"a multiple of {multiple}")
+        odd = self.slices in range(1, MAX_SLICES + 1, 2)
+        self._require(odd, "slices", f"an odd number up to {MAX_SLICES}")
 
 
 @dataclass(frozen=True)
@@ -188,61 +193,48 @@ class ClassifierOptions(TrainOptions):
     window_px
         Side of the window.
     channels, hidden
-        Widths of the LeNet.
+        Widths of the LeNet's convolutions and fully connected layers.
     rounds
-        Rounds of hard-negative mining, after a first round on random negatives.
+        Rounds of hard-negative mining, after a first round with random negatives.
     positive_share
-        Share of the positives in a batch.
+        Fraction of positives in a batch.
     hard_share
-        Share of the mined ones among the negatives of a batch, once there are any.
-    jitter_nm
-        In the plane, how far a positive window's centre may be from the particle's.
-    jitter_z_nm
-        The same along z.
+        Fraction of hard negatives among the negatives of a batch.
+    jitter_nm, jitter_z_nm
+        Maximum distance of a positive window's centre from the particle's centre, in the plane and along z.
     negative_distance_nm
-        A negative window's centre is farther than this from every particle.
+        Minimum distance of a negative window's centre from every particle.
     search_distance_nm
-        Random negatives are drawn from within this distance of the membrane, where one is given; mined ones
-        also from what it encloses.
+        Maximum distance of random negatives from the membrane, where one is given. Mined negatives can also
+        lie in the volume that the membrane encloses.
     elsewhere_share
-        Share of the random negatives drawn from anywhere.
+        Fraction of the random negatives drawn from the whole tomogram.
     negatives_per_tomogram, mined_per_tomogram
-        Random negatives, and false positives of each round.
+        Number of random negatives, and maximum number of mined negatives in each round.
     mined_slices
-        Slices of each tomogram that a round of mining looks at.
+        Slices of each tomogram searched in a round of mining.
     mined_score
-        From which score on a window counts as a false positive.
+        Minimum score of a mined negative.
     """
 
-    steps: int = 1_000
-    batch: int = 256
+    steps: int = _bounded(1_000, AT_LEAST_1)
+    batch: int = _bounded(256, AT_LEAST_1)
     augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.88, 1.14), noise=0.8))
-    window_px: int = 50
+    window_px: int = _bounded(50, (lambda v: v >= 16, "at least 16 pixels"))
     channels: tuple[int, int] = (8, 16)
     hidden: tuple[int, int] = (120, 84)
-    rounds: int = 2
-    positive_share: float = 0.3
-    hard_share: float = 0.5
-    jitter_nm: float = 2.7
-    jitter_z_nm: float = 7.0
-    negative_distance_nm: float = 13.0
-    search_distance_nm: float = DetectConfig.search_distance_nm
-    elsewhere_share: float = 0.3
-    negatives_per_tomogram: int = 1_500
-    mined_per_tomogram: int = 400
-    mined_slices: int = 24
-    mined_score: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("positive_share", "hard_share", "elsewhere_share", "mined_score"):
-            _require(self, 0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")
-        for name in ("jitter_nm", "jitter_z_nm", "negative_distance_nm", "search_distance_nm"):
-            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
-        for name in ("negatives_per_tomogram", "mined_per_tomogram", "mined_slices"):
-            _require(self, getattr(self, name) >= 1, name, "a whole number of at least 1")
-        _require(self, self.rounds >= 0, "rounds", "a whole number, 0 or more")
-        _require(self, self.window_px >= 16, "window_px", "at least 16 pixels")
+    rounds: int = _bounded(2, AT_LEAST_0)
+    positive_share: float = _bounded(0.3, FRACTION)
+    hard_share: float = _bounded(0.5, FRACTION)
+    jitter_nm: float = _bounded(2.7, LENGTH)
+    jitter_z_nm: float = _bounded(7.0, LENGTH)
+    negative_distance_nm: float = _bounded(13.0, LENGTH)
+    search_distance_nm: float = _bounded(DetectConfig.search_distance_nm, LENGTH)
+    elsewhere_share: float = _bounded(0.3, FRACTION)
+    negatives_per_tomogram: int = _bounded(1_500, AT_LEAST_1)
+    mined_per_tomogram: int = _bounded(400, AT_LEAST_1)
+    mined_slices: int = _bounded(24, AT_LEAST_1)
+    mined_score: float = _bounded(0.2, FRACTION)
 
 
 @dataclass(frozen=True)
@@ -252,82 +244,64 @@ class VerifierOptions(TrainOptions):
     Parameters
     ----------
     height_px
-        How far along its axis to look at a candidate; half as far across.
+        Height of the cylindrical sections along the axis of a candidate; their radius is half of it.
     channels, hidden
         Widths of the network.
     positive_share
-        Share of the T3SS in a batch.
+        Fraction of T3SS in a batch.
     jitter_nm, tilt_degrees
-        By how much a picked T3SS is looked at from beside its centre (standard deviation along each axis) and
-        off its axis (at most, each way), as a detection would find it. Candidates have errors of their own;
-        they get half as much.
+        Pose errors applied to picked T3SS: standard deviation of the centre along each axis, and maximum tilt
+        of the axis. Detected candidates have pose errors of their own and get half as much.
     far_share, far_degrees
-        This share is looked at up to so far off the axis instead, so that a look along a wrong one says where
-        the right one is.
+        Fraction of the examples tilted by up to `far_degrees` instead, so that the verifier learns to correct
+        a wrong axis.
     stretch
-        Range of the factor by which a candidate is longer along its axis, for its width, than it was: other
-        species have other proportions.
+        Range of the factor by which length over width of a particle changes: other species have other
+        proportions.
     profile
-        Standard deviation of the logarithm of a random smooth gain over the half-planes, the same all round:
-        other species' parts are more or less dense.
+        Standard deviation of the logarithm of a random smooth gain over the cylindrical sections, the same at
+        every azimuth: the parts of other species differ in density.
     hit_distance_nm, negative_distance_nm
-        Candidates no farther than the one from a T3SS are it, those farther than the other from every T3SS
-        are false.
+        A candidate within `hit_distance_nm` of a T3SS is true; one farther than `negative_distance_nm` from
+        every T3SS is false; others are not used.
     negatives_per_tomogram
-        At most so many false candidates of a tomogram, the highest scores first.
-    offset_weight
-        Of the error of the centre (in voxels, Huber's), beside the cross-entropy of the answer.
-    lean_weight
-        Of the error of the axis (in radians, Huber's), likewise.
+        Maximum number of false candidates per tomogram; those with the highest scores are used.
+    offset_weight, lean_weight
+        Weights of the Huber losses of the centre (voxels) and of the axis (radians), relative to the
+        cross-entropy.
     """
 
-    steps: int = 1_200
-    batch: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    steps: int = _bounded(1_200, AT_LEAST_1)
+    batch: int = _bounded(32, AT_LEAST_1)
+    weight_decay: float = _bounded(1e-2, WEIGHT_DECAY)
     augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(scale=(0.9, 1.12), noise=0.8))
     height_px: int = DEFAULT_HEIGHT_PX
     channels: tuple[int, int, int, int] = (16, 32, 48, 64)
     hidden: int = 64
-    positive_share: float = 0.4
-    jitter_nm: float = 1.6
-    tilt_degrees: float = 14.0
-    far_share: float = 0.5
-    far_degrees: float = 60.0
-    stretch: tuple[float, float] = (0.8, 1.25)
-    profile: float = 0.3
-    hit_distance_nm: float = 8.0
-    negative_distance_nm: float = 13.0
-    negatives_per_tomogram: int = 24
-    offset_weight: float = 0.1
-    lean_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self, 0 < self.positive_share < 1, "positive_share", "a share between 0 and 1")
-        for name in ("jitter_nm", "hit_distance_nm", "negative_distance_nm"):
-            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more nanometres")
-        for name in ("tilt_degrees", "far_degrees"):
-            _require(self, 0 <= getattr(self, name) < 90, name, "an angle from 0 to below 90")
-        _require(self, 0 <= self.far_share <= 1, "far_share", "a share from 0 to 1")
-        low, high = self.stretch
-        _require(self, 0 < low <= high < math.inf, "stretch", "two numbers above 0, the smaller first")
-        _require(self, 0 <= self.profile < math.inf, "profile", "0 or more")
-        _require(self, self.negatives_per_tomogram >= 1, "negatives_per_tomogram", "at least 1")
-        for name in ("offset_weight", "lean_weight"):
-            _require(self, 0 <= getattr(self, name) < math.inf, name, "0 or more")
+    positive_share: float = _bounded(0.4, OPEN_FRACTION)
+    jitter_nm: float = _bounded(1.6, LENGTH)
+    tilt_degrees: float = _bounded(14.0, ANGLE)
+    far_share: float = _bounded(0.5, FRACTION)
+    far_degrees: float = _bounded(60.0, ANGLE)
+    stretch: tuple[float, float] = _bounded((0.8, 1.25), RANGE)
+    profile: float = _bounded(0.3, NON_NEGATIVE)
+    hit_distance_nm: float = _bounded(8.0, LENGTH)
+    negative_distance_nm: float = _bounded(13.0, LENGTH)
+    negatives_per_tomogram: int = _bounded(24, AT_LEAST_1)
+    offset_weight: float = _bounded(0.1, NON_NEGATIVE)
+    lean_weight: float = _bounded(1.0, NON_NEGATIVE)
 
 
 Options = TypeVar("Options", bound=TrainOptions)
 
 
 def make_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    """Options of a kind from keywords; an unknown one is refused by name.
+    """Make options from keyword arguments.
 
     Raises
     ------
     ConfigError
-        An option does not exist or has a value that cannot be used.
+        If an option does not exist or has a value out of bounds.
     """
     names = [f.name for f in fields(kind)]
     for name in given:

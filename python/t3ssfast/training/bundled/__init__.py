@@ -1,4 +1,4 @@
-"""The recipe of the bundled models: examples simulated, networks trained, calibrated and measured."""
+"""The recipe of the bundled models: simulated examples, training, calibration and measurement."""
 
 from __future__ import annotations
 

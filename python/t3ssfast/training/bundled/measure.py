@@ -1,4 +1,4 @@
-"""What the models can do, on simulated tomograms that none of them has seen."""
+"""Metrics of the models on simulated tomograms that they were not trained on."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from t3ssfast.evaluation.calibration import Calibration, read_calibration
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.models import LoadedModel
 from t3ssfast.training.bundled.examples import MODEL_VOXEL_SIZE, Example
-from t3ssfast.training.bundled.membrane_metrics import membrane_figures
-from t3ssfast.training.calibrate import CALIBRATION_FLOOR, VERIFIED_FLOOR
+from t3ssfast.training.bundled.membrane_metrics import membrane_metrics
+from t3ssfast.training.calibrate import MIN_CLASSIFIER_SCORE, MIN_VERIFIER_SCORE
 
 __all__ = ["DOMAINS", "measure"]
 
 TOLERANCE_ANGSTROM = 120.0
-# What a detection is asked to promise.
-PROMISES = ({"min_precision": 0.9}, {"min_precision": 0.95}, {"min_recall": 0.9}, {"min_recall": 0.95})
-# Bounds of the angles to the beam by which T3SS are counted.
+# Expected precisions and recalls that are compared with the measured ones.
+PROMISES = (("min_precision", 0.9), ("min_precision", 0.95), ("min_recall", 0.9), ("min_recall", 0.95))
+# Bounds, in degrees, of the angle between axis and beam by which T3SS are counted.
 VIEWS = (0, 18, 32, 45, 60, 90)
-# Ranges of the simulation in which figures are given by themselves.
+# Parts of the simulated domain that are measured separately.
 DOMAINS: dict[str, Callable[[Example], bool]] = {
     "slabs through cells": lambda e: not e.whole_cells,
     "whole cells": lambda e: e.whole_cells,
@@ -46,6 +46,9 @@ DOMAINS: dict[str, Callable[[Example], bool]] = {
     "without T3SS": lambda e: e.physics.t3ss_per_cell == 0 or e.physics.cells == 0,
 }
 
+# Examples, and the candidates found in each.
+Results = list[tuple[Example, Candidates]]
+
 
 def measure(
     examples: Sequence[Example],
@@ -54,148 +57,127 @@ def measure(
     verifier: LoadedModel | None = None,
     *,
     device: str = "cpu",
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """Detect in simulated tomograms, and count.
+    """Detect in simulated tomograms, and compare with the truth.
 
     Parameters
     ----------
     examples
-        Seen by no model, and not calibrated on.
+        Tomograms that no model was trained or calibrated on.
     segmenter, classifier, verifier
-        The models; None: candidates are taken as the classifier scores them.
-    device
-        Where to detect.
-    report
-        Called with a line after each tomogram.
+        The models; without a verifier, candidates have the scores of the classifier.
+    device, log
+        As for `find_candidates`.
 
     Returns
     -------
-    figures
-        Plain values: of the membrane, of the detections together and by domain, of the promised precisions
-        and recalls, of the scores' calibration, and of the preselection.
-    detections
-        The evaluation at the default threshold.
+    Metrics of membrane, detection, calibration and preselection, as plain values; and the evaluation at the
+    default threshold.
     """
     calibration = read_calibration((verifier or classifier).metadata.calibration)
-    lowest = CALIBRATION_FLOOR if verifier is None else VERIFIED_FLOOR
-    found, detections = [], []
+    lowest = MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE
+    # All candidates that a calibration is learned from.
+    threshold = lowest if calibration is None else float(calibration.apply([lowest])[0])
+    detections = []
     for k, example in enumerate(examples):
-        detection = detect(
-            example.tomogram,
-            segmenter=segmenter,
-            classifier=classifier,
-            verifier=verifier,
-            config=DetectConfig(score_threshold=_floor(calibration, lowest), verify=verifier is not None),
-            device=device,
-            progress=False,
+        detections.append(
+            detect(
+                example.tomogram,
+                segmenter=segmenter,
+                classifier=classifier,
+                verifier=verifier,
+                config=DetectConfig(score_threshold=threshold, verify=verifier is not None),
+                device=device,
+                progress=False,
+            )
         )
-        found.append(detection.candidates)
-        detections.append(detection)
-        report(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
+        log(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
+    results = [(e, d.candidates) for e, d in zip(examples, detections, strict=True)]
     default = DetectConfig().score_threshold
-    whole = _evaluated(examples, found, default)
-    everything = _evaluated(examples, found, 0.0)
-    figures: dict[str, Any] = {
-        "membrane_on_held_out_simulation": membrane_figures(
+    evaluation, of_all = _evaluate(results, default), _evaluate(results, 0.0).to_dict()
+    metrics: dict[str, Any] = {
+        "membrane_on_held_out_simulation": membrane_metrics(
             (d.membrane, e.membrane, e.physics.tilt_range_degrees)
             for d, e in zip(detections, examples, strict=True)
             if d.membrane is not None
         ),
-        "detection": _summary(whole, intervals=True),
+        "detection": _summary(evaluation, intervals=True),
         "detection_by_domain": {
-            name: _summary(_evaluated(*chosen, default))
-            | {"average_precision_of_all_candidates": _evaluated(*chosen, 0.0).average_precision}
+            name: _summary(_evaluate(part, default))
+            | {"average_precision_of_all_candidates": _evaluate(part, 0.0).average_precision}
             for name, belongs in DOMAINS.items()
-            for chosen in [_chosen(examples, found, belongs)]
+            for part in [[result for result in results if belongs(result[0])]]
         },
-        "detection_by_view": _by_view(examples, whole),
+        "detection_by_view": _by_view(examples, evaluation),
         "candidates_down_to_low_scores": {
-            "calibration_error": everything.calibration_error,
-            "average_precision": everything.average_precision,
-            "candidates": everything.n_candidates,
+            name: of_all[name] for name in ("calibration_error", "average_precision", "candidates")
         },
         "promises": {
-            f"{name} {wanted}": _promised(examples, found, calibration, {name: wanted})
-            for promise in PROMISES
-            for name, wanted in promise.items()
+            f"{name} {value}": _at_promise(results, calibration, {name: value}) for name, value in PROMISES
         },
-        "preselection": _preselection_figures(examples, detections, classifier),
+        "preselection": _preselection_metrics(examples, detections, classifier),
     }
-    return figures, whole
+    return metrics, evaluation
 
 
-def _floor(calibration: Calibration | None, lowest: float) -> float:
-    """The threshold that lets everything through that a calibration was learned from."""
-    return lowest if calibration is None else float(calibration.apply([lowest])[0])
-
-
-def _chosen(
-    examples: Sequence[Example], found: Sequence[Candidates], belongs: Callable[[Example], bool]
-) -> tuple[list[Example], list[Candidates]]:
-    pairs = [
-        (example, candidates) for example, candidates in zip(examples, found, strict=True) if belongs(example)
-    ]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _evaluated(examples: Sequence[Example], found: Sequence[Candidates], threshold: float) -> Evaluation:
+def _evaluate(results: Results, threshold: float) -> Evaluation:
+    """Evaluate the candidates at or above a threshold."""
     return evaluate(
-        [candidates[candidates.score >= threshold] for candidates in found],
-        [example.truth for example in examples],
+        [candidates[candidates.score >= threshold] for _, candidates in results],
+        [example.truth for example, _ in results],
         TOLERANCE_ANGSTROM,
-        distractors=[example.distractors for example in examples],
+        distractors=[example.distractors for example, _ in results],
     )
 
 
 def _summary(evaluation: Evaluation, *, intervals: bool = False) -> dict[str, Any]:
-    """The figures without the curves."""
-    figures = evaluation.to_dict(intervals=intervals)
-    return {name: value for name, value in figures.items() if name not in ("curve", "reliability")}
+    """Return the metrics without the curves."""
+    metrics = evaluation.to_dict(intervals=intervals)
+    return {name: value for name, value in metrics.items() if name not in ("curve", "reliability")}
 
 
 def _by_view(examples: Sequence[Example], evaluation: Evaluation) -> dict[str, dict[str, int]]:
-    """T3SS, and those found, by the angle of axis and beam: 0 degrees from the top, 90 from the side."""
-    angle = [np.degrees(np.arccos(np.abs(e.truth.normal_zyx[:, 0]).clip(0, 1))) for e in examples]
-    found = [np.zeros(len(a), bool) for a in angle]
+    """Count T3SS, and those found, by the angle of their axis to the beam: 0 degrees is a top view."""
+    angles = [np.degrees(np.arccos(np.abs(e.truth.normal_zyx[:, 0]).clip(0, 1))) for e in examples]
+    hits = [np.zeros(len(a), bool) for a in angles]
     for pair in evaluation.pairs:
-        found[pair.tomogram][pair.truth] = True
-    pooled, hit = np.concatenate(angle), np.concatenate(found)
-    return {
-        f"{low}-{high} degrees to the beam": {"truth": int(here.sum()), "found": int(hit[here].sum())}
-        for low, high in pairwise(VIEWS)
-        for here in [(pooled >= low) & (pooled < high + (high == VIEWS[-1]))]
-    }
+        hits[pair.tomogram][pair.truth] = True
+    angle, hit = np.concatenate(angles), np.concatenate(hits)
+    views = {}
+    for low, high in pairwise(VIEWS):
+        inside = (angle >= low) & (angle < high + (high == VIEWS[-1]))
+        views[f"{low}-{high} degrees to the beam"] = {
+            "truth": int(inside.sum()),
+            "found": int(hit[inside].sum()),
+        }
+    return views
 
 
-def _promised(
-    examples: Sequence[Example],
-    found: Sequence[Candidates],
-    calibration: Calibration | None,
-    promise: dict[str, float],
+def _at_promise(
+    results: Results, calibration: Calibration | None, promise: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Precision and recall at the threshold of a promise, with intervals; None where there is none."""
+    """Return value and interval of precision, recall and F1 at the threshold for an expected one.
+
+    None without a calibration, or where the calibration expects none that high.
+    """
     if calibration is None:
         return None
     try:
-        raw = picking_threshold(calibration, DetectConfig(**promise))  # type: ignore[arg-type]
+        threshold = picking_threshold(calibration, DetectConfig(**promise))
     except ConfigError:
         return None
-    evaluation = _evaluated(examples, found, float(calibration.apply([raw])[0]))
-    intervals = evaluation.intervals()
-    return {
-        name: [getattr(evaluation, name), intervals[name].low, intervals[name].high]
-        for name in ("precision", "recall", "f1")
-    }
+    metrics = _evaluate(results, float(calibration.apply([threshold])[0])).to_dict(intervals=True)
+    return {name: [metrics[name], *metrics["intervals"][name]] for name in ("precision", "recall", "f1")}
 
 
-def _preselection_figures(
+def _preselection_metrics(
     examples: Sequence[Example], detections: Sequence[Detection], classifier: LoadedModel
 ) -> dict[str, Any] | None:
-    """Which share of the windows near the membrane, and of those about particles, the preselection keeps."""
+    """Return the fractions of windows in the search region, and around particles, that preselection keeps."""
     if classifier.metadata.preselect is None:
         return None
-    near = kept = about = about_kept = 0
+    searched = kept = around = around_kept = 0
     for example, detection in zip(examples, detections, strict=True):
         membrane = detection.membrane
         if membrane is None or not membrane.any():
@@ -204,13 +186,13 @@ def _preselection_figures(
         search = SearchRegion.of(membrane, example.tomogram.voxel_size_angstrom, DetectConfig())
         region = search.slab(0, len(membrane))
         particle = particle_windows(example.tomogram, example.truth) & (region != 0)
-        near += int(np.count_nonzero(region))
+        searched += int(np.count_nonzero(region))
         kept += int(np.count_nonzero(mask))
-        about += int(np.count_nonzero(particle))
-        about_kept += int(np.count_nonzero(particle & (mask != 0)))
+        around += int(np.count_nonzero(particle))
+        around_kept += int(np.count_nonzero(particle & (mask != 0)))
     return {
-        "windows_searched": near,
-        "windows_kept": kept / near if near else None,
-        "windows_about_particles": about,
-        "windows_about_particles_kept": about_kept / about if about else None,
+        "windows_searched": searched,
+        "windows_kept": kept / searched if searched else None,
+        "windows_about_particles": around,
+        "windows_about_particles_kept": around_kept / around if around else None,
     }

@@ -1,45 +1,33 @@
-"""The recipe of the bundled models: simulate, train, preselect, calibrate, measure, and pin.
-
-`train_bundled` is the whole of it. The tomograms are drawn from `simulate.random_physics`; every seed has one
-`Use`.
-"""
+"""The recipe of the bundled models: simulate, train, calibrate, measure."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.report import draw_curves
 from t3ssfast.io import atomic_path, file_sha256
-from t3ssfast.models import load_model
+from t3ssfast.models import code_version, load_model
+from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
+from t3ssfast.tomogram import StrPath
 from t3ssfast.training import train_classifier, train_segmenter, train_verifier
-from t3ssfast.training.bundled.examples import (
-    CALIBRATION,
-    CALIBRATION_WHOLE,
-    HELD_OUT,
-    HELD_OUT_WHOLE,
-    ORDINARY,
-    TRAINING,
-    TRAINING_WHOLE,
-    VERIFYING_WHOLE,
-    Example,
-    Use,
-    simulate_examples,
-)
+from t3ssfast.training.bundled.examples import Example, Use, simulate_examples
 from t3ssfast.training.bundled.measure import measure
-from t3ssfast.training.calibrate import calibrate_models, find_candidates, finish_classifier, rewrite_metadata
+from t3ssfast.training.calibrate import calibrate_models, find_candidates, update_metadata
 
 __all__ = ["SIZES", "BundledSize", "train_bundled"]
 
 
 @dataclass(frozen=True)
 class BundledSize:
-    """How much of everything the recipe takes.
+    """Amount of data and training of the recipe.
 
     Parameters
     ----------
@@ -47,14 +35,14 @@ class BundledSize:
         Numbers of simulated tomograms to train on, to calibrate the scores on, and to measure on: slabs
         through cells, and whole cells.
     searched
-        So many of those to train on are searched for what the verifier learns from.
+        Numbers of training tomograms that are searched for candidates to train the verifier on.
     fresh
-        Number of further volumes of whole cells for the verifier alone: what the classifier makes of cells
-        that it has not learned from, and more T3SS that face the beam, which are few.
+        Number of further volumes of whole cells for the verifier alone. They add candidates in cells that the
+        classifier was not trained on, and T3SS that face the beam, which are few.
     ordinary
-        Number of slabs with the physics that `simulate` has by itself, also to calibrate on.
+        Number of slabs with the default physics of `simulate`, also to calibrate on.
     shape, deep_shape
-        (z, y, x) voxels of a slab, and of a volume with whole cells.
+        (z, y, x) voxels of a slab, and of a volume of whole cells.
     segmenter, classifier, verifier
         Options of the trainings.
     """
@@ -73,7 +61,7 @@ class BundledSize:
 
 
 SIZES = {
-    # Some two and a half hours on two cores.
+    # About two and a half hours on two cores.
     "full": BundledSize(
         tomograms=(144, 72),
         calibration=(24, 12),
@@ -94,7 +82,7 @@ SIZES = {
         },
         verifier={"steps": 2_000, "steps_per_epoch": 100, "negatives_per_tomogram": 30},
     ),
-    # A few minutes: shows that the recipe runs, not how well it can do.
+    # A few minutes, to test that the recipe runs.
     "small": BundledSize(
         tomograms=(6, 2),
         calibration=(2, 1),
@@ -112,7 +100,7 @@ SIZES = {
 
 
 def train_bundled(
-    out: str | os.PathLike[str],
+    out: StrPath,
     *,
     seed: int = 0,
     size: str = "full",
@@ -121,107 +109,99 @@ def train_bundled(
     device: str = "cpu",
     resume: bool = True,
     progress: bool = True,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Make the bundled models from nothing.
+    """Reproduce the bundled models.
 
     Parameters
     ----------
     out
         Folder for segmenter.pt, classifier.pt, verifier.pt, checksums.json, figures.json and the training
-        curves; the simulated tomograms are kept in its folder "simulated" and used again.
+        curves. The simulated tomograms are kept in its subfolder "simulated", and the trained models in a
+        checkpoint; both are reused by a run of the same seed, size and version.
     seed
-        Of the simulation and the trainings.
+        Random seed of the simulation and of the training.
     size
         A key of `SIZES`.
     tomograms
-        Slabs to train on, instead of the size's number, with half as many volumes of whole cells.
+        Number of slabs to train on instead of the size's, with half as many volumes of whole cells.
     jobs
-        Simulations at a time.
+        Number of simulations at a time.
     device
-        Where to train.
+        Device to train on.
     resume
-        Go on from what an interrupted run has left in the folder: its tomograms, checkpoints, and finished
-        models.
+        Reuse the models that an earlier run finished, and resume an interrupted training. The simulated
+        tomograms are always reused.
     progress
-        Show bars on a terminal.
-    report
-        Called with a line at every stage.
+        Show progress bars on a terminal.
+    log
+        Called with a line of text at every stage.
 
     Returns
     -------
-    What figures.json holds: figures on held-out simulated tomograms, and the recipe.
+    Content of figures.json: metrics on held-out simulated tomograms, and the parameters of the recipe.
     """
     if size not in SIZES:
-        raise ConfigError(f"There is no recipe of the size {size!r}; choose from {', '.join(SIZES)}.")
+        raise ConfigError(f"There is no size {size!r} of the recipe; choose from {', '.join(SIZES)}.")
     recipe = SIZES[size]
     if tomograms is not None:
         recipe = replace(recipe, tomograms=(tomograms, tomograms // 2))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    segmenter, classifier, verifier = paths = [
+        folder / f"{kind}.pt" for kind in ("segmenter", "classifier", "verifier")
+    ]
+    key = key_of({"recipe": asdict(recipe), "size": size, "seed": seed, "version": code_version()})
+    finished = CheckpointStore(folder, key, name="bundled")
 
-    def simulated(use: Use, count: int) -> list[Example]:
-        shape = recipe.deep_shape if use.whole_cells else recipe.shape
-        return simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, report=report)
+    def simulated(*parts: tuple[Use, int]) -> list[Example]:
+        examples = []
+        for use, count in parts:
+            shape = recipe.deep_shape if use.whole_cells else recipe.shape
+            examples += simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, log=log)
+        return examples
 
-    def both(slabs: Use, whole: Use, counts: tuple[int, int]) -> list[Example]:
-        return [*simulated(slabs, counts[0]), *simulated(whole, counts[1])]
-
-    examples = both(TRAINING, TRAINING_WHOLE, recipe.tomograms)
+    examples = simulated((Use.TRAINING, recipe.tomograms[0]), (Use.TRAINING_WHOLE, recipe.tomograms[1]))
     volumes = [e.tomogram for e in examples]
     membranes = [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
-
-    segmenter, classifier, verifier = (
-        folder / f"{kind}.pt" for kind in ("segmenter", "classifier", "verifier")
-    )
-    if not (resume and segmenter.is_file()):
-        report(f"training the segmenter on {len(volumes)} tomograms")
+    if not (resume and _restore(segmenter, finished)):
+        log(f"training the segmenter on {len(volumes)} tomograms")
         train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)
-    if not (resume and classifier.is_file()):
-        report("training the classifier")
-        train_classifier(
-            volumes, [e.picks for e in examples], membranes, classifier, **common, **recipe.classifier
-        )
-    calibration = both(CALIBRATION, CALIBRATION_WHOLE, recipe.calibration)
-    # Scores must be worth the same where tomograms are alike and good as where each has troubles of its own.
-    ordinary = simulated(ORDINARY, recipe.ordinary)
-    finish_classifier(classifier, segmenter, examples, calibration, device=device, report=report)
-    if not (resume and verifier.is_file()):
-        report("looking for what the classifier takes for T3SS")
-        finder = load_model(segmenter, model_kind="segmenter", device=device)
-        slabs, whole = recipe.searched
-        shown = [e for e in examples if not e.whole_cells][:slabs]
-        shown += [e for e in examples if e.whole_cells][:whole]
-        shown += simulated(VERIFYING_WHOLE, recipe.fresh)
-        within = [e.tomogram for e in shown]
-        found = find_candidates(classifier, within, segmenter=finder, device=device, report=report)
-        report("training the verifier")
-        train_verifier(within, [e.picks for e in shown], found, verifier, **common, **recipe.verifier)
-    known = [*calibration, *ordinary]
-    report(f"calibrating the scores on {len(known)} tomograms")
-    calibrate_models(
-        classifier,
-        [example.tomogram for example in known],
-        [example.truth for example in known],
-        verifier=verifier,
-        segmenter=segmenter,
-        device=device,
-        report=report,
+        _keep(segmenter, finished)
+    if not (resume and _restore(classifier, finished)):
+        log("training the classifier")
+        picks = [e.picks for e in examples]
+        train_classifier(volumes, picks, membranes, classifier, **common, **recipe.classifier)
+        _keep(classifier, finished)
+    calibration = simulated(
+        (Use.CALIBRATION, recipe.calibration[0]), (Use.CALIBRATION_WHOLE, recipe.calibration[1])
     )
-    held_out = both(HELD_OUT, HELD_OUT_WHOLE, recipe.held_out)
-    report(f"measuring on {len(held_out)} held-out tomograms")
-    finder = load_model(segmenter, model_kind="segmenter")
-    judge = load_model(classifier, model_kind="classifier")
-    second = load_model(verifier, model_kind="verifier")
-    measured, detections = measure(held_out, finder, judge, second, device=device, report=report)
-    draw_curves(detections, folder / "held_out.png")
-    rewrite_metadata(verifier, "verifier", metrics={**second.metadata.metrics, **measured})
+    update_metadata(classifier, "classifier", preselect=CoarseScan().to_dict())
+    _calibrate(calibration, classifier, None, segmenter, device, log)
+    if not (resume and _restore(verifier, finished)):
+        log("searching for candidates to train the verifier on")
+        slabs, whole = recipe.searched
+        searched = [e for e in examples if not e.whole_cells][:slabs]
+        searched += [e for e in examples if e.whole_cells][:whole]
+        searched += simulated((Use.VERIFYING_WHOLE, recipe.fresh))
+        volumes = [e.tomogram for e in searched]
+        found = find_candidates(classifier, volumes, segmenter=segmenter, device=device, log=log)
+        log("training the verifier")
+        train_verifier(volumes, [e.picks for e in searched], found, verifier, **common, **recipe.verifier)
+        _keep(verifier, finished)
+    # With ordinary tomograms, scores are calibrated for similar good tomograms as well as for varied ones.
+    calibration += simulated((Use.ORDINARY, recipe.ordinary))
+    _calibrate(calibration, classifier, verifier, segmenter, device, log)
+    held_out = simulated((Use.HELD_OUT, recipe.held_out[0]), (Use.HELD_OUT_WHOLE, recipe.held_out[1]))
+    log(f"measuring on {len(held_out)} held-out tomograms")
+    models = [load_model(path, model_kind=path.stem) for path in paths]
+    metrics, evaluation = measure(held_out, *models, device=device, log=log)
+    draw_curves(evaluation, folder / "held_out.png")
+    update_metadata(verifier, "verifier", metrics={**models[2].metadata.metrics, **metrics})
     figures = {
-        **measured,
-        "segmenter_validation": finder.metadata.metrics,
-        "classifier_validation": judge.metadata.metrics,
-        "verifier_validation": second.metadata.metrics,
+        **metrics,
+        **{f"{model.metadata.model_kind}_validation": model.metadata.metrics for model in models},
         "seed": seed,
         "size": size,
         "tomograms": recipe.tomograms,
@@ -230,8 +210,43 @@ def train_bundled(
     }
     for name, document in (
         ("figures.json", figures),
-        ("checksums.json", {p.name: file_sha256(p) for p in (segmenter, classifier, verifier)}),
+        ("checksums.json", {path.name: file_sha256(path) for path in paths}),
     ):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return figures
+
+
+def _keep(model: Path, finished: CheckpointStore) -> None:
+    """Copy a trained model to the checkpoint, before calibration changes its metadata."""
+    finished.save(model.stem, model=np.frombuffer(model.read_bytes(), np.uint8))
+
+
+def _restore(model: Path, finished: CheckpointStore) -> bool:
+    """Write a model file from the checkpoint; return whether it holds the model."""
+    piece = finished.load(model.stem)
+    if piece is not None:
+        with atomic_path(model) as temporary:
+            temporary.write_bytes(piece["model"].tobytes())
+    return piece is not None
+
+
+def _calibrate(
+    examples: list[Example],
+    classifier: Path,
+    verifier: Path | None,
+    segmenter: Path,
+    device: str,
+    log: Callable[[str], None],
+) -> None:
+    """Calibrate the scores of a classifier, or of a verifier, on simulated tomograms."""
+    log(f"calibrating the scores on {len(examples)} tomograms")
+    calibrate_models(
+        classifier,
+        [example.tomogram for example in examples],
+        [example.truth for example in examples],
+        verifier=verifier,
+        segmenter=segmenter,
+        device=device,
+        log=log,
+    )

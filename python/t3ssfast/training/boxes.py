@@ -1,0 +1,277 @@
+"""Training examples of the verifier: boxes around candidates, and cylindrical sections drawn from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from t3ssfast.candidates import Candidates
+from t3ssfast.detection.cylindrical_sections import (
+    axis_correction,
+    axis_frames,
+    box_size,
+    cut_boxes,
+    cylindrical_sections,
+    rotate_frames,
+)
+from t3ssfast.models import VERIFIER_ANSWERS
+from t3ssfast.training.augment import augment_values
+from t3ssfast.training.data import TrainingTomogram
+from t3ssfast.training.loop import Batch
+from t3ssfast.training.options import VerifierOptions
+
+__all__ = ["BoxPool", "Boxes"]
+
+Float64Array = npt.NDArray[np.float64]
+# Centres and unit axes on the model's grid, each (n, 3), zyx.
+Poses = tuple[Float64Array, Float64Array]
+
+# Boxes resampled at a time.
+CHUNK = 64
+# Fraction of the boxes of which a part is zeroed, as beyond the edge of a tomogram.
+CUT_FRACTION = 0.15
+# Knots along and across a section at which the random gain is drawn; bilinear in between.
+GAIN_KNOTS = (7, 4)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes around candidates.
+
+    Attributes
+    ----------
+    values
+        (n, side, side, side) float16.
+    centre, axis
+        (n, 3) pose of the candidate, its centre relative to the middle voxel.
+    offset, true_axis
+        (n, 3) true centre relative to the candidate's, in voxels, and true axis.
+    jitter
+        (n,) factor of the random pose errors.
+    particle
+        (n, 4) number of the tomogram and true centre.
+    """
+
+    values: npt.NDArray[np.float16]
+    centre: Float64Array
+    axis: Float64Array
+    offset: Float64Array
+    true_axis: Float64Array
+    jitter: Float64Array
+    particle: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: npt.NDArray[Any]) -> Boxes:
+        return Boxes(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Boxes]) -> Boxes:
+        """Join boxes in order."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    @classmethod
+    def cut(
+        cls, number: int, tomogram: TrainingTomogram, poses: Poses, true: Poses, jitter: float, side: int
+    ) -> Boxes:
+        """Cut a box around each pose inside the range of slices of the tomogram of a number."""
+        inside = tomogram.in_slices(poses[0])
+        (centre, axis), (true_centre, true_axis) = ([a[inside] for a in pose] for pose in (poses, true))
+        middle = np.floor(centre + 0.5)
+        values = np.empty((len(middle), side, side, side), np.float16)
+        for chosen, boxes in cut_boxes(tomogram.prepared, middle.astype(np.int64), side):
+            values[chosen] = boxes
+        return cls(
+            values,
+            centre - middle,
+            axis,
+            true_centre - centre,
+            true_axis,
+            np.full(len(middle), jitter),
+            np.column_stack([np.full(len(middle), number), true_centre]),
+        )
+
+
+@dataclass
+class BoxPool:
+    """Boxes to draw from: T3SS, both as picked and as found, and false candidates."""
+
+    true: Boxes
+    false: Boxes
+
+    @classmethod
+    def from_candidates(
+        cls,
+        number: int,
+        tomogram: TrainingTomogram,
+        picks: Candidates,
+        candidates: Candidates,
+        options: VerifierOptions,
+    ) -> BoxPool:
+        """Label the candidates of a tomogram by their distance to the picks, and cut the boxes.
+
+        Candidates close to a T3SS are true; those far from every T3SS and picks of another kind are false.
+        """
+        best = candidates.sorted_by_score()
+        centre, axis = tomogram.prepared.from_tomogram(best.centre_zyx), best.normal_zyx.astype(np.float64)
+        nm = options.voxel_size_angstrom / 10
+        is_target = picks.kind == "t3ss"
+        picked, others = (
+            _with_axes(known, picks[chosen], (centre, axis), options.hit_distance_nm / nm)
+            for known, chosen in ((tomogram.targets_zyx, is_target), (tomogram.others_zyx, ~is_target))
+        )
+        distance, nearest = _nearest(tomogram.targets_zyx, centre)
+        hit = distance * nm <= options.hit_distance_nm
+        true_axis = axis[hit]
+        if _have_axes(picks):
+            true_axis = picks.normal_zyx[is_target].astype(np.float64)[nearest[hit]]
+        true = (tomogram.targets_zyx[nearest[hit]], true_axis)
+        far = np.flatnonzero(distance * nm > options.negative_distance_nm)[: options.negatives_per_tomogram]
+        false = (np.concatenate([centre[far], others[0]]), np.concatenate([axis[far], others[1]]))
+        side = box_size(options.height_px)
+        as_picked = Boxes.cut(number, tomogram, picked, picked, 1.0, side)
+        as_found = Boxes.cut(number, tomogram, (centre[hit], axis[hit]), true, 0.5, side)
+        return cls(
+            Boxes.concatenate([as_picked, as_found]), Boxes.cut(number, tomogram, false, false, 0.5, side)
+        )
+
+    @classmethod
+    def concatenate(cls, pools: Sequence[BoxPool]) -> BoxPool:
+        """Join pools in order."""
+        return cls(
+            Boxes.concatenate([pool.true for pool in pools]),
+            Boxes.concatenate([pool.false for pool in pools]),
+        )
+
+    def split(self, options: VerifierOptions) -> tuple[BoxPool, BoxPool]:
+        """Split at random into training and validation, with at least one of each label in the latter.
+
+        A T3SS as picked and the same T3SS as found stay together.
+        """
+        rng = np.random.default_rng([options.seed, 13])
+        kept, held_out = [], []
+        for boxes in (self.true, self.false):
+            particles, index = np.unique(boxes.particle, axis=0, return_inverse=True)
+            order = rng.permutation(len(particles))
+            count = min(len(particles), max(1, round(options.validation_fraction * len(particles))))
+            chosen = np.isin(index.reshape(-1), order[:count])
+            held_out.append(boxes[chosen])
+            kept.append(boxes[~chosen])
+        return BoxPool(*kept), BoxPool(*held_out)
+
+    def draw(self, rng: np.random.Generator, count: int, options: VerifierOptions) -> Batch:
+        """Draw augmented sections (N, azimuths, height, height / 2), and targets (N, 6).
+
+        A target is the label, and the offset of the centre and the correction of the axis of a T3SS as a
+        verifier outputs them.
+        """
+        trues = max(1, round(options.positive_share * count))
+        drawn = Boxes.concatenate(
+            [
+                self.true[rng.integers(len(self.true), size=trues)],
+                self.false[rng.integers(len(self.false), size=count - trues)],
+            ]
+        )
+        jitter = drawn.jitter[:, None]
+        original = torch.from_numpy(drawn.values)
+        # Values are augmented as the microscope recorded them, before the axis is aligned.
+        values = augment_values(original.float(), rng, options.augment)
+        values[(original == 0) | _random_cut(rng, count, values.shape[-1])] = 0
+        shift = rng.normal(0, options.jitter_nm * 10 / options.voxel_size_angstrom, (count, 3)) * jitter
+        far = rng.random((count, 1)) < options.far_share
+        tilt = np.radians(
+            np.where(
+                far,
+                rng.uniform(0, options.far_degrees, (count, 1)),
+                rng.uniform(0, options.tilt_degrees, (count, 1)) * jitter,
+            )
+        )
+        axis, first, second = axis_frames(drawn.axis).transpose(1, 0, 2)
+        angle = rng.uniform(0, 2 * np.pi, count)[:, None]
+        frames = axis_frames(axis + np.tan(tilt) * (np.cos(angle) * first + np.sin(angle) * second))
+        frames = rotate_frames(frames, rng.uniform(0, 2 * np.pi, count))
+        frames[rng.random(count) < 0.5, 2] *= -1
+        # An image enlarged by a factor samples the box in steps shorter by that factor.
+        low, high = map(math.log, options.augment.scale)
+        step = np.exp(-rng.uniform(low, high, (count, 1)))
+        low, high = map(math.log, options.stretch)
+        step = step * np.exp(-rng.uniform(low, high, (count, 1)) * [0.5, -0.5, -0.5])
+        scaled = frames * step[:, :, None]
+        planes = cylindrical_sections(values, drawn.centre + shift, scaled, options.height_px)
+        planes = planes * _random_gain(rng, count, options)
+        offset = np.einsum("nij,nj->ni", frames, drawn.offset - shift) / step
+        targets = _targets(trues, offset, axis_correction(drawn.true_axis, scaled))
+        return planes, torch.from_numpy(targets.astype(np.float32))
+
+    def all_sections(self, options: VerifierOptions) -> Batch:
+        """Return sections and targets, as `draw`, of all boxes without augmentation."""
+        boxes = Boxes.concatenate([self.true, self.false])
+        frames = axis_frames(boxes.axis)
+        planes = [
+            cylindrical_sections(
+                torch.from_numpy(boxes.values[a : a + CHUNK]).float(),
+                boxes.centre[a : a + CHUNK],
+                frames[a : a + CHUNK],
+                options.height_px,
+            )
+            for a in range(0, len(boxes), CHUNK)
+        ]
+        offset = np.einsum("nij,nj->ni", frames, boxes.offset)
+        targets = _targets(len(self.true), offset, axis_correction(boxes.true_axis, frames))
+        return torch.cat(planes), torch.from_numpy(targets)
+
+
+def _with_axes(centre: Float64Array, picks: Candidates, found: Poses, reach: float) -> Poses:
+    """Return picks with their axes; picks without axes take those of the nearest candidate within reach."""
+    if len(picks) == 0 or _have_axes(picks):
+        return centre, picks.normal_zyx.astype(np.float64)
+    distance, nearest = _nearest(found[0], centre)
+    near = distance <= reach
+    return centre[near], found[1][nearest[near]]
+
+
+def _have_axes(picks: Candidates) -> bool:
+    """Return whether picks have axes; without, all are along z."""
+    return not np.array_equal(picks.normal_zyx, np.tile([1, 0, 0], (len(picks), 1)))
+
+
+def _nearest(points: Float64Array, queries: Float64Array) -> tuple[Float64Array, npt.NDArray[np.int64]]:
+    """Return distance and index of the point nearest to each query; infinite where there is no point."""
+    if len(points) == 0:
+        return np.full(len(queries), np.inf), np.zeros(len(queries), np.int64)
+    distance, index = cKDTree(points).query(queries)
+    return np.asarray(distance, np.float64), np.asarray(index, np.int64)
+
+
+def _targets(trues: int, offset: Float64Array, correction: Float64Array) -> Float64Array:
+    """Return targets (n, 6) of examples of which the first ones are true."""
+    targets = np.zeros((len(offset), len(VERIFIER_ANSWERS)))
+    targets[:trues] = np.column_stack([np.ones(len(offset)), offset, correction])[:trues]
+    return targets
+
+
+def _random_cut(rng: np.random.Generator, count: int, side: int) -> Tensor:
+    """Return masks (n, side, side, side) of a random part of some boxes, cut off parallel to a face."""
+    beyond = torch.zeros((count, side, side, side), dtype=torch.bool)
+    for k in np.flatnonzero(rng.random(count) < CUT_FRACTION):
+        left = side // 2 + int(rng.integers(1, side // 3))
+        part = slice(left, None) if rng.random() < 0.5 else slice(0, side - left)
+        beyond[k].movedim(int(rng.integers(3)), 0)[part] = True
+    return beyond
+
+
+def _random_gain(rng: np.random.Generator, count: int, options: VerifierOptions) -> Tensor:
+    """Return smooth random factors (n, 1, height, height / 2), the same at every azimuth."""
+    knots = rng.normal(0, options.profile, (count, 1, *GAIN_KNOTS)).astype(np.float32)
+    size = (options.height_px, options.height_px // 2)
+    return F.interpolate(torch.from_numpy(knots), size, mode="bilinear", align_corners=True).exp()

@@ -1,0 +1,94 @@
+"""Fine-tuning on few picks: cross-validation folds, and the curve over numbers of picks."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from t3ssfast.candidates import Candidates
+from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.models import load_model
+from t3ssfast.training.few_shot import few_shot_curve, first_picks
+from t3ssfast.training.fine_tune import assign_folds, fine_tune_verifier
+from toy import VOXEL, save_toy_models, save_toy_verifier, toy_tomogram
+
+
+def test_candidates_are_in_the_fold_of_the_pick_close_by() -> None:
+    rng = np.random.default_rng(3)
+    picks, found = [], []
+    for count in (5, 0, 4):
+        centre = rng.uniform(20, 400, (count + 1, 3)).astype(np.float32)
+        kind = np.array(["t3ss"] * count + ["gold_bead"])
+        up = np.tile(np.float32([1, 0, 0]), (count + 7, 1))
+        known = Candidates(centre, np.ones(count + 1, np.float32), up[: count + 1], VOXEL, None, "toy", kind)
+        near = centre[:count] + np.float32([0, 3, 0])
+        far = rng.uniform(1000, 2000, (7, 3)).astype(np.float32)
+        centres = np.concatenate([far, near])
+        picks.append(known)
+        found.append(Candidates(centres, np.ones(len(centres), np.float32), up, VOXEL, None, "toy"))
+    folds = assign_folds(picks, found, 4, seed=0)
+    for (of_picks, of_found), count in zip(folds, (5, 0, 4), strict=True):
+        assert of_picks[count] == -1
+        np.testing.assert_array_equal(of_found[7:], of_picks[:count])
+        assert set(of_found[:7].tolist()) == {0, 1, 2, 3}
+    numbers = np.concatenate([of_picks[of_picks >= 0] for of_picks, _ in folds])
+    assert np.ptp(np.bincount(numbers, minlength=4)) <= 1
+
+
+def test_fine_tuning_needs_picks() -> None:
+    with pytest.raises(InputError, match="0 picked T3SS"):
+        fine_tune_verifier([], [], "never.pt")
+
+
+def test_first_picks_crop_the_last_tomogram() -> None:
+    labelled = []
+    for k in range(3):
+        tomogram, truth, membrane = toy_tomogram(shape=(24, 120, 132))
+        labelled.append((replace(tomogram, name=f"toy_{k}"), membrane, truth))
+    for count in range(1, 10):
+        chosen = first_picks(labelled, count)
+        assert sum(len(truth) for _, _, truth in chosen) == count
+        assert len(chosen) == -(-count // 3)
+        for tomogram, membrane, truth in chosen:
+            assert tomogram.shape == membrane.shape
+            assert (truth.centre_zyx[:, 2] < tomogram.shape[2]).all()
+    cropped = first_picks(labelled, 4)[1]
+    x = np.sort(labelled[1][2].centre_zyx[:, 2])
+    assert x[0] < cropped[0].shape[2] <= x[1]
+
+
+def test_few_shot_curve_has_a_row_per_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ToySimulation:
+        """Six dark particles, three of them T3SS."""
+
+        def __init__(self, seed: int) -> None:
+            self.tomogram, truth, self.membrane = toy_tomogram(shape=(24, 120, 132), particles=6)
+            self.tomogram, self.truth = replace(self.tomogram, name=f"toy_{seed}"), truth[::2]
+
+    monkeypatch.setattr(
+        "t3ssfast.training.few_shot.simulate", lambda seed, shape, **physics: ToySimulation(seed)
+    )
+    _, classifier = save_toy_models(tmp_path)
+    verifier = save_toy_verifier(tmp_path)
+    options: dict[str, Any] = {"steps": 2, "steps_per_epoch": 2, "batch": 8}
+    rows = few_shot_curve(
+        tmp_path, counts=(6, 9), held_out=1, options=options, classifier=classifier, verifier=verifier
+    )
+    assert [row["picks"] for row in rows] == [0, 6, 9]
+    assert all(0 <= row["f1_low"] <= row["f1"] <= row["f1_high"] <= 1 for row in rows)
+    with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
+    tuned = load_model(tmp_path / "verifier_9.pt", model_kind="verifier")
+    assert tuned.metadata.calibration is not None
+    assert tuned.metadata.calibration["truth"] == 9
+
+
+def test_few_shot_curve_needs_three_picks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 3"):
+        few_shot_curve(tmp_path, counts=(1,))
