@@ -1,4 +1,4 @@
-// From the integers that Python passes (addresses, shapes, handles) to views.
+// Views from the integers that Python passes (addresses, shapes, handles).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ inline ImageStack<const float> image_stack(std::uintptr_t address, std::int64_t 
     return {reinterpret_cast<const float *>(address), count, height, width};
 }
 
-// Address 0 stands for every valid window.
+// Address 0 means every valid window.
 inline WindowList window_list(std::uintptr_t address, std::int64_t count) {
     return {reinterpret_cast<const std::int64_t *>(address), count};
 }

@@ -4,38 +4,6 @@ from typing import Any
 # ------------------------------------------------------------------------------------------------ build
 def build_info() -> dict[str, Any]: ...
 
-# The CUDA half's block algorithms, run on the host by a number of lanes, for the tests.
-def block_unfold(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
-    size: int,
-    zscore: bool,
-    element: int,
-    windows: int,
-    window_count: int,
-    out: int,
-    lanes: int,
-    reversed: bool,
-    /,
-) -> None: ...
-def block_window_statistics(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
-    size: int,
-    requests: Sequence[tuple[int, float]],
-    windows: int,
-    window_count: int,
-    out: int,
-    lanes: int,
-    reversed: bool,
-    panel: int,
-    /,
-) -> None: ...
-
 # ----------------------------------------------------------------------------------------------- unfold
 def unfold_cpu(
     images: int,
@@ -67,8 +35,23 @@ def unfold_cuda(
     stream: int,
     /,
 ) -> None: ...
+def emulate_unfold(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    zscore: bool,
+    element: int,
+    windows: int,
+    window_count: int,
+    out: int,
+    lanes: int,
+    reversed: bool,
+    /,
+) -> None: ...
 
-# ------------------------------------------------------------------------------------------- statistics
+# ------------------------------------------------------------------------------------ window_statistics
 def window_statistics_cpu(
     images: int,
     count: int,
@@ -83,7 +66,7 @@ def window_statistics_cpu(
     check: bool,
     threads: int,
     /,
-) -> int: ...
+) -> int | None: ...
 def window_statistics_workspace_cuda(
     count: int, height: int, width: int, size: int, requests: Sequence[tuple[int, float]], device: int, /
 ) -> int: ...
@@ -103,9 +86,24 @@ def window_statistics_cuda(
     stream: int,
     /,
 ) -> None: ...
-def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
+def emulate_window_statistics(
+    images: int,
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    requests: Sequence[tuple[int, float]],
+    windows: int,
+    window_count: int,
+    out: int,
+    lanes: int,
+    reversed: bool,
+    panel: int,
+    /,
+) -> None: ...
+def first_nonfinite(values: int, count: int, threads: int, /) -> int | None: ...
 
-# ---------------------------------------------------------------------------------------------- sliding
+# ---------------------------------------------------------------------------------------- score_windows
 class PreparedProgram: ...
 
 def prepare_program(
@@ -114,7 +112,7 @@ def prepare_program(
     parameters: int,
     parameter_count: int,
     size: int,
-    least_of_nine: int,
+    winograd_min_windows: int,
     level: int,
     /,
 ) -> PreparedProgram: ...
@@ -133,8 +131,10 @@ def score_windows_cpu(
     threads: int,
     /,
 ) -> None: ...
-def score_windows_tile_floats(layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /) -> int: ...
-def score_windows_tiles(
+def score_windows_simt_tile_floats(
+    layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /
+) -> int: ...
+def score_windows_simt(
     images: int,
     count: int,
     height: int,
@@ -148,7 +148,7 @@ def score_windows_tiles(
     tiles: int,
     tile_count: int,
     windows: int,
-    window_rows: int,
+    output_rows: int,
     slots: int,
     window_count: int,
     maps: int,
@@ -161,17 +161,17 @@ def score_windows_tiles(
     reversed: bool,
     /,
 ) -> None: ...
-def score_windows_warp_layout(
+def score_windows_tensor_core_layout(
     layers: Sequence[tuple[int, ...]],
     map_layers: int,
     precision: int,
     device: int,
     tile_bytes: int,
-    head_bytes: int,
+    fully_connected_bytes: int,
     wide: bool,
     /,
-) -> tuple[str, int, int, int, int, int, int]: ...
-def score_windows_warps(
+) -> tuple[int, int, int, int, int, int]: ...
+def score_windows_tensor_core(
     images: int,
     count: int,
     height: int,
@@ -182,12 +182,12 @@ def score_windows_warps(
     parameters: int,
     parameter_count: int,
     precision: int,
-    planes: Sequence[int],
+    range: Sequence[int],
     tile: Sequence[int],
-    packed: int,
+    packed_weights: int,
     pack: bool,
-    maps: int,
-    touched: int,
+    feature_maps: int,
+    needed_tiles: int,
     windows: int,
     first_window: int,
     window_count: int,
@@ -202,6 +202,6 @@ def score_windows_warps(
     wide: bool,
     /,
 ) -> None: ...
-def fragment_places(lane: int, /) -> list[list[tuple[int, int]]]: ...
+def fragment_layout(lane: int, /) -> list[list[tuple[int, int]]]: ...
 def multiply_fragments(precision: int, a: int, b: int, d: int, /) -> None: ...
-def convert_values(precision: int, values: int, count: int, terms: int, /) -> None: ...
+def convert_to_operands(precision: int, values: int, count: int, operands: int, /) -> None: ...
