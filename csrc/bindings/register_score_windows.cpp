@@ -24,6 +24,9 @@ using i64 = std::int64_t;
 // Layers as rows of nine integers (core/layers.h).
 using Rows = std::vector<std::array<i64, 9>>;
 
+// (rows, number of layers on feature maps, address of the parameters, number of parameters)
+using ProgramArgument = std::tuple<Rows, i64, std::uintptr_t, i64>;
+
 std::vector<Layer> read_layers(const Rows &rows) {
     std::vector<Layer> layers;
     for (const auto &row : rows)
@@ -37,32 +40,29 @@ LayerProgram program_shape(const std::vector<Layer> &layers, i64 map_layers) {
     return {layers.data(), static_cast<i64>(layers.size()), map_layers, nullptr};
 }
 
-LayerProgram checked_program(const std::vector<Layer> &layers, i64 map_layers, std::uintptr_t parameters,
-                             i64 parameter_count, i64 size) {
-    LayerProgram program = program_shape(layers, map_layers);
-    program.parameters = reinterpret_cast<const float *>(parameters);
-    check_program(program, parameter_count, size);
+// The program whose layers are `layers`; throws std::invalid_argument if it is inconsistent.
+LayerProgram checked_program(const std::vector<Layer> &layers, const ProgramArgument &argument, i64 size) {
+    LayerProgram program = program_shape(layers, std::get<1>(argument));
+    program.parameters = pointer<const float>(std::get<2>(argument));
+    check_program(program, std::get<3>(argument), size);
     return program;
 }
 
 // ------------------------------------------------------------------------------------------------ CPU
 
-std::shared_ptr<cpu::PreparedProgram> prepare_program(const Rows &rows, i64 map_layers, std::uintptr_t parameters,
-                                                      i64 parameter_count, i64 size, i64 winograd_min_windows,
-                                                      int level) {
+std::shared_ptr<cpu::PreparedProgram> prepare_program(const ProgramArgument &argument, i64 size,
+                                                      i64 winograd_min_windows, int level) {
     // An instruction set that this processor lacks would end the process.
     if (level < 0 || level > static_cast<int>(cpu::simd_level()))
         throw std::invalid_argument("score_windows: this processor lacks the instruction set that `simd` names.");
-    const std::vector<Layer> layers = read_layers(rows);
-    return cpu::prepare_program(checked_program(layers, map_layers, parameters, parameter_count, size), parameter_count,
-                                winograd_min_windows, static_cast<cpu::SimdLevel>(level));
+    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    return cpu::prepare_program(checked_program(layers, argument, size), std::get<3>(argument), winograd_min_windows,
+                                static_cast<cpu::SimdLevel>(level));
 }
 
-void score_windows_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size,
-                       const cpu::PreparedProgram &program, std::uintptr_t windows, i64 window_count,
-                       std::uintptr_t out, i64 window_stride, i64 class_stride, int threads) {
-    cpu::score_windows(image_stack(images, count, height, width), size, program, window_list(windows, window_count),
-                       {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
+void score_windows_cpu(const ImagesArgument &images, i64 size, const cpu::PreparedProgram &program,
+                       const WindowsArgument &windows, const ScoresArgument &out, int threads) {
+    cpu::score_windows(image_stack(images), size, program, window_list(windows), scores(out), threads);
 }
 
 // ----------------------------------------------------------------------------------------------- SIMT
@@ -74,30 +74,29 @@ i64 score_windows_simt_tile_floats(const Rows &rows, i64 map_layers, i64 tile) {
 }
 
 // One batch of tiles on a CUDA device or, where `lanes` is not 0, by emulated blocks of `lanes` lanes on the host.
-void score_windows_simt(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Rows &rows,
-                        i64 map_layers, std::uintptr_t parameters, i64 parameter_count, i64 tile, std::uintptr_t tiles,
-                        i64 tile_count, std::uintptr_t windows, std::uintptr_t output_rows, std::uintptr_t slots,
-                        i64 window_count, std::uintptr_t maps, std::uintptr_t out, i64 window_stride, i64 class_stride,
-                        int device, std::uintptr_t stream, int lanes, bool reversed) {
-    const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    const TileBatch batch{image_stack(images, count, height, width),
+void score_windows_simt(const ImagesArgument &images, i64 size, const ProgramArgument &argument, i64 tile,
+                        std::uintptr_t tiles, i64 tile_count, std::uintptr_t windows, std::uintptr_t output_rows,
+                        std::uintptr_t slots, i64 window_count, std::uintptr_t feature_maps, const ScoresArgument &out,
+                        const LaunchArgument &target, int lanes, bool reversed) {
+    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    const LayerProgram program = checked_program(layers, argument, size);
+    const TileBatch batch{image_stack(images),
                           size,
                           program,
                           tile,
-                          reinterpret_cast<const i64 *>(tiles),
+                          pointer<const i64>(tiles),
                           tile_count,
-                          reinterpret_cast<const i64 *>(windows),
-                          reinterpret_cast<const i64 *>(output_rows),
-                          reinterpret_cast<const i64 *>(slots),
+                          pointer<const i64>(windows),
+                          pointer<const i64>(output_rows),
+                          pointer<const i64>(slots),
                           window_count,
-                          reinterpret_cast<float *>(maps),
+                          pointer<float>(feature_maps),
                           tile_map_floats(program, tile),
-                          {reinterpret_cast<float *>(out), window_stride, class_stride}};
+                          scores(out)};
     if (lanes > 0)
         cpu::emulate_score_windows_simt(batch, lanes, reversed);
     else
-        cuda::score_windows_simt(batch, {device, stream});
+        cuda::score_windows_simt(batch, launch(target));
 }
 
 // --------------------------------------------------------------------------------------- tensor cores
@@ -130,52 +129,53 @@ TensorCoreLayout score_windows_tensor_core_layout(const Rows &rows, i64 map_laye
     const StageProgram &stages = built.program;
     const int per_word = values_per_word(format);
     const Extent tile = choose_feature_map_tile(stages, per_word, tile_bytes);
-    if (tile.area() == 0) reject_program("its feature maps are larger than shared memory");
+    if (tile.area() == 0) reject_program("the feature maps are larger than shared memory");
     constexpr int kRows = 128;
     if (fully_connected_shared_bytes(stages, per_word, kRows) > fully_connected_bytes)
-        reject_program("its hidden layers are larger than shared memory");
+        reject_program("the hidden layers are larger than shared memory");
     const Stage &first = stages.first_fully_connected();
     return {built.packed_words, stages.pixel_words, first.reach_y(), first.reach_x(), tile.height, tile.width};
 }
 
-// One batch of images on a CUDA device or, where `device` is -1, by emulated warps on the host. `range` is (first
+// One batch of images on a CUDA device or, where its index is -1, by emulated warps on the host. `range` is (first
 // image, images, first row, rows) of the windows whose feature maps are in memory together, `tile` the (rows, columns)
-// of a feature map tile.
-void score_windows_tensor_core(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Rows &rows,
-                               i64 map_layers, std::uintptr_t parameters, i64 parameter_count, int precision,
+// of a feature map tile, `blocks` (lanes, reversed, late, wide) of a WarpEmulation; a device only uses the lanes.
+void score_windows_tensor_core(const ImagesArgument &images, i64 size, const ProgramArgument &argument, int precision,
                                const std::array<i64, 4> &range, const std::array<i64, 2> &tile,
                                std::uintptr_t packed_weights, bool pack, std::uintptr_t feature_maps,
                                std::uintptr_t needed_tiles, std::uintptr_t windows, i64 first_window, i64 window_count,
-                               std::uintptr_t out, i64 window_stride, i64 class_stride, int device,
-                               std::uintptr_t stream, int lanes, bool reversed, bool late, bool wide) {
-    const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
+                               const ScoresArgument &out, const LaunchArgument &target,
+                               const std::tuple<int, bool, bool, bool> &blocks) {
+    const auto &[lanes, reversed, late, wide] = blocks;
+    const int device = std::get<0>(target);
+    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    const LayerProgram program = checked_program(layers, argument, size);
     const auto format = static_cast<Precision>(precision);
     TensorCoreRun run{};
     run.program = build_stages(program, format, column_split(format, device, wide)).program;
-    run.images = image_stack(images, count, height, width);
-    run.windows_y = valid_windows(height, size);
-    run.windows_x = valid_windows(width, size);
+    run.images = image_stack(images);
+    run.windows_y = valid_windows(run.images.height, size);
+    run.windows_x = valid_windows(run.images.width, size);
     run.first_image = range[0];
     run.image_count = range[1];
     run.first_row = range[2];
     run.rows = range[3];
     run.parameters = program.parameters;
-    run.packed_weights = reinterpret_cast<std::uint32_t *>(packed_weights);
-    run.feature_maps = reinterpret_cast<std::uint32_t *>(feature_maps);
-    run.needed_tiles = reinterpret_cast<std::uint8_t *>(needed_tiles);
-    run.windows = reinterpret_cast<const i64 *>(windows);
+    run.packed_weights = pointer<std::uint32_t>(packed_weights);
+    run.feature_maps = pointer<std::uint32_t>(feature_maps);
+    run.needed_tiles = pointer<std::uint8_t>(needed_tiles);
+    run.windows = pointer<const i64>(windows);
     run.first_window = first_window;
     run.window_count = window_count;
     const Stage &first = run.program.first_fully_connected();
     run.map = {run.rows + first.reach_y(), run.windows_x + first.reach_x()};
     run.tile = {tile[0], tile[1]};
     run.buffers = map_buffers(run.program, values_per_word(format), run.tile);
-    run.out = {reinterpret_cast<float *>(out), window_stride, class_stride};
+    run.out = scores(out);
     if (device < 0)
         cpu::emulate_score_windows_tensor_core(run, format, {lanes, reversed, late, wide});
     else
-        cuda::score_windows_tensor_core(run, format, pack, lanes, {device, stream});
+        cuda::score_windows_tensor_core(run, format, pack, lanes, launch(target));
 }
 
 // ------------------------------------------------------------------------------------------ for tests
@@ -195,14 +195,14 @@ FragmentLayout fragment_layout(int lane) {
 
 // d += a b for one product of fragments, one row per lane.
 void multiply_fragments(int precision, std::uintptr_t a, std::uintptr_t b, std::uintptr_t d) {
-    cpu::multiply_fragments(static_cast<Precision>(precision), reinterpret_cast<const std::uint32_t *>(a),
-                            reinterpret_cast<const std::uint32_t *>(b), reinterpret_cast<float *>(d));
+    cpu::multiply_fragments(static_cast<Precision>(precision), pointer<const std::uint32_t>(a),
+                            pointer<const std::uint32_t>(b), pointer<float>(d));
 }
 
 // The operands that represent each value, as floats: two per value for float32, otherwise one.
 void convert_to_operands(int precision, std::uintptr_t values, i64 count, std::uintptr_t operands) {
-    const auto *from = reinterpret_cast<const float *>(values);
-    auto *to = reinterpret_cast<std::uint32_t *>(operands);
+    const auto *from = pointer<const float>(values);
+    auto *to = pointer<std::uint32_t>(operands);
     for (i64 i = 0; i < count; ++i) {
         if (static_cast<Precision>(precision) == Precision::float32) {
             SplitTf32::terms(SplitTf32::word(from + i), reinterpret_cast<std::uint32_t (&)[2]>(to[2 * i]));

@@ -25,34 +25,30 @@ std::vector<StatisticRequest> read_requests(const Requests &requests) {
     return statistics;
 }
 
-std::optional<i64> window_statistics_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size,
-                                         const Requests &requests, std::uintptr_t windows, i64 window_count,
-                                         std::uintptr_t out, bool stream, bool check, int threads) {
-    return cpu::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
-                                  window_list(windows, window_count), reinterpret_cast<float *>(out), stream, check,
-                                  threads);
+std::optional<i64> window_statistics_cpu(const ImagesArgument &images, i64 size, const Requests &requests,
+                                         const WindowsArgument &windows, std::uintptr_t out, bool stream, bool check,
+                                         int threads) {
+    return cpu::window_statistics(image_stack(images), size, read_requests(requests), window_list(windows),
+                                  pointer<float>(out), stream, check, threads);
 }
 
-i64 window_statistics_workspace_cuda(i64 count, i64 height, i64 width, i64 size, const Requests &requests, int device) {
-    return cuda::window_statistics_workspace(image_stack(0, count, height, width), size, read_requests(requests),
-                                             {device, 0});
+i64 window_statistics_workspace_cuda(const ImagesArgument &images, i64 size, const Requests &requests, int device) {
+    return cuda::window_statistics_workspace(image_stack(images), size, read_requests(requests), {device, 0});
 }
 
-void window_statistics_cuda(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Requests &requests,
-                            std::uintptr_t windows, i64 window_count, std::uintptr_t out, std::uintptr_t workspace,
-                            i64 workspace_bytes, int device, std::uintptr_t stream) {
-    cuda::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
-                            window_list(windows, window_count), reinterpret_cast<float *>(out),
-                            reinterpret_cast<void *>(workspace), workspace_bytes, {device, stream});
+void window_statistics_cuda(const ImagesArgument &images, i64 size, const Requests &requests,
+                            const WindowsArgument &windows, std::uintptr_t out, std::uintptr_t workspace,
+                            i64 workspace_bytes, const LaunchArgument &target) {
+    cuda::window_statistics(image_stack(images), size, read_requests(requests), window_list(windows),
+                            pointer<float>(out), pointer<void>(workspace), workspace_bytes, launch(target));
 }
 
 // The algorithm of cuda::window_statistics, run on the host by a block of `lanes` lanes. For tests.
-void emulate_window_statistics(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size,
-                               const Requests &requests, std::uintptr_t windows, i64 window_count, std::uintptr_t out,
-                               int lanes, bool reversed, i64 panel) {
+void emulate_window_statistics(const ImagesArgument &images, i64 size, const Requests &requests,
+                               const WindowsArgument &windows, std::uintptr_t out, int lanes, bool reversed,
+                               i64 panel) {
     const HostBlock block(lanes, reversed);
-    StatisticsRun run = statistics_run(image_stack(images, count, height, width), size,
-                                       window_list(windows, window_count), reinterpret_cast<float *>(out));
+    StatisticsRun run = statistics_run(image_stack(images), size, window_list(windows), pointer<float>(out));
     std::vector<double> shared(
         (std::max(moment_block_bytes(size, panel), order_shared_bytes(lanes)) + sizeof(double) - 1) / sizeof(double));
     std::vector<std::uint32_t> workspace(order_workspace_bytes(size) / sizeof(std::uint32_t));
@@ -75,7 +71,7 @@ void emulate_window_statistics(std::uintptr_t images, i64 count, i64 height, i64
 }
 
 std::optional<i64> first_nonfinite(std::uintptr_t values, i64 count, int threads) {
-    return cpu::first_nonfinite(reinterpret_cast<const float *>(values), count, threads);
+    return cpu::first_nonfinite(pointer<const float>(values), count, threads);
 }
 
 }  // namespace

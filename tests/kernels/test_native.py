@@ -43,12 +43,10 @@ def emulated_statistics(
     out = np.full((len(NAMES), *(windows.shape if mask is None else (windows.count,))), -7e7, np.float32)
     requests = [request_of(name) for name in NAMES]
     _core.emulate_window_statistics(
-        stack.address,
-        *stack.geometry,
+        stack.native,
         size,
         requests,
-        windows.address,
-        windows.count,
+        windows.native,
         out.ctypes.data,
         lanes,
         reverse,
@@ -96,7 +94,7 @@ def test_emulated_unfold(zscore: bool, lanes: int, reverse: bool) -> None:
     mask[0, 0, 0] = True
     windows = _native.as_windows(stack, 7, mask)
     out = np.empty((windows.count, 7, 7), np.float32)
-    arguments = (stack.address, *stack.geometry, 7, zscore, 0, windows.address, windows.count)
+    arguments = (stack.native, 7, zscore, 0, windows.native)
     _core.emulate_unfold(*arguments, out.ctypes.data, lanes, reverse)
     plain = windows_of(image, 7)[mask].reshape(-1, 7, 7)
     if zscore:
@@ -110,7 +108,7 @@ def test_emulated_unfold_in_half_precision(element: int) -> None:
     image = noise(9, 9)
     stack = _native.as_stack(image)
     out = torch.empty((25, 5, 5), dtype=[torch.float16, torch.bfloat16][element - 1])
-    _core.emulate_unfold(stack.address, *stack.geometry, 5, False, element, 0, 25, out.data_ptr(), 32, False)
+    _core.emulate_unfold(stack.native, 5, False, element, (0, 25), out.data_ptr(), 32, False)
     assert torch.equal(out, unfold(torch.from_numpy(image), 5, dtype=out.dtype))
 
 

@@ -45,10 +45,10 @@ class ImageStack:
         return self.data.data_ptr() if isinstance(self.data, torch.Tensor) else int(self.data.ctypes.data)
 
     @property
-    def geometry(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+    def native(self) -> tuple[int, int, int, int]:
+        """(address, N, H, W), the argument of the native kernels."""
         count, height, width = self.data.shape
-        return int(count), int(height), int(width)
+        return self.address, int(count), int(height), int(width)
 
     def window_shape(self, size: int) -> tuple[int, ...]:
         """Return the shape of the valid windows: the caller's shape, with H and W reduced by size - 1."""
@@ -63,7 +63,7 @@ class ImageStack:
             bad = torch.logical_not(torch.isfinite(self.data)).reshape(-1)
             first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else None
         else:
-            first = core.first_nonfinite(self.address, math.prod(self.geometry), torch.get_num_threads())
+            first = core.first_nonfinite(self.address, math.prod(self.data.shape), torch.get_num_threads())
         self.raise_nonfinite(first)
 
     def raise_nonfinite(self, first: int | None) -> None:

@@ -41,6 +41,10 @@ class LayerProgram:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    def native(self, parameters: torch.Tensor) -> tuple[tuple[tuple[int, ...], ...], int, int, int]:
+        """Return the argument of the native kernels for a copy of the parameters on their device."""
+        return self.rows, self.map_layers, parameters.data_ptr(), parameters.numel()
+
     def prepare(self, size: int, least_of_nine: int | None, simd: str | None) -> core.PreparedProgram:
         """Return the weights in the memory layout of a CPU kernel; computed once and kept.
 
@@ -57,14 +61,5 @@ class LayerProgram:
         level = best_simd_level() if simd is None else SIMD.index(simd)
         key = (size, min_windows, level)
         if key not in self._prepared:
-            parameters = self.parameters
-            self._prepared[key] = core.prepare_program(
-                self.rows,
-                self.map_layers,
-                parameters.data_ptr(),
-                parameters.numel(),
-                size,
-                min_windows,
-                level,
-            )
+            self._prepared[key] = core.prepare_program(self.native(self.parameters), size, min_windows, level)
         return self._prepared[key]

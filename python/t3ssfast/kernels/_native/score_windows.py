@@ -88,15 +88,7 @@ def score_windows(
     if stack.device.type == "cuda" or host_lanes:
         score_windows_simt(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
         return out
-    core.score_windows_cpu(
-        stack.address,
-        *stack.geometry,
-        size,
-        program.prepare(size, least_of_nine, simd),
-        windows.address,
-        windows.count,
-        out.data_ptr(),
-        *strides,
-        threads or torch.get_num_threads(),
-    )
+    prepared = program.prepare(size, least_of_nine, simd)
+    threads = threads or torch.get_num_threads()
+    core.score_windows_cpu(stack.native, size, prepared, windows.native, (out.data_ptr(), *strides), threads)
     return out

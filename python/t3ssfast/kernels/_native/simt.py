@@ -57,13 +57,9 @@ def score_windows_simt(
             if feature_maps.numel() < (last - first) * tile_floats:
                 feature_maps = torch.empty((last - first) * tile_floats, dtype=torch.float32, device=device)
             core.score_windows_simt(
-                stack.address,
-                *stack.geometry,
+                stack.native,
                 size,
-                program.rows,
-                program.map_layers,
-                parameters.data_ptr(),
-                parameters.numel(),
+                program.native(parameters),
                 CUDA_TILE,
                 batch_tiles.data_ptr(),
                 len(batch_tiles),
@@ -72,9 +68,8 @@ def score_windows_simt(
                 batch_slots.data_ptr(),
                 len(batch_windows),
                 feature_maps.data_ptr(),
-                out.data_ptr(),
-                *strides,
-                *launch,
+                (out.data_ptr(), *strides),
+                launch,
                 host_lanes,
                 reversed_lanes,
             )

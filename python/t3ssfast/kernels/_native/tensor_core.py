@@ -95,7 +95,7 @@ def _map_batches(
     stack: ImageStack, windows: Windows, rows: int, reach_y: int, row_bytes: int
 ) -> list[tuple[int, int, int, int]]:
     """Return batches (first image, images, first row, rows) whose feature maps fit CUDA_MAP_BYTES."""
-    images = stack.geometry[0]
+    images = len(stack.data)
     images_per_batch = CUDA_MAP_BYTES // (row_bytes * (rows + reach_y))
     if images_per_batch >= 1:
         return [(z, min(images_per_batch, images - z), 0, rows) for z in range(0, images, images_per_batch)]
@@ -139,13 +139,9 @@ def score_windows_tensor_core(
             tiles_x = -(-(windows_x + layout.reach_x) // layout.tile[1])
             needed_tiles = torch.zeros(batch[1] * tiles_y * tiles_x, dtype=torch.uint8, device=device)
         core.score_windows_tensor_core(
-            stack.address,
-            *stack.geometry,
+            stack.native,
             size,
-            program.rows,
-            program.map_layers,
-            parameters.data_ptr(),
-            parameters.numel(),
+            program.native(parameters),
             layout.precision,
             batch,
             layout.tile,
@@ -153,15 +149,11 @@ def score_windows_tensor_core(
             pack,
             feature_maps.data_ptr(),
             0 if needed_tiles is None else needed_tiles.data_ptr(),
-            windows.address,
+            windows.native[0],
             first,
             last - first,
-            out.data_ptr(),
-            *strides,
-            *launch,
-            blocks.lanes,
-            blocks.reversed,
-            blocks.late,
-            blocks.wide,
+            (out.data_ptr(), *strides),
+            launch,
+            (blocks.lanes, blocks.reversed, blocks.late, blocks.wide),
         )
         pack = False

@@ -61,17 +61,8 @@ def unfold(
     if windows.count == 0:
         return
     element = _ELEMENTS[out.dtype]
-    arguments = (
-        stack.address,
-        *stack.geometry,
-        size,
-        zscore,
-        element,
-        windows.address,
-        windows.count,
-        out.data_ptr(),
-    )
+    arguments = (stack.native, size, zscore, element, windows.native, out.data_ptr())
     if stack.device.type == "cuda":
-        core.unfold_cuda(*arguments, *launch_of(stack.device))
+        core.unfold_cuda(*arguments, launch_of(stack.device))
     else:
         core.unfold_cpu(*arguments, stream, threads or torch.get_num_threads())

@@ -97,21 +97,13 @@ def window_statistics(
     if windows.count == 0:
         stack.check_finite()
         return target
-    arguments = (
-        stack.address,
-        *stack.geometry,
-        size,
-        requests,
-        windows.address,
-        windows.count,
-        target.data_ptr(),
-    )
+    arguments = (stack.native, size, requests, windows.native, target.data_ptr())
     if stack.device.type == "cuda":
         stack.check_finite()
-        device, stream = launch_of(stack.device)
-        needed = core.window_statistics_workspace_cuda(*stack.geometry, size, requests, device)
+        launch = launch_of(stack.device)
+        needed = core.window_statistics_workspace_cuda(stack.native, size, requests, launch[0])
         workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
-        core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, device, stream)
+        core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, launch)
     else:
         stream = out is not None and target.nbytes >= STREAM_BYTES
         # The check shares the parallel region of the statistics: waking threads takes as long as the check.

@@ -27,9 +27,9 @@ class Windows:
         return math.prod(self.shape) if self.index is None else len(self.index)
 
     @property
-    def address(self) -> int:
-        """Address of the indices; 0 means every window."""
-        return 0 if self.index is None else self.index.data_ptr()
+    def native(self) -> tuple[int, int]:
+        """(address of the indices, count), the argument of the native kernels; address 0 means every window."""
+        return 0 if self.index is None else self.index.data_ptr(), self.count
 
 
 def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
