@@ -165,6 +165,24 @@ def test_kernels_release_the_gil() -> None:
     assert ticks > 3
 
 
+@pytest.mark.parametrize(
+    ("row", "map_layers", "size", "message"),
+    [
+        ((1, 1, 2, 3, 3, 1, 1, 0, 20), 1, 3, "no fully connected layer"),
+        ((1, 2, 2, 3, 3, 1, 1, 0, 38), 0, 3, "input channels differ"),
+        ((1, 1, 2, 3, 3, 1, 1, 0, 19), 0, 3, "number of parameters"),
+        ((1, 1, 2, 3, 3, 1, 1, 1, 20), 0, 3, "number of parameters"),
+        ((0, 1, 2, 3, 3, 1, 1, 0, 20), 0, 3, "is not fully connected"),
+        ((1, 1, 2, 3, 3, 1, 1, 0, 20), 0, 2, "read beyond the window"),
+    ],
+)
+def test_inconsistent_programs_raise(row: tuple[int, ...], map_layers: int, size: int, message: str) -> None:
+    program = _native.LayerProgram((row,), map_layers, 2, torch.zeros(20))
+    stack = _native.as_stack(noise(5, 5))
+    with pytest.raises(ValueError, match=message):
+        _native.score_windows(stack, size, program, _native.as_windows(stack, size, None))
+
+
 @pytest.mark.skipif(DEVICE is not None, reason="a CUDA device is available")
 def test_unsupported_device_raises() -> None:
     with pytest.raises(DeviceError, match="on device meta"):

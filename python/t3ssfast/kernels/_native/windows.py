@@ -28,7 +28,7 @@ class Windows:
 
     @property
     def native(self) -> tuple[int, int]:
-        """(address of the indices, count), the argument of the native kernels; address 0 means every window."""
+        """(address of the indices, count) for the native kernels; address 0 means every window."""
         return 0 if self.index is None else self.index.data_ptr(), self.count
 
 
