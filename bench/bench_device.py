@@ -1,33 +1,39 @@
-"""The kernels on a CUDA device at the size of a tomogram, against their floors and against PyTorch there.
+"""The kernels on a CUDA device at the size of a tomogram, against hardware limits and PyTorch.
 
 python bench/bench_device.py [OUTPUT_FOLDER] [--parts masked,dense,...] [--depth SLICES]
 
-Run by bench/device.sh. Every answer is checked before it is timed, against the CPU kernels or the model run
-window by window. Times are medians, by CUDA events; the table, dated, goes to standard output and, after each
-part, to OUTPUT_FOLDER/table.md: a run cut short has told what it knew. Exits with 1 where a part failed, and
-with 2 where there is no device.
+Run by bench/device.sh. Every result is compared with the CPU kernels, or with the model on single windows,
+before it is timed. Times are medians measured with CUDA events. The table is printed, and written to
+OUTPUT_FOLDER/table.md after each part, so that an interrupted run keeps its results. Exits with 1 if a part
+failed, and with 2 if there is no device.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import statistics
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench_sliding import DENSE_FLOPS, lenet, membrane_ring, torch_batches, torch_dilated, torch_gathered
 from torch import nn
 
 import t3ssfast as t3
+from bench_score_windows import (
+    DENSE_FLOPS,
+    lenet,
+    membrane_ring,
+    torch_batches,
+    torch_dilated,
+    torch_gathered,
+)
+from device_table import Device, Row, measure_device, milliseconds, table
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import Plan, read_plan
@@ -35,70 +41,20 @@ from t3ssfast.runtime.upload import Uploader
 
 SIZE, SIDE, DEPTH = 50, 1024, 256
 SIX = ("mean", "std", "skewness", "kurtosis", "min", "max")
-# Read once, written six times.
+# Bytes per pixel: read once, written six times.
 SIX_BYTES = 28
-# Largest error of a score of the published network; its scores stay below 1.
-ALLOWED = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 5e-2}
+# Maximum error of a score of the published network, whose scores are below 1.
+TOLERANCE = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 5e-2}
 MASKED_GOAL_MS = {"float32": 60.0, "bfloat16": 20.0}
 DENSE_GOAL, DETECT_GOAL_MS = 0.5, 1500.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: who did what in how many milliseconds, what it means, whether a goal is met."""
-
-    work: str
-    who: str
-    milliseconds: float
-    figure: str = ""
-    met: bool | None = None
-
-
-@dataclass(frozen=True)
-class Device:
-    """What this device does at most, measured in this run."""
-
-    name: str
-    copied_bytes: float  # a second, read and written
-    flops: dict[str, float]  # a second, of a large matrix product
-
-
-def milliseconds(work: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Median over up to `seconds` of runs, at least three, after one to warm up."""
-    work()
-    torch.cuda.synchronize()
-    times: list[float] = []
-    end = time.monotonic() + seconds
-    while len(times) < 3 or (time.monotonic() < end and len(times) < 50):
-        begin, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        work()
-        stop.record()
-        stop.synchronize()
-        times.append(begin.elapsed_time(stop))
-    return statistics.median(times)
-
-
-def measure_device() -> Device:
-    """Copy rate and matrix rates, on random numbers."""
-    pair = torch.randn(2, 1 << 28, device="cuda")
-    copied = 4 * pair.numel() / milliseconds(lambda: pair[0].copy_(pair[1])) * 1e3
-    edge, flops = 8192, {}
-    for name, dtype in (("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
-        matrix = torch.randn(edge, edge, device="cuda", dtype=dtype)
-        before = torch.backends.cuda.matmul.fp32_precision
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        flops[name] = 2 * edge**3 / milliseconds(lambda m=matrix: m @ m) * 1e3  # type: ignore[misc]
-        torch.backends.cuda.matmul.fp32_precision = before
-    return Device(torch.cuda.get_device_name(), copied, flops)
-
-
-def volume(depth: int) -> torch.Tensor:
+def random_volume(depth: int) -> torch.Tensor:
     return torch.randn(depth, SIDE, SIDE, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
 
 
-def shells(depth: int) -> torch.Tensor:
-    """5% of the windows of each slice, along a circle that wanders, as a membrane lies."""
+def membrane_mask(depth: int) -> torch.Tensor:
+    """Return a mask of 5% of the windows of each slice, along a moving circle like a membrane."""
     count = SIDE - SIZE + 1
     z, y, x = torch.meshgrid(*(torch.arange(n, device="cuda") for n in (depth, count, count)), indexing="ij")
     return (torch.hypot(y - count / 2 - 40 * torch.sin(z / 9), x - count / 2) - 300).abs() < 12.6
@@ -108,7 +64,7 @@ def shells(depth: int) -> torch.Tensor:
 
 
 def six_by_pooling(stack: torch.Tensor, size: int) -> torch.Tensor:
-    """The six statistics by average and maximum pooling, moments in float64: (6, N, H', W')."""
+    """Compute the six statistics with average and maximum pooling, moments in float64: (6, N, H', W')."""
     x = stack[:, None].double()
     m1, m2, m3, m4 = (nn.functional.avg_pool2d(x**k, size, stride=1)[:, 0] for k in range(1, 5))
     variance = m2 - m1**2
@@ -120,14 +76,14 @@ def six_by_pooling(stack: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def part_statistics(device: Device, depth: int) -> Iterator[Row]:
-    few = volume(min(depth, 4))
+    few = random_volume(min(depth, 4))
     want = t3.window_statistics(few[:1].cpu(), SIZE, SIX)
-    for answer in (t3.window_statistics(few, SIZE, SIX), six_by_pooling(few, SIZE)):
-        torch.testing.assert_close(answer[:, :1].cpu(), want, rtol=1e-3, atol=1e-3)
+    for result in (t3.window_statistics(few, SIZE, SIX), six_by_pooling(few, SIZE)):
+        torch.testing.assert_close(result[:, :1].cpu(), want, rtol=1e-3, atol=1e-3)
     work = f"six statistics, {len(few)} x {SIDE} x {SIDE}"
     yield Row(work, "t3ssfast", milliseconds(lambda: t3.window_statistics(few, SIZE, SIX)))
     yield Row(work, "torch pooling", milliseconds(lambda: six_by_pooling(few, SIZE)))
-    whole = volume(depth)
+    whole = random_volume(depth)
     taken = milliseconds(lambda: t3.window_statistics(whole, SIZE, SIX))
     share = SIX_BYTES * whole.numel() / device.copied_bytes * 1e3 / taken
     work = f"six statistics, {depth} x {SIDE} x {SIDE}"
@@ -135,7 +91,7 @@ def part_statistics(device: Device, depth: int) -> Iterator[Row]:
 
 
 def part_median(device: Device, depth: int) -> Iterator[Row]:
-    image = volume(1)[0, :256, :256].contiguous()
+    image = random_volume(1)[0, :256, :256].contiguous()
 
     def torch_median() -> torch.Tensor:
         windows = image.unfold(0, SIZE, 1).unfold(1, SIZE, 1)
@@ -150,7 +106,7 @@ def part_median(device: Device, depth: int) -> Iterator[Row]:
         "median, 256 x 256", "t3ssfast", milliseconds(lambda: t3.window_statistics(image, SIZE, ("median",)))
     )
     yield Row("median, 256 x 256", "torch sort", milliseconds(torch_median))
-    whole = volume(depth)
+    whole = random_volume(depth)
     taken = milliseconds(lambda: t3.window_statistics(whole, SIZE, ("median",)), 3)
     yield Row(
         f"median, {depth} x {SIDE} x {SIDE}", "t3ssfast", taken, f"{whole.numel() / taken / 1e3:.0f} Mpx/s"
@@ -158,7 +114,7 @@ def part_median(device: Device, depth: int) -> Iterator[Row]:
 
 
 def part_unfold(device: Device, depth: int) -> Iterator[Row]:
-    image = volume(1)[0, :512, :512].contiguous()
+    image = random_volume(1)[0, :512, :512].contiguous()
 
     def torch_unfold() -> torch.Tensor:
         return image.unfold(0, SIZE, 1).unfold(1, SIZE, 1).reshape(-1, SIZE, SIZE)
@@ -175,8 +131,8 @@ def part_unfold(device: Device, depth: int) -> Iterator[Row]:
         )
 
 
-def check_scores(answers: torch.Tensor, image: torch.Tensor, index: torch.Tensor, precision: str) -> None:
-    """Some answers (M, C), for windows of flat index (M,), against the model run on each window by itself."""
+def check_scores(scores: torch.Tensor, image: torch.Tensor, index: torch.Tensor, precision: str) -> None:
+    """Compare some scores (M, C) of windows with flat indices (M,) with the model on single windows."""
     some = torch.randint(len(index), (2048,), generator=torch.Generator().manual_seed(1)).to(index.device)
     count = SIDE - SIZE + 1
     z, y, x = index[some] // count**2, index[some] // count % count, index[some] % count
@@ -184,8 +140,8 @@ def check_scores(answers: torch.Tensor, image: torch.Tensor, index: torch.Tensor
     pixels = ((z[:, None] * SIDE + y[:, None] + around)[:, :, None] * SIDE) + (x[:, None] + around)[:, None]
     with torch.no_grad():
         want = lenet()(image.reshape(-1)[pixels][:, None].cpu())
-    error = (answers[some].cpu() - want).abs().max().item()
-    assert error <= ALLOWED[precision], f"{precision} is off by {error:.2g}"
+    error = (scores[some].cpu() - want).abs().max().item()
+    assert error <= TOLERANCE[precision], f"{precision} has an error of {error:.2g}"
 
 
 def score(model: nn.Module, image: torch.Tensor, mask: torch.Tensor | None, precision: str) -> torch.Tensor:
@@ -194,53 +150,55 @@ def score(model: nn.Module, image: torch.Tensor, mask: torch.Tensor | None, prec
 
 
 def part_masked(device: Device, depth: int) -> Iterator[Row]:
-    model, image, mask = lenet().cuda(), volume(depth), shells(depth)
+    model, image, mask = lenet().cuda(), random_volume(depth), membrane_mask(depth)
     index = mask.reshape(-1).nonzero().reshape(-1)
     work = f"score_windows, {depth} x {SIDE} x {SIDE}, {len(index) / mask.numel():.1%} of the windows"
-    for precision in ALLOWED:
+    for precision in TOLERANCE:
         check_scores(score(model, image, mask, precision), image, index, precision)
         taken = milliseconds(lambda p=precision: score(model, image, mask, p), 2)  # type: ignore[misc]
         goal = MASKED_GOAL_MS.get(precision)
         met = None if goal is None or depth != DEPTH else taken <= goal
-        wanted = "" if goal is None else f", {goal:.0f} ms wanted at {DEPTH} slices"
+        wanted = "" if goal is None else f", goal {goal:.0f} ms at {DEPTH} slices"
         yield Row(
             work, f"t3ssfast {precision}", taken, f"{len(index) / taken / 1e3:.0f} M windows/s{wanted}", met
         )
-    yield from knobs(work, model, image, mask)
+    yield from kernel_options(work, model, image, mask)
 
-    # PyTorch's ways on one slice of the size that bench_sliding.py has.
+    # PyTorch on one slice of the size in bench_score_windows.py.
     slice_, ring = image[0, :512, :512].contiguous(), membrane_ring().cuda()
     want = torch_batches(lenet(), slice_.cpu(), ring.cpu())
-    ways: dict[str, Callable[[], torch.Tensor]] = {
-        **{f"t3ssfast {p}": lambda p=p: score(model, slice_, ring, p) for p in ALLOWED},  # type: ignore[misc]
+    implementations: dict[str, Callable[[], torch.Tensor]] = {
+        **{f"t3ssfast {p}": lambda p=p: score(model, slice_, ring, p) for p in TOLERANCE},  # type: ignore[misc]
         "torch gathered": lambda: torch_gathered(model, slice_, ring),
         "torch windows": lambda: torch_batches(model, slice_, ring),
     }
-    for who, way in ways.items():
-        error = (way().cpu() - want).abs().max().item()
-        # PyTorch may take TF32 for its convolutions unless told otherwise.
-        assert error <= ALLOWED.get(who.split()[-1], ALLOWED["tf32"]), f"{who} is off by {error:.2g}"
-        yield Row("score_windows, a ring of 6% in 512 x 512", who, milliseconds(way))
+    for who, run in implementations.items():
+        error = (run().cpu() - want).abs().max().item()
+        # By default PyTorch may use TF32 for convolutions.
+        assert error <= TOLERANCE.get(who.split()[-1], TOLERANCE["tf32"]), (
+            f"{who} has an error of {error:.2g}"
+        )
+        yield Row("score_windows, a ring of 6% in 512 x 512", who, milliseconds(run))
 
 
-def knobs(work: str, model: nn.Module, image: torch.Tensor, mask: torch.Tensor) -> Iterator[Row]:
-    """What the kernel chooses by itself, chosen otherwise."""
+def kernel_options(work: str, model: nn.Module, image: torch.Tensor, mask: torch.Tensor) -> Iterator[Row]:
+    """Time the kernel with other options than its defaults."""
     plan = read_plan(model, SIZE)
     assert isinstance(plan, Plan), plan
     stack = _native.as_stack(image)
     windows, program = _native.as_windows(stack, SIZE, mask), plan.program()
-    # 256 lanes have rows of three times 48 KiB under way.
-    roomy = torch.cuda.get_device_properties(0).shared_memory_per_block_optin >= 160 << 10
-    for name, how in {
-        "float32, blocks of lanes": {"schedule": "lanes"},
-        "float32, 256 lanes a head": {"head_lanes": 256},
-        "float32, 128 lanes a head": {"head_lanes": 128},
-        "tf32, 256 lanes a head": {"precision": "tf32", "head_lanes": 256},
-        "bfloat16, 256 lanes a head": {"precision": "bfloat16", "head_lanes": 256},
-        "bfloat16, 128 lanes a head": {"precision": "bfloat16", "head_lanes": 128},
+    # Blocks of 256 lanes keep three pipeline slots of 48 KiB.
+    large_shared_memory = torch.cuda.get_device_properties(0).shared_memory_per_block_optin >= 160 << 10
+    for name, chosen in {
+        "float32, SIMT": {"schedule": "simt"},
+        "float32, 256 lanes per block": {"block_lanes": 256},
+        "float32, 128 lanes per block": {"block_lanes": 128},
+        "tf32, 256 lanes per block": {"precision": "tf32", "block_lanes": 256},
+        "bfloat16, 256 lanes per block": {"precision": "bfloat16", "block_lanes": 256},
+        "bfloat16, 128 lanes per block": {"precision": "bfloat16", "block_lanes": 128},
     }.items():
-        options: dict[str, Any] = how
-        if how.get("head_lanes") == 256 and not roomy:
+        options: dict[str, Any] = chosen
+        if chosen.get("block_lanes") == 256 and not large_shared_memory:
             continue
         taken = milliseconds(lambda o=options: _native.score_windows(stack, SIZE, program, windows, **o))  # type: ignore[misc]
         yield Row(work, f"t3ssfast kernels alone, {name}", taken)
@@ -248,17 +206,17 @@ def knobs(work: str, model: nn.Module, image: torch.Tensor, mask: torch.Tensor) 
 
 def part_dense(device: Device, depth: int) -> Iterator[Row]:
     depth = min(depth, 16)
-    model, image = lenet().cuda(), volume(depth)
+    model, image = lenet().cuda(), random_volume(depth)
     count = depth * (SIDE - SIZE + 1) ** 2
     index = torch.arange(count, device="cuda")
-    for precision in ALLOWED:
-        answers = score(model, image, None, precision)
-        check_scores(answers.reshape(answers.shape[0], -1).T, image, index, precision)
+    for precision in TOLERANCE:
+        scores = score(model, image, None, precision)
+        check_scores(scores.reshape(scores.shape[0], -1).T, image, index, precision)
         taken = milliseconds(lambda p=precision: score(model, image, None, p), 2)  # type: ignore[misc]
         peak = "bfloat16" if precision == "bfloat16" else "tf32"
         share = DENSE_FLOPS * count / taken * 1e3 / device.flops[peak]
         met = share >= DENSE_GOAL if precision == "tf32" else None
-        wanted = f", {DENSE_GOAL:.0%} wanted" if precision == "tf32" else ""
+        wanted = f", goal {DENSE_GOAL:.0%}" if precision == "tf32" else ""
         figure = f"{share:.0%} of the {peak} rate of a matrix product{wanted}"
         yield Row(
             f"score_windows, every window of {depth} x {SIDE} x {SIDE}",
@@ -272,47 +230,47 @@ def part_dense(device: Device, depth: int) -> Iterator[Row]:
         torch_dilated(model, slice_), score(model, slice_, None, "float32"), rtol=0, atol=5e-3
     )
     work = "score_windows, every window of 512 x 512"
-    for precision in ALLOWED:
+    for precision in TOLERANCE:
         taken = milliseconds(lambda p=precision: score(model, slice_, None, p))  # type: ignore[misc]
         yield Row(work, f"t3ssfast {precision}", taken)
     yield Row(work, "torch dilated", milliseconds(lambda: torch_dilated(model, slice_)))
 
 
 def part_upload(device: Device, depth: int) -> Iterator[Row]:
-    """Slabs sent as they are stored and prepared on the device, against prepared by the CPU and then sent."""
+    """Slabs uploaded as stored and prepared on the device, against slabs prepared on the CPU."""
     depth = min(depth, 64)
     noise = np.random.default_rng(0).normal(60, 15, (depth, SIDE, SIDE)).astype(np.float32)
     for dtype in ("int8", "int16", "float16", "float32"):
         grid = PreparedTomogram.prepare(t3.Tomogram(noise.astype(dtype), 13.6))
-        way = Uploader(torch.device("cuda"))
-        few = grid.slab_on_device(0, 2, way).cpu().numpy()
+        uploader = Uploader(torch.device("cuda"))
+        few = grid.slab_on_device(0, 2, uploader).cpu().numpy()
         np.testing.assert_allclose(few, grid.slab(0, 2), atol=1e-4)
 
-        def sent(way: Uploader = way, data: np.ndarray = grid.tomogram.data) -> None:
-            with way.stream():
-                way.finish(way.upload(data, 0, depth))
+        def upload(uploader: Uploader = uploader, data: np.ndarray = grid.tomogram.data) -> None:
+            with uploader.stream():
+                uploader.finish(uploader.upload(data, 0, depth))
 
         stored = depth * SIDE**2 * grid.tomogram.data.dtype.itemsize
-        taken = milliseconds(sent)
+        taken = milliseconds(upload)
         work = f"a slab of {depth} x {SIDE} x {SIDE} {dtype}"
-        yield Row(f"{work}, sent only", "t3ssfast", taken, f"{stored / taken / 1e6:.1f} GB/s")
-        yield Row(work, "t3ssfast", milliseconds(lambda g=grid, w=way: g.slab_on_device(0, depth, w)))  # type: ignore[misc]
+        yield Row(f"{work}, upload only", "t3ssfast", taken, f"{stored / taken / 1e6:.1f} GB/s")
+        yield Row(work, "t3ssfast", milliseconds(lambda g=grid, u=uploader: g.slab_on_device(0, depth, u)))  # type: ignore[misc]
         yield Row(
             work,
-            "prepared by the CPU",
+            "prepared on the CPU",
             milliseconds(lambda g=grid: torch.from_numpy(g.slab(0, depth)).cuda()),
         )  # type: ignore[misc]
 
 
 def part_detect(device: Device, depth: int) -> Iterator[Row]:
-    """A simulated tomogram laid side by side, from a file that the page cache holds."""
+    """Detection in a tiled simulated tomogram, from a file in the page cache."""
     small = t3.simulate(seed=0, shape=(64, 256, 256)).tomogram
     tiled = np.tile(np.asarray(small.data), (-(-depth // 64), SIDE // 256, SIDE // 256))[:depth]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tomogram.mrc"
         t3.write(path, tiled, small.voxel_size_angstrom)
         found = t3.detect(path, device="cuda", progress=False)
-        assert len(found.candidates) > 0, "nothing was found"
+        assert len(found.candidates) > 0, "no candidates were found"
         times, stages = [], {}
         for _ in range(3):
             begin = time.perf_counter()
@@ -322,7 +280,7 @@ def part_detect(device: Device, depth: int) -> Iterator[Row]:
     met = taken <= DETECT_GOAL_MS if depth == DEPTH else None
     longest = sorted(stages.items(), key=lambda item: -item[1])[:5]
     figure = (
-        f"{len(found.candidates)} candidates, {DETECT_GOAL_MS:.0f} ms wanted at {DEPTH} slices; "
+        f"{len(found.candidates)} candidates, goal {DETECT_GOAL_MS:.0f} ms at {DEPTH} slices; "
         + ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in longest)
     )
     yield Row(
@@ -345,12 +303,12 @@ PARTS = {
 
 
 def kernel_times(depth: int) -> list[str]:
-    """Which kernels a masked run spends its time in, where the profiler works."""
+    """Profile the kernels of a masked run."""
     from torch.profiler import ProfilerActivity, profile
 
-    model, image, mask = lenet().cuda(), volume(depth), shells(depth)
+    model, image, mask = lenet().cuda(), random_volume(depth), membrane_mask(depth)
     lines = []
-    for precision in ALLOWED:
+    for precision in TOLERANCE:
         score(model, image, mask, precision)
         with profile(activities=[ProfilerActivity.CUDA]) as record:
             score(model, image, mask, precision)
@@ -363,53 +321,25 @@ def kernel_times(depth: int) -> list[str]:
     return ["", "| masked run | kernel | launches | ms |", "|---|---|---:|---:|", *lines]
 
 
-def table(device: Device, rows: list[Row], notes: list[str]) -> str:
-    """Markdown; a peer's time is given as a multiple of ours in float32 for the same work."""
-    ours = {row.work: row.milliseconds for row in rows if row.who in ("t3ssfast", "t3ssfast float32")}
-    lines = [
-        f"## {datetime.date.today().isoformat()}, {device.name}, torch {torch.__version__}",
-        "",
-        (
-            f"Measured in this run: copy {device.copied_bytes / 1e9:.0f} GB/s read and written; matrix "
-            f"products {device.flops['tf32'] / 1e12:.0f} TFLOP/s TF32, "
-            f"{device.flops['bfloat16'] / 1e12:.0f} bfloat16."
-        ),
-        "",
-        "| work | who | median (ms) | peer / ours | figure | goal met |",
-        "|---|---|---:|---:|---|---|",
-    ]
-    for row in rows:
-        peer = (
-            ""
-            if row.who.startswith("t3ssfast") or row.work not in ours
-            else f"{row.milliseconds / ours[row.work]:.1f}"
-        )
-        met = {None: "", True: "yes", False: "no"}[row.met]
-        lines.append(f"| {row.work} | {row.who} | {row.milliseconds:.3g} | {peer} | {row.figure} | {met} |")
-    return "\n".join([*lines, *notes, ""])
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Times the CUDA kernels against their floors and PyTorch.")
+    parser = argparse.ArgumentParser(description="Time the CUDA kernels against hardware limits and PyTorch.")
     parser.add_argument("output", nargs="?", type=Path, default=Path("bench-device"))
+    parser.add_argument("--parts", default=",".join(PARTS), help="Comma-separated names: " + ", ".join(PARTS))
     parser.add_argument(
-        "--parts", default=",".join(PARTS), help="comma-separated names of " + ", ".join(PARTS)
-    )
-    parser.add_argument(
-        "--depth", type=int, default=DEPTH, help="slices of the volume; fewer where memory is short"
+        "--depth", type=int, default=DEPTH, help="Slices of the volume; reduced to fit the device memory."
     )
     given = parser.parse_args()
     unknown = sorted(set(given.parts.split(",")) - set(PARTS))
     if unknown:
-        parser.error(f"there is no part {', '.join(unknown)}; give some of {', '.join(PARTS)}")
+        parser.error(f"unknown part {', '.join(unknown)}; give some of {', '.join(PARTS)}")
     info = t3.build_info()
     if not torch.cuda.is_available() or not info["cuda_devices"]:
         why = info["cuda_problem"] or "this PyTorch has no CUDA"
-        print(f"No CUDA device can be used ({why}); run this on a machine that has one.", file=sys.stderr)
+        print(f"No usable CUDA device ({why}); run this on a machine that has one.", file=sys.stderr)
         return 2
     given.output.mkdir(parents=True, exist_ok=True)
     free, _ = torch.cuda.mem_get_info()
-    # The statistics of a slice and what checking it takes are about twelve times its own bytes.
+    # Statistics and checks of a slice need about twelve times its own memory.
     depth = max(1, min(given.depth, free // (12 * 4 * SIDE * SIDE)))
     device = measure_device()
     rows: list[Row] = []
@@ -419,7 +349,7 @@ def main() -> int:
         begin = time.monotonic()
         try:
             rows.extend(PARTS[name](device, depth))
-        except Exception as problem:  # a part that fails must not silence the others
+        except Exception as problem:  # a failed part must not stop the others
             failed = True
             traceback.print_exc()
             notes.append(
@@ -431,7 +361,7 @@ def main() -> int:
     try:
         notes += kernel_times(min(depth, 32))
     except Exception as problem:
-        notes.append(f"\nNo times of single kernels: {type(problem).__name__}: {str(problem)[:200]}")
+        notes.append(f"\nProfiling failed: {type(problem).__name__}: {str(problem)[:200]}")
     text = table(device, rows, notes)
     (given.output / "table.md").write_text(text)
     print(text)

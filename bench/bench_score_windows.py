@@ -234,7 +234,7 @@ class NativeKernel:
         """Score the windows of a mask with the plan's own use of Winograd, or another one."""
         windows = _native.as_windows(self.stack, SIZE, mask)
         program = self.plan.program()
-        return _native.score_windows(self.stack, SIZE, program, windows, least_of_nine=min_windows)
+        return _native.score_windows(self.stack, SIZE, program, windows, winograd_min_windows=min_windows)
 
     def dense(self, mask: torch.Tensor) -> torch.Tensor:
         """Score every window, and select those of the mask."""

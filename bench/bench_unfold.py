@@ -1,4 +1,4 @@
-"""unfold against torch's and NumPy's ways to the same array, and against a plain copy of as many bytes.
+"""unfold against torch and NumPy, and against a plain copy of as many bytes.
 
 ``pytest bench/bench_unfold.py --benchmark-only``; T3SSFAST_BENCH_THREADS sets the threads.
 """
@@ -20,7 +20,7 @@ from t3ssfast.runtime import buffer_pool
 SIZE = 50
 IMAGE = np.random.default_rng(0).normal(size=(160, 230)).astype(np.float32)
 COUNT = (IMAGE.shape[0] - SIZE + 1) * (IMAGE.shape[1] - SIZE + 1)
-# Memory that is there already, for the tools that can write into it.
+# Existing memory, for the functions that can write to it.
 OUT = np.zeros((COUNT, SIZE, SIZE), np.float32)
 SOURCE = np.ones_like(OUT)
 MASK = np.random.default_rng(1).random((IMAGE.shape[0] - SIZE + 1, IMAGE.shape[1] - SIZE + 1)) < 0.05
@@ -37,17 +37,17 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def t3ssfast_into_memory() -> Array:
+def t3ssfast_existing_memory() -> Array:
     return unfold(IMAGE, SIZE, out=OUT)
 
 
-def strided_numpy_into_memory() -> Array:
+def numpy_existing_memory() -> Array:
     view = np.lib.stride_tricks.sliding_window_view(IMAGE, (SIZE, SIZE))
     np.copyto(OUT.reshape(view.shape), view)
     return OUT
 
 
-def copy_into_memory() -> Array:
+def copy_existing_memory() -> Array:
     np.copyto(OUT, SOURCE)
     return OUT
 
@@ -56,14 +56,14 @@ def t3ssfast_new() -> Array:
     return unfold(IMAGE, SIZE)
 
 
-def t3ssfast_new_first() -> Array:
-    """Into memory that no result has used before."""
+def t3ssfast_new_unpooled() -> Array:
+    """Write to memory that no result has used before."""
     buffer_pool._kept.clear()
     return unfold(IMAGE, SIZE)
 
 
 def torch_functional_unfold_new() -> Array:
-    """Its columns hold the windows' pixels; as an array of windows they are a transposed view."""
+    """Unfold with torch.nn.functional.unfold, whose columns are the windows, and transpose."""
     columns = F.unfold(torch.from_numpy(IMAGE)[None, None], SIZE)[0]
     return columns.T.reshape(-1, SIZE, SIZE).numpy()
 
@@ -76,28 +76,28 @@ def copy_new() -> Array:
     return SOURCE.copy()
 
 
-INTO_MEMORY = [t3ssfast_into_memory, strided_numpy_into_memory, copy_into_memory]
-NEW = [t3ssfast_new, t3ssfast_new_first, torch_functional_unfold_new, torch_tensor_unfold_new, copy_new]
+EXISTING_MEMORY = [t3ssfast_existing_memory, numpy_existing_memory, copy_existing_memory]
+NEW = [t3ssfast_new, t3ssfast_new_unpooled, torch_functional_unfold_new, torch_tensor_unfold_new, copy_new]
 
 
 def check(got: Array, tool: Callable[[], Array]) -> None:
-    if tool in (copy_into_memory, copy_new):
+    if tool in (copy_existing_memory, copy_new):
         np.testing.assert_array_equal(got[17], SOURCE[17])
     else:
         np.testing.assert_array_equal(got[181 * 3 + 7], IMAGE[3:53, 7:57])
         np.testing.assert_array_equal(got[-1], IMAGE[-SIZE:, -SIZE:])
 
 
-# A tool that makes an array of its own pays for new pages; torch.nn.functional.unfold cannot do otherwise.
-# Ours does so the first time only: the memory of a result that was let go is used again.
-@pytest.mark.benchmark(group="every window, into memory that is there")
-@pytest.mark.parametrize("tool", [*INTO_MEMORY, torch_functional_unfold_new])
-def bench_unfold_into_memory(benchmark: Any, tool: Callable[[], Array]) -> None:
+# A new array costs page faults; torch.nn.functional.unfold always returns one. unfold pays them only the
+# first time, because it reuses the memory of results that were freed.
+@pytest.mark.benchmark(group="every window, existing memory")
+@pytest.mark.parametrize("tool", [*EXISTING_MEMORY, torch_functional_unfold_new])
+def bench_unfold_existing_memory(benchmark: Any, tool: Callable[[], Array]) -> None:
     check(tool(), tool)
     benchmark.pedantic(tool, rounds=5, warmup_rounds=1)
 
 
-@pytest.mark.benchmark(group="every window, as a new array")
+@pytest.mark.benchmark(group="every window, new array")
 @pytest.mark.parametrize("tool", NEW)
 def bench_unfold_new(benchmark: Any, tool: Callable[[], Array]) -> None:
     check(tool(), tool)

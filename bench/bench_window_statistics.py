@@ -1,8 +1,8 @@
-"""window_statistics against OpenCV and scipy.ndimage: same image, windows and thread count, one run.
+"""window_statistics against OpenCV and scipy.ndimage, with the same image, windows and threads.
 
 ``pytest bench/bench_window_statistics.py --benchmark-only``; T3SSFAST_BENCH_THREADS sets the threads (1).
 On a busy machine ``--benchmark-timer=time.process_time`` measures CPU time instead (one thread only).
-Each benchmark asserts its answer.
+Each benchmark asserts its result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def images() -> dict[str, Image]:
-    """The six kinds of image on which order statistics differ most."""
+    """Return the six kinds of image on which the speed of order statistics differs most."""
     rng = np.random.default_rng(0)
     white = rng.normal(size=(EDGE, EDGE))
     rows, columns = np.arange(EDGE)[:, None], np.arange(EDGE)
@@ -49,7 +49,7 @@ IMAGES = images()
 
 
 def ring(share: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """A membrane-like ring that holds about that share of all windows."""
+    """Return a membrane-like ring that contains about `share` of all windows."""
     edge = EDGE - SIZE + 1
     y, x = np.mgrid[:edge, :edge] - edge / 2
     radius = edge * 0.3 if share > 0.01 else edge * 0.05
@@ -58,7 +58,7 @@ def ring(share: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def valid(filtered: Any) -> Any:
-    """Centred windows to valid ones, by top-left corner."""
+    """Crop a filtered image with centred windows to the valid windows."""
     return filtered[HALF : HALF + EDGE - SIZE + 1, HALF : HALF + EDGE - SIZE + 1]
 
 
@@ -75,7 +75,7 @@ def threads() -> Iterator[int]:
 
 
 def moments_by(box: Callable[[Any], Any], image: Any) -> list[Any]:
-    """From box filters; powers as products, since NumPy takes long over those of negative numbers."""
+    """Compute moments from box filters; NumPy's power is slow for negative values, so powers are products."""
     mean = box(image)
     square = image * image
     second, third, fourth = box(square), box(square * image), box(square * square)
@@ -112,16 +112,16 @@ def six_t3ssfast(image: Image) -> Any:
 
 
 class SixInPlace:
-    """The same six into memory that is there: no tool makes a large array of its own."""
+    """The six statistics written to existing memory."""
 
     def __init__(self) -> None:
         edge = EDGE - SIZE + 1
-        self.ours = np.empty((6, edge, edge), np.float32)
+        self.result = np.empty((6, edge, edge), np.float32)
         self.planes = np.empty((12, EDGE, EDGE))
         self.extrema = np.empty((2, EDGE, EDGE), np.float32)
 
     def t3ssfast(self, image: Image) -> Any:
-        return window_statistics(image, SIZE, SIX, out=self.ours)
+        return window_statistics(image, SIZE, SIX, out=self.result)
 
     def opencv(self, image: Image) -> list[Any]:
         import cv2
@@ -137,7 +137,7 @@ class SixInPlace:
         return self._moments(image, lambda a, to: ndi.uniform_filter(a, SIZE, output=to))
 
     def _moments(self, image: Image, box: Callable[[Any, Any], Any]) -> list[Any]:
-        """`moments_by`, step by step."""
+        """Compute `moments_by` in place."""
         first, power, mean, second, third, fourth, square, variance, deviation, m3, m4, more = self.planes
         np.copyto(first, image)
         box(first, mean)
@@ -171,14 +171,14 @@ def bench_six(benchmark: Any, tool: Callable[[Image], Any], kind: str) -> None:
     rounds = 3 if tool is six_scipy else 7
     with np.errstate(all="ignore"):
         got = benchmark.pedantic(tool, (image,), rounds=rounds, warmup_rounds=1)
-    # Box filters lose the higher moments where the mean is large, and have none where the image is flat.
+    # Box filters lose the higher moments where the mean is large, and are NaN where the image is constant.
     compared = range(6) if kind == "noise" else (0, 4, 5)
     ours = six_t3ssfast(image)
     for k in compared:
         np.testing.assert_allclose(ours[k], got[k], rtol=1e-4, atol=1e-5, err_msg=SIX[k])
 
 
-@pytest.mark.benchmark(group="six, into memory that is there")
+@pytest.mark.benchmark(group="six, existing memory")
 @pytest.mark.parametrize("tool", ["t3ssfast", "opencv", "scipy"])
 def bench_six_in_place(benchmark: Any, tool: str) -> None:
     memory, image = SixInPlace(), IMAGES["noise"]
@@ -193,7 +193,7 @@ def bench_six_in_place(benchmark: Any, tool: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("names", [SIX, ("median",), (*SIX, "median")], ids=["six", "median", "seven"])
 def bench_threads_t3ssfast(benchmark: Any, names: tuple[str, ...], threads: int) -> None:
-    """Into memory that is there; wall time of an idle machine only."""
+    """Write to existing memory; wall time is only meaningful on an idle machine."""
     image = IMAGES["noise"]
     want = window_statistics(image, SIZE, names)
     out = np.empty_like(want)
@@ -229,10 +229,10 @@ def bench_median_opencv_8bit(benchmark: Any) -> None:
 
 @pytest.mark.benchmark(group="median")
 def bench_median_scipy_narrow_strip(benchmark: Any) -> None:
-    """Of 64 rows of windows only: scipy takes half a minute for the whole image (multiply by 16)."""
+    """Only 64 rows of windows, because scipy takes half a minute for the whole image (multiply by 16)."""
     strip = IMAGES["noise"][: 64 + SIZE - 1]
     got = benchmark.pedantic(ndi.median_filter, (strip, SIZE), rounds=1)
-    # For an even count scipy takes the upper of the two middle values, not their mean.
+    # For an even count scipy returns the upper of the two middle values, not their mean.
     window = np.sort(strip[10 : 10 + SIZE, 20 : 20 + SIZE], axis=None)
     assert got[10 + HALF, 20 + HALF] == window[SIZE * SIZE // 2]
 
@@ -261,11 +261,11 @@ def bench_masked_t3ssfast(benchmark: Any, share: float) -> None:
 
 
 @pytest.mark.benchmark(group="a whole volume")
-@pytest.mark.parametrize("new", [True, False], ids=["new", "memory that is there"])
+@pytest.mark.parametrize("new", [True, False], ids=["new", "existing memory"])
 def bench_volume_t3ssfast(benchmark: Any, new: bool) -> None:
-    """(256, 1024, 1024): beside its result it takes no memory that grows with the volume.
+    """A volume of (256, 1024, 1024): memory beyond the result must not grow with the volume.
 
-    The pages of 2 GB of new memory are cleared by the system, which takes as long as it takes.
+    With new memory the time includes the page faults of 2 GB.
     """
     volume = np.tile(IMAGES["noise"], (256, 1, 1))
     names = ("mean", "median")

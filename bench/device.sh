@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# One command for a machine with a CUDA device: build for it, test on it, sanitize, benchmark, one dated table.
+# Builds, tests, benchmarks and sanitizes the CUDA kernels on a machine with a CUDA device.
 #
 #   bench/device.sh [OUTPUT_FOLDER]
 #
-# Needs nvcc, CMake, a C++ compiler, and a Python (PYTHON, default python3) with torch for CUDA, numpy, scipy,
-# pybind11, pytest, pytest-timeout and hypothesis; wheels on PYTHONPATH will do. What is said of a whole detection
-# needs connected-components-3d and mrcfile, too. compute-sanitizer is used where it is
-# found: on PATH, in the CUDA toolkit, or from the wheel nvidia-cuda-sanitizer-api. A step that fails or is missing is
-# told in summary.txt and does not stop the others; all together take at most T3SSFAST_DEVICE_SECONDS (540), the
-# sanitizers, which take most, last. T3SSFAST_DEVICE_STEPS="build tests" runs some of: build tests bench sanitize.
-# Exits with 1 when a step fails, with 2 when there is nothing to run it on.
+# Requires nvcc, CMake, a C++ compiler, and a Python (PYTHON, default python3) with torch for CUDA, numpy, scipy,
+# pybind11, pytest, pytest-timeout and hypothesis, installed or on PYTHONPATH. The test and the benchmark of a whole
+# detection also need connected-components-3d and mrcfile. compute-sanitizer is taken from PATH, the CUDA toolkit, or
+# the wheel nvidia-cuda-sanitizer-api. Failed and skipped steps are reported in summary.txt and do not stop the others.
+# All steps together take at most T3SSFAST_DEVICE_SECONDS (540); the sanitizers, which take longest, run last.
+# T3SSFAST_DEVICE_STEPS="build tests" selects steps from: build tests bench sanitize. Exits with 1 if a step fails, and
+# with 2 if a requirement is missing.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 output=${1:-bench-device}
@@ -29,13 +29,13 @@ stop() {
   exit 2
 }
 
-# run NAME SECONDS COMMAND...: its output goes to NAME.log, the end of it here if it fails.
+# run NAME SECONDS COMMAND...: writes output to NAME.log, and prints its end if the command fails.
 run() {
   local name=$1 limit=$2 begin=$SECONDS left=$((deadline - SECONDS)) status word
   shift 2
   if [ $left -lt 10 ]; then
     failed=1
-    say "$(printf '%-12s not run: the time is up' "$name")"
+    say "$(printf '%-12s not run: out of time' "$name")"
     return 1
   fi
   [ $left -ge "$limit" ] || limit=$left
@@ -43,7 +43,7 @@ run() {
   status=$?
   case $status in
     0) word=passed ;;
-    124 | 137) word="FAILED: not done after $limit s" ;;
+    124 | 137) word="FAILED: not finished after $limit s" ;;
     *) word="FAILED ($status)" ;;
   esac
   [ $status -eq 0 ] || {
@@ -60,13 +60,13 @@ missing=$("$python" - <<'PYTHON'
 import importlib.util as u
 print(" ".join(m for m in ("torch", "numpy", "scipy", "pybind11", "pytest", "pytest_timeout", "hypothesis") if u.find_spec(m) is None))
 PYTHON
-) || stop "$python cannot be run; set PYTHON to a Python 3.10 or newer."
-[ -z "$missing" ] || stop "$python lacks: $missing; install them, or put their wheels on PYTHONPATH."
+) || stop "$python does not run; set PYTHON to Python 3.10 or newer."
+[ -z "$missing" ] || stop "$python has no module $missing; install them, or add their wheels to PYTHONPATH."
 "$python" -c 'import cc3d, mrcfile' 2>/dev/null ||
-  say "connected-components-3d or mrcfile is missing: the test and the benchmark of a whole detection will fail"
+  say "connected-components-3d or mrcfile is not installed: the test and the benchmark of a whole detection will fail"
 
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
-  stop "PyTorch of $python finds no CUDA device; run this on a machine that has one."
+  stop "PyTorch finds no CUDA device; run this on a machine that has one."
 "$python" - <<'PYTHON' | tee "$output/device.txt"
 import torch
 p = torch.cuda.get_device_properties(0)
@@ -77,7 +77,7 @@ nvidia-smi --query-gpu=driver_version,clocks.max.sm,power.limit --format=csv 2>/
 
 if has build; then
   command -v nvcc >/dev/null || stop "nvcc is not on PATH; install the CUDA toolkit, or set PATH."
-  command -v cmake >/dev/null || stop "cmake is not on PATH; install it (a wheel will do)."
+  command -v cmake >/dev/null || stop "cmake is not on PATH; install it, for example with pip."
   generator=()
   command -v ninja >/dev/null && generator=(-G Ninja)
   architecture=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
@@ -86,11 +86,11 @@ if has build; then
   if ! { run configure 60 cmake -S . -B build-device "${generator[@]}" "${options[@]}" &&
     run build 240 cmake --build build-device --parallel &&
     run install 60 cmake --install build-device --prefix python; }; then
-    stop "The extension was not built, so nothing else can run; see $output for the logs."
+    stop "The extension was not built; see the logs in $output."
   fi
 fi
 run import 60 "$python" -c 'import pprint, t3ssfast; i = t3ssfast.build_info(); pprint.pprint(i); assert i["cuda_devices"]' ||
-  stop "The extension sees no device; $output/import.log says why."
+  stop "The extension finds no device; see $output/import.log."
 
 if has tests; then
   run tests 180 "$python" -m pytest -q -p no:cacheprovider -p no:benchmark -m gpu --durations=5 \
@@ -111,16 +111,16 @@ PYTHON
   )
   if [ -n "$sanitizer" ]; then
     [ -x "$sanitizer" ] || chmod -R u+x "$(dirname "$sanitizer")/.." 2>/dev/null
-    # Of other people's kernels nothing is asked.
+    # Check only this package's kernels.
     only=()
     "$sanitizer" --help 2>/dev/null | grep -q -- --kernel-name && only=(--kernel-name "kns=t3ssfast")
-    # PyTorch's caching allocator hides overruns inside one block from memcheck; without it every tensor is its own.
+    # PyTorch's caching allocator hides overruns within a block from memcheck; without it every tensor is an allocation.
     for tool in memcheck racecheck initcheck synccheck; do
       run "$tool" 100 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 9 \
         "${only[@]}" "$python" -m pytest -q -x -p no:cacheprovider -p no:benchmark -m gpu tests/test_device.py -k tiny
     done
   else
-    say "compute-sanitizer  skipped: neither on PATH nor in the wheel nvidia-cuda-sanitizer-api"
+    say "compute-sanitizer  skipped: not found on PATH, in the CUDA toolkit, or in the wheel nvidia-cuda-sanitizer-api"
   fi
 fi
 

@@ -1,9 +1,9 @@
-# Decides once whether the CUDA half is built, and for which architectures.
+# Decides whether the CUDA kernels are built, and for which architectures.
 include(CheckLanguage)
 
 set(T3SSFAST_HAS_CUDA OFF)
 if(NOT T3SSFAST_CUDA STREQUAL "OFF")
-  # Set before the language is enabled: left unset, CMake silently settles for one old architecture.
+  # Set before the language is enabled; otherwise CMake silently selects one old architecture.
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120")
   endif()
@@ -30,7 +30,7 @@ function(t3ssfast_add_cuda target)
     set_target_properties(${target} PROPERTIES
       CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
       CUDA_VISIBILITY_PRESET hidden CUDA_SEPARABLE_COMPILATION OFF)
-    # A list would be split at its semicolons into definitions of their own, and nvcc splits at commas.
+    # CMake would split a list at its semicolons into several definitions, and nvcc splits at commas.
     string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
     target_compile_definitions(${target} PRIVATE
       T3SSFAST_WITH_CUDA=1 $<$<COMPILE_LANGUAGE:CXX>:T3SSFAST_CUDA_ARCHITECTURES="${architectures}">)

@@ -1,20 +1,21 @@
-// The two twins, cpu:: and cuda::, as plain functions over views. No torch, no Python.
+// The native API: namespaces cpu and cuda as plain functions over views. No torch, no Python.
 //
-// The caller has validated everything (python/t3ssfast/_native) and owns every buffer. A cpu function takes
-// the number of OpenMP threads; a cuda function takes device pointers and a Launch, only enqueues work on that
-// stream, never allocates device memory and never synchronises. Results do not depend on the thread count.
+// The caller (python/t3ssfast/kernels/_native) validates all arguments and owns every buffer. A cpu function takes the
+// number of OpenMP threads. A cuda function takes device pointers and a Launch; it only enqueues work on that stream,
+// never allocates device memory and never synchronises. Results do not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/element.h"
 #include "core/score_windows_simt.h"
 #include "core/statistic.h"
-#include "core/view.h"
 #include "core/tensor_core_program.h"
+#include "core/view.h"
 
 namespace t3ssfast {
 
@@ -22,34 +23,32 @@ namespace t3ssfast {
 
 struct UnfoldRequest {
     std::int64_t size;
-    bool zscore;  // each window to mean 0, standard deviation 1; a constant window to zeros
+    bool zscore;  // scale each window to mean 0 and standard deviation 1; a constant window becomes zeros
     Element element;
 };
 
 namespace cpu {
-// out: (windows, size, size) of request.element, C-contiguous. `stream` writes past the caches: faster where `out`
-// is larger than they are and its pages are there already, slower otherwise.
-void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out,
-            bool stream, int threads);
+// out: (windows, size, size) of request.element, C-contiguous. `stream` uses non-temporal stores: faster where `out` is
+// larger than the caches and its pages are already mapped, slower otherwise.
+void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out, bool stream,
+            int threads);
 }  // namespace cpu
 
 namespace cuda {
-void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out,
-            Launch launch);
+void unfold(ImageStack<const float> images, const UnfoldRequest &request, WindowList windows, void *out, Launch launch);
 }  // namespace cuda
 
-// ------------------------------------------------------------------------------------------ statistics
+// ----------------------------------------------------------------------------------- window_statistics
 
 namespace cpu {
-// out: (statistics, windows) float32, C-contiguous. `stream` writes moments and extrema past the caches. `check` looks
-// for values that are not finite, which the kernels cannot take: the index of the first, and then `out` is left as it
-// is; -1 where there is none.
-std::int64_t window_statistics(ImageStack<const float> images, std::int64_t size,
-                               const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
-                               bool stream, bool check, int threads);
+// out: (statistics, windows) float32, C-contiguous. `stream` uses non-temporal stores for moments and extrema. The
+// kernels require finite values: with `check`, returns the index of the first NaN or Inf and leaves `out` unchanged.
+std::optional<std::int64_t> window_statistics(ImageStack<const float> images, std::int64_t size,
+                                              const std::vector<StatisticRequest> &statistics, WindowList windows,
+                                              float *out, bool stream, bool check, int threads);
 
-// Index of the first NaN or Inf, or -1.
-std::int64_t first_nonfinite(const float *values, std::int64_t count, int threads);
+// Index of the first NaN or Inf.
+std::optional<std::int64_t> first_nonfinite(const float *values, std::int64_t count, int threads);
 }  // namespace cpu
 
 namespace cuda {
@@ -58,75 +57,76 @@ std::int64_t window_statistics_workspace(ImageStack<const float> images, std::in
                                          const std::vector<StatisticRequest> &statistics, Launch launch);
 
 void window_statistics(ImageStack<const float> images, std::int64_t size,
-                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
-                       void *workspace, std::int64_t workspace_bytes, Launch launch);
+                       const std::vector<StatisticRequest> &statistics, WindowList windows, float *out, void *workspace,
+                       std::int64_t workspace_bytes, Launch launch);
 }  // namespace cuda
 
-// --------------------------------------------------------------------------------------------- sliding
+// --------------------------------------------------------------------------------------- score_windows
 
 namespace cpu {
 enum class SimdLevel : int;  // cpu/simd.h
 
-// A program's weights as one instruction set reads them: made once, used for many images.
+// A program's weights in the layout of one instruction set; prepared once, used for many images.
 struct PreparedProgram;
 
-// least_of_nine: asked for in nine windows that lie together from which all nine get their first hidden layer at once,
-// by minimal filtering; above 9 every window gets it by itself.
+// winograd_min_windows: minimum number of requested windows per 3 x 3 block for the Winograd path; above 9 the path is
+// never used.
 std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, std::int64_t parameter_count,
-                                                       std::int64_t least_of_nine, SimdLevel level);
+                                                 std::int64_t winograd_min_windows, SimdLevel level);
 
-// What a chain of layers answers on each window. An answer depends on the window's pixels and, within rounding, on
-// which windows of its patch of the image are asked for (cpu/sliding/places.h); not on others, on the tiling or on
-// the thread count.
+// Class scores of each window. A score depends on the window's pixels and, within rounding, on which other windows of
+// its patch of the image are requested (cpu/score_windows/dispatch.h). It does not depend on windows elsewhere, on the
+// tiling or on the number of threads.
 void score_windows(ImageStack<const float> images, std::int64_t size, const PreparedProgram &program,
                    WindowList windows, Scores out, int threads);
-
-// The CUDA twin's schedule, run on the host by blocks of `lanes` lanes, in reversed order where asked: a barrier
-// that is missing shows only then. For tests.
-void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed);
 }  // namespace cpu
 
 namespace cuda {
-// One batch of tiles; all pointers are device pointers but program.layers, which is read on the host.
-void score_windows(const TileBatch &batch, Launch launch);
+// SIMT path: one batch of tiles. All pointers are device pointers except program.layers, which is read on the host.
+void score_windows_simt(const TileBatch &batch, Launch launch);
+
+// Shared memory that one block may use, and that each of two blocks on one multiprocessor may use.
+struct SharedMemory {
+    std::int64_t per_block, per_block_of_two;
+};
+
+// Shared memory of a device with TF32 and bfloat16 tensor cores; zeros for an older device.
+SharedMemory tensor_core_shared_memory(int device);
+
+// Tensor-core path: the windows of one batch of images. All pointers are device pointers. `pack` packs the weights
+// first. `block_lanes` is the number of threads per block of the fully connected layers; 0 selects the default.
+void score_windows_tensor_core(const TensorCoreRun &run, Precision precision, bool pack, int block_lanes,
+                               Launch launch);
 }  // namespace cuda
 
-// How blocks of warps run on the host: lanes a block, in which order, whether copies land as late as they may, and
-// which of the two shapes of a head.
-struct WarpChoice {
+// --------------------------------------------------------------- the CUDA algorithms on the host, for tests
+
+// How blocks of warps are emulated: lanes per block, whether warps and lanes run in reversed order, whether
+// asynchronous copies complete as late as allowed, and which of the two column splits the fully connected layers use.
+struct WarpEmulation {
     int lanes;
     bool reversed, late, wide;
 };
 
 namespace cpu {
-// The schedule of cuda::score_windows_warps on the host; all pointers are host pointers. For tests.
-void score_windows_warps(const WarpRun &run, Precision precision, const WarpChoice &choice);
+// The algorithm of cuda::score_windows_simt, run by blocks of `lanes` lanes. Running the lanes in reversed order
+// exposes a missing barrier.
+void emulate_score_windows_simt(const TileBatch &batch, int lanes, bool reversed);
 
-// One product of fragments, lane by lane: a (32, 4), b (32, 2), d (32, 4). For tests.
+// The algorithm of cuda::score_windows_tensor_core; all pointers are host pointers.
+void emulate_score_windows_tensor_core(const TensorCoreRun &run, Precision precision, const WarpEmulation &emulation);
+
+// One product of fragments, one row per lane: a (32, 4), b (32, 2), d (32, 4).
 void multiply_fragments(Precision precision, const std::uint32_t *a, const std::uint32_t *b, float *d);
 }  // namespace cpu
-
-namespace cuda {
-// Shared memory that one block may have, and each of two on one multiprocessor, on a device that multiplies TF32 and
-// bfloat16; 0 on an older one.
-struct WarpMemory {
-    std::int64_t one, two;
-};
-WarpMemory warp_memory(int device);
-
-// Windows of one batch of images, on tensor cores; all pointers are device pointers. Packs the weights first where
-// asked to, and notes the tiles that windows look at where there is a list of them. `lanes` a block of the head; 0
-// leaves the choice to the device.
-void score_windows_warps(const WarpRun &run, Precision precision, bool pack, int lanes, Launch launch);
-}  // namespace cuda
 
 // ---------------------------------------------------------------------------------------------- device
 
 namespace cuda {
-// Devices that can be used now: 0 without a driver, without a device, or in a CPU-only build.
+// Number of usable devices; 0 without a driver, without a device, or in a CPU-only build.
 int device_count();
 
-// Why there are none, in the CUDA runtime's words; empty where there are some.
+// Why there is no usable device, in the CUDA runtime's words; empty if there is one.
 std::string device_problem();
 }  // namespace cuda
 

@@ -1,4 +1,4 @@
-"""Slow, plain oracles: float64 NumPy and SciPy on every window, one after the other."""
+"""Slow reference implementations in float64: NumPy and SciPy on every window."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def windows_of(image: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """(..., H-size+1, W-size+1, size * size): the pixels of each window."""
+    """Return the pixels of each window: (..., H-size+1, W-size+1, size * size)."""
     view = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(-2, -1))
     return view.reshape(*view.shape[:-2], size * size)
 
 
 def statistic(image: npt.NDArray[np.float32], size: int, name: str) -> FloatArray:
-    """One statistic of every window, in float64 (median and extrema as NumPy has them in float32)."""
+    """Return one statistic of every window, in float64; medians and extrema in float32, like NumPy."""
     pixels = windows_of(image, size)
     wide = pixels.astype(np.float64)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -31,9 +31,9 @@ def statistic(image: npt.NDArray[np.float32], size: int, name: str) -> FloatArra
         if name == "variance":
             return wide.var(-1)
         if name == "skewness":
-            return _where_constant(pixels, scipy.stats.skew(wide, axis=-1))
+            return _nan_where_constant(pixels, scipy.stats.skew(wide, axis=-1))
         if name == "kurtosis":
-            return _where_constant(pixels, scipy.stats.kurtosis(wide, axis=-1))
+            return _nan_where_constant(pixels, scipy.stats.kurtosis(wide, axis=-1))
         if name == "energy":
             return (wide**2).mean(-1)
         if name == "min":
@@ -47,12 +47,12 @@ def statistic(image: npt.NDArray[np.float32], size: int, name: str) -> FloatArra
         return np.quantile(wide, int(name[1:]) / 100, axis=-1)
 
 
-def _where_constant(pixels: npt.NDArray[Any], values: npt.NDArray[Any]) -> FloatArray:
+def _nan_where_constant(pixels: npt.NDArray[Any], values: npt.NDArray[Any]) -> FloatArray:
     return np.where(pixels.min(-1) == pixels.max(-1), np.nan, values)
 
 
 def zscored(windows: npt.NDArray[Any]) -> FloatArray:
-    """(M, n, n) windows brought to mean 0 and standard deviation 1; constant ones to zeros."""
+    """Scale (M, n, n) windows to mean 0 and standard deviation 1; constant windows become zeros."""
     wide = windows.astype(np.float64)
     centred = wide - wide.mean((1, 2), keepdims=True)
     constant = (windows.min((1, 2)) == windows.max((1, 2)))[:, None, None]

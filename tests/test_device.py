@@ -1,6 +1,6 @@
-"""The CUDA half against the CPU half: order statistics and copies to the bit, sums within rounding.
+"""CUDA kernels against CPU kernels: order statistics and copies bit for bit, sums within rounding errors.
 
-What a sanitizer should see is called "tiny": each kernel once, on as little as will do.
+Tests named "tiny" run each kernel once on a small input, for compute-sanitizer.
 """
 
 from __future__ import annotations
@@ -93,60 +93,60 @@ def test_scores_small(share: float | None, plan: str) -> None:
 
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-# The same numbers are multiplied, and added in another order.
-ORDER_OF_SUMS = 2e-5
+# The products are the same; the sums differ in order.
+SUM_ORDER_TOLERANCE = 2e-5
 
 
 def kernel_scores(
-    model: torch.nn.Module, image: torch.Tensor, mask: torch.Tensor | None, device: str, **how: object
+    model: torch.nn.Module, image: torch.Tensor, mask: torch.Tensor | None, device: str, **options: object
 ) -> torch.Tensor:
-    """The native kernel alone."""
+    """Return the scores of the native kernel."""
     plan = read_plan(model.cpu(), 50)
     assert isinstance(plan, Plan), plan
     stack = _native.as_stack(image.to(device))
     windows = _native.as_windows(stack, 50, None if mask is None else mask.to(device))
-    return _native.score_windows(stack, 50, plan.program(), windows, **how).cpu()  # type: ignore[arg-type]
+    return _native.score_windows(stack, 50, plan.program(), windows, **options).cpu()  # type: ignore[arg-type]
 
 
 def has_tensor_cores() -> bool:
     return torch.cuda.get_device_capability() >= (8, 0)
 
 
-@pytest.mark.parametrize("head_lanes", [128, 256])
+@pytest.mark.parametrize("block_lanes", [128, 256])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("share", [None, 0.02])
-def test_warps_answer_as_emulated_ones(share: float | None, precision: str, head_lanes: int) -> None:
+def test_tensor_cores_match_emulated_warps(share: float | None, precision: str, block_lanes: int) -> None:
     if not has_tensor_cores():
         pytest.skip("no tensor cores for TF32 and bfloat16")
     shared_bytes = torch.cuda.get_device_properties(0).shared_memory_per_block_optin
-    if head_lanes == 256 and shared_bytes < 160 << 10:
-        pytest.skip("too little shared memory for 256 lanes a head")
+    if block_lanes == 256 and shared_bytes < 160 << 10:
+        pytest.skip("too little shared memory for 256 lanes per block")
     torch.manual_seed(2)
     image = images("noise", (2, 92, 131)) + 2.0
     mask = None if share is None else mask_of((2, 43, 82), share)
     model = torch.nn.Sequential(LeNet(channels=(6, 16), hidden=(120, 84)), torch.nn.Softmax(1)).eval()
     found = kernel_scores(
-        model, image, mask, "cuda", precision=precision, schedule="warps", head_lanes=head_lanes
+        model, image, mask, "cuda", precision=precision, schedule="tensor_core", block_lanes=block_lanes
     )
     if share is None:
         image, found = image[:1, :58, :60], found[:, :1, :9, :11]
     host = _native.HostWarps(128, wide=precision == "float32")
     expected = kernel_scores(model, image, mask, "cpu", precision=precision, host_warps=host)
-    torch.testing.assert_close(found, expected, rtol=0, atol=ORDER_OF_SUMS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=SUM_ORDER_TOLERANCE)
 
 
-def test_the_split_is_as_good_as_float32() -> None:
+def test_3xtf32_is_as_accurate_as_float32() -> None:
     if not has_tensor_cores():
         pytest.skip("no tensor cores for TF32")
     model, image = LeNet().eval(), images("noise", (1, 60, 70)) * 3.0
     expected = kernel_scores(model, image, None, "cpu")
-    for schedule in ("warps", "lanes"):
+    for schedule in ("tensor_core", "simt"):
         found = kernel_scores(model, image, None, "cuda", schedule=schedule)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_scores_by_precision_are_close_to_the_model(precision: str) -> None:
+def test_scores_of_each_precision_match_the_model(precision: str) -> None:
     model, image = LeNet().eval(), images("noise", (1, 70, 75))
     mask = mask_of((1, 21, 26), 0.3)
     expected = t3.score_windows(model, image, mask=mask, plan="windows")
@@ -155,23 +155,23 @@ def test_scores_by_precision_are_close_to_the_model(precision: str) -> None:
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=tolerance)
 
 
-def test_batches_of_rows_and_images_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model, image, mask = LeNet().eval(), images("noise", (3, 80, 90)), mask_of((3, 31, 41), 0.2)
     expected = kernel_scores(model, image, mask, "cuda")
-    monkeypatch.setattr(_native.warps, "CUDA_MAP_BYTES", 250_000)
+    monkeypatch.setattr(_native.tensor_core, "CUDA_MAP_BYTES", 250_000)
     assert torch.equal(kernel_scores(model, image, mask, "cuda"), expected)
 
 
-def test_a_list_of_windows_gets_what_every_window_gets() -> None:
+def test_masked_scores_equal_the_unmasked_ones() -> None:
     model, image, mask = LeNet().eval(), images("noise", (2, 90, 90)), mask_of((2, 41, 41), 0.1)
     for precision in PRECISIONS:
-        everything = kernel_scores(model, image, None, "cuda", precision=precision)
+        every_window = kernel_scores(model, image, None, "cuda", precision=precision)
         assert torch.equal(
-            kernel_scores(model, image, mask, "cuda", precision=precision), everything[:, mask].T
+            kernel_scores(model, image, mask, "cuda", precision=precision), every_window[:, mask].T
         )
 
 
-def test_scores_follow_the_current_stream() -> None:
+def test_score_windows_uses_the_current_stream() -> None:
     model, image = LeNet().eval(), images("noise", (4, 200, 200)).cuda()
     with torch.cuda.stream(torch.cuda.Stream()):
         found = kernel_scores(model, image * 2, None, "cuda")
@@ -179,7 +179,7 @@ def test_scores_follow_the_current_stream() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("schedule", ["auto", "lanes"])
+@pytest.mark.parametrize("schedule", ["auto", "simt"])
 def test_scores_tiny(schedule: str, precision: str) -> None:
     model, image, mask = LeNet().eval(), images("noise", (1, 58, 60)), mask_of((1, 9, 11), 0.3)
     expected = kernel_scores(model, image, mask, "cpu")
@@ -207,18 +207,18 @@ def test_unfold_tiny() -> None:
     "dtype", ["int8", "uint8", "int16", "uint16", "float16", "float32", "float64", ">i2"]
 )
 @pytest.mark.parametrize("voxel_size", [13.6, 9.0])
-def test_slabs_prepared_on_the_device_are_those_of_the_cpu(
+def test_slabs_prepared_on_the_device_match_the_cpu(
     dtype: str, voxel_size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several pieces through each of the two buffers, while TF32 is allowed to all other products."""
+    """Several chunks pass through each staging buffer, while TF32 is allowed for other products."""
     monkeypatch.setattr(upload, "BUFFER_BYTES", 3 * 100 * 120)
     monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
     data = np.random.default_rng(5).normal(60, 15, (21, 100, 120)).astype(dtype)
     grid = PreparedTomogram.prepare(t3.Tomogram(data, voxel_size), voxel_size_angstrom=13.6)
-    way = upload.Uploader(torch.device("cuda"))
+    uploader = upload.Uploader(torch.device("cuda"))
     depth = grid.shape[0]
     slabs = [(0, 5), (5, 6), (6, depth)]
-    found = [grid.slab_on_device(a, b, way) for a, b in slabs]
+    found = [grid.slab_on_device(a, b, uploader) for a, b in slabs]
     for (a, b), slab in zip(slabs, found, strict=True):
         np.testing.assert_allclose(slab.cpu().numpy(), grid.slab(a, b), atol=2e-5)
 

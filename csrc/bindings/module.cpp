@@ -1,12 +1,12 @@
-// The extension module: each family registers itself; what was built is read from `build_info`.
+// The extension module _core.
 #include <pybind11/pybind11.h>
 
 #include "bindings/register.h"
 
 PYBIND11_MODULE(_core, module) {
-    module.doc() = "Native kernels of t3ssfast. Import them through t3ssfast._native only.";
+    module.doc() = "Native kernels of t3ssfast. Import them through t3ssfast.kernels._native only.";
     t3ssfast::register_build(module);
     t3ssfast::register_unfold(module);
-    t3ssfast::register_statistics(module);
-    t3ssfast::register_sliding(module);
+    t3ssfast::register_window_statistics(module);
+    t3ssfast::register_score_windows(module);
 }

@@ -1,4 +1,4 @@
-// One function a family, called by module.cpp.
+// One register_* function per kernel, called by module.cpp.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,7 +7,7 @@ namespace t3ssfast {
 
 void register_build(pybind11::module_ &module);
 void register_unfold(pybind11::module_ &module);
-void register_statistics(pybind11::module_ &module);
-void register_sliding(pybind11::module_ &module);
+void register_window_statistics(pybind11::module_ &module);
+void register_score_windows(pybind11::module_ &module);
 
 }  // namespace t3ssfast

@@ -1,8 +1,7 @@
-// score_windows: the answers of a LeNet-like chain on every window asked for.
+// score_windows: class scores of a chain of layers on every requested window.
 #include <array>
 #include <memory>
 #include <stdexcept>
-#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -13,197 +12,200 @@
 #include "backend.h"
 #include "bindings/register.h"
 #include "bindings/views.h"
-#include "cpu/score_windows/packed.h"
+#include "cpu/score_windows/packed_weights.h"
 
 namespace t3ssfast {
 namespace {
 
-// The program's table comes as rows of integers; a wrong one must not read outside the parameters.
-using Rows = std::vector<std::array<std::int64_t, 9>>;
+using i64 = std::int64_t;
+
+// ------------------------------------------------------------------------------------------- programs
+
+// Layers as rows of nine integers (core/layers.h).
+using Rows = std::vector<std::array<i64, 9>>;
+
+// (rows, number of layers on feature maps, address of the parameters, number of parameters)
+using ProgramArgument = std::tuple<Rows, i64, std::uintptr_t, i64>;
 
 std::vector<Layer> read_layers(const Rows &rows) {
     std::vector<Layer> layers;
     for (const auto &row : rows)
-        layers.push_back({static_cast<LayerKind>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
-                          row[8]});
+        layers.push_back(
+            {static_cast<LayerKind>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]});
     return layers;
 }
 
-LayerProgram checked_program(const std::vector<Layer> &layers, std::int64_t map_layers, std::uintptr_t parameters,
-                             std::int64_t parameter_count, std::int64_t size) {
-    const LayerProgram program{layers.data(), static_cast<std::int64_t>(layers.size()), map_layers,
-                               reinterpret_cast<const float *>(parameters)};
-    if (const char *problem = program_problem(program, parameter_count, size))
-        throw std::invalid_argument(std::string("score_windows: ") + problem + ".");
+// The program without parameters: enough to compute sizes.
+LayerProgram program_shape(const std::vector<Layer> &layers, i64 map_layers) {
+    return {layers.data(), static_cast<i64>(layers.size()), map_layers, nullptr};
+}
+
+// The program whose layers are `layers`; throws std::invalid_argument if it is inconsistent.
+LayerProgram checked_program(const std::vector<Layer> &layers, const ProgramArgument &argument, i64 size) {
+    LayerProgram program = program_shape(layers, std::get<1>(argument));
+    program.parameters = pointer<const float>(std::get<2>(argument));
+    check_program(program, std::get<3>(argument), size);
     return program;
 }
 
-using Prepared = std::shared_ptr<cpu::PreparedProgram>;
+// ------------------------------------------------------------------------------------------------ CPU
 
-// Weights as the CPU kernel reads them.
-Prepared prepare_program(const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
-                         std::int64_t parameter_count, std::int64_t size, std::int64_t least_of_nine, int level) {
-    // An instruction set that this processor does not have would end the process.
+std::shared_ptr<cpu::PreparedProgram> prepare_program(const ProgramArgument &argument, i64 size,
+                                                      i64 winograd_min_windows, int level) {
+    // An instruction set that this processor lacks would end the process.
     if (level < 0 || level > static_cast<int>(cpu::simd_level()))
-        throw std::invalid_argument("score_windows: this processor lacks the instruction set asked for.");
-    const std::vector<Layer> layers = read_layers(rows);
-    return cpu::prepare_program(checked_program(layers, map_layers, parameters, parameter_count, size),
-                                parameter_count, least_of_nine, static_cast<cpu::SimdLevel>(level));
+        throw std::invalid_argument("score_windows: this processor lacks the instruction set that `simd` names.");
+    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    return cpu::prepare_program(checked_program(layers, argument, size), std::get<3>(argument), winograd_min_windows,
+                                static_cast<cpu::SimdLevel>(level));
 }
 
-void score_windows_cpu(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
-                       std::int64_t size, const cpu::PreparedProgram &program, std::uintptr_t windows,
-                       std::int64_t window_count, std::uintptr_t out, std::int64_t window_stride,
-                       std::int64_t class_stride, int threads) {
-    cpu::score_windows(image_stack(images, count, height, width), size, program, window_list(windows, window_count),
-                       {reinterpret_cast<float *>(out), window_stride, class_stride}, threads);
+void score_windows_cpu(const ImagesArgument &images, i64 size, const cpu::PreparedProgram &program,
+                       const WindowsArgument &windows, const ScoresArgument &out, int threads) {
+    cpu::score_windows(image_stack(images), size, program, window_list(windows), scores(out), threads);
 }
 
-// Floats of device workspace that a tile of `tile` x `tile` windows takes.
-std::int64_t score_windows_tile_floats(const Rows &rows, std::int64_t map_layers, std::int64_t tile) {
+// ----------------------------------------------------------------------------------------------- SIMT
+
+// Floats of device workspace per tile of `tile` x `tile` windows.
+i64 score_windows_simt_tile_floats(const Rows &rows, i64 map_layers, i64 tile) {
     const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program{layers.data(), static_cast<std::int64_t>(layers.size()), map_layers, nullptr};
-    return 2 * tile_map_floats(program, tile);
+    return 2 * tile_map_floats(program_shape(layers, map_layers), tile);
 }
 
-// One batch of tiles, on a CUDA device or, where `lanes` is given, by host blocks of so many lanes.
-void score_windows_tiles(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
-                         std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
-                         std::int64_t parameter_count, std::int64_t tile, std::uintptr_t tiles,
-                         std::int64_t tile_count, std::uintptr_t windows, std::uintptr_t window_rows,
-                         std::uintptr_t slots, std::int64_t window_count, std::uintptr_t maps, std::uintptr_t out,
-                         std::int64_t window_stride, std::int64_t class_stride, int device, std::uintptr_t stream,
-                         int lanes, bool reversed) {
-    const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    const TileBatch batch{image_stack(images, count, height, width),
+// One batch of tiles on a CUDA device or, where `lanes` is not 0, by emulated blocks of `lanes` lanes on the host.
+void score_windows_simt(const ImagesArgument &images, i64 size, const ProgramArgument &argument, i64 tile,
+                        std::uintptr_t tiles, i64 tile_count, std::uintptr_t windows, std::uintptr_t output_rows,
+                        std::uintptr_t slots, i64 window_count, std::uintptr_t feature_maps, const ScoresArgument &out,
+                        const LaunchArgument &target, int lanes, bool reversed) {
+    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    const LayerProgram program = checked_program(layers, argument, size);
+    const TileBatch batch{image_stack(images),
                           size,
                           program,
                           tile,
-                          reinterpret_cast<const std::int64_t *>(tiles),
+                          pointer<const i64>(tiles),
                           tile_count,
-                          reinterpret_cast<const std::int64_t *>(windows),
-                          reinterpret_cast<const std::int64_t *>(window_rows),
-                          reinterpret_cast<const std::int64_t *>(slots),
+                          pointer<const i64>(windows),
+                          pointer<const i64>(output_rows),
+                          pointer<const i64>(slots),
                           window_count,
-                          reinterpret_cast<float *>(maps),
+                          pointer<float>(feature_maps),
                           tile_map_floats(program, tile),
-                          {reinterpret_cast<float *>(out), window_stride, class_stride}};
+                          scores(out)};
     if (lanes > 0)
-        cpu::score_windows_blocks(batch, lanes, reversed);
+        cpu::emulate_score_windows_simt(batch, lanes, reversed);
     else
-        cuda::score_windows(batch, {device, stream});
+        cuda::score_windows_simt(batch, launch(target));
 }
 
-// ---------------------------------------------------------------------------------------- on tensor cores
+// --------------------------------------------------------------------------------------- tensor cores
 
-// How a program runs in blocks of warps: (why it cannot or "", words of packed weights, words of a pixel of the
-// feature map, its rows and columns beyond those of the windows, rows and columns of a tile of it). A tile may take
-// `tile_bytes` of shared memory and a head `head_bytes`; on a CUDA device (0 or more) what it has.
-using WarpLayout = std::tuple<std::string, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                              std::int64_t>;
+// (32-bit words of packed weights, words per pixel of the feature map, rows and columns of the map beyond those of the
+// windows, rows and columns of a tile of the map)
+using TensorCoreLayout = std::tuple<i64, i64, i64, i64, i64, i64>;
 
-// The device has a shape a precision; the host runs either.
-HeadColumns head_columns(Precision precision, int device, bool wide) {
+// A device uses one split per precision; the emulation runs either.
+ColumnSplit column_split(Precision precision, int device, bool wide) {
     const bool whole = device < 0 ? wide : precision == Precision::float32;
-    return whole ? HeadColumns::whole : HeadColumns::halves;
+    return whole ? ColumnSplit::whole : ColumnSplit::halves;
 }
 
-WarpLayout score_windows_warp_layout(const Rows &rows, std::int64_t map_layers, int precision, int device,
-                                     std::int64_t tile_bytes, std::int64_t head_bytes, bool wide) {
-    const auto refuse = [](const char *why) { return WarpLayout(why, 0, 0, 0, 0, 0, 0); };
+// Sizes for a program on tensor cores. Feature map tiles use up to `tile_bytes` of shared memory and the fully
+// connected layers up to `fully_connected_bytes`; for a CUDA device (0 or more) the device's limits replace both.
+// Throws std::invalid_argument if the program or the device does not support the tensor-core path.
+TensorCoreLayout score_windows_tensor_core_layout(const Rows &rows, i64 map_layers, int precision, int device,
+                                                  i64 tile_bytes, i64 fully_connected_bytes, bool wide) {
     if (device >= 0) {
-        const cuda::WarpMemory memory = cuda::warp_memory(device);
-        if (memory.one == 0) return refuse("the device multiplies neither TF32 nor bfloat16");
-        tile_bytes = memory.two;
-        head_bytes = memory.one;
+        const cuda::SharedMemory memory = cuda::tensor_core_shared_memory(device);
+        if (memory.per_block == 0) reject_program("the device has no TF32 and bfloat16 tensor cores");
+        tile_bytes = memory.per_block_of_two;
+        fully_connected_bytes = memory.per_block;
     }
     const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program{layers.data(), static_cast<std::int64_t>(layers.size()), map_layers, nullptr};
-    const auto numbers = static_cast<Precision>(precision);
-    StageProgram stages;
-    std::int64_t packed_words;
-    const HeadColumns shape = head_columns(numbers, device, wide);
-    if (const char *problem = read_stages(program, numbers, shape, stages, packed_words)) return refuse(problem);
-    const int per_word = values_per_word(numbers);
-    const Extent tile = choose_map_tile(stages, per_word, tile_bytes);
-    if (tile.area() == 0) return refuse("its feature maps are larger than shared memory");
+    const auto format = static_cast<Precision>(precision);
+    const BuiltStages built =
+        build_stages(program_shape(layers, map_layers), format, column_split(format, device, wide));
+    const StageProgram &stages = built.program;
+    const int per_word = values_per_word(format);
+    const Extent tile = choose_feature_map_tile(stages, per_word, tile_bytes);
+    if (tile.area() == 0) reject_program("the feature maps are larger than shared memory");
     constexpr int kRows = 128;
-    if (head_shared_bytes(stages, per_word, kRows) > head_bytes)
-        return refuse("its hidden layers are larger than shared memory");
-    return WarpLayout("", packed_words, stages.pixel_words, stages.head().reach_y(), stages.head().reach_x(),
-                      tile.height, tile.width);
+    if (fully_connected_shared_bytes(stages, per_word, kRows) > fully_connected_bytes)
+        reject_program("the hidden layers are larger than shared memory");
+    const Stage &first = stages.first_fully_connected();
+    return {built.packed_words, stages.pixel_words, first.reach_y(), first.reach_x(), tile.height, tile.width};
 }
 
-// One batch of images: (images, count, height, width), the program, (first image, images, first row, rows) of
-// windows whose maps are at hand together, (rows, columns) of a tile, buffers and answers. On a CUDA device, or
-// where it is -1 by emulated warps on the host.
-void score_windows_warps(std::uintptr_t images, std::int64_t count, std::int64_t height, std::int64_t width,
-                         std::int64_t size, const Rows &rows, std::int64_t map_layers, std::uintptr_t parameters,
-                         std::int64_t parameter_count, int precision, const std::array<std::int64_t, 4> &planes,
-                         const std::array<std::int64_t, 2> &tile, std::uintptr_t packed, bool pack,
-                         std::uintptr_t maps, std::uintptr_t touched, std::uintptr_t windows,
-                         std::int64_t first_window, std::int64_t window_count, std::uintptr_t out,
-                         std::int64_t window_stride, std::int64_t class_stride, int device, std::uintptr_t stream,
-                         int lanes, bool reversed, bool late, bool wide) {
-    const std::vector<Layer> layers = read_layers(rows);
-    const LayerProgram program = checked_program(layers, map_layers, parameters, parameter_count, size);
-    const auto numbers = static_cast<Precision>(precision);
-    WarpRun run{};
-    std::int64_t packed_words;
-    const HeadColumns shape = head_columns(numbers, device, wide);
-    if (const char *problem = read_stages(program, numbers, shape, run.program, packed_words))
-        throw std::invalid_argument(std::string("score_windows: ") + problem + ".");
-    run.images = image_stack(images, count, height, width);
-    run.windows_y = valid_windows(height, size);
-    run.windows_x = valid_windows(width, size);
-    run.first_image = planes[0];
-    run.planes = planes[1];
-    run.first_row = planes[2];
-    run.rows = planes[3];
+// One batch of images on a CUDA device or, where its index is -1, by emulated warps on the host. `range` is (first
+// image, images, first row, rows) of the windows whose feature maps are in memory together, `tile` the (rows, columns)
+// of a feature map tile, `blocks` (lanes, reversed, late, wide) of a WarpEmulation; a device only uses the lanes.
+void score_windows_tensor_core(const ImagesArgument &images, i64 size, const ProgramArgument &argument, int precision,
+                               const std::array<i64, 4> &range, const std::array<i64, 2> &tile,
+                               std::uintptr_t packed_weights, bool pack, std::uintptr_t feature_maps,
+                               std::uintptr_t needed_tiles, std::uintptr_t windows, i64 first_window, i64 window_count,
+                               const ScoresArgument &out, const LaunchArgument &target,
+                               const std::tuple<int, bool, bool, bool> &blocks) {
+    const auto &[lanes, reversed, late, wide] = blocks;
+    const int device = std::get<0>(target);
+    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    const LayerProgram program = checked_program(layers, argument, size);
+    const auto format = static_cast<Precision>(precision);
+    TensorCoreRun run{};
+    run.program = build_stages(program, format, column_split(format, device, wide)).program;
+    run.images = image_stack(images);
+    run.windows_y = valid_windows(run.images.height, size);
+    run.windows_x = valid_windows(run.images.width, size);
+    run.first_image = range[0];
+    run.image_count = range[1];
+    run.first_row = range[2];
+    run.rows = range[3];
     run.parameters = program.parameters;
-    run.packed = reinterpret_cast<std::uint32_t *>(packed);
-    run.maps = reinterpret_cast<std::uint32_t *>(maps);
-    run.touched = reinterpret_cast<std::uint8_t *>(touched);
-    run.windows = reinterpret_cast<const std::int64_t *>(windows);
+    run.packed_weights = pointer<std::uint32_t>(packed_weights);
+    run.feature_maps = pointer<std::uint32_t>(feature_maps);
+    run.needed_tiles = pointer<std::uint8_t>(needed_tiles);
+    run.windows = pointer<const i64>(windows);
     run.first_window = first_window;
     run.window_count = window_count;
-    run.map = {run.rows + run.program.head().reach_y(), run.windows_x + run.program.head().reach_x()};
+    const Stage &first = run.program.first_fully_connected();
+    run.map = {run.rows + first.reach_y(), run.windows_x + first.reach_x()};
     run.tile = {tile[0], tile[1]};
-    run.memory = map_memory(run.program, values_per_word(numbers), run.tile);
-    run.out = {reinterpret_cast<float *>(out), window_stride, class_stride};
+    run.buffers = map_buffers(run.program, values_per_word(format), run.tile);
+    run.out = scores(out);
     if (device < 0)
-        cpu::score_windows_warps(run, numbers, {lanes, reversed, late, wide});
+        cpu::emulate_score_windows_tensor_core(run, format, {lanes, reversed, late, wide});
     else
-        cuda::score_windows_warps(run, numbers, pack, lanes, {device, stream});
+        cuda::score_windows_tensor_core(run, format, pack, lanes, launch(target));
 }
 
-// Row and word of A (4 registers), word and column of B (2), row and column of D (4) that a lane holds.
-using FragmentPlaces = std::array<std::array<std::pair<int, int>, 4>, 3>;
+// ------------------------------------------------------------------------------------------ for tests
 
-FragmentPlaces fragment_places(int lane) {
-    FragmentPlaces places{};
+// For a lane: (row, word) of its registers of A, (word, column) of B, of which two exist, and (row, column) of D.
+using FragmentLayout = std::array<std::array<std::pair<int, int>, 4>, 3>;
+
+FragmentLayout fragment_layout(int lane) {
+    FragmentLayout layout{};
     for (int r = 0; r < 4; ++r) {
-        places[0][r] = {a_row(lane, r), a_word(lane, r)};
-        places[1][r] = {b_word(lane, r % 2), b_column(lane)};
-        places[2][r] = {d_row(lane, r), d_column(lane, r)};
+        layout[0][r] = {a_row(lane, r), a_word(lane, r)};
+        layout[1][r] = {b_word(lane, r % 2), b_column(lane)};
+        layout[2][r] = {d_row(lane, r), d_column(lane, r)};
     }
-    return places;
+    return layout;
 }
 
-// d += a b of one product: float32 bits in, one lane a row.
+// d += a b for one product of fragments, one row per lane.
 void multiply_fragments(int precision, std::uintptr_t a, std::uintptr_t b, std::uintptr_t d) {
-    cpu::multiply_fragments(static_cast<Precision>(precision), reinterpret_cast<const std::uint32_t *>(a),
-                            reinterpret_cast<const std::uint32_t *>(b), reinterpret_cast<float *>(d));
+    cpu::multiply_fragments(static_cast<Precision>(precision), pointer<const std::uint32_t>(a),
+                            pointer<const std::uint32_t>(b), pointer<float>(d));
 }
 
-// The terms that values become, two a value for "float32", else one, as floats.
-void convert_values(int precision, std::uintptr_t values, std::int64_t count, std::uintptr_t terms) {
-    const auto *from = reinterpret_cast<const float *>(values);
-    auto *to = reinterpret_cast<std::uint32_t *>(terms);
-    for (std::int64_t i = 0; i < count; ++i) {
+// The operands that represent each value, as floats: two per value for float32, otherwise one.
+void convert_to_operands(int precision, std::uintptr_t values, i64 count, std::uintptr_t operands) {
+    const auto *from = pointer<const float>(values);
+    auto *to = pointer<std::uint32_t>(operands);
+    for (i64 i = 0; i < count; ++i) {
         if (static_cast<Precision>(precision) == Precision::float32) {
-            SplitTf32::terms(SplitTf32::word(from + i), reinterpret_cast<std::uint32_t(&)[2]>(to[2 * i]));
+            SplitTf32::terms(SplitTf32::word(from + i), reinterpret_cast<std::uint32_t (&)[2]>(to[2 * i]));
         } else if (static_cast<Precision>(precision) == Precision::tf32) {
             to[i] = bits_of(Tf32::prepare(from[i]));
         } else {
@@ -215,18 +217,18 @@ void convert_values(int precision, std::uintptr_t values, std::int64_t count, st
 
 }  // namespace
 
-void register_sliding(pybind11::module_ &module) {
+void register_score_windows(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
     pybind11::class_<cpu::PreparedProgram, std::shared_ptr<cpu::PreparedProgram>>(module, "PreparedProgram");
     module.def("prepare_program", &prepare_program);
     module.def("score_windows_cpu", &score_windows_cpu, release());
-    module.def("score_windows_tile_floats", &score_windows_tile_floats);
-    module.def("score_windows_tiles", &score_windows_tiles, release());
-    module.def("score_windows_warp_layout", &score_windows_warp_layout);
-    module.def("score_windows_warps", &score_windows_warps, release());
-    module.def("fragment_places", &fragment_places);
+    module.def("score_windows_simt_tile_floats", &score_windows_simt_tile_floats);
+    module.def("score_windows_simt", &score_windows_simt, release());
+    module.def("score_windows_tensor_core_layout", &score_windows_tensor_core_layout);
+    module.def("score_windows_tensor_core", &score_windows_tensor_core, release());
+    module.def("fragment_layout", &fragment_layout);
     module.def("multiply_fragments", &multiply_fragments);
-    module.def("convert_values", &convert_values);
+    module.def("convert_to_operands", &convert_to_operands);
 }
 
 }  // namespace t3ssfast

@@ -1,4 +1,6 @@
-// window_statistics, and the check for values that are not finite.
+// window_statistics, and the check for NaN and Inf.
+#include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -8,12 +10,13 @@
 #include "backend.h"
 #include "bindings/register.h"
 #include "bindings/views.h"
+#include "core/window_statistics.h"
 
 namespace t3ssfast {
 namespace {
 
 using i64 = std::int64_t;
-// Kind (the number of a Statistic) and fraction.
+// (number of a Statistic, quantile)
 using Requests = std::vector<std::pair<int, double>>;
 
 std::vector<StatisticRequest> read_requests(const Requests &requests) {
@@ -22,38 +25,63 @@ std::vector<StatisticRequest> read_requests(const Requests &requests) {
     return statistics;
 }
 
-i64 window_statistics_cpu(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size, const Requests &requests,
-                          std::uintptr_t windows, i64 window_count, std::uintptr_t out, bool stream, bool check,
-                          int threads) {
-    return cpu::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
-                                  window_list(windows, window_count), reinterpret_cast<float *>(out), stream, check,
-                                  threads);
+std::optional<i64> window_statistics_cpu(const ImagesArgument &images, i64 size, const Requests &requests,
+                                         const WindowsArgument &windows, std::uintptr_t out, bool stream, bool check,
+                                         int threads) {
+    return cpu::window_statistics(image_stack(images), size, read_requests(requests), window_list(windows),
+                                  pointer<float>(out), stream, check, threads);
 }
 
-i64 window_statistics_workspace_cuda(i64 count, i64 height, i64 width, i64 size, const Requests &requests, int device) {
-    return cuda::window_statistics_workspace(image_stack(0, count, height, width), size, read_requests(requests),
-                                             {device, 0});
+i64 window_statistics_workspace_cuda(const ImagesArgument &images, i64 size, const Requests &requests, int device) {
+    return cuda::window_statistics_workspace(image_stack(images), size, read_requests(requests), {device, 0});
 }
 
-void window_statistics_cuda(std::uintptr_t images, i64 count, i64 height, i64 width, i64 size,
-                            const Requests &requests, std::uintptr_t windows, i64 window_count, std::uintptr_t out,
-                            std::uintptr_t workspace, i64 workspace_bytes, int device, std::uintptr_t stream) {
-    cuda::window_statistics(image_stack(images, count, height, width), size, read_requests(requests),
-                            window_list(windows, window_count), reinterpret_cast<float *>(out),
-                            reinterpret_cast<void *>(workspace), workspace_bytes, {device, stream});
+void window_statistics_cuda(const ImagesArgument &images, i64 size, const Requests &requests,
+                            const WindowsArgument &windows, std::uintptr_t out, std::uintptr_t workspace,
+                            i64 workspace_bytes, const LaunchArgument &target) {
+    cuda::window_statistics(image_stack(images), size, read_requests(requests), window_list(windows),
+                            pointer<float>(out), pointer<void>(workspace), workspace_bytes, launch(target));
 }
 
-i64 first_nonfinite(std::uintptr_t values, i64 count, int threads) {
-    return cpu::first_nonfinite(reinterpret_cast<const float *>(values), count, threads);
+// The algorithm of cuda::window_statistics, run on the host by a block of `lanes` lanes. For tests.
+void emulate_window_statistics(const ImagesArgument &images, i64 size, const Requests &requests,
+                               const WindowsArgument &windows, std::uintptr_t out, int lanes, bool reversed,
+                               i64 panel) {
+    const HostBlock block(lanes, reversed);
+    StatisticsRun run = statistics_run(image_stack(images), size, window_list(windows), pointer<float>(out));
+    std::vector<double> shared(
+        (std::max(moment_block_bytes(size, panel), order_shared_bytes(lanes)) + sizeof(double) - 1) / sizeof(double));
+    std::vector<std::uint32_t> workspace(order_workspace_bytes(size) / sizeof(std::uint32_t));
+    unsigned char *const memory = reinterpret_cast<unsigned char *>(shared.data());
+    for (i64 slot = 0; slot < static_cast<i64>(requests.size()); ++slot) {
+        const Statistic kind = static_cast<Statistic>(requests[slot].first);
+        run.requests[0] = {kind, slot, requests[slot].second};
+        run.request_count = 1;
+        const bool order = is_order(kind);
+        const BlockGrid grid = order ? order_grid(run) : moment_grid(run);
+        for (i64 i = 0; i < grid.count; ++i) {
+            const Tile tile = grid.tile(i, run.windows_y, run.windows_x);
+            if (order) {
+                order_tile(block, run, tile, memory, workspace.data());
+            } else {
+                moment_tile(block, run, tile, panel, memory);
+            }
+        }
+    }
+}
+
+std::optional<i64> first_nonfinite(std::uintptr_t values, i64 count, int threads) {
+    return cpu::first_nonfinite(pointer<const float>(values), count, threads);
 }
 
 }  // namespace
 
-void register_statistics(pybind11::module_ &module) {
+void register_window_statistics(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
     module.def("window_statistics_cpu", &window_statistics_cpu, release());
     module.def("window_statistics_workspace_cuda", &window_statistics_workspace_cuda, release());
     module.def("window_statistics_cuda", &window_statistics_cuda, release());
+    module.def("emulate_window_statistics", &emulate_window_statistics, release());
     module.def("first_nonfinite", &first_nonfinite, release());
 }
 

@@ -1,20 +1,41 @@
-// From the integers that Python passes (addresses, shapes, handles) to views.
+// Views from the tuples of integers (addresses, shapes, handles) that Python passes.
 #pragma once
 
 #include <cstdint>
+#include <tuple>
 
+#include "core/layers.h"
 #include "core/view.h"
 
 namespace t3ssfast {
 
-inline ImageStack<const float> image_stack(std::uintptr_t address, std::int64_t count, std::int64_t height,
-                                           std::int64_t width) {
-    return {reinterpret_cast<const float *>(address), count, height, width};
+// (address, count, height, width)
+using ImagesArgument = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t>;
+// (address, count); address 0 means every valid window
+using WindowsArgument = std::tuple<std::uintptr_t, std::int64_t>;
+// (address, stride of windows, stride of classes)
+using ScoresArgument = std::tuple<std::uintptr_t, std::int64_t, std::int64_t>;
+// (device index, stream handle)
+using LaunchArgument = std::tuple<int, std::uintptr_t>;
+
+template <typename T>
+T *pointer(std::uintptr_t address) {
+    return reinterpret_cast<T *>(address);
 }
 
-// Address 0 stands for every valid window.
-inline WindowList window_list(std::uintptr_t address, std::int64_t count) {
-    return {reinterpret_cast<const std::int64_t *>(address), count};
+inline ImageStack<const float> image_stack(const ImagesArgument &images) {
+    const auto &[address, count, height, width] = images;
+    return {pointer<const float>(address), count, height, width};
 }
+
+inline WindowList window_list(const WindowsArgument &windows) {
+    return {pointer<const std::int64_t>(std::get<0>(windows)), std::get<1>(windows)};
+}
+
+inline Scores scores(const ScoresArgument &out) {
+    return {pointer<float>(std::get<0>(out)), std::get<1>(out), std::get<2>(out)};
+}
+
+inline Launch launch(const LaunchArgument &argument) { return {std::get<0>(argument), std::get<1>(argument)}; }
 
 }  // namespace t3ssfast

@@ -1,9 +1,9 @@
-// A block of lanes that work in phases: within a phase lanes do not see each other's writes, after it they do.
+// A block of lanes that run in phases. A write becomes visible to the other lanes at the end of the phase.
 //
-// An algorithm written as a template over a Block runs on the device (a lane is a thread, a phase ends in a
-// barrier) and on the host (a phase is a loop over the lanes). Results must not depend on the number of lanes or
-// on their order; the tests run the host version at several counts, forwards and backwards, where a missing
-// barrier shows.
+// An algorithm written as a template over a Block runs on the device, where a lane is a CUDA thread and a phase ends in
+// a barrier, and on the host, where a phase is a loop over the lanes. Results must not depend on the number or the
+// order of the lanes. Tests run the host version with several lane counts, forwards and backwards, which exposes a
+// missing barrier.
 #pragma once
 
 #include "core/macros.h"

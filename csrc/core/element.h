@@ -1,4 +1,4 @@
-// Element types of gathered windows, and the scaling of a window to z-scores.
+// Element types of unfolded windows, and z-score scaling.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 
 namespace t3ssfast {
 
-// Element type of the windows written by `unfold`.
+// Element type of the windows that `unfold` writes.
 enum class Element : int { float32 = 0, float16 = 1, bfloat16 = 2 };
 
 struct Float32 {
@@ -17,14 +17,15 @@ struct Float32 {
     T3_HD static Word from(float value) { return value; }
 };
 
-// IEEE 754 binary16, rounded to nearest, ties to even; too large a value becomes infinite.
+// IEEE 754 binary16, round to nearest, ties to even; overflow gives infinity.
 struct Float16 {
     using Word = std::uint16_t;
     T3_HD static Word from(float value) {
         std::uint32_t bits;
         memcpy(&bits, &value, sizeof(bits));
         const std::uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
-        // Below 2^-14 halves are multiples of 2^-24: adding 0.5, whose float neighbours are 2^-24 apart, rounds to them.
+        // Below 2^-14 halves are multiples of 2^-24. Adding 0.5, whose float neighbours are 2^-24 apart, rounds to
+        // them.
         float small;
         memcpy(&small, &magnitude, sizeof(small));
         small += 0.5f;
@@ -39,7 +40,7 @@ struct Float16 {
     }
 };
 
-// The upper half of a float, rounded to nearest, ties to even.
+// bfloat16: the upper half of a float, round to nearest, ties to even.
 struct BFloat16 {
     using Word = std::uint16_t;
     T3_HD static Word from(float value) {
@@ -56,7 +57,7 @@ struct Scaling {
     T3_HD float operator()(float value) const { return static_cast<float>((value - offset) * scale); }
 };
 
-// From the sums of d and d^2, d = value - origin, over a window; origin is one of its pixels (see core/moments.h).
+// From the sums of d and d^2 over a window, d = value - origin; origin is one of its pixels (see core/moments.h).
 T3_HD Scaling zscore_scaling(double origin, double sum, double squares, std::int64_t size) {
     const double count = static_cast<double>(size) * static_cast<double>(size);
     const double mean = sum / count;

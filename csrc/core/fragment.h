@@ -1,9 +1,8 @@
-// Which lane of a warp holds which element of a matrix product, and the numbers that tensor cores multiply.
+// Register layout of matrix fragments for tensor cores, and the number formats that tensor cores multiply.
 //
-// One product is D (16 x 8) += A (16 x K) B (K x 8), as `mma.sync` does it. Along K operands are counted in 32-bit
-// words of one TF32 value (m16n8k8) or two bfloat16 (m16n8k16, the earlier value in the lower half); so counted both
-// shapes are 8 words deep and their layouts are the same (PTX ISA, "Matrix fragments for mma.m16n8k8" and
-// "... m16n8k16"). With lane = 4 g + t:
+// One product is D (16 x 8) += A (16 x K) B (K x 8), as computed by `mma.sync`. K is counted in 32-bit words: one TF32
+// value (m16n8k8) or two bfloat16 values (m16n8k16, the first in the lower half). In words both shapes have K = 8 and
+// the same layout (PTX ISA, "Matrix fragments for mma.m16n8k8" and "... m16n8k16"). With lane = 4 g + t:
 //   A  register 0: row g, word t;  1: row g + 8, word t;  2: row g, word t + 4;  3: row g + 8, word t + 4
 //   B  register 0: word t, column g;  1: word t + 4, column g
 //   D  register 0: row g, column 2t;  1: row g, column 2t + 1;  2, 3: the same columns of row g + 8
@@ -27,17 +26,17 @@ T3_HD int b_column(int lane) { return lane / 4; }
 T3_HD int d_row(int lane, int reg) { return lane / 4 + (reg >> 1) * 8; }
 T3_HD int d_column(int lane, int reg) { return lane % 4 * 2 + (reg & 1); }
 
-// K goes by in groups of 16 words, two products deep; of a column of B a lane has four words of a group, which are packed
-// side by side: word `group_word(lane, i)` is register i % 2 of product i / 2.
-constexpr int kGroupWords = 16, kGroupProducts = kGroupWords / kFragmentWords, kLaneWords = 4;
+// K is processed in groups of 16 words, which are two products. A lane holds four words of each column of B per group;
+// they are packed next to each other: word `group_word(lane, i)` is register i % 2 of product i / 2.
+constexpr int kGroupWords = 16, kGroupProducts = kGroupWords / kFragmentWords, kQuadWords = 4;
 T3_HD int group_word(int lane, int i) { return i / 2 * kFragmentWords + b_word(lane, i % 2); }
 
-// A row of A comes 16 bytes at a time, as `ldmatrix` takes it: lane l names the four words that begin at word
-// 4 (l / 16) of row l % 16, and gets its own registers.
-T3_HD int named_row(int lane) { return lane % kFragmentRows; }
-T3_HD int named_piece(int lane) { return lane / kFragmentRows; }
+// Rows of A are loaded 16 bytes at a time with `ldmatrix`: lane l passes the address of the four words that start at
+// word 4 (l / 16) of row l % 16, and receives its own registers.
+T3_HD int ldmatrix_row(int lane) { return lane % kFragmentRows; }
+T3_HD int ldmatrix_quad(int lane) { return lane / kFragmentRows; }
 
-// -------------------------------------------------------------------------------------------- the numbers
+// --------------------------------------------------------------------------------------------- number formats
 
 T3_HD std::uint32_t bits_of(float value) {
     std::uint32_t bits;
@@ -51,7 +50,7 @@ T3_HD float float_of(std::uint32_t bits) {
     return value;
 }
 
-// To the nearest float with 10 bits of mantissa, ties away from zero, as cvt.rna.tf32.f32 does; NaN stays NaN.
+// Rounds to 10 bits of mantissa, to nearest, ties away from zero, like cvt.rna.tf32.f32. NaN stays NaN.
 T3_HD std::uint32_t round_to_tf32(float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     std::uint32_t bits;
@@ -64,7 +63,7 @@ T3_HD std::uint32_t round_to_tf32(float value) {
 #endif
 }
 
-// Two values as bfloat16, rounded to nearest, ties to even; the first in the lower half. NaN stays NaN.
+// Rounds two values to bfloat16, to nearest, ties to even; the first is the lower half. NaN stays NaN.
 T3_HD std::uint32_t pack_bfloat16(float first, float second) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     std::uint32_t bits;
@@ -77,14 +76,13 @@ T3_HD std::uint32_t pack_bfloat16(float first, float second) {
 #endif
 }
 
-// Each kind of numbers: values a word, and terms a word is split into for the products. What many products will read
-// is rounded before, once, by `prepare`; `word` makes a word of values so prepared.
+// A format defines the values per word (kPerWord) and the operands into which a word is split (kTerms). `prepare`
+// rounds a value once before it is read many times; `word` packs prepared values into a word.
 
-// float32 by three TF32 products: x = big + small + rest, |rest| <= 2^-21 |x|; small * small is left out as well
-// (Markidis et al. 2018, section 5.1; Ootomo & Yokota 2022, section 3). Split anew for every product, so in as few
-// instructions as will do: big is rounded as cvt.rna.tf32.f32 rounds, without its care for NaN, which small keeps;
-// the bits that small has too many are not looked at by the tensor cores, and as its sign is any, their loss is no
-// drift.
+// float32 as three TF32 products: x = big + small + rest with |rest| <= 2^-21 |x|; small * small is omitted (Markidis
+// et al. 2018, section 5.1; Ootomo & Yokota 2022, section 3). The split is repeated for every product and therefore
+// uses few instructions. big is rounded like cvt.rna.tf32.f32 but without its treatment of NaN, which small preserves.
+// Tensor cores ignore the excess bits of small; as its sign is random, their loss causes no bias.
 struct SplitTf32 {
     static constexpr int kPerWord = 1, kTerms = 2;
     static constexpr bool kPairs = false;
@@ -112,7 +110,7 @@ struct BFloat16Pair {
     T3_HD static void terms(std::uint32_t word, std::uint32_t (&term)[kTerms]) { term[0] = word; }
 };
 
-// What a lane holds of A (one product), of B, and of D.
+// Registers of one lane: an operand A of one product, an operand B, and accumulators D.
 template <int kTerms>
 struct OperandA {
     std::uint32_t term[kTerms][4];
@@ -123,13 +121,13 @@ struct OperandB {
     std::uint32_t term[kTerms][2];
 };
 
-struct Sums {
+struct Accumulators {
     float value[4];
 };
 
-// 16 bytes, read or written at once.
+// 16 bytes, loaded or stored at once.
 struct alignas(16) Quad {
-    std::uint32_t word[kLaneWords];
+    std::uint32_t word[kQuadWords];
 };
 
 template <typename T>

@@ -1,23 +1,25 @@
-// A chain of layers that answers on one window, read as a program over dilated feature maps.
+// A chain of layers that maps one window to class scores, as a program over dilated feature maps.
 //
-// Pooling with stride s at every window position is pooling at stride 1 whose successors step s times as
-// far ("a trous"; Giusti et al. 2013, Sermanet et al. 2014): every layer here works at stride 1, and the
-// steps are written in the layer. The value of a window at (y, x) is then read at (y, x) of every map, and
-// the first fully connected layer is a convolution over the last map, done only where it is asked for.
-// Floor pooling needs nothing special: maps are only computed as far as the next layer reaches.
+// Pooling with stride s evaluated at every window equals pooling at stride 1 followed by layers whose taps are s times
+// further apart ("a trous"; Giusti et al. 2013, Sermanet et al. 2014). Therefore every layer here runs at stride 1 and
+// stores the distance between its taps. The value of the window at (y, x) is at (y, x) of every map. The first fully
+// connected layer is a convolution over the last map, evaluated only at the requested windows. Floor pooling needs no
+// special case: maps are computed only as far as the next layer reads them.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "core/macros.h"
 
 namespace t3ssfast {
 
-// Values are those of python/t3ssfast/plan/layers.py.
+// The numbers are those of LayerKind in python/t3ssfast/kernels/plan/layers.py.
 enum class LayerKind : std::int64_t {
-    convolution = 0,  // on a map: parameters weight[ky][kx][in][out], bias[out]
-    linear = 1,       // at the windows asked for: the same parameters
+    convolution = 0,  // on a feature map: parameters weight[ky][kx][in][out], bias[out]
+    linear = 1,       // fully connected, at the requested windows: the same parameters
     max_pool = 2,
     average_pool = 3,
     affine = 4,  // scale[channels], shift[channels]
@@ -31,13 +33,13 @@ enum class LayerKind : std::int64_t {
     log_softmax = 12
 };
 
-// One row of the program, nine int64, as Python writes it.
+// One row of the program: nine int64 values, written by Python.
 struct Layer {
     LayerKind kind;
     std::int64_t in_channels, out_channels;
     std::int64_t kernel_y, kernel_x;  // taps
     std::int64_t step_y, step_x;      // distance between taps on the stride-1 map
-    std::int64_t parameters;          // first of this layer's parameters
+    std::int64_t parameters;          // index of this layer's first parameter
     std::int64_t parameter_count;
 
     T3_HD std::int64_t reach_y() const { return (kernel_y - 1) * step_y; }
@@ -48,18 +50,18 @@ struct Layer {
 };
 static_assert(sizeof(Layer) == 9 * sizeof(std::int64_t), "Layer is read from an int64 table");
 
-// `map_layers` layers on feature maps, then the head, whose first layer is linear.
+// `map_layers` layers on feature maps, followed by the fully connected layers and what follows them.
 struct LayerProgram {
     const Layer *layers;
     std::int64_t count;
     std::int64_t map_layers;
     const float *parameters;
 
-    T3_HD const Layer &head() const { return layers[map_layers]; }
+    T3_HD const Layer &first_fully_connected() const { return layers[map_layers]; }
     T3_HD std::int64_t classes() const { return layers[count - 1].out_channels; }
 };
 
-// Where the answers go: element (window, class) at data[window * window_stride + c * class_stride].
+// Output array: the score of (window, class) is data[window * window_stride + class * class_stride].
 struct Scores {
     float *data;
     std::int64_t window_stride, class_stride;
@@ -72,8 +74,8 @@ struct Extent {
     T3_HD std::int64_t area() const { return height * width; }
 };
 
-// What the output of layer `index - 1` (the image, for 0) must cover so that `windows` can be answered.
-T3_HD Extent extent_before(const LayerProgram &program, std::int64_t index, Extent windows) {
+// Extent that the input of layer `index` (the image for 0) must have to score `windows` windows.
+T3_HD Extent input_extent(const LayerProgram &program, std::int64_t index, Extent windows) {
     for (std::int64_t i = program.map_layers; i >= index; --i) {
         windows.height += program.layers[i].reach_y();
         windows.width += program.layers[i].reach_x();
@@ -99,8 +101,8 @@ T3_HD float activate(LayerKind kind, float x, float slope) {
 
 T3_HD bool is_activation(LayerKind kind) { return kind >= LayerKind::relu && kind <= LayerKind::gelu_tanh; }
 
-// Softmax, or its logarithm, of `count` values in place.
-T3_HD void normalise_exponentials(float *values, std::int64_t count, bool logarithm) {
+// Replaces `count` values by their softmax, or by its logarithm.
+T3_HD void softmax_in_place(float *values, std::int64_t count, bool logarithm) {
     float top = values[0];
     for (std::int64_t c = 1; c < count; ++c) top = values[c] > top ? values[c] : top;
     float sum = 0.0f;
@@ -110,39 +112,44 @@ T3_HD void normalise_exponentials(float *values, std::int64_t count, bool logari
         values[c] = logarithm ? values[c] - top - log_sum : std::exp(values[c] - top) / sum;
 }
 
-// Whether a program is whole and touches nothing outside its parameters and its window; the sentence that
-// says what is wrong, or nullptr.
-inline const char *program_problem(const LayerProgram &program, std::int64_t parameter_count,
-                                   std::int64_t size) {
+[[noreturn]] inline void reject_program(const char *problem) {
+    throw std::invalid_argument(std::string("score_windows: ") + problem + ".");
+}
+
+// Throws std::invalid_argument unless the program is complete and reads nothing outside its parameters and its window.
+inline void check_program(const LayerProgram &program, std::int64_t parameter_count, std::int64_t size) {
     if (program.count < 1 || program.map_layers < 0 || program.map_layers >= program.count)
-        return "the program has no fully connected layer";
-    if (program.head().kind != LayerKind::linear) return "the head does not begin with a fully connected layer";
+        reject_program("the program has no fully connected layer");
+    if (program.first_fully_connected().kind != LayerKind::linear)
+        reject_program("the layer after the feature maps is not fully connected");
     std::int64_t channels = 1;
     for (std::int64_t i = 0; i < program.count; ++i) {
         const Layer &layer = program.layers[i];
-        if (layer.in_channels != channels || layer.out_channels < 1) return "the channels do not follow";
+        if (layer.in_channels != channels || layer.out_channels < 1)
+            reject_program("a layer's input channels differ from the previous layer's output channels");
         if (layer.kernel_y < 1 || layer.kernel_x < 1 || layer.step_y < 0 || layer.step_x < 0)
-            return "a kernel has no taps";
-        std::int64_t wanted = 0;
-        if (layer.weighted()) wanted = (layer.fan_in() + 1) * layer.out_channels;
-        if (layer.kind == LayerKind::affine) wanted = 2 * channels;
-        if (layer.kind == LayerKind::leaky_relu) wanted = 1;
-        if (layer.parameter_count != wanted || layer.parameters < 0 ||
-            layer.parameters + wanted > parameter_count)
-            return "the parameters do not fit the layers";
-        if (!layer.weighted() && layer.out_channels != channels) return "the channels do not follow";
+            reject_program("a layer has an empty kernel or a negative step");
+        std::int64_t expected = 0;
+        if (layer.weighted()) expected = (layer.fan_in() + 1) * layer.out_channels;
+        if (layer.kind == LayerKind::affine) expected = 2 * channels;
+        if (layer.kind == LayerKind::leaky_relu) expected = 1;
+        if (layer.parameter_count != expected || layer.parameters < 0 || layer.parameters + expected > parameter_count)
+            reject_program("the number of parameters does not match the layers");
+        if (!layer.weighted() && layer.out_channels != channels)
+            reject_program("a layer without weights changes the number of channels");
         if (!layer.weighted() && !layer.pools() && (layer.reach_y() || layer.reach_x()))
-            return "an element-wise layer has a kernel";
-        if (i < program.map_layers && layer.kind >= LayerKind::softmax) return "a softmax stands before the head";
-        if (i < program.map_layers && layer.kind == LayerKind::linear) return "map_layers is wrong";
-        if (i > program.map_layers && (layer.reach_y() || layer.reach_x() || layer.pools() ||
-                                       layer.kind == LayerKind::convolution))
-            return "the head reaches beyond its window";
+            reject_program("an element-wise layer has a kernel larger than 1 x 1");
+        if (i < program.map_layers && layer.kind >= LayerKind::softmax)
+            reject_program("a softmax precedes the fully connected layers");
+        if (i < program.map_layers && layer.kind == LayerKind::linear)
+            reject_program("map_layers counts a fully connected layer");
+        if (i > program.map_layers &&
+            (layer.reach_y() || layer.reach_x() || layer.pools() || layer.kind == LayerKind::convolution))
+            reject_program("a layer after the first fully connected one reads more than one position");
         channels = layer.out_channels;
     }
-    const Extent image = extent_before(program, 0, {1, 1});
-    if (image.height > size || image.width > size) return "the layers reach beyond the window";
-    return nullptr;
+    const Extent image = input_extent(program, 0, {1, 1});
+    if (image.height > size || image.width > size) reject_program("the layers read beyond the window");
 }
 
 }  // namespace t3ssfast

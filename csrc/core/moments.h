@@ -1,12 +1,12 @@
-// Moments of a window from power sums about a pixel of that window.
+// Moments of a window from power sums about one of its pixels.
 //
-// The valid windows of size n are told apart by a lattice of spacing n: whatever its place, a window holds
-// exactly one lattice pixel. All windows around a lattice pixel p share it as their origin, and their sums of
-// (x - p)^k, k = 1..4, are built by additions alone (van Herk's prefixes and suffixes, which meet at p).
-// So a window's bits follow from its own pixels and its place relative to the lattice: a hot pixel elsewhere
-// leaves no residue, and tiles, slabs and threads change nothing. The origin is a member of the window, hence
-// (p - mean)^2 <= N variance and (p - mean)^4 <= N m4 with N = n^2: going from sums about p to central moments
-// amplifies float64's rounding by no more than a small multiple of N, whatever the offset of the data.
+// A lattice of spacing n partitions the valid windows of size n: every window contains exactly one lattice pixel. All
+// windows that contain lattice pixel p use it as their origin. Their sums of (x - p)^k, k = 1..4, are computed by
+// additions alone, with van Herk's prefix and suffix sums, which meet at p. A window's result therefore depends only on
+// its own pixels and its position relative to the lattice: a hot pixel elsewhere has no effect, nor do tiles, slabs and
+// threads. As the origin is a pixel of the window, (p - mean)^2 <= N variance and (p - mean)^4 <= N m4 with N = n^2.
+// Converting sums about p to central moments thus amplifies float64 rounding errors by at most a small multiple of N,
+// whatever the offset of the data.
 #pragma once
 
 #include <cmath>
@@ -19,13 +19,13 @@
 
 namespace t3ssfast {
 
-// Lattice cell of a window: windows whose top (or left) edge lies in ((cell - 1) n, cell n] hold pixel cell * n.
+// Lattice cell of a window: windows whose top (or left) edge lies in ((cell - 1) n, cell n] contain pixel cell * n.
 T3_HD std::int64_t lattice_cell(std::int64_t window, std::int64_t size) { return (window + size - 1) / size; }
 
-// First window of a cell; negative for cell 0, where only the last window of the cell exists.
+// First window of a cell; negative for cell 0, of which only the last window exists.
 T3_HD std::int64_t cell_begin(std::int64_t cell, std::int64_t size) { return (cell - 1) * size + 1; }
 
-// A product that is never contracted into a fused multiply-add, so that both halves give the same bits.
+// A product that is never contracted into a fused multiply-add, so that CPU and CUDA give the same bits.
 T3_HD double product(double a, double b) {
 #if defined(__CUDA_ARCH__)
     return __dmul_rn(a, b);
@@ -54,7 +54,7 @@ struct PowerSums {
     }
 };
 
-// What core/moments_formula.h is made of, for a double.
+// Operations that core/moments_formula.h needs, for double.
 
 // x where it is positive, else 0.
 T3_HD double positive_part(double x) { return x > 0.0 ? x : 0.0; }

@@ -1,4 +1,4 @@
-// The statistics by name. Their numbers are part of the Python boundary (t3ssfast._native.STATISTICS).
+// Numbers of the statistics, shared with Python (t3ssfast.kernels._native.STATISTICS).
 #pragma once
 
 namespace t3ssfast {
@@ -19,7 +19,7 @@ enum class Statistic : int {
 
 struct StatisticRequest {
     Statistic kind;
-    double fraction;  // of a quantile, 0 to 1; 0.5 for the median; unused otherwise
+    double fraction;  // quantile, 0 to 1; 0.5 for the median; otherwise unused
 };
 
 }  // namespace t3ssfast

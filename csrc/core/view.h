@@ -1,4 +1,4 @@
-// Non-owning views. The caller owns every buffer; nothing here allocates.
+// Non-owning views; the caller owns every buffer.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ struct ImageStack {
     T3_HD T *image(std::int64_t n) const { return data + n * height * width; }
 };
 
-// Flat indices of the windows asked for: index = (n * windows_y + y) * windows_x + x, ascending.
-// data == nullptr stands for every valid window, in C order.
+// Flat indices of the requested windows: index = (n * windows_y + y) * windows_x + x, ascending. data == nullptr means
+// every valid window, in C order.
 struct WindowList {
     const std::int64_t *data;
     std::int64_t count;
@@ -27,7 +27,7 @@ struct WindowList {
     T3_HD bool dense() const { return data == nullptr; }
 };
 
-// Where a CUDA launch goes. The stream is PyTorch's current one, passed as an integer handle.
+// Device and stream of a CUDA launch. The stream is PyTorch's current one, passed as an integer handle.
 struct Launch {
     int device;
     std::uintptr_t stream;

@@ -1,11 +1,10 @@
-// A block of warps: as core/block.h's Block, with what only the lanes of a warp can do together (products on tensor
-// cores) or over time (copies that land later).
+// A block of warps: like the Block of core/block.h, with operations of whole warps (products on tensor cores) and
+// asynchronous copies.
 //
-// `block.phase(f)` calls f(warp) once a warp and ends in a barrier; between two barriers warps run in any order. In
-// it `warp.lanes(g)` calls g(lane) for the lanes of the warp, 0 to 31. Values that a lane keeps are PerLane, those
-// that it keeps from phase to phase PerWarp of PerLane. On the host the warps of a phase run one after the other,
-// forwards or backwards, and copies take effect at once or as late as they may: whatever is missing, a barrier or a
-// wait, shows in one of these orders.
+// `block.phase(f)` calls f(warp) once per warp and ends in a barrier; between two barriers warps run in any order.
+// Inside a phase `warp.lanes(g)` calls g(lane) for lanes 0 to 31. PerLane holds one value per lane; PerWarp of PerLane
+// keeps it from phase to phase. On the host the warps of a phase run one after another, forwards or backwards, and
+// asynchronous copies complete at once or as late as allowed. A missing barrier or wait shows in one of these orders.
 #pragma once
 
 #include <cstring>
@@ -16,15 +15,15 @@
 
 namespace t3ssfast {
 
-// D += A B of the numbers that a lane group holds, worked out from the layouts in core/fragment.h. Tensor cores add
-// with truncation (Ootomo & Yokota 2022, section 4.1); this does so once a product.
+// D += A B for the fragments of one warp (layouts in core/fragment.h). Tensor cores truncate sums (Ootomo & Yokota
+// 2022, section 4.1); this emulation truncates once per product.
 template <bool kPairs>
 inline void multiply_fragments(const std::uint32_t (&a)[kWarpLanes][4], const std::uint32_t (&b)[kWarpLanes][2],
                                float (&d)[kWarpLanes][4]) {
     constexpr int kPerWord = kPairs ? 2 : 1;
     const auto value = [](std::uint32_t word, int half) {
         if (kPairs) return float_of(half == 0 ? word << 16 : word & 0xFFFF0000u);
-        return float_of(word & 0xFFFFE000u);  // a TF32 operand's lower bits are not looked at
+        return float_of(word & 0xFFFFE000u);  // tensor cores ignore the lower bits of a TF32 operand
     };
     float rows[kFragmentRows][kFragmentWords * 2], columns[kFragmentColumns][kFragmentWords * 2];
     for (int lane = 0; lane < kWarpLanes; ++lane) {
@@ -40,9 +39,10 @@ inline void multiply_fragments(const std::uint32_t (&a)[kWarpLanes][4], const st
             double sum = d[lane][r];
             for (int k = 0; k < kFragmentWords * kPerWord; ++k)
                 sum += static_cast<double>(rows[d_row(lane, r)][k]) * columns[d_column(lane, r)][k];
-            const float near = static_cast<float>(sum);
-            const bool beyond = (near < 0.0f ? -static_cast<double>(near) : near) > (sum < 0.0 ? -sum : sum);
-            d[lane][r] = beyond && near - near == 0.0f ? float_of(bits_of(near) - 1) : near;
+            const float rounded = static_cast<float>(sum);
+            const bool rounded_away =
+                (rounded < 0.0f ? -static_cast<double>(rounded) : rounded) > (sum < 0.0 ? -sum : sum);
+            d[lane][r] = rounded_away && rounded - rounded == 0.0f ? float_of(bits_of(rounded) - 1) : rounded;
         }
     }
 }
@@ -64,17 +64,17 @@ public:
         for (int i = 0; i < kWarpLanes; ++i) lane(reversed_ ? kWarpLanes - 1 - i : i);
     }
 
-    // 16 bytes, or zeros where they are not wanted. They are there for sure after `wait`.
-    void copy_reused(void *to, const void *from, bool wanted) { copy({to, from, wanted}); }
+    // Copies 16 bytes, or writes zeros if not `valid`. The data are valid after `wait`.
+    void copy_reused(void *to, const void *from, bool valid) { copy({to, from, valid}); }
     void copy_once(void *to, const void *from) { copy({to, from, true}); }
 
-    // Copies since the last one become a group.
+    // Closes the current group of copies.
     void commit() {
         if (late_) groups_.emplace_back(std::move(open_));
         open_.clear();
     }
 
-    // All groups but the last kOpen are there.
+    // Waits until at most the last kOpen groups are incomplete.
     template <int kOpen>
     void wait() {
         while (groups_.size() > kOpen) {
@@ -83,28 +83,29 @@ public:
         }
     }
 
-    // Registers of A from shared memory; `piece(lane)` is the 16 bytes that a lane names (core/fragment.h).
+    // Loads registers of A from shared memory; `quad(lane)` is the address of the 16 bytes that a lane passes
+    // (core/fragment.h).
     template <typename Piece>
-    void load_rows(PerLane<Quad> &words, const Piece &piece) {
+    void load_rows(PerLane<Quad> &words, const Piece &quad) {
         for (int lane = 0; lane < kWarpLanes; ++lane) {
             for (int r = 0; r < 4; ++r) {
                 const int row = a_row(lane, r), word = a_word(lane, r);
-                const std::uint32_t *from = piece(row + kFragmentRows * (word / kLaneWords));
-                words[lane].word[r] = from[word % kLaneWords];
+                const std::uint32_t *from = quad(row + kFragmentRows * (word / kQuadWords));
+                words[lane].word[r] = from[word % kQuadWords];
             }
         }
     }
 
-    // The same as `multiply`, into sums that begin with it.
-    template <typename Numbers, int kTerms>
-    void multiply_first(PerLane<Sums> &d, PerLane<OperandA<kTerms>> &a, int a_term, PerLane<OperandB<kTerms>> &b,
-                        int b_term) {
-        for (int lane = 0; lane < kWarpLanes; ++lane) d[lane] = Sums{};
-        multiply<Numbers>(d, a, a_term, b, b_term);
+    // Like `multiply`, with accumulators that start at 0.
+    template <typename Format, int kTerms>
+    void multiply_first(PerLane<Accumulators> &d, PerLane<OperandA<kTerms>> &a, int a_term,
+                        PerLane<OperandB<kTerms>> &b, int b_term) {
+        for (int lane = 0; lane < kWarpLanes; ++lane) d[lane] = Accumulators{};
+        multiply<Format>(d, a, a_term, b, b_term);
     }
 
-    template <typename Numbers, int kTerms>
-    void multiply(PerLane<Sums> &d, PerLane<OperandA<kTerms>> &a, int a_term, PerLane<OperandB<kTerms>> &b,
+    template <typename Format, int kTerms>
+    void multiply(PerLane<Accumulators> &d, PerLane<OperandA<kTerms>> &a, int a_term, PerLane<OperandB<kTerms>> &b,
                   int b_term) {
         std::uint32_t rows[kWarpLanes][4], columns[kWarpLanes][2];
         float sums[kWarpLanes][4];
@@ -113,7 +114,7 @@ public:
             std::memcpy(columns[lane], b[lane].term[b_term], sizeof(columns[lane]));
             std::memcpy(sums[lane], d[lane].value, sizeof(sums[lane]));
         }
-        multiply_fragments<Numbers::kPairs>(rows, columns, sums);
+        multiply_fragments<Format::kPairs>(rows, columns, sums);
         for (int lane = 0; lane < kWarpLanes; ++lane) std::memcpy(d[lane].value, sums[lane], sizeof(sums[lane]));
     }
 
@@ -121,7 +122,7 @@ private:
     struct Copy {
         void *to;
         const void *from;
-        bool wanted;
+        bool valid;
     };
 
     void copy(const Copy &one) {
@@ -131,7 +132,7 @@ private:
             write(one);
     }
     static void write(const Copy &copy) {
-        if (copy.wanted)
+        if (copy.valid)
             std::memcpy(copy.to, copy.from, 16);
         else
             std::memset(copy.to, 0, 16);
@@ -180,8 +181,8 @@ class DeviceWarp {
 public:
     template <typename T>
     struct PerLane {
-        T own;
-        __device__ __forceinline__ T &operator[](int) { return own; }
+        T value;
+        __device__ __forceinline__ T &operator[](int) { return value; }
     };
 
     __device__ __forceinline__ int index() const { return static_cast<int>(threadIdx.x) / kWarpLanes; }
@@ -192,15 +193,14 @@ public:
     }
 
     // Through the L1 cache: neighbouring windows read the same pixels.
-    __device__ __forceinline__ void copy_reused(void *to, const void *from, bool wanted) {
+    __device__ __forceinline__ void copy_reused(void *to, const void *from, bool valid) {
 #if __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(address(to)), "l"(from),
-                     "r"(wanted ? 16 : 0)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(address(to)), "l"(from), "r"(valid ? 16 : 0)
                      : "memory");
 #endif
     }
 
-    // Past the L1 cache: each block reads them once.
+    // Bypasses the L1 cache: each block reads the data once.
     __device__ __forceinline__ void copy_once(void *to, const void *from) {
 #if __CUDA_ARCH__ >= 800
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(to)), "l"(from) : "memory");
@@ -221,34 +221,34 @@ public:
     }
 
     template <typename Piece>
-    __device__ __forceinline__ void load_rows(PerLane<Quad> &words, const Piece &piece) {
-        std::uint32_t(&to)[kLaneWords] = words.own.word;
-        const std::uint32_t from = address(piece(static_cast<int>(threadIdx.x) % kWarpLanes));
+    __device__ __forceinline__ void load_rows(PerLane<Quad> &words, const Piece &quad) {
+        std::uint32_t (&to)[kQuadWords] = words.value.word;
+        const std::uint32_t from = address(quad(static_cast<int>(threadIdx.x) % kWarpLanes));
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                      : "r"(from));
     }
 
-    template <typename Numbers, int kTerms>
-    __device__ __forceinline__ void multiply(PerLane<Sums> &d, PerLane<OperandA<kTerms>> &a, int a_term,
+    template <typename Format, int kTerms>
+    __device__ __forceinline__ void multiply(PerLane<Accumulators> &d, PerLane<OperandA<kTerms>> &a, int a_term,
                                              PerLane<OperandB<kTerms>> &b, int b_term) {
-        const float(&c)[4] = d.own.value;
-        product<Numbers>(d.own.value, a.own.term[a_term], b.own.term[b_term], c[0], c[1], c[2], c[3]);
+        const float (&c)[4] = d.value.value;
+        product<Format>(d.value.value, a.value.term[a_term], b.value.term[b_term], c[0], c[1], c[2], c[3]);
     }
 
-    template <typename Numbers, int kTerms>
-    __device__ __forceinline__ void multiply_first(PerLane<Sums> &d, PerLane<OperandA<kTerms>> &a, int a_term,
+    template <typename Format, int kTerms>
+    __device__ __forceinline__ void multiply_first(PerLane<Accumulators> &d, PerLane<OperandA<kTerms>> &a, int a_term,
                                                    PerLane<OperandB<kTerms>> &b, int b_term) {
-        product<Numbers>(d.own.value, a.own.term[a_term], b.own.term[b_term], 0.0f, 0.0f, 0.0f, 0.0f);
+        product<Format>(d.value.value, a.value.term[a_term], b.value.term[b_term], 0.0f, 0.0f, 0.0f, 0.0f);
     }
 
 private:
-    template <typename Numbers>
+    template <typename Format>
     __device__ __forceinline__ static void product(float (&d)[4], const std::uint32_t (&a)[4],
                                                    const std::uint32_t (&b)[2], float c0, float c1, float c2,
                                                    float c3) {
 #if __CUDA_ARCH__ >= 800
-        if constexpr (Numbers::kPairs) {
+        if constexpr (Format::kPairs) {
             asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                 "{%10, %11, %12, %13};"
                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])

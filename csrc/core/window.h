@@ -1,4 +1,4 @@
-// Geometry of stride-1 windows: which windows an image has, and where one lies.
+// Geometry of stride-1 windows.
 #pragma once
 
 #include "core/macros.h"
@@ -6,7 +6,7 @@
 
 namespace t3ssfast {
 
-// Number of valid positions of a window along an axis.
+// Number of valid window positions along an axis.
 T3_HD std::int64_t valid_windows(std::int64_t length, std::int64_t size) { return length - size + 1; }
 
 // Image and top-left corner of a window.
@@ -27,7 +27,7 @@ struct Tile {
     T3_HD std::int64_t width() const { return x1 - x0; }
 };
 
-// Position in the ascending window list of the first entry >= index.
+// Index of the first entry of the window list that is >= index.
 T3_HD std::int64_t lower_bound(const WindowList &windows, std::int64_t index) {
     std::int64_t begin = 0, length = windows.count;
     while (length > 0) {

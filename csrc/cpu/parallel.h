@@ -1,4 +1,4 @@
-// OpenMP over independent tasks: exceptions come back to the caller, and a forked child runs on one thread.
+// OpenMP over independent tasks: rethrows exceptions in the caller, and uses one thread in a forked child.
 #pragma once
 
 #include <omp.h>
@@ -9,16 +9,16 @@
 
 namespace t3ssfast::cpu {
 
-// Threads to use where `requested` were asked for (0: OpenMP's own number). 1 in a forked child, where libgomp's
-// pool does not exist any more and a parallel region would wait for it forever.
+// Number of threads for a request of `requested` (0: OpenMP's default). 1 in a forked child, where libgomp's thread
+// pool no longer exists and a parallel region would wait for it forever.
 int usable_threads(int requested);
 
-// Calls task(scratch, i) for i in [0, count), one scratch a thread. Which thread gets which task is left open:
-// a task's result must depend on i alone.
+// Calls task(scratch, i) for i in [0, count), with one scratch per thread. Tasks are assigned to threads dynamically,
+// so the result of a task must depend on i alone.
 template <typename Scratch, typename Task>
 void parallel_tasks(std::int64_t count, int threads, Task task) {
-    const std::int64_t wanted = usable_threads(threads);
-    const int team = static_cast<int>(wanted < count ? wanted : count);
+    const std::int64_t limit = usable_threads(threads);
+    const int team = static_cast<int>(limit < count ? limit : count);
     if (team <= 1) {
         Scratch scratch;
         for (std::int64_t i = 0; i < count; ++i) task(scratch, i);

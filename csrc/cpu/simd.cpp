@@ -17,11 +17,11 @@ SimdLevel best_level() {
 
 SimdLevel choose_level() {
     const SimdLevel best = best_level();
-    const char *const asked = std::getenv("T3SSFAST_SIMD");
-    if (asked == nullptr) return best;
+    const char *const requested = std::getenv("T3SSFAST_SIMD");
+    if (requested == nullptr) return best;
     SimdLevel level = best;
-    if (std::strcmp(asked, "portable") == 0) level = SimdLevel::portable;
-    if (std::strcmp(asked, "avx2") == 0) level = SimdLevel::avx2;
+    if (std::strcmp(requested, "portable") == 0) level = SimdLevel::portable;
+    if (std::strcmp(requested, "avx2") == 0) level = SimdLevel::avx2;
     return level < best ? level : best;
 }
 

@@ -1,42 +1,43 @@
-// Windows side by side; a kernel of cpu/each_level.h. Bits do not depend on the level: the build forbids contraction.
+// Copies windows to consecutive memory. A kernel of cpu/simd_dispatch.h; results do not depend on the instruction set,
+// as the build forbids contraction.
 
-namespace T3_LEVEL {
+namespace T3_SIMD_NAMESPACE {
 namespace {
 
-// Where rows of windows are written, one after the other: straight to memory.
-struct Straight {
+// Writes rows of windows one after another through the caches.
+struct CachedWriter {
     unsigned char *to;
 
     T3_ALWAYS_INLINE unsigned char *row() { return to; }
-    T3_ALWAYS_INLINE void wrote(i64 bytes) { to += bytes; }
-    T3_ALWAYS_INLINE void end() {}
+    T3_ALWAYS_INLINE void advance(i64 bytes) { to += bytes; }
+    T3_ALWAYS_INLINE void finish() {}
 };
 
-// The same, but whole cache lines at a time and past the caches: a line is then not read before it is written, and
-// what the caches hold stays there. Worth it for outputs larger than they are.
-struct Streamed {
-    unsigned char *lines;  // in memory, what stage[0] belongs to: the start of a line
-    unsigned char *stage;  // aligned, kStage and a row long
-    i64 begin, end_;       // bytes of the stage that hold something
+// The same with non-temporal stores of whole cache lines: lines are not read before they are written, and the caches
+// keep their contents. Faster for outputs larger than the caches.
+struct StreamingWriter {
+    unsigned char *lines;  // address of stage[0] in the output: the start of a cache line
+    unsigned char *stage;  // aligned, kStagingBytes and one row long
+    i64 begin, end_;       // used bytes of the stage
 
-    Streamed(void *to, unsigned char *stage_)
-        : stage(stage_), begin(static_cast<i64>(reinterpret_cast<std::uintptr_t>(to) % kLine)), end_(begin) {
+    StreamingWriter(void *to, unsigned char *stage_)
+        : stage(stage_), begin(static_cast<i64>(reinterpret_cast<std::uintptr_t>(to) % kCacheLine)), end_(begin) {
         lines = static_cast<unsigned char *>(to) - begin;
     }
 
     T3_ALWAYS_INLINE unsigned char *row() { return stage + end_; }
-    T3_ALWAYS_INLINE void wrote(i64 bytes) {
+    T3_ALWAYS_INLINE void advance(i64 bytes) {
         end_ += bytes;
-        if (end_ >= kStage) flush();
+        if (end_ >= kStagingBytes) flush();
     }
 
     void flush() {
-        const i64 whole = end_ / kLine * kLine;
+        const i64 whole = end_ / kCacheLine * kCacheLine;
         i64 at = 0;
-        if (begin > 0 && whole > 0) {  // the line that something else begins
-            std::memcpy(lines + begin, stage + begin, kLine - begin);
+        if (begin > 0 && whole > 0) {  // a line that belongs to another task up to `begin`
+            std::memcpy(lines + begin, stage + begin, kCacheLine - begin);
             begin = 0;
-            at = kLine;
+            at = kCacheLine;
         }
 #if defined(__SSE2__)
         for (; at < whole; at += sizeof(__m128i))
@@ -50,17 +51,17 @@ struct Streamed {
         end_ -= whole;
     }
 
-    void end() {
+    void finish() {
         flush();
         std::memcpy(lines + begin, stage + begin, end_ - begin);
 #if defined(__SSE2__)
-        _mm_sfence();  // other threads see the lines before they hear that the task is done
+        _mm_sfence();  // makes the lines visible to other threads before the task is reported as done
 #endif
     }
 };
 
-// Sums of d and d^2 in eight partial sums each: a fixed order, whatever the vector length.
-T3_ALWAYS_INLINE Scaling zscore_of(const float *corner, i64 stride, i64 size) {
+// Sums of d and d^2 in eight partial sums each: a fixed order for every vector length.
+T3_ALWAYS_INLINE Scaling window_scaling(const float *corner, i64 stride, i64 size) {
     alignas(64) double sum[8] = {}, squares[8] = {};
     const double origin = corner[0];
     for (i64 y = 0; y < size; ++y) {
@@ -97,30 +98,30 @@ T3_ALWAYS_INLINE void copy_windows(const Request &request, i64 begin, i64 end, W
         const WindowPosition at = window_position(index, windows_y, windows_x);
         const float *corner = images.image(at.image) + at.y * stride + at.x;
         if (request.zscore) {
-            const Scaling scaling = zscore_of(corner, stride, size);
+            const Scaling scaling = window_scaling(corner, stride, size);
             for (i64 y = 0; y < size; ++y) {
                 Word *target = reinterpret_cast<Word *>(writer.row());
                 for (i64 x = 0; x < size; ++x) target[x] = Type::from(scaling(corner[y * stride + x]));
-                writer.wrote(size * static_cast<i64>(sizeof(Word)));
+                writer.advance(size * static_cast<i64>(sizeof(Word)));
             }
         } else {
             for (i64 y = 0; y < size; ++y) {
                 Word *target = reinterpret_cast<Word *>(writer.row());
                 for (i64 x = 0; x < size; ++x) target[x] = Type::from(corner[y * stride + x]);
-                writer.wrote(size * static_cast<i64>(sizeof(Word)));
+                writer.advance(size * static_cast<i64>(sizeof(Word)));
             }
         }
     }
-    writer.end();
+    writer.finish();
 }
 
-// Windows [begin, end) to `out`, the place of the first of them; past the caches where there is a stage.
+// Writes windows [begin, end) to `out`, the address of the first; with non-temporal stores if there is a stage.
 template <typename Type>
 T3_ALWAYS_INLINE void write_windows(const Request &request, i64 begin, i64 end, void *out, unsigned char *stage) {
     if (stage == nullptr)
-        copy_windows<Type>(request, begin, end, Straight{static_cast<unsigned char *>(out)});
+        copy_windows<Type>(request, begin, end, CachedWriter{static_cast<unsigned char *>(out)});
     else
-        copy_windows<Type>(request, begin, end, Streamed(out, stage));
+        copy_windows<Type>(request, begin, end, StreamingWriter(out, stage));
 }
 
 void write(const Request &request, i64 begin, i64 end, void *out, unsigned char *stage) {
@@ -132,4 +133,4 @@ void write(const Request &request, i64 begin, i64 end, void *out, unsigned char 
 }
 
 }  // namespace
-}  // namespace T3_LEVEL
+}  // namespace T3_SIMD_NAMESPACE

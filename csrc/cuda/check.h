@@ -1,4 +1,4 @@
-// CUDA errors as exceptions, and the current device put back.
+// CUDA errors as exceptions, and a guard for the current device.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,7 +15,7 @@ inline void check(cudaError_t status, const char *what) {
     throw std::runtime_error(std::string(what) + " failed on the CUDA device: " + cudaGetErrorString(status) + ".");
 }
 
-// Makes a device current for as long as it lives.
+// Makes a device current for its lifetime, then restores the previous one.
 class DeviceGuard {
 public:
     explicit DeviceGuard(int device) {

@@ -1,4 +1,4 @@
-// What the CUDA runtime finds, asked so that a machine without a driver gets an answer and no error.
+// Availability of CUDA devices; a machine without a driver gets an answer instead of an error.
 #include "backend.h"
 #include "cuda/check.h"
 
@@ -10,7 +10,7 @@ cudaError_t count_devices(int *count) {
     const cudaError_t status = cudaGetDeviceCount(count);
     if (status != cudaSuccess) {
         *count = 0;
-        cudaGetLastError();  // forget it: a later check must not report it as its own
+        cudaGetLastError();  // clear the error: a later check must not report it
     }
     return status;
 }

@@ -1,4 +1,4 @@
-// Stands in for the CUDA half in a build without it.
+// The cuda namespace of a CPU-only build: every kernel raises the same error.
 #include <stdexcept>
 
 #include "backend.h"
@@ -8,13 +8,11 @@ namespace {
 
 [[noreturn]] void unavailable() {
     throw std::runtime_error(
-        "This build of t3ssfast has no CUDA kernels; move the data to the CPU, or install it again where nvcc is "
-        "found.");
+        "This build of t3ssfast has no CUDA kernels; move the data to the CPU, or reinstall t3ssfast where nvcc is "
+        "available.");
 }
 
 }  // namespace
-
-// ------------------------------------------------------------------------------- unfold and statistics
 
 void unfold(ImageStack<const float>, const UnfoldRequest &, WindowList, void *, Launch) { unavailable(); }
 
@@ -28,15 +26,11 @@ void window_statistics(ImageStack<const float>, std::int64_t, const std::vector<
     unavailable();
 }
 
-// --------------------------------------------------------------------------------------------- sliding
+void score_windows_simt(const TileBatch &, Launch) { unavailable(); }
 
-void score_windows(const TileBatch &, Launch) { unavailable(); }
+SharedMemory tensor_core_shared_memory(int) { return {0, 0}; }
 
-WarpMemory warp_memory(int) { return {0, 0}; }
-
-void score_windows_warps(const WarpRun &, Precision, bool, int, Launch) { unavailable(); }
-
-// ---------------------------------------------------------------------------------------------- device
+void score_windows_tensor_core(const TensorCoreRun &, Precision, bool, int, Launch) { unavailable(); }
 
 int device_count() { return 0; }
 

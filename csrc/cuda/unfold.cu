@@ -1,15 +1,16 @@
-// Gathering windows on the device: a block a window, neighbouring threads on neighbouring pixels.
+// unfold on the device: one block per window; neighbouring threads copy neighbouring pixels.
 #include <algorithm>
 
 #include "backend.h"
-#include "core/tile.h"
+#include "core/unfold.h"
 #include "cuda/check.h"
 
 namespace t3ssfast::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Blocks take several windows each beyond this number; far below the limit of a grid, far above what is resident.
+// Above this number blocks take several windows each; far below the limit of a grid, far above what is resident at
+// once.
 constexpr std::int64_t kMaxBlocks = 1 << 20;
 
 template <typename Type>

@@ -1,14 +1,14 @@
-// Sliding statistics on the device. One kernel gives moments and extrema from sums along rows, then columns, in
-// shared memory; the other gives order statistics from the ranks of the pixels under a tile. Both are the block
-// algorithms of core/tile.h. Blocks walk over the tiles in turn, so the workspace does not grow with the volume;
-// a tile without a listed window is left after a search in the list.
+// window_statistics on the device. One kernel computes moments and extrema from sums along rows, then columns, in
+// shared memory; the other computes order statistics from the ranks of the pixels under a tile. Both run the block
+// algorithms of core/window_statistics.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
+// tile without a listed window costs only a search in the list.
 //
-// Order statistics by tile ranks, as on the CPU: exact for float32 whatever the image, work a window linear in its
-// edge, and no table the size of the image's values.
+// Order statistics from tile ranks, as on the CPU, are exact for float32 values, take time linear in the window's edge,
+// and need no table of the image's values.
 #include <algorithm>
 
 #include "backend.h"
-#include "core/tile.h"
+#include "core/window_statistics.h"
 #include "cuda/check.h"
 
 namespace t3ssfast::cuda {
@@ -18,16 +18,16 @@ using i64 = std::int64_t;
 
 constexpr int kMomentThreads = 128;
 constexpr int kOrderThreads = 128;
-// Dynamic shared memory that a block gets on every device without asking for more.
+// Dynamic shared memory that every device provides without opting in.
 constexpr i64 kSharedBytes = 48 << 10;
-// Window columns a block works on at a time: at most 16; with less room than 4, slow memory serves better.
+// Window columns per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
 constexpr i64 kMaxPanel = 16, kMinPanel = 4, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
-// Blocks a multiprocessor: enough to hide latency, few enough to keep the workspace small; as a launch bound it
-// leaves the kernels the registers that they need.
+// Blocks per multiprocessor: enough to hide latency, few enough to keep the workspace small. As a launch bound it
+// leaves the kernels enough registers.
 constexpr i64 kBlocksPerMultiprocessor = 4;
 
-// How the kernel for moments and extrema is launched.
+// Launch configuration of the kernel for moments and extrema.
 struct MomentPlan {
     i64 panel, bytes, blocks;
     bool workspace;
@@ -64,13 +64,12 @@ __global__ void __launch_bounds__(kOrderThreads, kBlocksPerMultiprocessor)
     extern __shared__ double shared[];
     const DeviceBlock block;
     for (i64 i = blockIdx.x; i < grid.count; i += gridDim.x) {
-        order_tile(block, run, grid.tile(i, run.windows_y, run.windows_x),
-                   reinterpret_cast<unsigned char *>(shared),
+        order_tile(block, run, grid.tile(i, run.windows_y, run.windows_x), reinterpret_cast<unsigned char *>(shared),
                    reinterpret_cast<std::uint32_t *>(workspace + blockIdx.x * bytes));
     }
 }
 
-// Calls launch(run) with as many requests of one family at a time as fit a launch.
+// Calls launch_run(run) with as many requests of one kernel at a time as fit a launch.
 template <typename LaunchRun>
 void for_requests(StatisticsRun run, const std::vector<StatisticRequest> &statistics, bool order,
                   const LaunchRun &launch_run) {
@@ -125,7 +124,7 @@ void window_statistics(ImageStack<const float> images, i64 size, const std::vect
     for_requests(run, statistics, true, [&](const StatisticsRun &part) {
         order_kernel<<<static_cast<unsigned>(order_blocks(part, multiprocessors)), kOrderThreads,
                        order_shared_bytes(kOrderThreads), stream_of(launch)>>>(part, order_grid(part), memory,
-                                                                              order_workspace_bytes(size));
+                                                                               order_workspace_bytes(size));
         check(cudaGetLastError(), "window_statistics (order)");
     });
 }

@@ -1,207 +1,141 @@
 from collections.abc import Sequence
 from typing import Any
 
-# ------------------------------------------------------------------------------------------------ build
-def build_info() -> dict[str, Any]: ...
+# Arguments of the native kernels; an array is its address.
+_Images = tuple[int, int, int, int]  # address, count, height, width
+_Windows = tuple[int, int]  # address, count; address 0 means every window
+_Scores = tuple[int, int, int]  # address, stride of windows, stride of classes
+_Launch = tuple[int, int]  # device index, stream handle
+_Requests = Sequence[tuple[int, float]]  # number of a statistic, quantile
+_Rows = Sequence[tuple[int, ...]]  # layers
+_Program = tuple[_Rows, int, int, int]  # layers, layers on feature maps, address and number of parameters
+_Blocks = tuple[int, bool, bool, bool]  # lanes, reversed, late, wide
 
-# The CUDA half's block algorithms, run on the host by a number of lanes, for the tests.
-def block_unfold(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
-    size: int,
-    zscore: bool,
-    element: int,
-    windows: int,
-    window_count: int,
-    out: int,
-    lanes: int,
-    reversed: bool,
-    /,
-) -> None: ...
-def block_window_statistics(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
-    size: int,
-    requests: Sequence[tuple[int, float]],
-    windows: int,
-    window_count: int,
-    out: int,
-    lanes: int,
-    reversed: bool,
-    panel: int,
-    /,
-) -> None: ...
+def build_info() -> dict[str, Any]: ...
 
 # ----------------------------------------------------------------------------------------------- unfold
 def unfold_cpu(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
+    images: _Images,
     size: int,
     zscore: bool,
     element: int,
-    windows: int,
-    window_count: int,
+    windows: _Windows,
     out: int,
     stream: bool,
     threads: int,
     /,
 ) -> None: ...
 def unfold_cuda(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
+    images: _Images, size: int, zscore: bool, element: int, windows: _Windows, out: int, launch: _Launch, /
+) -> None: ...
+def emulate_unfold(
+    images: _Images,
     size: int,
     zscore: bool,
     element: int,
-    windows: int,
-    window_count: int,
+    windows: _Windows,
     out: int,
-    device: int,
-    stream: int,
+    lanes: int,
+    reverse: bool,
     /,
 ) -> None: ...
 
-# ------------------------------------------------------------------------------------------- statistics
+# ------------------------------------------------------------------------------------ window_statistics
 def window_statistics_cpu(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
+    images: _Images,
     size: int,
-    requests: Sequence[tuple[int, float]],
-    windows: int,
-    window_count: int,
+    requests: _Requests,
+    windows: _Windows,
     out: int,
     stream: bool,
     check: bool,
     threads: int,
     /,
-) -> int: ...
+) -> int | None: ...
 def window_statistics_workspace_cuda(
-    count: int, height: int, width: int, size: int, requests: Sequence[tuple[int, float]], device: int, /
+    images: _Images, size: int, requests: _Requests, device: int, /
 ) -> int: ...
 def window_statistics_cuda(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
+    images: _Images,
     size: int,
-    requests: Sequence[tuple[int, float]],
-    windows: int,
-    window_count: int,
+    requests: _Requests,
+    windows: _Windows,
     out: int,
     workspace: int,
     workspace_bytes: int,
-    device: int,
-    stream: int,
+    launch: _Launch,
     /,
 ) -> None: ...
-def first_nonfinite(values: int, count: int, threads: int, /) -> int: ...
+def emulate_window_statistics(
+    images: _Images,
+    size: int,
+    requests: _Requests,
+    windows: _Windows,
+    out: int,
+    lanes: int,
+    reverse: bool,
+    panel: int,
+    /,
+) -> None: ...
+def first_nonfinite(values: int, count: int, threads: int, /) -> int | None: ...
 
-# ---------------------------------------------------------------------------------------------- sliding
+# ---------------------------------------------------------------------------------------- score_windows
 class PreparedProgram: ...
 
 def prepare_program(
-    layers: Sequence[tuple[int, ...]],
-    map_layers: int,
-    parameters: int,
-    parameter_count: int,
-    size: int,
-    least_of_nine: int,
-    level: int,
-    /,
+    program: _Program, size: int, winograd_min_windows: int, level: int, /
 ) -> PreparedProgram: ...
 def score_windows_cpu(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
-    size: int,
-    program: PreparedProgram,
-    windows: int,
-    window_count: int,
-    out: int,
-    window_stride: int,
-    class_stride: int,
-    threads: int,
-    /,
+    images: _Images, size: int, program: PreparedProgram, windows: _Windows, out: _Scores, threads: int, /
 ) -> None: ...
-def score_windows_tile_floats(layers: Sequence[tuple[int, ...]], map_layers: int, tile: int, /) -> int: ...
-def score_windows_tiles(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
+def score_windows_simt_tile_floats(layers: _Rows, map_layers: int, tile: int, /) -> int: ...
+def score_windows_simt(
+    images: _Images,
     size: int,
-    layers: Sequence[tuple[int, ...]],
-    map_layers: int,
-    parameters: int,
-    parameter_count: int,
+    program: _Program,
     tile: int,
     tiles: int,
     tile_count: int,
     windows: int,
-    window_rows: int,
+    output_rows: int,
     slots: int,
     window_count: int,
-    maps: int,
-    out: int,
-    window_stride: int,
-    class_stride: int,
-    device: int,
-    stream: int,
+    feature_maps: int,
+    out: _Scores,
+    launch: _Launch,
     lanes: int,
-    reversed: bool,
+    reverse: bool,
     /,
 ) -> None: ...
-def score_windows_warp_layout(
-    layers: Sequence[tuple[int, ...]],
+def score_windows_tensor_core_layout(
+    layers: _Rows,
     map_layers: int,
     precision: int,
     device: int,
     tile_bytes: int,
-    head_bytes: int,
+    fully_connected_bytes: int,
     wide: bool,
     /,
-) -> tuple[str, int, int, int, int, int, int]: ...
-def score_windows_warps(
-    images: int,
-    count: int,
-    height: int,
-    width: int,
+) -> tuple[int, int, int, int, int, int]: ...
+def score_windows_tensor_core(
+    images: _Images,
     size: int,
-    layers: Sequence[tuple[int, ...]],
-    map_layers: int,
-    parameters: int,
-    parameter_count: int,
+    program: _Program,
     precision: int,
-    planes: Sequence[int],
-    tile: Sequence[int],
-    packed: int,
+    batch: tuple[int, int, int, int],
+    tile: tuple[int, int],
+    packed_weights: int,
     pack: bool,
-    maps: int,
-    touched: int,
+    feature_maps: int,
+    needed_tiles: int,
     windows: int,
     first_window: int,
     window_count: int,
-    out: int,
-    window_stride: int,
-    class_stride: int,
-    device: int,
-    stream: int,
-    lanes: int,
-    reversed: bool,
-    late: bool,
-    wide: bool,
+    out: _Scores,
+    launch: _Launch,
+    blocks: _Blocks,
     /,
 ) -> None: ...
-def fragment_places(lane: int, /) -> list[list[tuple[int, int]]]: ...
+def fragment_layout(lane: int, /) -> list[list[tuple[int, int]]]: ...
 def multiply_fragments(precision: int, a: int, b: int, d: int, /) -> None: ...
-def convert_values(precision: int, values: int, count: int, terms: int, /) -> None: ...
+def convert_to_operands(precision: int, values: int, count: int, operands: int, /) -> None: ...

@@ -1,8 +1,7 @@
-"""Statistics of many small images against their oracles: how a read past some list is found.
+"""Statistics of many small images against their references, to find reads past the end of a buffer.
 
-A kernel's lists are as long as its tile has pixels. Of a large image a read behind one's end finds more of
-the same; of a small one it finds the end of an allocation, which a sanitizer sees, or a wrong answer, which
-the oracle does.
+A kernel's buffers are as long as its tile has pixels. In a large image a read past the end finds more of the
+same values. In a small one it leaves the allocation, which a sanitizer reports, or gives a wrong result.
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ KINDS = {
     "constant": lambda r, s: np.full(s, 0.1),
     "outliers": lambda r, s: np.where(r.random(s) < 0.01, 1e5, r.normal(size=s)),
 }
-# Of which a sweep makes more: values about which a sample of the pixels says little.
+# Images where a sample of the pixels says little about the others.
 HARD_KINDS = {
     "halves": lambda r, s: (
         np.where(np.arange(s[1]) < r.integers(s[1] + 1), -1.0, 1.0) + 1e-3 * r.normal(size=s)
     ),
-    "a few others": lambda r, s: np.where(r.random(s) < 0.02, r.normal(size=s), 0.25),
+    "rare values": lambda r, s: np.where(r.random(s) < 0.02, r.normal(size=s), 0.25),
     "block": lambda r, s: r.normal(size=s) + 9.0 * _block(r, s),
     "powers": lambda r, s: 10.0 ** r.uniform(-20, 20, s) * r.choice([-1, 1], s),
     "sorted": lambda r, s: np.sort(r.normal(size=s), axis=None).reshape(s),
 }
 SWEPT_KINDS = {**KINDS, **HARD_KINDS}
 DTYPES = ("f4", "f4", "f4", "f8", ">f4", "f2", "i1", "u1", "i2", "u2", ">i4")
-# Moments of these lose what the oracle in float64 loses, too; their order statistics are exact.
+# Moments of these kinds are inaccurate in the float64 reference, too; their order statistics are exact.
 ORDER_ONLY = {"powers"}
 
 
 def _block(rng: Random, shape: tuple[int, ...]) -> Array:
-    """1 in a rectangle somewhere, 0 around it."""
+    """Return 1 in a random rectangle, 0 around it."""
     inside = np.zeros(shape)
     y, x = (rng.integers(n) for n in shape)
     inside[y : y + rng.integers(1, shape[0] + 1), x : x + rng.integers(1, shape[1] + 1)] = 1.0
@@ -61,7 +60,7 @@ def _block(rng: Random, shape: tuple[int, ...]) -> Array:
 
 
 def compare(got: Array, image: Image, size: int, names: tuple[str, ...]) -> None:
-    """Every statistic of every window within the promised distance of its oracle."""
+    """Assert that every statistic of every window is within the documented tolerance of its reference."""
     want = {name: statistic(image, size, name) for name in {*names, "mean", "std"}}
     scale = np.maximum(np.abs(want["mean"]), want["std"])
     assert got.dtype == np.float32
@@ -77,33 +76,33 @@ def compare(got: Array, image: Image, size: int, names: tuple[str, ...]) -> None
         elif name in ("variance", "energy"):
             np.testing.assert_allclose(found, want[name], rtol=1e-6, err_msg=name)
         else:
-            # Excess kurtosis passes through 0: relative to 3, the size of what it is the excess over.
+            # Excess kurtosis passes through 0, so its tolerance is absolute, relative to 3.
             np.testing.assert_allclose(found, want[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def small_images(rng: Random, kind: str) -> tuple[Array, int]:
-    """One to three images that few windows fit into, in some type and layout, and the windows' size."""
+    """Return one to three images with few windows, of random dtype and layout, and the window size."""
     size = int(rng.integers(1, 49)) if rng.random() < 0.9 else int(rng.integers(49, 150))
-    most = 14 if size < 49 else 3
-    shape = (size + int(rng.integers(most)), size + int(rng.integers(most)))
+    extra = 14 if size < 49 else 3
+    shape = (size + int(rng.integers(extra)), size + int(rng.integers(extra)))
     count = int(rng.integers(1, 4))
     stack = np.stack([np.broadcast_to(SWEPT_KINDS[kind](rng, shape), shape) for _ in range(count)])
     dtype = np.dtype(str(rng.choice(DTYPES)))
     if dtype.kind in "iu" or dtype.itemsize == 2:
         spread = np.ptp(stack)
         stack = np.round((stack - stack.min()) * (100.0 / spread if spread else 1.0))
-    return laid_out(rng, stack.astype(dtype)), size
+    return with_random_layout(rng, stack.astype(dtype)), size
 
 
-def laid_out(rng: Random, array: Array) -> Array:
-    """The same values in some layout, in memory of just their size."""
+def with_random_layout(rng: Random, array: Array) -> Array:
+    """Return the same values in a random layout, in memory of just their size."""
     layout = int(rng.integers(6))
     if layout == 1:
         return np.asfortranarray(array)
     if layout == 2:
         return array[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1]
     if layout == 3:
-        # Every second of a larger one, which ends with the last that counts.
+        # Every second element of a larger array that ends with the last one.
         larger = np.zeros(tuple(2 * n - 1 for n in array.shape), array.dtype)
         larger[::2, ::2, ::2] = array
         return larger[::2, ::2, ::2]
@@ -114,8 +113,8 @@ def laid_out(rng: Random, array: Array) -> Array:
     return array
 
 
-def some_windows(rng: Random, shape: tuple[int, ...]) -> Array:
-    """A mask of none, one, a few or all windows."""
+def random_mask(rng: Random, shape: tuple[int, ...]) -> Array:
+    """Return a mask of none, one, a few or all windows."""
     mask = rng.random(shape) < rng.choice([0.0, 0.02, 0.3, 1.0])
     if rng.random() < 0.3:
         mask.reshape(-1)[rng.choice([0, mask.size - 1, int(rng.integers(mask.size))])] = True
@@ -123,7 +122,7 @@ def some_windows(rng: Random, shape: tuple[int, ...]) -> Array:
 
 
 def sweep(cases: int, seed: int) -> None:
-    """So many cases, each told by its number where it fails."""
+    """Run random cases; a failure reports its number and seed."""
     threads = torch.get_num_threads()
     try:
         for number in range(cases):
@@ -136,13 +135,13 @@ def sweep(cases: int, seed: int) -> None:
             try:
                 got = window_statistics(images, size, names)
                 compare(got, images.astype(np.float32), size, names)
-                mask = some_windows(rng, got.shape[1:])
+                mask = random_mask(rng, got.shape[1:])
                 listed = window_statistics(images, size, names, mask=mask)
                 np.testing.assert_array_equal(listed.view(np.int32), got[:, mask].view(np.int32))
             except AssertionError as error:
-                said = (
+                message = (
                     f"case {number} of seed {seed}: {kind}, {images.dtype}, {images.shape}, {size}, {names}"
                 )
-                raise AssertionError(said) from error
+                raise AssertionError(message) from error
     finally:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The native boundary: the block algorithms on the host, the build, forks, threads and the CUDA half."""
+"""The native boundary: emulated CUDA algorithms, build information, forks, threads and CUDA kernels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def block_statistics(
+def emulated_statistics(
     image: np.ndarray[Any, np.dtype[np.float32]],
     size: int,
     lanes: int,
@@ -42,13 +42,11 @@ def block_statistics(
     windows = _native.as_windows(stack, size, mask)
     out = np.full((len(NAMES), *(windows.shape if mask is None else (windows.count,))), -7e7, np.float32)
     requests = [request_of(name) for name in NAMES]
-    _core.block_window_statistics(
-        stack.address,
-        *stack.geometry,
+    _core.emulate_window_statistics(
+        stack.native,
         size,
         requests,
-        windows.address,
-        windows.count,
+        windows.native,
         out.ctypes.data,
         lanes,
         reverse,
@@ -60,12 +58,14 @@ def block_statistics(
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize(("size", "panel"), [(1, 1), (2, 16), (5, 2), (16, 7), (50, 8)])
-def test_block_statistics_have_the_bits_of_the_cpu(size: int, panel: int, lanes: int, reverse: bool) -> None:
+def test_emulated_statistics_equal_the_cpu_bit_for_bit(
+    size: int, panel: int, lanes: int, reverse: bool
+) -> None:
     image = noise(2, size + 20, size + 29)
     image[0, :8, :9] = 0.25
     image[1, 5] = -0.0
     want = window_statistics(image, size, NAMES)
-    got = block_statistics(image, size, lanes, reverse, panel)
+    got = emulated_statistics(image, size, lanes, reverse, panel)
     np.testing.assert_array_equal(got, want)
     finite = np.isfinite(want)
     np.testing.assert_array_equal(got.view(np.int32)[finite], want.view(np.int32)[finite])
@@ -73,20 +73,20 @@ def test_block_statistics_have_the_bits_of_the_cpu(size: int, panel: int, lanes:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lanes", LANES)
-def test_block_statistics_over_several_tiles_and_masks(lanes: int, reverse: bool) -> None:
+def test_emulated_statistics_over_several_tiles_and_masks(lanes: int, reverse: bool) -> None:
     image = noise(2, 90, 150)
     image += np.arange(150, dtype=np.float32)
     want = window_statistics(image, 6, NAMES)
-    np.testing.assert_array_equal(block_statistics(image, 6, lanes, reverse, 4), want)
+    np.testing.assert_array_equal(emulated_statistics(image, 6, lanes, reverse, 4), want)
     mask = np.random.default_rng(1).random(want.shape[1:]) < 0.02
     mask[0, :70] = False
-    np.testing.assert_array_equal(block_statistics(image, 6, lanes, reverse, 4, mask), want[:, mask])
+    np.testing.assert_array_equal(emulated_statistics(image, 6, lanes, reverse, 4, mask), want[:, mask])
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("zscore", [False, True])
-def test_block_unfold(zscore: bool, lanes: int, reverse: bool) -> None:
+def test_emulated_unfold(zscore: bool, lanes: int, reverse: bool) -> None:
     image = noise(2, 16, 19)
     image[0, :7, :7] = 5.0
     stack = _native.as_stack(image)
@@ -94,8 +94,8 @@ def test_block_unfold(zscore: bool, lanes: int, reverse: bool) -> None:
     mask[0, 0, 0] = True
     windows = _native.as_windows(stack, 7, mask)
     out = np.empty((windows.count, 7, 7), np.float32)
-    arguments = (stack.address, *stack.geometry, 7, zscore, 0, windows.address, windows.count)
-    _core.block_unfold(*arguments, out.ctypes.data, lanes, reverse)
+    arguments = (stack.native, 7, zscore, 0, windows.native)
+    _core.emulate_unfold(*arguments, out.ctypes.data, lanes, reverse)
     plain = windows_of(image, 7)[mask].reshape(-1, 7, 7)
     if zscore:
         np.testing.assert_allclose(out, zscored(plain), rtol=1e-5, atol=1e-6)
@@ -104,11 +104,11 @@ def test_block_unfold(zscore: bool, lanes: int, reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("element", [1, 2])
-def test_block_unfold_in_half_precision(element: int) -> None:
+def test_emulated_unfold_in_half_precision(element: int) -> None:
     image = noise(9, 9)
     stack = _native.as_stack(image)
     out = torch.empty((25, 5, 5), dtype=[torch.float16, torch.bfloat16][element - 1])
-    _core.block_unfold(stack.address, *stack.geometry, 5, False, element, 0, 25, out.data_ptr(), 32, False)
+    _core.emulate_unfold(stack.native, 5, False, element, (0, 25), out.data_ptr(), 32, False)
     assert torch.equal(out, unfold(torch.from_numpy(image), 5, dtype=out.dtype))
 
 
@@ -121,7 +121,7 @@ def test_build_info() -> None:
     assert bool(info["cuda_architectures"]) == info["cuda"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ldd")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs ldd")
 def test_the_extension_links_neither_torch_nor_cudart() -> None:
     linked = subprocess.run(["ldd", str(_core.__file__)], capture_output=True, text=True, check=True).stdout
     assert not [line for line in linked.splitlines() if "torch" in line or "cudart" in line or "c10" in line]
@@ -144,7 +144,7 @@ def test_a_forked_child_can_compute() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=250, check=False).returncode == 0
 
 
-def test_kernels_release_the_interpreter() -> None:
+def test_kernels_release_the_gil() -> None:
     image = noise(600, 600)
     window_statistics(image, 50, ("median",))
     ticks = 0
@@ -165,8 +165,26 @@ def test_kernels_release_the_interpreter() -> None:
     assert ticks > 3
 
 
-@pytest.mark.skipif(DEVICE is not None, reason="a CUDA device is there")
-def test_other_devices_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("row", "map_layers", "size", "message"),
+    [
+        ((1, 1, 2, 3, 3, 1, 1, 0, 20), 1, 3, "no fully connected layer"),
+        ((1, 2, 2, 3, 3, 1, 1, 0, 38), 0, 3, "input channels differ"),
+        ((1, 1, 2, 3, 3, 1, 1, 0, 19), 0, 3, "number of parameters"),
+        ((1, 1, 2, 3, 3, 1, 1, 1, 20), 0, 3, "number of parameters"),
+        ((0, 1, 2, 3, 3, 1, 1, 0, 20), 0, 3, "is not fully connected"),
+        ((1, 1, 2, 3, 3, 1, 1, 0, 20), 0, 2, "read beyond the window"),
+    ],
+)
+def test_inconsistent_programs_raise(row: tuple[int, ...], map_layers: int, size: int, message: str) -> None:
+    program = _native.LayerProgram((row,), map_layers, 2, torch.zeros(20))
+    stack = _native.as_stack(noise(5, 5))
+    with pytest.raises(ValueError, match=message):
+        _native.score_windows(stack, size, program, _native.as_windows(stack, size, None))
+
+
+@pytest.mark.skipif(DEVICE is not None, reason="a CUDA device is available")
+def test_unsupported_device_raises() -> None:
     with pytest.raises(DeviceError, match="on device meta"):
         unfold(torch.zeros(8, 8, device="meta"), 3)
 
@@ -174,7 +192,7 @@ def test_other_devices_are_refused() -> None:
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 200])
-def test_cuda_statistics_have_the_bits_of_the_cpu(size: int) -> None:
+def test_cuda_statistics_equal_the_cpu_bit_for_bit(size: int) -> None:
     image = torch.from_numpy(noise(2, size + 150, size + 201))
     want = window_statistics(image, size, NAMES)
     got = window_statistics(image.to("cuda"), size, NAMES)

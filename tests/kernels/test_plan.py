@@ -227,7 +227,9 @@ def check_plan_of(model: nn.Module, form: str, expected: list[str]) -> None:
     with torch.no_grad():
         wanted = converted(windows)
     for min_windows in (1, WINOGRAD_OFF):
-        scores = _native.score_windows(stack, SIZE, plan.program(), all_windows, least_of_nine=min_windows)
+        scores = _native.score_windows(
+            stack, SIZE, plan.program(), all_windows, winograd_min_windows=min_windows
+        )
         torch.testing.assert_close(scores.reshape(len(scores), -1).T, wanted, atol=1e-5, rtol=1e-5)
 
 

@@ -44,8 +44,8 @@ def test_winograd_is_chosen_where_it_is_cheaper() -> None:
     assert winograd_min_windows((2, 2)) == 9
     plan = read_plan(lenet(), SIZE)
     without_winograd = replace(plan, winograd=False)
-    assert plan.program().least_of_nine == plan.winograd_min_windows == 4
-    assert without_winograd.program().least_of_nine == WINOGRAD_OFF
+    assert plan.program().winograd_min_windows == plan.winograd_min_windows == 4
+    assert without_winograd.program().winograd_min_windows == WINOGRAD_OFF
     few, many = (estimate_cost(plan, fraction).dense_seconds for fraction in (0.01, 1.0))
     assert many < few < 4 * many
     for fraction in (0.5, 1.0):
@@ -56,7 +56,7 @@ def test_winograd_is_switched_off_if_only_it_differs_from_the_model(monkeypatch:
     score = _native.score_windows
 
     def inaccurate_winograd(*arguments: object, **options: object) -> torch.Tensor:
-        return score(*arguments, **options) + (1e-3 if options["least_of_nine"] == 1 else 0.0)
+        return score(*arguments, **options) + (1e-3 if options["winograd_min_windows"] == 1 else 0.0)
 
     monkeypatch.setattr(_native, "score_windows", inaccurate_winograd)
     assert read_plan(lenet(), SIZE).winograd_min_windows == WINOGRAD_OFF

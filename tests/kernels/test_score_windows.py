@@ -130,8 +130,8 @@ def test_scores_of_a_mask_equal_those_of_all_windows(name: str) -> None:
     plan = read_plan(model, 20)
     image = noise(2, 109, 166)
     for min_windows in (WINOGRAD_ALWAYS, WINOGRAD_NEVER):  # bit for bit
-        everything = run_native(plan, image, least_of_nine=min_windows)
-        masked = run_native(plan, image, mask, least_of_nine=min_windows)
+        everything = run_native(plan, image, winograd_min_windows=min_windows)
+        masked = run_native(plan, image, mask, winograd_min_windows=min_windows)
         assert torch.equal(masked, everything[:, mask.bool()].T)
     everything = score_windows(model, image, size=20, plan="dense")
     masked = score_windows(model, image, mask=mask, size=20, plan="dense")
@@ -148,17 +148,17 @@ def test_scores_depend_on_the_mask_in_their_own_patch_only() -> None:
     scores = []
     for requested in (mask, other):
         out = torch.zeros(2, *requested.shape)
-        out[:, requested] = run_native(plan, image, requested, least_of_nine=WINOGRAD_AUTO).T
+        out[:, requested] = run_native(plan, image, requested, winograd_min_windows=WINOGRAD_AUTO).T
         scores.append(out[:, mask & (patch % 2 == 0)])
     assert torch.equal(*scores)
-    direct = run_native(plan, image, mask, least_of_nine=WINOGRAD_NEVER)
+    direct = run_native(plan, image, mask, winograd_min_windows=WINOGRAD_NEVER)
     assert not torch.equal(
-        run_native(plan, image, mask, least_of_nine=WINOGRAD_AUTO), direct
+        run_native(plan, image, mask, winograd_min_windows=WINOGRAD_AUTO), direct
     )  # uses Winograd
     sparse = noise(1, 5 * 48, 4 * 48, seed=6) > 1.6
     assert torch.equal(
-        run_native(plan, image, sparse, least_of_nine=WINOGRAD_AUTO),
-        run_native(plan, image, sparse, least_of_nine=WINOGRAD_NEVER),
+        run_native(plan, image, sparse, winograd_min_windows=WINOGRAD_AUTO),
+        run_native(plan, image, sparse, winograd_min_windows=WINOGRAD_NEVER),
     )  # too few blocks to transform their patch
 
 
@@ -169,19 +169,21 @@ def test_bits_do_not_depend_on_threads_or_tiles(min_windows: int) -> None:
     image = noise(1, 219, 180)
     mask = noise(1, 200, 161, seed=4) > -0.7
     for requested in (None, mask):
-        one = run_native(plan, image, requested, threads=1, least_of_nine=min_windows)
+        one = run_native(plan, image, requested, threads=1, winograd_min_windows=min_windows)
         for threads in (2, 3, 8):  # more threads take smaller tiles
             assert torch.equal(
-                one, run_native(plan, image, requested, threads=threads, least_of_nine=min_windows)
+                one, run_native(plan, image, requested, threads=threads, winograd_min_windows=min_windows)
             )
         # A stack takes tiles of the largest size.
         masks = None if requested is None else requested.expand(24, -1, -1)
-        stack = run_native(plan, image.expand(24, -1, -1), masks, threads=1, least_of_nine=min_windows)
+        stack = run_native(plan, image.expand(24, -1, -1), masks, threads=1, winograd_min_windows=min_windows)
         assert torch.equal(one, stack[:, -1:] if requested is None else stack[-len(one) :])
     # A crop at the edges of patches of 48 x 48 windows has the same scores in its complete patches.
     crop = image[:, 48:200, 48:180]
-    crop_scores = run_native(plan, crop, threads=1, least_of_nine=min_windows)[:, :, :96, :96]
-    assert torch.equal(run_native(plan, image, least_of_nine=min_windows)[:, :, 48:144, 48:144], crop_scores)
+    crop_scores = run_native(plan, crop, threads=1, winograd_min_windows=min_windows)[:, :, :96, :96]
+    assert torch.equal(
+        run_native(plan, image, winograd_min_windows=min_windows)[:, :, 48:144, 48:144], crop_scores
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -213,7 +215,7 @@ def test_winograd_gives_the_scores_of_the_model_for_any_kernel(
         expected = copy.deepcopy(model).double()(windows[mask][:, None]).float()
     scale = max(1.0, expected.abs().max().item() if len(expected) else 1.0)
     for min_windows in (WINOGRAD_ALWAYS, WINOGRAD_AUTO):
-        scores = run_native(plan, image, mask, least_of_nine=min_windows)
+        scores = run_native(plan, image, mask, winograd_min_windows=min_windows)
         torch.testing.assert_close(scores, expected, atol=3e-5 * scale, rtol=0)
 
 
@@ -225,7 +227,7 @@ def test_winograd_is_about_as_accurate_as_direct_sums(offset: float) -> None:
     image = noise(80, 90) + offset
     expected = one_by_one(copy.deepcopy(model).double(), image.double(), 50)
     errors = [
-        (run_native(plan, image, least_of_nine=min_windows) - expected).abs().max().item()
+        (run_native(plan, image, winograd_min_windows=min_windows) - expected).abs().max().item()
         for min_windows in (WINOGRAD_ALWAYS, WINOGRAD_NEVER)
     ]
     assert errors[0] < 4 * errors[1]
@@ -237,10 +239,12 @@ def test_winograd_is_about_as_accurate_as_direct_sums(offset: float) -> None:
 def test_every_instruction_set_gives_the_same_scores(simd: str, min_windows: int) -> None:
     plan = read_plan(lenet(20, (5, 18), hidden=(199, 9), activation=nn.GELU()), 20)
     image, mask = noise(2, 60, 71), noise(2, 41, 52, seed=2) > -0.7
-    expected = run_native(plan, image, mask, least_of_nine=WINOGRAD_NEVER)
-    scores = run_native(plan, image, mask, least_of_nine=min_windows, simd=simd)
+    expected = run_native(plan, image, mask, winograd_min_windows=WINOGRAD_NEVER)
+    scores = run_native(plan, image, mask, winograd_min_windows=min_windows, simd=simd)
     torch.testing.assert_close(scores, expected, atol=1e-6, rtol=1e-5)
-    assert torch.equal(scores, run_native(plan, image, mask, least_of_nine=min_windows, simd=simd, threads=3))
+    assert torch.equal(
+        scores, run_native(plan, image, mask, winograd_min_windows=min_windows, simd=simd, threads=3)
+    )
 
 
 def test_an_unavailable_instruction_set_is_refused() -> None:
@@ -324,7 +328,7 @@ def test_indices_beyond_two_to_the_31() -> None:
     model = lenet()
     plan = read_plan(model, 20)
     for min_windows in (WINOGRAD_ALWAYS, WINOGRAD_NEVER):
-        scores = _native.score_windows(stack, 20, plan.program(), windows, least_of_nine=min_windows)
+        scores = _native.score_windows(stack, 20, plan.program(), windows, winograd_min_windows=min_windows)
         with torch.no_grad():
             torch.testing.assert_close(scores, model(expected[:, None]), atol=TOLERANCE, rtol=0)
 

@@ -1,4 +1,4 @@
-"""score_windows in blocks of warps: fragments, numbers, and the whole schedule on emulated warps."""
+"""The tensor-core path of score_windows: fragments, number formats, and the path on emulated warps."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import Plan, read_plan
 
 PRECISIONS = {"float32": 0, "tf32": 1, "bfloat16": 2}
-# Of the largest answer, or 1: what the split leaves out, and what rounding to 10 and to 7 bits of mantissa
-# does to sums of hundreds.
+# Relative to the largest score, or 1: the error of the 3xTF32 split, and the rounding errors of 10 and 7 bits
+# of mantissa in sums of hundreds of products.
 TOLERANCE = {"float32": 2e-6, "tf32": 2e-3, "bfloat16": 2e-2}
 
 
@@ -25,7 +25,7 @@ TOLERANCE = {"float32": 2e-6, "tf32": 2e-3, "bfloat16": 2e-2}
 
 
 def documented(lane: int, shape: str) -> tuple[list[tuple[int, int]], ...]:
-    """Elements of A (row, k), B (k, column) and D (row, column), as the PTX ISA writes them down."""
+    """Return the elements of A (row, k), B (k, column) and D (row, column) of a lane, from the PTX ISA."""
     group, thread = lane >> 2, lane % 4
     d = [(group + (8 if i >= 2 else 0), thread * 2 + (i & 1)) for i in range(4)]
     if shape == "m16n8k8":  # .tf32
@@ -39,29 +39,29 @@ def documented(lane: int, shape: str) -> tuple[list[tuple[int, int]], ...]:
 
 
 @pytest.mark.parametrize("shape", ["m16n8k8", "m16n8k16"])
-def test_lanes_hold_what_the_instruction_set_says(shape: str) -> None:
+def test_fragment_layout_matches_the_ptx_documentation(shape: str) -> None:
     halves = 1 if shape == "m16n8k8" else 2
     for lane in range(32):
-        rows, columns, sums = _core.fragment_places(lane)
+        rows, columns, sums = _core.fragment_layout(lane)
         a, b, d = documented(lane, shape)
         assert [(r, w * halves + h) for r, w in rows for h in range(halves)] == a
         assert [(w * halves + h, c) for w, c in columns[:2] for h in range(halves)] == b
         assert sums == d
 
 
-def test_every_element_is_held_once() -> None:
-    rows, columns, sums = zip(*(_core.fragment_places(lane) for lane in range(32)), strict=True)
+def test_every_element_belongs_to_one_lane() -> None:
+    rows, columns, sums = zip(*(_core.fragment_layout(lane) for lane in range(32)), strict=True)
     assert sorted(itertools.chain(*rows)) == list(itertools.product(range(16), range(8)))
     assert sorted(c for lane in columns for c in lane[:2]) == list(itertools.product(range(8), range(8)))
     assert sorted(itertools.chain(*sums)) == list(itertools.product(range(16), range(8)))
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
-def test_emulated_products_are_matrix_products(precision: str) -> None:
+def test_emulated_products_equal_matrix_products(precision: str) -> None:
     rng = np.random.default_rng(0)
     halves = 1 if precision == "tf32" else 2
     depth = 8 * halves
-    # Few bits of mantissa: every product and every sum is exact, whatever the order.
+    # Small integers: every product and every sum is exact in any order.
     a, b = rng.integers(-64, 64, (16, depth)), rng.integers(-64, 64, (depth, 8))
     d = rng.integers(-999, 999, (16, 8))
     words = np.zeros((32, 4), np.uint32), np.zeros((32, 2), np.uint32)
@@ -72,29 +72,29 @@ def test_emulated_products_are_matrix_products(precision: str) -> None:
         return int(bits[0]) if len(values) == 1 else int(bits[0] >> 16 | bits[1] & 0xFFFF0000)
 
     for lane in range(32):
-        rows, columns, places = _core.fragment_places(lane)
+        rows, columns, accumulators = _core.fragment_layout(lane)
         words[0][lane] = [word([a[r, w * halves + h] for h in range(halves)]) for r, w in rows]
         words[1][lane] = [word([b[w * halves + h, c] for h in range(halves)]) for w, c in columns[:2]]
-        sums[lane] = [d[r, c] for r, c in places]
+        sums[lane] = [d[r, c] for r, c in accumulators]
     _core.multiply_fragments(
         PRECISIONS[precision], words[0].ctypes.data, words[1].ctypes.data, sums.ctypes.data
     )
     want = d + a @ b
     for lane in range(32):
-        assert [want[r, c] for r, c in _core.fragment_places(lane)[2]] == sums[lane].tolist()
+        assert [want[r, c] for r, c in _core.fragment_layout(lane)[2]] == sums[lane].tolist()
 
 
-# -------------------------------------------------------------------------------------------------- numbers
+# ------------------------------------------------------------------------------------------- number formats
 
 
-def converted(values: np.ndarray, precision: str) -> np.ndarray:
-    terms = np.zeros((len(values), 2 if precision == "float32" else 1), np.float32)
-    _core.convert_values(PRECISIONS[precision], values.ctypes.data, len(values), terms.ctypes.data)
-    return terms
+def operands_of(values: np.ndarray, precision: str) -> np.ndarray:
+    operands = np.zeros((len(values), 2 if precision == "float32" else 1), np.float32)
+    _core.convert_to_operands(PRECISIONS[precision], values.ctypes.data, len(values), operands.ctypes.data)
+    return operands
 
 
 def rounded_to_tf32(values: np.ndarray) -> np.ndarray:
-    """To 11 significant bits, ties away from zero, by arithmetic on numbers instead of bits."""
+    """Round to 11 significant bits, ties away from zero, without bit operations."""
     mantissa, exponent = np.frexp(values.astype(np.float64))
     return np.ldexp(np.trunc(mantissa * 2048 + np.copysign(0.5, mantissa)), exponent - 11).astype(np.float32)
 
@@ -104,33 +104,33 @@ ORDINARY = st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda v: v == 0 or
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(ORDINARY, min_size=1, max_size=50))
-def test_rounding_to_tf32_and_the_split(numbers: list[float]) -> None:
+def test_tf32_rounding_and_3xtf32_split(numbers: list[float]) -> None:
     values = np.array(numbers, np.float32)
-    np.testing.assert_array_equal(converted(values, "tf32")[:, 0], rounded_to_tf32(values))
-    big, small = converted(values, "float32").astype(np.float64).T
+    np.testing.assert_array_equal(operands_of(values, "tf32")[:, 0], rounded_to_tf32(values))
+    big, small = operands_of(values, "float32").astype(np.float64).T
     np.testing.assert_array_equal(big, rounded_to_tf32(values))
-    # The tensor cores do not look at the last 13 bits of the small term.
+    # Tensor cores ignore the last 13 bits of the small term.
     seen = (small.astype(np.float32).view(np.uint32) & 0xFFFFE000).view(np.float32)
     assert np.all(np.abs(big + seen - values) <= 2.0**-21 * np.abs(values.astype(np.float64)))
 
 
-def test_rounding_of_ties_and_of_what_is_no_number() -> None:
+def test_rounding_of_ties_infinities_and_nan() -> None:
     ties = np.array([1 + 2.0**-11, -1 - 2.0**-11, 1 + 3 * 2.0**-11, np.inf, -np.inf], np.float32)
     want = [1 + 2.0**-10, -1 - 2.0**-10, 1 + 2.0**-9, np.inf, -np.inf]
-    assert converted(ties, "tf32")[:, 0].tolist() == want
+    assert operands_of(ties, "tf32")[:, 0].tolist() == want
     nan = np.array([0x7FFFFFFF, 0x7FC00000, 0xFFC00001], np.uint32).view(np.float32)
     for precision in PRECISIONS:
-        assert np.isnan(converted(nan, precision).sum(axis=1)).all()
+        assert np.isnan(operands_of(nan, precision).sum(axis=1)).all()
 
 
-def test_rounding_to_bfloat16_is_that_of_torch() -> None:
+def test_bfloat16_rounding_matches_torch() -> None:
     values = np.random.default_rng(1).normal(size=1000).astype(np.float32)
     values[:3] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -0.0
     want = torch.from_numpy(values).to(torch.bfloat16).float().numpy()
-    np.testing.assert_array_equal(converted(values, "bfloat16")[:, 0], want)
+    np.testing.assert_array_equal(operands_of(values, "bfloat16")[:, 0], want)
 
 
-# ------------------------------------------------------------------------------------------------- schedule
+# ------------------------------------------------------------------------------------------ emulated warps
 
 
 def lenet(
@@ -150,7 +150,7 @@ def lenet(
 
 
 class Normalised(nn.Module):
-    """Element-wise layers in front, tanh, averages, and probabilities."""
+    """A network with element-wise layers first, tanh, average pooling and log-softmax."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,14 +180,14 @@ HOSTS = [
     _native.HostWarps(128, reversed=True, late=True),
     _native.HostWarps(128, late=True, wide=False),
     _native.HostWarps(256, reversed=True),
-    _native.HostWarps(256, reversed=True, late=True, wide=False, head_bytes=160 << 10),
+    _native.HostWarps(256, reversed=True, late=True, wide=False, fully_connected_bytes=160 << 10),
 ]
 
 
-def case(
+def example(
     name: str, height: int = 41, width: int = 53
 ) -> tuple[Plan, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A plan, images, a mask, and what the model answers on each window by itself: (M, C)."""
+    """Return a plan, images, a mask, and the model's scores of each masked window: (M, C)."""
     model, size = MODELS[name], 20
     plan = read_plan(model, size)
     assert isinstance(plan, Plan), plan
@@ -202,7 +202,7 @@ def case(
         return plan, image, chosen, model(windows[:, None])
 
 
-def answers(
+def emulated_scores(
     plan: Plan, image: torch.Tensor, mask: torch.Tensor | None, host: _native.HostWarps, precision: str
 ) -> torch.Tensor:
     stack = _native.as_stack(image)
@@ -213,25 +213,25 @@ def answers(
 
 @pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.parametrize("precision", list(PRECISIONS))
-def test_windows_get_the_answers_of_the_model_one_by_one(name: str, precision: str) -> None:
-    plan, image, mask, want = case(name)
-    got = answers(plan, image, mask, _native.HostWarps(128, late=True), precision)
+def test_scores_match_the_model_on_single_windows(name: str, precision: str) -> None:
+    plan, image, mask, want = example(name)
+    got = emulated_scores(plan, image, mask, _native.HostWarps(128, late=True), precision)
     error = (got - want).abs().max().item()
     assert error <= TOLERANCE[precision] * max(1.0, want.abs().max().item())
-    if precision != "float32":  # the numbers were asked for, and are used
+    if precision != "float32":  # the requested precision was used
         assert error > TOLERANCE["float32"]
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=str)
 @pytest.mark.parametrize("precision", list(PRECISIONS))
-def test_warps_order_and_late_copies_do_not_matter(host: _native.HostWarps, precision: str) -> None:
-    plan, image, mask, _ = case("wide", 27, 33)
-    first = answers(plan, image, mask, _native.HostWarps(64), precision)
-    assert torch.equal(answers(plan, image, mask, host, precision), first)
+def test_scores_do_not_depend_on_warp_order_or_late_copies(host: _native.HostWarps, precision: str) -> None:
+    plan, image, mask, _ = example("wide", 27, 33)
+    first = emulated_scores(plan, image, mask, _native.HostWarps(64), precision)
+    assert torch.equal(emulated_scores(plan, image, mask, host, precision), first)
 
 
-def test_the_split_adds_up_to_float32_where_its_terms_cancel() -> None:
-    """Sums of 600 products of numbers around 1000: TF32 alone would be off by more than 0.1."""
+def test_3xtf32_is_as_accurate_as_float32_with_an_offset() -> None:
+    """Sums of 600 products of values around 1000, where a single TF32 product has an error above 0.1."""
     model = lenet((4, 16), (20,), size=20)
     plan = read_plan(model, 20)
     assert isinstance(plan, Plan)
@@ -241,31 +241,32 @@ def test_the_split_adds_up_to_float32_where_its_terms_cancel() -> None:
         want = model.double()(windows.double()).T.reshape(2, 3, 3).float()
     model.float()
     error = {
-        p: (answers(plan, image, None, HOSTS[0], p) - want).abs().max().item() for p in ("float32", "tf32")
+        p: (emulated_scores(plan, image, None, HOSTS[0], p) - want).abs().max().item()
+        for p in ("float32", "tf32")
     }
     assert error["float32"] <= 1e-6 * want.abs().max().item()
     assert error["tf32"] > 30 * error["float32"]
 
 
-def test_every_window_and_the_oracle_in_blocks_of_lanes() -> None:
-    plan, image, mask, _ = case("lenet")
-    everything = answers(plan, image, None, HOSTS[1], "float32")
+def test_scores_match_the_simt_path() -> None:
+    plan, image, mask, _ = example("lenet")
+    every_window = emulated_scores(plan, image, None, HOSTS[1], "float32")
     stack = _native.as_stack(image)
     windows = _native.as_windows(stack, 20, None)
-    oracle = _native.score_windows(stack, 20, plan.program(), windows, host_lanes=257, reversed_lanes=True)
-    torch.testing.assert_close(everything, oracle, rtol=0, atol=1e-5)
-    assert torch.equal(answers(plan, image, mask, HOSTS[2], "float32"), everything[:, mask].T)
+    expected = _native.score_windows(stack, 20, plan.program(), windows, host_lanes=257, reversed_lanes=True)
+    torch.testing.assert_close(every_window, expected, rtol=0, atol=1e-5)
+    assert torch.equal(emulated_scores(plan, image, mask, HOSTS[2], "float32"), every_window[:, mask].T)
 
 
 @pytest.mark.parametrize("map_bytes", [1, 40_000, 100_000])
-def test_batches_and_tiles_do_not_matter(map_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, image, mask, _ = case("lenet")
+def test_scores_do_not_depend_on_batches_or_tiles(map_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, image, mask, _ = example("lenet")
     for chosen in (mask, None):
         host = _native.HostWarps(128)
-        want = answers(plan, image, chosen, host, "tf32")
-        monkeypatch.setattr(_native.warps, "CUDA_MAP_BYTES", map_bytes)
+        want = emulated_scores(plan, image, chosen, host, "tf32")
+        monkeypatch.setattr(_native.tensor_core, "CUDA_MAP_BYTES", map_bytes)
         smaller = _native.HostWarps(128, tile_bytes=9 << 10)
-        assert torch.equal(answers(plan, image, chosen, smaller, "tf32"), want)
+        assert torch.equal(emulated_scores(plan, image, chosen, smaller, "tf32"), want)
         monkeypatch.undo()
 
 
@@ -274,13 +275,17 @@ def test_batches_and_tiles_do_not_matter(map_bytes: int, monkeypatch: pytest.Mon
     [
         ("too wide", _native.HostWarps(32), "wider than 128"),
         ("lenet", _native.HostWarps(32, tile_bytes=1000), "feature maps are larger than shared memory"),
-        ("wide", _native.HostWarps(32, head_bytes=9000), "hidden layers are larger than shared memory"),
-        ("lenet", _native.HostWarps(32, wide=False), "do not fill"),
+        (
+            "wide",
+            _native.HostWarps(32, fully_connected_bytes=9000),
+            "hidden layers are larger than shared memory",
+        ),
+        ("lenet", _native.HostWarps(32, wide=False), "multiple of 64"),
     ],
 )
-def test_what_does_not_fit_is_refused(name: str, host: _native.HostWarps, reason: str) -> None:
+def test_unsupported_programs_raise(name: str, host: _native.HostWarps, reason: str) -> None:
     model = lenet(hidden=(129,)) if name == "too wide" else MODELS[name]
     plan = read_plan(model, 20)
     assert isinstance(plan, Plan)
     with pytest.raises(ValueError, match=reason):
-        answers(plan, torch.randn(24, 24), None, host, "float32")
+        emulated_scores(plan, torch.randn(24, 24), None, host, "float32")

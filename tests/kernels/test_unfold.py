@@ -1,4 +1,4 @@
-"""Unfold: every window, bit for bit, whatever the layout, dtype, mask and thread count."""
+"""unfold: every window, bit for bit, for all layouts, dtypes, masks and thread counts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_window_is_copied(size: int, more_y: int, more_x: int, count: int,
     "dtype",
     ["bool", "uint8", "int8", "uint16", "int16", "int32", "int64", "uint32", "float16", "float64", ">f4"],
 )
-def test_dtypes_are_taken_to_float32(dtype: str) -> None:
+def test_dtypes_are_converted_to_float32(dtype: str) -> None:
     image = (np.random.default_rng(1).random((9, 11)) * 100).astype(dtype)
     np.testing.assert_array_equal(unfold(image, 4), expected(image, 4))
 
@@ -57,14 +57,14 @@ def test_dtypes_are_taken_to_float32(dtype: str) -> None:
         lambda a: np.broadcast_to(a[:1], a.shape),
     ],
 )
-def test_layouts(layout: Any) -> None:
+def test_memory_layouts(layout: Any) -> None:
     image = np.random.default_rng(2).normal(size=(30, 40)).astype(np.float32)
     image.flags.writeable = False
     view = layout(image)
     np.testing.assert_array_equal(unfold(view, 7), expected(np.ascontiguousarray(view), 7))
 
 
-def test_mask_picks_windows_in_order() -> None:
+def test_mask_selects_windows_in_order() -> None:
     rng = np.random.default_rng(3)
     image = rng.normal(size=(2, 20, 30)).astype(np.float32)
     mask = rng.random((2, 16, 26)) < 0.2
@@ -80,7 +80,7 @@ def test_empty_mask_and_empty_stack() -> None:
     assert unfold(np.zeros((0, 8, 8)), 3, mask=np.zeros((0, 6, 6), bool)).shape == (0, 3, 3)
 
 
-def test_torch_in_torch_out() -> None:
+def test_torch_input_gives_torch_output() -> None:
     image = torch.randn(3, 12, 14, generator=torch.Generator().manual_seed(0), requires_grad=True)
     windows = unfold(image, 5)
     assert isinstance(windows, torch.Tensor)
@@ -127,7 +127,7 @@ def test_out_is_written_and_returned() -> None:
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_nothing(threads: int) -> None:
+def test_results_do_not_depend_on_threads(threads: int) -> None:
     image = np.random.default_rng(6).normal(size=(60, 60)).astype(np.float32)
     with on_threads(1):
         one = unfold(image, 9, normalise="zscore")
@@ -162,7 +162,7 @@ IMAGE = np.zeros((8, 8), np.float32)
         ({"out": np.empty((36, 3, 3), np.int32)}, "int32"),
     ],
 )
-def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_raise(arguments: dict[str, Any], message: str) -> None:
     call = {"image": IMAGE, "size": 3, **arguments}
     with pytest.raises(InputError, match=message):
         unfold(**call)
@@ -170,7 +170,7 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", [np.float32, np.float64, torch.float32])
-def test_nonfinite_values_are_refused_with_where(bad: float, kind: Any) -> None:
+def test_nonfinite_values_raise_with_their_position(bad: float, kind: Any) -> None:
     image = np.zeros((3, 300, 300), np.float64)
     image[2, 17, 29] = bad
     image[2, 200, 1] = np.nan
@@ -179,14 +179,14 @@ def test_nonfinite_values_are_refused_with_where(bad: float, kind: Any) -> None:
         unfold(given_image, 3)
 
 
-def test_values_beyond_float32_are_refused() -> None:
+def test_values_beyond_float32_raise() -> None:
     image = np.zeros((8, 8))
     image[1, 2] = 1e300
     with pytest.raises(InputError, match=r"1e\+300 \(beyond float32\) at index \(1, 2\)"):
         unfold(image, 3)
 
 
-# ---------------------------------------------------------------------------------------- past the caches
+# ------------------------------------------------------------------------------------ non-temporal stores
 
 
 @FAST
@@ -198,7 +198,7 @@ def test_values_beyond_float32_are_refused() -> None:
     zscore=st.booleans(),
     threads=st.integers(1, 3),
 )
-def test_streamed_windows_are_the_same_and_nothing_around_them_is_touched(
+def test_streamed_windows_are_equal_and_stay_within_out(
     size: int, count: int, shift: int, element: torch.dtype, zscore: bool, threads: int
 ) -> None:
     image = torch.randn(2, 90, 80, generator=torch.Generator().manual_seed(size))
@@ -212,15 +212,15 @@ def test_streamed_windows_are_the_same_and_nothing_around_them_is_touched(
     windows = _native.Windows(shape, index)
     plain = torch.empty(count, size, size, dtype=element)
     _native.unfold(stack, size, windows, zscore=zscore, out=plain)
-    around = torch.full((plain.numel() + shift + 50,), 7.0, dtype=element)
-    out = around[shift : shift + plain.numel()].view(plain.shape)  # any alignment to a cache line
+    memory = torch.full((plain.numel() + shift + 50,), 7.0, dtype=element)
+    out = memory[shift : shift + plain.numel()].view(plain.shape)  # any alignment to a cache line
     _native.unfold(stack, size, windows, zscore=zscore, out=out, stream=True, threads=threads)
     assert torch.equal(out.view(torch.int16), plain.view(torch.int16))
-    assert (around[:shift] == 7).all()
-    assert (around[shift + plain.numel() :] == 7).all()
+    assert (memory[:shift] == 7).all()
+    assert (memory[shift + plain.numel() :] == 7).all()
 
 
-def test_a_large_output_that_is_given_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_out_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(7).normal(size=(60, 64)).astype(np.float32)
     monkeypatch.setattr(_native, "STREAM_BYTES", 1 << 16)
     out = np.empty((51 * 55, 10, 10), np.float32)
@@ -228,7 +228,7 @@ def test_a_large_output_that_is_given_is_streamed(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_an_output_of_more_than_two_to_the_31_elements() -> None:
+def test_output_of_more_than_2_to_the_31_elements() -> None:
     image = (
         torch.arange(23_200 * 23_200, dtype=torch.int32)
         .remainder_(251)
@@ -257,13 +257,13 @@ for size in (1, 13, 50):
 """
 
 
-def test_bits_do_not_depend_on_the_instruction_set() -> None:
-    answers = set()
+def test_instruction_sets_give_the_same_bits() -> None:
+    digests = set()
     for level in _native.build_info()["simd_levels"]:
-        forced = {**os.environ, "T3SSFAST_SIMD": level, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "T3SSFAST_SIMD": level, "OMP_NUM_THREADS": "1"}
         ran = subprocess.run(
-            [sys.executable, "-c", LEVELS, level], env=forced, capture_output=True, text=True, check=True
+            [sys.executable, "-c", LEVELS, level], env=environment, capture_output=True, text=True, check=True
         )
-        answers.add(ran.stdout)
-    assert len(answers) == 1
-    assert next(iter(answers)).count("\n") == 12
+        digests.add(ran.stdout)
+    assert len(digests) == 1
+    assert next(iter(digests)).count("\n") == 12

@@ -1,4 +1,4 @@
-"""Every legal layout gives the right answer, and so do indices beyond 2^31, in every kernel."""
+"""Every kernel handles all memory layouts, and arrays with more than 2^31 elements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = ["i1", "u1", "i2", "u2", "f2", "f4", "f8", ">f4"]
 WINDOW = 5
 
 
-def plain(dtype: str) -> np.ndarray:
+def example_stack(dtype: str) -> np.ndarray:
     rng = np.random.default_rng(0)
     return np.ascontiguousarray(rng.integers(0, 100, (2, 14, 17)), dtype=dtype)
 
@@ -27,8 +27,8 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def spread(array: np.ndarray) -> np.ndarray:
-    """The same values as every second one of a larger array."""
+def strided(array: np.ndarray) -> np.ndarray:
+    """Return the same values as every second element of a larger array."""
     larger = np.zeros(tuple(2 * n for n in array.shape), array.dtype)
     larger[::2, ::2, ::2] = array
     return larger[::2, ::2, ::2]
@@ -38,7 +38,7 @@ LAYOUTS = {
     "C": lambda a: a,
     "F": np.asfortranarray,
     "negative stride": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
-    "sliced": spread,
+    "sliced": strided,
     "read-only": read_only,
     "zero-size": lambda a: a[:0],
     "one axis of stride 0": lambda a: np.broadcast_to(a[:1], a.shape),
@@ -56,10 +56,10 @@ KERNELS = {
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_layout_gives_the_right_answer(kernel, dtype):
+def test_results_do_not_depend_on_the_memory_layout(kernel, dtype):
     run = KERNELS[kernel]
     for name, layout in LAYOUTS.items():
-        given = layout(plain(dtype))
+        given = layout(example_stack(dtype))
         before = given.copy()
         want = run(np.ascontiguousarray(given, dtype=np.float32))
         np.testing.assert_array_equal(run(given), want, err_msg=name)
@@ -69,8 +69,8 @@ def test_every_layout_gives_the_right_answer(kernel, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_more_than_two_to_the_31_elements(kernel):
-    """The last windows of an array that only seems to be there: pages never written cost nothing."""
+def test_more_than_2_to_the_31_elements(kernel):
+    """Windows at both ends of a zero array, whose untouched pages use no memory."""
     shape = (2**31 // (1024 * 1024) + 2, 1024, 1024)
     image = np.zeros(shape, np.float32)
     assert image.size > 2**31
@@ -91,8 +91,8 @@ def test_more_than_two_to_the_31_elements(kernel):
     np.testing.assert_array_equal(got, np.asarray(runs[kernel](ends, mask[[0, -1]])))
 
 
-def test_every_mode_of_real_numbers_that_mrcfile_knows_is_read():
-    """Were mrcfile to learn a mode that is refused here (101), this would say so."""
+def test_every_real_mrc_mode_of_mrcfile_is_readable():
+    """Fails if a new version of mrcfile supports a mode that is refused here (101)."""
     known = set()
     for mode in range(128):
         try:

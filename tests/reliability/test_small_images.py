@@ -1,4 +1,4 @@
-"""Statistics of small images, of every kind and layout, by every set of instructions."""
+"""Window statistics of small images, of every kind and layout, with every SIMD instruction set."""
 
 from __future__ import annotations
 
@@ -14,22 +14,13 @@ from t3ssfast import build_info
 LEVELS = ("portable", "avx2", "avx512")
 
 
-def sweep(level: str, cases: int, seed: int) -> None:
-    """In a process of its own, as the instructions are chosen once for each."""
+@pytest.mark.parametrize("level", LEVELS)
+def test_statistics_of_small_images(level: str, soak: bool) -> None:
+    """Run in a subprocess, because a process chooses its instruction set once."""
     if level not in build_info()["simd_levels"]:
         pytest.skip(f"this processor has no {level}")
-    script = f"from sweep_statistics import sweep; sweep({cases}, {seed})"
+    cases, seed = (20_000, 10) if soak else (300, 0)
+    script = f"from sweep_window_statistics import sweep; sweep({cases}, {seed + LEVELS.index(level)})"
     environment = {**os.environ, "T3SSFAST_SIMD": level, "PYTHONPATH": search_path()}
-    # What a sanitizer says goes where the tests' own output goes.
+    # Output is not captured, so that a sanitizer's report is visible.
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_small_images(level: str) -> None:
-    sweep(level, 300, LEVELS.index(level))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("level", LEVELS)
-def test_twenty_thousand_small_images(level: str) -> None:
-    sweep(level, 20_000, 10 + LEVELS.index(level))

@@ -1,24 +1,23 @@
-"""Kernels run from many threads at once, and in children of a process that has used them."""
+"""Kernels called from many threads at once, and in forked children of a process that has used them."""
 
 from __future__ import annotations
 
 import threading
 
 import numpy as np
-import pytest
 from test_layouts import KERNELS
 
 from processes import python
 
 
-def test_eight_threads_at_once_get_what_one_gets():
+def test_eight_concurrent_threads_get_the_same_results_as_one():
     images = [np.random.default_rng(k).normal(size=(2, 60, 70)).astype(np.float32) for k in range(8)]
     want = [[np.asarray(run(image)) for run in KERNELS.values()] for image in images]
     got: list[list[np.ndarray] | None] = [None] * 8
-    together = threading.Barrier(8)
+    barrier = threading.Barrier(8)
 
     def work(k: int) -> None:
-        together.wait()
+        barrier.wait()
         got[k] = [np.asarray(run(images[k])) for run in KERNELS.values()]
 
     workers = [threading.Thread(target=work, args=(k,)) for k in range(8)]
@@ -32,7 +31,8 @@ def test_eight_threads_at_once_get_what_one_gets():
             np.testing.assert_array_equal(a, b)
 
 
-def fork_after_openmp(count: int) -> None:
+def test_forks_after_openmp_do_not_hang(soak):
+    count = 50 if soak else 5
     script = f"""
         import os, sys, warnings
         warnings.simplefilter("ignore")
@@ -47,7 +47,7 @@ def fork_after_openmp(count: int) -> None:
                 run(image)
             child = os.fork()
             if child == 0:
-                # What a child may use are this package's kernels; PyTorch's own need a process of their own.
+                # A forked child may call these kernels; PyTorch's own would hang.
                 a = window_statistics(image, 9)
                 b = unfold(image, 9)
                 os._exit(0 if np.isfinite(a).all() and np.isfinite(b).all() else 3)
@@ -56,12 +56,3 @@ def fork_after_openmp(count: int) -> None:
                 sys.exit(code)
         """
     assert python(script).returncode == 0
-
-
-def test_forks_after_openmp_do_not_hang():
-    fork_after_openmp(5)
-
-
-@pytest.mark.slow
-def test_fifty_forks_after_openmp_do_not_hang():
-    fork_after_openmp(50)

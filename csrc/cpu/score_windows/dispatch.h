@@ -1,4 +1,4 @@
-// Which windows of a tile are asked for, which of them are answered in nines, and which share their maps.
+// Which requested windows of a tile use the Winograd path, which are computed directly, and which share feature maps.
 #pragma once
 
 #include <cstdint>
@@ -9,30 +9,35 @@
 
 namespace t3ssfast::cpu {
 
-// Windows in nines: 3 x 3 of them, a step of the head's taps apart, get their first hidden layer by minimal
-// filtering (core/minimal.h). Nines lie at fixed places of the image, in cells of 3 x 3 steps, and cells in patches,
-// so what a window is answered does not depend on the tiling; only on whether enough of its nine are asked for, and
-// of its patch for the map's transform to pay.
-struct Nines {
-    std::int64_t step_y, step_x;    // of the head's first layer
-    std::int64_t threes_y, threes_x;  // threes of taps along its kernel, the last one filled up with zeros
-    std::int64_t beyond_y, beyond_x;  // windows past a cell whose maps the zeros reach
-    std::int64_t least;             // asked for in a nine from which all of it is done; above 9: never
+// The Winograd path computes the first fully connected layer of a block of 3 x 3 windows at once (core/winograd.h). The
+// windows of a block are one step of the layer's taps apart. Blocks have fixed positions in the image: cells of 3 x 3
+// steps hold one block per phase, and patches are made of cells. A window's score therefore does not depend on the
+// tiling, only on whether enough windows of its block are requested, and on whether the Winograd path pays in its
+// patch.
+struct WinogradLayout {
+    // Distance between the taps of the first fully connected layer.
+    std::int64_t step_y, step_x;
+    // Blocks of three taps along its kernel; the last one is padded with zeros.
+    std::int64_t filter_blocks_y, filter_blocks_x;
+    // Windows past a cell whose feature maps the padding reads.
+    std::int64_t overhang_y, overhang_x;
+    // Minimum number of requested windows per block for the Winograd path; above 9 it is never used.
+    std::int64_t min_windows;
 
     std::int64_t cell_y() const { return 3 * step_y; }
     std::int64_t cell_x() const { return 3 * step_x; }
-    bool used() const { return least <= 9; }
+    bool used() const { return min_windows <= 9; }
 };
 
-Nines nines_of(const Layer &head, std::int64_t least);
+WinogradLayout winograd_layout(const Layer &fully_connected, std::int64_t min_windows);
 
-// Top-left corner of a window, and where its answer goes.
-struct Position {
+// Top-left corner of a requested window, and the output row of its scores.
+struct RequestedWindow {
     std::int64_t row, y, x;
 };
 
-// First window of nine.
-struct Nine {
+// First window of a Winograd block.
+struct WinogradBlock {
     std::int64_t y, x;
 };
 
@@ -43,50 +48,51 @@ struct Rectangle {
     Extent extent() const { return {bottom - top, right - left}; }
 };
 
-// A small square of windows, the unit in which a tile is divided: windows answered one by one, and nines.
-struct Plot {
-    std::int64_t y, x;  // in plots
-    Rectangle reach;    // windows whose maps it needs
-    std::int64_t first_position, last_position;
-    std::int64_t first_nine, last_nine;
+// A small square of windows, the unit into which a tile is divided.
+struct Subtile {
+    std::int64_t y, x;    // in subtiles
+    Rectangle footprint;  // windows whose feature maps it needs
+    std::int64_t first_direct, last_direct;
+    std::int64_t first_block, last_block;
 };
 
-// Plots that share one set of maps.
-struct Leaf {
+// Subtiles that share feature maps.
+struct MapRegion {
     std::int64_t first, last;
-    Rectangle reach;
+    Rectangle footprint;
 };
 
-// One tile's windows, sorted.
-struct Places {
+// The requested windows of one tile, by path.
+struct TileDispatch {
     Rectangle tile;
-    std::vector<std::int64_t> asked;  // of each window of the tile, the row of its answer; -1 if not asked for
-    std::vector<unsigned char> touched;  // of each plot
-    std::vector<unsigned char> needed;   // of each row of a patch's cells, while nines are weighed
-    std::vector<Plot> plots;
-    std::vector<Position> positions;
-    std::vector<Nine> nines;
-    std::vector<Leaf> leaves;
+    std::vector<std::int64_t> requested;  // by window of the tile: output row, or -1 if not requested
+    std::vector<unsigned char> occupied;  // by subtile: whether it has a requested window
+    std::vector<unsigned char> needed;    // scratch: rows of a patch's cells that the Winograd path reads
+    std::vector<Subtile> subtiles;
+    std::vector<RequestedWindow> direct_windows;
+    std::vector<WinogradBlock> blocks;
+    std::vector<MapRegion> regions;
 
-    std::int64_t row_of(std::int64_t y, std::int64_t x) const {
+    std::int64_t output_row(std::int64_t y, std::int64_t x) const {
         const bool inside = y < tile.bottom && x < tile.right;
-        return inside ? asked[(y - tile.top) * (tile.right - tile.left) + x - tile.left] : -1;
+        return inside ? requested[(y - tile.top) * (tile.right - tile.left) + x - tile.left] : -1;
     }
 };
 
-// Edges in windows: of a plot, in whole cells; of a patch, whose transformed map is held at once, in whole plots.
-Extent plot_extent(const Nines &nines);
-Extent patch_extent(const Nines &nines);
+// Edges in windows of a subtile, which is made of whole cells, and of a patch, whose transformed map is in memory at
+// once and which is made of whole subtiles.
+Extent subtile_extent(const WinogradLayout &winograd);
+Extent patch_extent(const WinogradLayout &winograd);
 
-// What the maps of some windows, and the head at one, cost, in multiply-adds.
-double map_cost(const LayerProgram &program, Extent windows);
-double head_cost(const LayerProgram &program);
+// Cost in multiply-adds of the feature maps of some windows, and of the fully connected layers of one window.
+double feature_map_cost(const LayerProgram &program, Extent windows);
+double fully_connected_cost(const LayerProgram &program);
 
-// Sorts the windows asked for in `tile`, whole patches, of image `image`; false if there are none.
-bool find_places(const WindowList &windows, std::int64_t image, Extent all_windows, Rectangle tile, const Layer &head,
-                 const Nines &nines, Places &places);
+// Assigns the requested windows of `tile`, which is made of whole patches, to the two paths; false if there are none.
+bool dispatch_tile(const WindowList &windows, std::int64_t image, Extent all_windows, Rectangle tile,
+                   const Layer &fully_connected, const WinogradLayout &winograd, TileDispatch &dispatch);
 
-// Divides the plots into leaves so that the maps of all leaves together cost least.
-void divide_places(const LayerProgram &program, Places &places);
+// Divides the subtiles into regions so that the total cost of their feature maps is minimal.
+void divide_into_regions(const LayerProgram &program, TileDispatch &dispatch);
 
 }  // namespace t3ssfast::cpu

@@ -1,51 +1,53 @@
-// score_windows on the CPU. A tile of windows at a time: the windows asked for are sorted (places), feature maps
-// made for what they reach (maps), then the head done at each window or, where most of nine neighbours are asked
-// for, at nine together with a third of the multiplications (head).
+// score_windows on the CPU. For every tile of windows the requested windows are dispatched to the direct or the
+// Winograd path (dispatch.h), feature maps are computed for what both read (feature_maps.h), then the fully connected
+// layers are computed window by window (fully_connected.h) or, where most of a block's 3 x 3 windows are requested, for
+// the whole block with a third of the multiplications (winograd.h).
 //
-// This file alone is compiled with -ffp-contract=fast (CMakeLists.txt): its products are fused where the
-// instruction set has FMA, so bits may differ between instruction sets, but never between tilings or thread
-// counts: every sum runs in a fixed order, in whole vectors without remainders.
+// Only this file is compiled with -ffp-contract=fast (CMakeLists.txt). Products are fused where the instruction set has
+// FMA, so results may differ between instruction sets, but never between tilings or thread counts: every sum is
+// computed in a fixed order, in whole vectors without remainders.
 #include <algorithm>
 #include <vector>
 
 #include "backend.h"
-#include "core/block.h"
 #include "core/macros.h"
 #include "core/window.h"
 #include "cpu/parallel.h"
-#include "cpu/score_windows/head.h"
-#include "cpu/score_windows/maps.h"
-#include "cpu/score_windows/packed.h"
 #include "cpu/score_windows/dispatch.h"
+#include "cpu/score_windows/feature_maps.h"
+#include "cpu/score_windows/fully_connected.h"
+#include "cpu/score_windows/packed_weights.h"
+#include "cpu/score_windows/winograd.h"
 
 namespace t3ssfast::cpu {
 namespace {
 
-// Windows along a tile at most: the maps around it, made twice or more, are then a third of its own.
-constexpr std::int64_t kTile = 192;
-// Tiles a thread should have, so that all end at about the same time. One thread has as many under a mask as two, so
-// that two have the same work in all: smaller tiles make more maps.
+// Maximum edge of a tile in windows: the overlap with its neighbours' feature maps then costs a third of its own.
+constexpr std::int64_t kMaxTileWindows = 192;
+// Minimum number of tiles per thread, for load balance. Under a mask one thread has as many tiles as two, so that both
+// do the same work in total: smaller tiles compute more feature maps.
 constexpr std::int64_t kTilesPerThread = 8;
 constexpr std::int64_t kMaskedTiles = 16;
-// Floats of the largest map of a tile, above which tiles are made smaller: 64 MiB, twice a thread.
-constexpr std::int64_t kMostMapFloats = 16 << 20;
-constexpr std::int64_t kMostPositions = 8;
-// Floats past the end of every buffer, so that whole vectors may be read and written.
+// Maximum floats of a tile's largest feature map, of which a thread has two: 64 MiB.
+constexpr std::int64_t kMaxMapFloats = 16 << 20;
+constexpr std::int64_t kMaxBlockPositions = 8;
+// Floats past the end of every buffer, for loads and stores of whole vectors.
 constexpr std::int64_t kSlack = 64;
 
-// The last map of a leaf.
+// Computes the feature maps of a region.
 template <class V, int P>
-T3_ALWAYS_INLINE LastMap make_maps(const Work &work, const Rectangle &reach, Scratch &scratch) {
-    const LayerProgram &program = work.program;
-    float *in = scratch.maps[0].data(), *out = scratch.maps[1].data();
-    Extent extent = extent_before(program, 0, reach.extent());
+T3_ALWAYS_INLINE FeatureMap compute_feature_maps(const Context &context, const Rectangle &footprint, Scratch &scratch) {
+    const LayerProgram &program = context.program;
+    float *in = scratch.feature_maps[0].data(), *out = scratch.feature_maps[1].data();
+    Extent extent = input_extent(program, 0, footprint.extent());
     for (std::int64_t y = 0; y < extent.height; ++y)
-        std::copy_n(work.image + (reach.top + y) * work.image_width + reach.left, extent.width, in + y * extent.width);
+        std::copy_n(context.image + (footprint.top + y) * context.image_width + footprint.left, extent.width,
+                    in + y * extent.width);
     for (std::int64_t i = 0; i < program.map_layers; ++i) {
         const Layer &layer = program.layers[i];
-        const Extent after = extent_before(program, i + 1, reach.extent());
+        const Extent after = input_extent(program, i + 1, footprint.extent());
         if (layer.kind == LayerKind::convolution) {
-            convolve<V, P>(layer, work.prepared->packed[i], in, extent, out, after, scratch.block.data());
+            convolve<V, P>(layer, context.prepared->packed[i], in, extent, out, after, scratch.block.data());
             std::swap(in, out);
         } else if (layer.pools()) {
             pool(layer, in, extent, out, after);
@@ -53,136 +55,142 @@ T3_ALWAYS_INLINE LastMap make_maps(const Work &work, const Rectangle &reach, Scr
         } else if (layer.kind == LayerKind::affine) {
             scale_and_shift(layer, program.parameters, in, after.area(), layer.in_channels);
         } else {
-            activate_all(layer, program.parameters, in, after.area() * layer.in_channels);
+            activate_map(layer, program.parameters, in, after.area() * layer.in_channels);
         }
         extent = after;
     }
-    return {in, extent, reach.top, reach.left};
+    return {in, extent, footprint.top, footprint.left};
 }
 
-// All windows of one leaf: their common maps, then their heads, patch after patch.
+// Scores all windows of a region: their shared feature maps first, then the fully connected layers, patch by patch.
 template <class V, int P>
-T3_ALWAYS_INLINE void answer_leaf(const Work &work, const Leaf &leaf, Scratch &scratch) {
-    const LastMap map = make_maps<V, P>(work, leaf.reach, scratch);
-    Places &places = scratch.places;
-    const Extent plot = plot_extent(work.nines), patch = patch_extent(work.nines);
-    const auto patch_of = [&](const Plot &p) {
-        return Nine{p.y * plot.height / patch.height * patch.height, p.x * plot.width / patch.width * patch.width};
+T3_ALWAYS_INLINE void score_region(const Context &context, const MapRegion &region, Scratch &scratch) {
+    const FeatureMap map = compute_feature_maps<V, P>(context, region.footprint, scratch);
+    TileDispatch &dispatch = scratch.dispatch;
+    const Extent subtile = subtile_extent(context.winograd), patch = patch_extent(context.winograd);
+    const auto patch_of = [&](const Subtile &p) {
+        return WinogradBlock{p.y * subtile.height / patch.height * patch.height,
+                             p.x * subtile.width / patch.width * patch.width};
     };
-    const auto begin = places.plots.begin() + leaf.first, end = places.plots.begin() + leaf.last;
-    std::sort(begin, end, [&](const Plot &a, const Plot &b) {
-        const Nine here = patch_of(a), there = patch_of(b);
+    const auto begin = dispatch.subtiles.begin() + region.first, end = dispatch.subtiles.begin() + region.last;
+    std::sort(begin, end, [&](const Subtile &a, const Subtile &b) {
+        const WinogradBlock here = patch_of(a), there = patch_of(b);
         if (here.y != there.y) return here.y < there.y;
         if (here.x != there.x) return here.x < there.x;
         return a.y != b.y ? a.y < b.y : a.x < b.x;
     });
-    scratch.positions.clear();
+    scratch.direct_windows.clear();
     for (auto first = begin, last = begin; first != end; first = last) {
-        const Nine corner = patch_of(*first);
-        scratch.nines.clear();
+        const WinogradBlock corner = patch_of(*first);
+        scratch.blocks.clear();
         for (; last != end && patch_of(*last).y == corner.y && patch_of(*last).x == corner.x; ++last) {
-            scratch.positions.insert(scratch.positions.end(), places.positions.begin() + last->first_position,
-                                     places.positions.begin() + last->last_position);
-            scratch.nines.insert(scratch.nines.end(), places.nines.begin() + last->first_nine,
-                                 places.nines.begin() + last->last_nine);
+            scratch.direct_windows.insert(scratch.direct_windows.end(),
+                                          dispatch.direct_windows.begin() + last->first_direct,
+                                          dispatch.direct_windows.begin() + last->last_direct);
+            scratch.blocks.insert(scratch.blocks.end(), dispatch.blocks.begin() + last->first_block,
+                                  dispatch.blocks.begin() + last->last_block);
         }
-        if (!scratch.nines.empty())
-            answer_patch<V, P>(work, map, scratch.nines.data(), static_cast<std::int64_t>(scratch.nines.size()),
-                               corner.y, corner.x, scratch);
+        if (!scratch.blocks.empty())
+            score_winograd_patch<V, P>(context, map, scratch.blocks.data(),
+                                       static_cast<std::int64_t>(scratch.blocks.size()), corner.y, corner.x, scratch);
     }
-    if (!scratch.positions.empty())
-        answer_positions<V, P>(work, map, scratch.positions.data(),
-                               static_cast<std::int64_t>(scratch.positions.size()), scratch);
+    if (!scratch.direct_windows.empty())
+        score_direct<V, P>(context, map, scratch.direct_windows.data(),
+                           static_cast<std::int64_t>(scratch.direct_windows.size()), scratch);
 }
 
-using LeafFunction = void (*)(const Work &, const Leaf &, Scratch &);
+using RegionFunction = void (*)(const Context &, const MapRegion &, Scratch &);
 
-void answer_leaf_baseline(const Work &work, const Leaf &leaf, Scratch &scratch) {
-    answer_leaf<Vector4, 4>(work, leaf, scratch);
+void score_region_portable(const Context &context, const MapRegion &region, Scratch &scratch) {
+    score_region<Vector4, 4>(context, region, scratch);
 }
 
 #if T3_HAS_SIMD_LEVELS
-__attribute__((target("avx2,fma"))) void answer_leaf_avx2(const Work &work, const Leaf &leaf, Scratch &scratch) {
-    answer_leaf<Vector8, 4>(work, leaf, scratch);
+__attribute__((target("avx2,fma"))) void score_region_avx2(const Context &context, const MapRegion &region,
+                                                           Scratch &scratch) {
+    score_region<Vector8, 4>(context, region, scratch);
 }
 
-__attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512"))) void answer_leaf_avx512(
-    const Work &work, const Leaf &leaf, Scratch &scratch) {
-    answer_leaf<Vector16, 8>(work, leaf, scratch);
+__attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512"))) void score_region_avx512(
+    const Context &context, const MapRegion &region, Scratch &scratch) {
+    score_region<Vector16, 8>(context, region, scratch);
 }
 #endif
 
-LeafFunction leaf_function(SimdLevel level) {
+RegionFunction region_function(SimdLevel level) {
 #if T3_HAS_SIMD_LEVELS
-    if (level == SimdLevel::avx512) return answer_leaf_avx512;
-    if (level == SimdLevel::avx2) return answer_leaf_avx2;
+    if (level == SimdLevel::avx512) return score_region_avx512;
+    if (level == SimdLevel::avx2) return score_region_avx2;
 #endif
-    return answer_leaf_baseline;
+    return score_region_portable;
 }
 
-// Windows along a tile: whole patches, the same for all tiles, and small enough that all threads have some.
-std::int64_t tile_edge(std::int64_t windows, std::int64_t pieces, std::int64_t patch) {
-    return ((windows + pieces - 1) / pieces + patch - 1) / patch * patch;
+// Edge of a tile in windows if `windows` are divided into `parts`: a multiple of the patch, the same for all tiles.
+std::int64_t tile_edge(std::int64_t windows, std::int64_t parts, std::int64_t patch) {
+    return ((windows + parts - 1) / parts + patch - 1) / patch * patch;
 }
 
-// Floats of the largest map that a tile of windows needs, the image counted.
-std::int64_t map_floats(const LayerProgram &program, const Nines &nines, Extent all, Extent tile) {
-    const Extent reach{std::min(all.height, tile.height + nines.beyond_y),
-                       std::min(all.width, tile.width + nines.beyond_x)};
-    std::int64_t most = extent_before(program, 0, reach).area();
+// Floats of the largest map that a tile of windows needs, including the image.
+std::int64_t max_map_floats(const LayerProgram &program, const WinogradLayout &winograd, Extent all, Extent tile) {
+    const Extent footprint{std::min(all.height, tile.height + winograd.overhang_y),
+                           std::min(all.width, tile.width + winograd.overhang_x)};
+    std::int64_t largest = input_extent(program, 0, footprint).area();
     for (std::int64_t i = 0; i < program.map_layers; ++i)
-        most = std::max(most, extent_before(program, i + 1, reach).area() * program.layers[i].out_channels);
-    return most;
+        largest = std::max(largest, input_extent(program, i + 1, footprint).area() * program.layers[i].out_channels);
+    return largest;
 }
 
-Extent tile_extent(const LayerProgram &program, const Nines &nines, std::int64_t images, Extent all, bool masked,
-                   int threads) {
-    const std::int64_t wanted = std::max(kTilesPerThread * usable_threads(threads), masked ? kMaskedTiles : 0);
-    const Extent patch = patch_extent(nines);
-    Extent pieces{(all.height + kTile - 1) / kTile, (all.width + kTile - 1) / kTile};
+Extent tile_extent(const LayerProgram &program, const WinogradLayout &winograd, std::int64_t images, Extent all,
+                   bool masked, int threads) {
+    const std::int64_t min_tiles = std::max(kTilesPerThread * usable_threads(threads), masked ? kMaskedTiles : 0);
+    const Extent patch = patch_extent(winograd);
+    Extent parts{(all.height + kMaxTileWindows - 1) / kMaxTileWindows,
+                 (all.width + kMaxTileWindows - 1) / kMaxTileWindows};
     for (;;) {
-        const Extent tile{tile_edge(all.height, pieces.height, patch.height),
-                          tile_edge(all.width, pieces.width, patch.width)};
-        const bool enough = images * pieces.area() >= wanted;
-        const bool least = tile.height <= patch.height && tile.width <= patch.width;
-        if (least || (enough && map_floats(program, nines, all, tile) <= kMostMapFloats)) return tile;
-        ++(tile.height >= tile.width ? pieces.height : pieces.width);
+        const Extent tile{tile_edge(all.height, parts.height, patch.height),
+                          tile_edge(all.width, parts.width, patch.width)};
+        const bool enough = images * parts.area() >= min_tiles;
+        const bool smallest = tile.height <= patch.height && tile.width <= patch.width;
+        if (smallest || (enough && max_map_floats(program, winograd, all, tile) <= kMaxMapFloats)) return tile;
+        ++(tile.height >= tile.width ? parts.height : parts.width);
     }
 }
 
-void make_room(Scratch &scratch, const Work &work, Extent tile) {
-    const LayerProgram &program = work.program;
-    const Nines &nines = work.nines;
-    const std::int64_t map = map_floats(program, nines, work.all_windows, tile);
-    std::int64_t block = 0, head = 0;
-    for (std::int64_t i = 0; i < program.map_layers; ++i) block = std::max(block, work.prepared->packed[i].outputs);
+void allocate(Scratch &scratch, const Context &context, Extent tile) {
+    const LayerProgram &program = context.program;
+    const WinogradLayout &winograd = context.winograd;
+    const std::int64_t map = max_map_floats(program, winograd, context.all_windows, tile);
+    std::int64_t convolution_outputs = 0, layer_outputs = 0;
+    for (std::int64_t i = 0; i < program.map_layers; ++i)
+        convolution_outputs = std::max(convolution_outputs, context.prepared->packed[i].outputs);
     for (std::int64_t i = program.map_layers + 1; i < program.count; ++i)
-        head = std::max(head, work.prepared->packed[i].outputs);
+        layer_outputs = std::max(layer_outputs, context.prepared->packed[i].outputs);
     for (int i = 0; i < 2; ++i) {
-        scratch.maps[i].assign(map + kSlack, 0.0f);
-        scratch.head[i].assign(head * kGroup + kSlack, 0.0f);
+        scratch.feature_maps[i].assign(map + kSlack, 0.0f);
+        scratch.layer_outputs[i].assign(layer_outputs * kDirectBatch + kSlack, 0.0f);
     }
-    scratch.block.assign(block * kMostPositions + kSlack, 0.0f);
-    const std::int64_t hidden = work.prepared->packed[program.map_layers].outputs;
-    const std::int64_t rows = std::max(kGroup, 9 * kNines) + kGroup;
+    scratch.block.assign(convolution_outputs * kMaxBlockPositions + kSlack, 0.0f);
+    const std::int64_t hidden = context.prepared->packed[program.map_layers].outputs;
+    const std::int64_t rows = std::max(kDirectBatch, 9 * kWinogradBatch) + kDirectBatch;
     scratch.hidden.assign(rows * hidden + kSlack, 0.0f);
-    scratch.rows.resize(kGroup);
-    scratch.answers.resize(rows);
-    if (!nines.used()) return;
-    const Transformed layout(nines, program.head().in_channels);
+    scratch.rows.resize(kDirectBatch);
+    scratch.output_rows.resize(rows);
+    if (!winograd.used()) return;
+    const TransformedLayout layout(winograd, program.first_fully_connected().in_channels);
     scratch.transformed.assign(layout.floats() + kSlack, 0.0f);
-    scratch.needed.resize(layout.cells_y * layout.cells_x * nines.step_y);
-    scratch.patch.resize(kMinimalPoints * kMinimalPoints * nines.step_y * layout.run + kSlack);
-    const std::int64_t panel = std::min<std::int64_t>(kPanel * kWidest, hidden);
-    scratch.products.assign((kNines + kMostPositions) * kMinimalPoints * kMinimalPoints * panel + kSlack, 0.0f);
-    scratch.zeros.assign(kPanel * kWidest, 0.0f);
-    scratch.hidden_rows.resize(9 * kNines);
+    scratch.needed.resize(layout.cells_y * layout.cells_x * winograd.step_y);
+    scratch.patch.resize(kWinogradPoints * kWinogradPoints * winograd.step_y * layout.run + kSlack);
+    const std::int64_t panel = std::min<std::int64_t>(kPanelVectors * kMaxVectorWidth, hidden);
+    scratch.products.assign((kWinogradBatch + kMaxBlockPositions) * kWinogradPoints * kWinogradPoints * panel + kSlack,
+                            0.0f);
+    scratch.zeros.assign(kPanelVectors * kMaxVectorWidth, 0.0f);
+    scratch.hidden_rows.resize(9 * kWinogradBatch);
 }
 
-// Tiles that hold listed windows, those with most of them first: the last ones that threads take are then short.
-std::vector<std::int64_t> fullest_first(const WindowList &windows, Extent all, Extent tile, Extent tiles,
-                                        std::int64_t images) {
-    std::vector<std::int64_t> held(images * tiles.area(), 0), order;
+// Tiles that contain listed windows, by descending number of windows, so that the last tasks are short.
+std::vector<std::int64_t> fullest_tiles_first(const WindowList &windows, Extent all, Extent tile, Extent tiles,
+                                              std::int64_t images) {
+    std::vector<std::int64_t> windows_in_tile(images * tiles.area(), 0), order;
     std::int64_t row = -1, begin = 0, end = 0, first_tile = 0;
     for (std::int64_t i = 0; i < windows.count; ++i) {
         const std::int64_t index = windows.data[i];
@@ -192,11 +200,12 @@ std::vector<std::int64_t> fullest_first(const WindowList &windows, Extent all, E
             end = begin + all.width;
             first_tile = (row / all.height * tiles.height + row % all.height / tile.height) * tiles.width;
         }
-        ++held[first_tile + (index - begin) / tile.width];
+        ++windows_in_tile[first_tile + (index - begin) / tile.width];
     }
-    for (std::int64_t t = 0; t < static_cast<std::int64_t>(held.size()); ++t)
-        if (held[t] > 0) order.push_back(t);
-    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return held[a] > held[b]; });
+    for (std::int64_t t = 0; t < static_cast<std::int64_t>(windows_in_tile.size()); ++t)
+        if (windows_in_tile[t] > 0) order.push_back(t);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::int64_t a, std::int64_t b) { return windows_in_tile[a] > windows_in_tile[b]; });
     return order;
 }
 
@@ -207,37 +216,27 @@ void score_windows(ImageStack<const float> images, std::int64_t size, const Prep
     const Extent all{valid_windows(images.height, size), valid_windows(images.width, size)};
     if (all.height <= 0 || all.width <= 0 || (!windows.dense() && windows.count == 0)) return;
     const LayerProgram program = prepared.program();
-    const LeafFunction answer = leaf_function(prepared.level);
+    const RegionFunction score = region_function(prepared.level);
     const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
-    const Extent tile = tile_extent(program, prepared.nines, images.count, all, masked, threads);
+    const Extent tile = tile_extent(program, prepared.winograd, images.count, all, masked, threads);
     const Extent tiles{(all.height + tile.height - 1) / tile.height, (all.width + tile.width - 1) / tile.width};
     std::vector<std::int64_t> order;
-    if (!windows.dense()) order = fullest_first(windows, all, tile, tiles, images.count);
+    if (!windows.dense()) order = fullest_tiles_first(windows, all, tile, tiles, images.count);
     const std::int64_t tasks = windows.dense() ? images.count * tiles.area() : static_cast<std::int64_t>(order.size());
     parallel_tasks<Scratch>(tasks, threads, [&](Scratch &scratch, std::int64_t task) {
         const std::int64_t t = windows.dense() ? task : order[task];
         const WindowPosition at = window_position(t, tiles.height, tiles.width);
         const std::int64_t top = at.y * tile.height, left = at.x * tile.width;
-        const Rectangle here{top, std::min(all.height, top + tile.height), left, std::min(all.width, left + tile.width)};
-        const Work work{program, &prepared, prepared.nines, images.image(at.image), images.width, all, out};
-        if (!find_places(windows, at.image, all, here, program.head(), work.nines, scratch.places)) return;
-        if (scratch.rows.empty()) make_room(scratch, work, tile);
-        divide_places(program, scratch.places);
-        for (const Leaf &leaf : scratch.places.leaves) answer(work, leaf, scratch);
+        const Rectangle here{top, std::min(all.height, top + tile.height), left,
+                             std::min(all.width, left + tile.width)};
+        const Context context{program, &prepared, prepared.winograd, images.image(at.image), images.width, all, out};
+        if (!dispatch_tile(windows, at.image, all, here, program.first_fully_connected(), context.winograd,
+                           scratch.dispatch))
+            return;
+        if (scratch.rows.empty()) allocate(scratch, context, tile);
+        divide_into_regions(program, scratch.dispatch);
+        for (const MapRegion &region : scratch.dispatch.regions) score(context, region, scratch);
     });
-}
-
-void score_windows_blocks(const TileBatch &batch, int lanes, bool reversed) {
-    const HostBlock block(lanes, reversed);
-    const std::int64_t positions = block_positions(batch.program), width = head_width(batch.program);
-    constexpr std::int64_t kBlocksPerTile = 3;
-    for (std::int64_t index = 0; index < batch.program.map_layers; ++index)
-        for (std::int64_t slot = 0; slot < batch.tile_count; ++slot)
-            for (std::int64_t part = 0; part < kBlocksPerTile; ++part)
-                map_layer(block, batch, index, slot, part, kBlocksPerTile);
-    std::vector<float> shared(2 * positions * width);
-    for (std::int64_t first = 0; first < batch.window_count; first += positions)
-        head_layers(block, batch, first, positions, width, shared.data());
 }
 
 }  // namespace t3ssfast::cpu

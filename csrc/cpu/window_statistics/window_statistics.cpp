@@ -1,15 +1,16 @@
-// Sliding statistics on the CPU: which family computes which plane, and the check of the input.
+// window_statistics on the CPU: assigns statistics to groups, and checks the input.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "backend.h"
 #include "cpu/parallel.h"
-#include "cpu/window_statistics/families.h"
+#include "cpu/window_statistics/tasks.h"
 
 namespace t3ssfast::cpu {
 namespace {
@@ -24,7 +25,7 @@ T3_SIMD_CLONES bool all_finite(const float *values, i64 count) {
     return bad == 0;
 }
 
-// The look for NaN and Inf, block by block, by any number of threads.
+// Search for NaN and Inf, block by block, by any number of threads.
 class FiniteCheck {
 public:
     FiniteCheck(const float *values, i64 count)
@@ -35,24 +36,25 @@ public:
     void run(i64 block) {
         const bool needed = block < first_bad_.load();
         if (needed && !all_finite(values_ + block * kBlock, std::min(kBlock, count_ - block * kBlock))) {
-            for (i64 seen = first_bad_.load(); block < seen && !first_bad_.compare_exchange_weak(seen, block);) {
+            for (i64 known = first_bad_.load(); block < known && !first_bad_.compare_exchange_weak(known, block);) {
             }
         }
         ++done_;
     }
 
-    // Waits for the blocks that other threads have begun; false where one is bad. Only after every block was begun.
+    // Waits for blocks that other threads are checking; false if one is bad. Call it only after every block was
+    // started.
     bool passed() const {
         while (done_.load() < blocks_) std::this_thread::yield();
         return first_bad_.load() == blocks_;
     }
 
-    // Index of the first value that is not finite, or -1.
-    i64 first() const {
+    // Index of the first NaN or Inf.
+    std::optional<i64> first() const {
         for (i64 i = first_bad_.load() * kBlock; i < count_; ++i) {
             if (!all_finite(values_ + i, 1)) return i;
         }
-        return -1;
+        return std::nullopt;
     }
 
 private:
@@ -63,39 +65,40 @@ private:
     std::atomic<i64> first_bad_, done_{0};
 };
 
-struct NoScratch {};
+struct NoWorkspace {};
 
-// The check's blocks, then the tasks of all families, one family after the other: none is begun before all blocks are
-// known to be finite.
-void run_families(FiniteCheck &check, const std::vector<std::unique_ptr<Family>> &families, int threads) {
+// Runs the blocks of the check, then the tasks of all groups in order. No task starts before all blocks are known to be
+// finite.
+void run_tasks(FiniteCheck &check, const std::vector<std::unique_ptr<StatisticTasks>> &groups, int threads) {
     struct Scratch {
-        std::size_t family = 0;
-        std::unique_ptr<Family::Memory> memory;
+        std::size_t group = 0;
+        std::unique_ptr<StatisticTasks::Workspace> workspace;
     };
     i64 count = 0;
-    for (const auto &family : families) count += family->tasks();
-    // To wake a thread takes as long as some blocks: none is woken for them alone.
+    for (const auto &group : groups) count += group->tasks();
+    // Waking a thread takes as long as checking several blocks, so the check alone uses one thread.
     const int team = static_cast<int>(std::min<i64>(usable_threads(threads), count));
     parallel_tasks<Scratch>(check.blocks() + count, team, [&](Scratch &scratch, i64 task) {
         if (task < check.blocks()) return check.run(task);
         if (!check.passed()) return;
         task -= check.blocks();
         std::size_t k = 0;
-        for (; task >= families[k]->tasks(); ++k) task -= families[k]->tasks();
-        // Tasks come in order, so that a family that is left is not met again.
-        if (scratch.memory == nullptr || scratch.family != k) {
-            scratch.memory = families[k]->memory();
-            scratch.family = k;
+        for (; task >= groups[k]->tasks(); ++k) task -= groups[k]->tasks();
+        // Tasks are started in order, so a group that was left does not return.
+        if (scratch.workspace == nullptr || scratch.group != k) {
+            scratch.workspace = groups[k]->make_workspace();
+            scratch.group = k;
         }
-        families[k]->run(*scratch.memory, task);
+        groups[k]->run(*scratch.workspace, task);
     });
 }
 
 }  // namespace
 
-i64 window_statistics(ImageStack<const float> images, i64 size, const std::vector<StatisticRequest> &statistics,
-                      WindowList windows, float *out, bool stream, bool check, int threads) {
-    if (images.count == 0 || (!windows.dense() && windows.count == 0)) return -1;
+std::optional<i64> window_statistics(ImageStack<const float> images, i64 size,
+                                     const std::vector<StatisticRequest> &statistics, WindowList windows, float *out,
+                                     bool stream, bool check, int threads) {
+    if (images.count == 0 || (!windows.dense() && windows.count == 0)) return std::nullopt;
     std::vector<MomentPlane> moment_planes;
     ExtremaPlanes extrema_planes;
     std::vector<OrderPlane> order_planes;
@@ -112,28 +115,28 @@ i64 window_statistics(ImageStack<const float> images, i64 size, const std::vecto
         }
     }
     const Output output(images, size, windows, out, stream);
-    // In one go, so that threads are called once; the longest tasks first, so that none is left alone at the end.
-    std::vector<std::unique_ptr<Family>> families;
+    // One parallel region for all groups, the longest tasks first for load balance.
+    std::vector<std::unique_ptr<StatisticTasks>> groups;
     if (!order_planes.empty()) {
-        families.push_back(order_statistics(images, size, std::move(order_planes), planes, windows, output));
+        groups.push_back(order_statistic_tasks(images, size, std::move(order_planes), planes, windows, output));
     }
     if (!moment_planes.empty()) {
-        families.push_back(moments(images, size, std::move(moment_planes), planes, windows, output));
+        groups.push_back(moment_tasks(images, size, std::move(moment_planes), planes, windows, output));
     }
     if (!(extrema_planes.low.empty() && extrema_planes.high.empty() && extrema_planes.range.empty())) {
-        families.push_back(extrema(images, size, std::move(extrema_planes), planes, windows, output));
+        groups.push_back(extrema_tasks(images, size, std::move(extrema_planes), planes, windows, output));
     }
     FiniteCheck finite(images.data, check ? images.count * images.height * images.width : 0);
-    run_families(finite, families, threads);
+    run_tasks(finite, groups, threads);
     return finite.first();
 }
 
-i64 first_nonfinite(const float *values, i64 count, int threads) {
-    constexpr i64 kBlocksAlone = 32;
+std::optional<i64> first_nonfinite(const float *values, i64 count, int threads) {
+    constexpr i64 kSingleThreadBlocks = 32;
     FiniteCheck check(values, count);
-    // To wake another thread takes as long as some blocks.
-    parallel_tasks<NoScratch>(check.blocks(), check.blocks() > kBlocksAlone ? threads : 1,
-                              [&](NoScratch &, i64 block) { check.run(block); });
+    // Waking another thread takes as long as checking several blocks.
+    parallel_tasks<NoWorkspace>(check.blocks(), check.blocks() > kSingleThreadBlocks ? threads : 1,
+                                [&](NoWorkspace &, i64 block) { check.run(block); });
     return check.first();
 }
 

@@ -1,5 +1,5 @@
-// score_windows on a CUDA device: one launch a layer over the tiles of a batch, then the head over the windows
-// asked for. Nothing is launched for tiles without windows.
+// score_windows on a CUDA device (SIMT): one launch per feature map layer over the tiles of a batch, then one launch
+// for the fully connected layers of the requested windows. Tiles without windows are not launched.
 #include <algorithm>
 #include <stdexcept>
 
@@ -10,15 +10,15 @@
 namespace t3ssfast::cuda {
 namespace {
 
-constexpr int kLanes = 256;
-// Both kernel arguments together stay below the 4 KiB that every driver takes.
+constexpr int kThreads = 256;
+// Both kernel arguments together stay below the 4 KiB that every driver accepts.
 constexpr std::int64_t kMaxLayers = 48;
-// Blocks that share a tile's map, so that a few tiles fill the device too.
+// Blocks per tile, so that a few tiles also fill the device.
 constexpr std::int64_t kBlocksPerTile = 8;
-// grid.y is 16 bits.
-constexpr std::int64_t kMostTiles = 65535;
+// Limit of grid.y.
+constexpr std::int64_t kMaxGridTiles = 65535;
 
-// The layers travel as a kernel argument, so that no copy to the device has to be waited for.
+// The layers are a kernel argument, which avoids a copy to the device and its synchronisation.
 struct LayerTable {
     Layer layers[kMaxLayers];
 };
@@ -28,43 +28,44 @@ __device__ TileBatch with_layers(TileBatch batch, const LayerTable &table) {
     return batch;
 }
 
-__global__ void __launch_bounds__(kLanes)
-    map_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
-               std::int64_t index, std::int64_t first_slot) {
+__global__ void __launch_bounds__(kThreads)
+    feature_map_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
+                       std::int64_t index, std::int64_t first_slot) {
     const DeviceBlock block;
-    map_layer(block, with_layers(batch, table), index, first_slot + blockIdx.y, blockIdx.x, gridDim.x);
+    feature_map_layer(block, with_layers(batch, table), index, first_slot + blockIdx.y, blockIdx.x, gridDim.x);
 }
 
-__global__ void __launch_bounds__(kLanes)
-    head_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
-                std::int64_t positions, std::int64_t width) {
+__global__ void __launch_bounds__(kThreads)
+    fully_connected_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
+                           std::int64_t block_windows, std::int64_t width) {
     extern __shared__ float shared[];
     const DeviceBlock block;
-    head_layers(block, with_layers(batch, table), blockIdx.x * positions, positions, width, shared);
+    fully_connected_layers(block, with_layers(batch, table), blockIdx.x * block_windows, block_windows, width, shared);
 }
 
 }  // namespace
 
-void score_windows(const TileBatch &batch, Launch launch) {
+void score_windows_simt(const TileBatch &batch, Launch launch) {
     if (batch.window_count == 0) return;
     const LayerProgram &program = batch.program;
-    const std::int64_t positions = block_positions(program), width = head_width(program);
-    if (program.count > kMaxLayers || positions < 1)
-        throw std::invalid_argument("score_windows: the model has more layers, or wider ones, than a CUDA block holds.");
+    const std::int64_t block_windows = windows_per_block(program), width = fully_connected_width(program);
+    if (program.count > kMaxLayers || block_windows < 1)
+        throw std::invalid_argument(
+            "score_windows: the model has more layers, or wider layers, than a CUDA block supports.");
     const DeviceGuard guard(launch.device);
     const cudaStream_t stream = stream_of(launch);
     LayerTable table{};
     std::copy(program.layers, program.layers + program.count, table.layers);
     for (std::int64_t index = 0; index < program.map_layers; ++index) {
-        for (std::int64_t first = 0; first < batch.tile_count; first += kMostTiles) {
-            const auto slots = static_cast<unsigned>(std::min(kMostTiles, batch.tile_count - first));
-            map_kernel<<<dim3(kBlocksPerTile, slots), kLanes, 0, stream>>>(batch, table, index, first);
+        for (std::int64_t first = 0; first < batch.tile_count; first += kMaxGridTiles) {
+            const auto slots = static_cast<unsigned>(std::min(kMaxGridTiles, batch.tile_count - first));
+            feature_map_kernel<<<dim3(kBlocksPerTile, slots), kThreads, 0, stream>>>(batch, table, index, first);
             check(cudaGetLastError(), "score_windows");
         }
     }
-    const auto blocks = static_cast<unsigned>((batch.window_count + positions - 1) / positions);
-    const auto shared = static_cast<std::size_t>(2 * positions * width) * sizeof(float);
-    head_kernel<<<blocks, kLanes, shared, stream>>>(batch, table, positions, width);
+    const auto blocks = static_cast<unsigned>((batch.window_count + block_windows - 1) / block_windows);
+    const auto shared = static_cast<std::size_t>(2 * block_windows * width) * sizeof(float);
+    fully_connected_kernel<<<blocks, kThreads, shared, stream>>>(batch, table, block_windows, width);
     check(cudaGetLastError(), "score_windows");
 }
 

@@ -1,8 +1,8 @@
-"""The only door to the native kernels: checks and converts arrays, allocates results, passes addresses.
+"""The only importer of the native extension: checks arrays, allocates results and passes addresses.
 
-Everything that reaches the extension has been checked here, so the kernels check nothing. `images`, `windows`
-and `results` hold what the families of kernels share; `unfold`, `statistics` and `sliding` are the families,
-and `lanes` and `warps` the schedules of sliding on a CUDA device. `extension` alone imports `_core`.
+The kernels check nothing themselves. `images`, `windows` and `results` are shared by the kernels `unfold`,
+`window_statistics` and `score_windows`; `simt` and `tensor_core` are the CUDA paths of `score_windows`. Only
+`extension` imports `_core`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was built, and what was found on this machine."""
+"""How the extension was built, and which devices and instruction sets are available."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import torch
 
 from t3ssfast.kernels._native.extension import core
 
-__all__ = ["SIMD", "best_level", "build_info", "openvino_version"]
+__all__ = ["SIMD", "best_simd_level", "build_info", "openvino_version"]
 
-# Instruction sets of the CPU kernel by their native numbers; the first is there on any machine.
+# SIMD instruction sets in the order of their native numbers; every machine has the first.
 SIMD = ("portable", "avx2", "avx512")
 
 
 def build_info() -> dict[str, Any]:
-    """What was built, and what was found on this machine.
+    """Return how the extension was built, and which devices and instruction sets are available.
 
     Returns
     -------
-    compiler, openmp (its date), simd (the instruction set in use), simd_levels (those that `score_windows`
-    can be held to, the best one last), cuda (whether the kernels were built), cuda_architectures,
-    cuda_devices (how many can be used now), cuda_problem (why none), torch, threads, openvino (its version,
-    None where it is not installed).
+    dict
+        compiler, openmp (date of its specification), simd (instruction set in use), simd_levels (instruction
+        sets that this process can use, the best one last), cuda (whether CUDA kernels were built),
+        cuda_architectures, cuda_devices (number of usable devices), cuda_problem (why there is none), torch,
+        threads, openvino (its version, or None if it is not installed).
     """
     info = core.build_info()
     levels = list(SIMD[: info.pop("simd_level") + 1])
@@ -39,9 +40,9 @@ def build_info() -> dict[str, Any]:
 
 @cache
 def openvino_version() -> str | None:
-    """Version of the installed OpenVINO, by which segmenters can run; None where there is none.
+    """Return the version of the installed OpenVINO, or None if it is not installed.
 
-    It is looked up without an import, which would report over the network.
+    Does not import OpenVINO, which sends telemetry on import.
     """
     try:
         return version("openvino")
@@ -50,6 +51,6 @@ def openvino_version() -> str | None:
 
 
 @cache
-def best_level() -> int:
-    """The best instruction set that this machine has, as an index into `SIMD`."""
+def best_simd_level() -> int:
+    """Return the best instruction set of this process, as an index into `SIMD`."""
     return int(core.build_info()["simd_level"])

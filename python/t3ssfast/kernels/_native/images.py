@@ -1,4 +1,4 @@
-"""Stacks of images, checked and converted to what the kernels read."""
+"""Stacks of images, checked and converted for the kernels."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["Array", "ImageStack", "as_stack"]
 
 @dataclass(frozen=True)
 class ImageStack:
-    """Images of one call, as the kernels read them.
+    """Images in the form that the kernels read.
 
     Parameters
     ----------
     data
-        (N, H, W) float32, C-contiguous; a tensor or an array that owns or shares the pixels.
+        (N, H, W) float32, C-contiguous.
     shape
-        Of the caller's array: (H, W) or (N, H, W).
+        Shape of the caller's array: (H, W) or (N, H, W).
     device
-        Where the pixels are.
+        Device of the pixels.
     is_numpy
-        Whether the caller gave, and gets, NumPy arrays.
+        Whether the caller gave a NumPy array, and results are NumPy arrays.
     unchecked
-        The caller's array, where nobody has looked yet whether its values are finite; else None.
+        The caller's array if its values have not been checked for NaN and Inf, otherwise None.
     """
 
     data: Array
@@ -45,36 +45,36 @@ class ImageStack:
         return self.data.data_ptr() if isinstance(self.data, torch.Tensor) else int(self.data.ctypes.data)
 
     @property
-    def geometry(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+    def native(self) -> tuple[int, int, int, int]:
+        """(address, N, H, W), the argument of the native kernels."""
         count, height, width = self.data.shape
-        return int(count), int(height), int(width)
+        return self.address, int(count), int(height), int(width)
 
     def window_shape(self, size: int) -> tuple[int, ...]:
-        """Shape of the valid windows: the caller's shape, H and W shortened by size - 1."""
+        """Return the shape of the valid windows: the caller's shape, with H and W reduced by size - 1."""
         *leading, height, width = self.shape
         return (*leading, height - size + 1, width - size + 1)
 
     def check_finite(self) -> None:
-        """Raises InputError at the first value that is not finite, where nobody has looked yet."""
+        """Raise InputError if an unchecked stack contains NaN or Inf."""
         if self.unchecked is None:
             return
         if isinstance(self.data, torch.Tensor) and self.data.device.type == "cuda":
             bad = torch.logical_not(torch.isfinite(self.data)).reshape(-1)
-            first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else -1
+            first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else None
         else:
-            first = core.first_nonfinite(self.address, math.prod(self.geometry), torch.get_num_threads())
-        self.refuse_nonfinite(first)
+            first = core.first_nonfinite(self.address, math.prod(self.data.shape), torch.get_num_threads())
+        self.raise_nonfinite(first)
 
-    def refuse_nonfinite(self, first: int) -> None:
-        """Raises InputError that tells of the value at a flat index; -1 stands for none."""
-        if first < 0 or self.unchecked is None:
+    def raise_nonfinite(self, first: int | None) -> None:
+        """Raise InputError for the value at flat index `first`; do nothing where it is None."""
+        if first is None or self.unchecked is None:
             return
-        where = tuple(int(i) for i in np.unravel_index(first, self.shape))
-        value = float(self.unchecked[where])
+        position = tuple(int(i) for i in np.unravel_index(first, self.shape))
+        value = float(self.unchecked[position])
         beyond = " (beyond float32)" if np.isfinite(value) else ""
         raise InputError(
-            f"image holds {value:g}{beyond} at index {where}; replace or crop values that are not finite."
+            f"image holds {value:g}{beyond} at index {position}; replace or crop values that are not finite."
         )
 
 
@@ -92,26 +92,24 @@ def _check_device(device: torch.device) -> None:
 
 
 def as_stack(image: Array, *, check: bool = True) -> ImageStack:
-    """Images as the kernels read them: float32, C-contiguous, finite.
+    """Convert images for the kernels: float32, C-contiguous, finite.
 
-    Values of any real dtype are rounded to float32, so float64 values (and integers above 2^24) keep about
-    seven digits: subtract a large offset first where the digits behind it matter. Copies only where dtype or
-    layout ask for it.
+    All real dtypes are rounded to float32, so float64 values and integers above 2^24 keep about seven digits;
+    subtract a large offset first if smaller differences matter. Copies only if dtype or layout require it.
 
     Parameters
     ----------
     image
         (H, W) or (N, H, W), NumPy or torch, any real dtype (bool included), any layout.
     check
-        Whether to look for NaN and Inf here; where not, whoever reads the pixels does, as
-        `ImageStack.unchecked` tells.
+        Whether to check for NaN and Inf now; otherwise the kernel does (`ImageStack.unchecked`).
 
     Raises
     ------
     InputError
-        If it is no such array, has an empty axis, or holds NaN or Inf; says where.
+        If it is no such array, has an empty axis, or contains NaN or Inf; names the position.
     DeviceError
-        If it is on a device that the kernels cannot use.
+        If it is on a device that the kernels do not support.
     """
     if not isinstance(image, np.ndarray | torch.Tensor):
         raise InputError(f"image is of type {type(image).__name__}; give a NumPy array or a torch tensor.")
@@ -119,7 +117,7 @@ def as_stack(image: Array, *, check: bool = True) -> ImageStack:
     if len(shape) not in (2, 3):
         raise InputError(f"image has shape {shape}; give (H, W), or (N, H, W) for a stack.")
     if min(shape[-2:]) == 0:
-        raise InputError(f"image has shape {shape}, without a pixel; give an image of at least 1 x 1.")
+        raise InputError(f"image has shape {shape}, without a pixel; give an image of at least 1 x 1 pixels.")
     data: Array
     if isinstance(image, torch.Tensor):
         if image.is_complex() or image.is_quantized or image.layout != torch.strided:
@@ -133,8 +131,8 @@ def as_stack(image: Array, *, check: bool = True) -> ImageStack:
         device = torch.device("cpu")
         with np.errstate(over="ignore"):
             data = np.ascontiguousarray(image, dtype=np.float32).reshape(-1, *shape[-2:])
-    whole = image.dtype in (np.uint8, np.int8, np.uint16, np.int16, torch.uint8, torch.int8, torch.int16)
-    stack = ImageStack(data, shape, device, isinstance(image, np.ndarray), None if whole else image)
+    is_integer = image.dtype in (np.uint8, np.int8, np.uint16, np.int16, torch.uint8, torch.int8, torch.int16)
+    stack = ImageStack(data, shape, device, isinstance(image, np.ndarray), None if is_integer else image)
     if not check:
         return stack
     stack.check_finite()

@@ -1,4 +1,4 @@
-"""A chain of layers as the kernels of sliding windows read it."""
+"""A chain of layers in the form that the native kernels read."""
 
 from __future__ import annotations
 
@@ -6,55 +6,60 @@ from dataclasses import dataclass, field
 
 import torch
 
-from t3ssfast.kernels._native.build import SIMD, best_level
+from t3ssfast.kernels._native.build import SIMD, best_simd_level
 from t3ssfast.kernels._native.extension import core
 
-__all__ = ["LayerProgram", "prepared"]
+__all__ = ["LayerProgram"]
 
 
 @dataclass(frozen=True)
 class LayerProgram:
-    """A chain of layers as the native kernel reads it (csrc/core/layers.h).
+    """A chain of layers in the form that the native kernels read (csrc/core/layers.h).
 
     Parameters
     ----------
     rows
-        One a layer: kind, channels in and out, kernel y and x, step y and x, first parameter, parameters.
+        One row per layer: kind, channels in and out, kernel y and x, step y and x, index of the first
+        parameter, number of parameters.
     map_layers
-        How many of them work on feature maps; the next one is linear and begins the head.
+        Number of layers on feature maps; the next layer is fully connected.
     classes
-        Answers a window.
+        Number of scores per window.
     parameters
         (P,) float32.
-    least_of_nine
-        Windows asked for in nine that lie together from which a CPU does all nine together.
-    prepared
-        Weights as the CPU kernel reads them, made when first used.
+    winograd_min_windows
+        Minimum number of requested windows per 3 x 3 block for the Winograd path on a CPU; above 9 the path
+        is never used.
     """
 
     rows: tuple[tuple[int, ...], ...]
     map_layers: int
     classes: int
     parameters: torch.Tensor
-    least_of_nine: int = 10
-    prepared: dict[tuple[int, int, int], core.PreparedProgram] = field(
-        default_factory=dict, repr=False, compare=False
+    winograd_min_windows: int = 10
+    _prepared: dict[tuple[int, int, int], core.PreparedProgram] = field(
+        default_factory=dict, init=False, repr=False, compare=False
     )
 
+    def native(self, parameters: torch.Tensor) -> tuple[tuple[tuple[int, ...], ...], int, int, int]:
+        """Return the argument of the native kernels for a copy of the parameters on their device."""
+        return self.rows, self.map_layers, parameters.data_ptr(), parameters.numel()
 
-def prepared(program: LayerProgram, size: int, least_of_nine: int, simd: str | None) -> core.PreparedProgram:
-    """The program's weights as the CPU kernel reads them, kept with the program."""
-    level = best_level() if simd is None else SIMD.index(simd)
-    key = (size, least_of_nine, level)
-    if key not in program.prepared:
-        parameters = program.parameters
-        program.prepared[key] = core.prepare_program(
-            program.rows,
-            program.map_layers,
-            parameters.data_ptr(),
-            parameters.numel(),
-            size,
-            least_of_nine,
-            level,
-        )
-    return program.prepared[key]
+    def prepare(self, size: int, winograd_min_windows: int | None, simd: str | None) -> core.PreparedProgram:
+        """Return the weights in the memory layout of a CPU kernel; computed once and kept.
+
+        Parameters
+        ----------
+        size
+            Window edge, pixels.
+        winograd_min_windows
+            Replaces the program's own number unless None.
+        simd
+            One of `SIMD`; the best one where None.
+        """
+        min_windows = self.winograd_min_windows if winograd_min_windows is None else winograd_min_windows
+        level = best_simd_level() if simd is None else SIMD.index(simd)
+        key = (size, min_windows, level)
+        if key not in self._prepared:
+            self._prepared[key] = core.prepare_program(self.native(self.parameters), size, min_windows, level)
+        return self._prepared[key]

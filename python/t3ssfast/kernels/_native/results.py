@@ -1,4 +1,4 @@
-"""Results in the caller's memory, and as the caller's kind of array."""
+"""Results in the caller's memory, and as the caller's type of array."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ __all__ = ["check_out", "to_caller"]
 
 
 def check_out(out: Array, shape: tuple[int, ...], dtype: torch.dtype, stack: ImageStack) -> torch.Tensor:
-    """The caller's memory for a result, if it can be written as it is.
+    """Return the caller's `out` array as a tensor that shares its memory.
 
     Parameters
     ----------
     out
-        Given by the caller.
+        Array given by the caller.
     shape, dtype
-        Of the result.
+        Required shape and dtype.
     stack
-        The images: the result is of their kind, on their device.
+        The images; `out` must be of their array type and on their device.
 
     Raises
     ------
     InputError
-        If it is of another kind, shape, dtype or device, or not plain writable memory.
+        If the array type, shape, dtype or device differs, or the memory is read-only or not contiguous.
     """
     if isinstance(out, np.ndarray) != stack.is_numpy or not isinstance(out, np.ndarray | torch.Tensor):
-        wanted = "a NumPy array" if stack.is_numpy else "a torch tensor"
-        raise InputError(f"out is of type {type(out).__name__}; give {wanted}, like the image.")
+        expected = "a NumPy array" if stack.is_numpy else "a torch tensor"
+        raise InputError(f"out is of type {type(out).__name__}; give {expected}, like the image.")
     if isinstance(out, np.ndarray):
         if not out.flags.c_contiguous or not out.flags.writeable:
-            raise InputError("out is read-only or not C-contiguous; give a plain array that can be written.")
+            raise InputError("out is read-only or not C-contiguous; give a writable C-contiguous array.")
         tensor = torch.from_numpy(out) if out.dtype.kind == "f" else torch.empty(0, dtype=torch.int64)
     else:
         if not out.is_contiguous() or out.requires_grad:
-            raise InputError("out is not contiguous, or requires a gradient; give a plain tensor.")
+            raise InputError("out is not contiguous or requires a gradient; give a plain tensor.")
         tensor = out
     if tuple(out.shape) != shape or tensor.dtype != dtype or tensor.device != stack.device:
         raise InputError(
@@ -48,5 +48,5 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: torch.dtype, stack: Ima
 
 
 def to_caller(result: torch.Tensor, stack: ImageStack) -> Array:
-    """A result as the kind of array that the caller gave."""
+    """Return a result as the caller's type of array."""
     return result.numpy() if stack.is_numpy else result

@@ -1,4 +1,4 @@
-"""The family that slides a chain of layers over windows, by the schedule that fits the device."""
+"""The kernel score_windows: a chain of layers on every requested window."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 from t3ssfast.kernels._native.extension import core
 from t3ssfast.kernels._native.images import ImageStack
-from t3ssfast.kernels._native.layer_program import LayerProgram, prepared
-from t3ssfast.kernels._native.simt import score_tiles
-from t3ssfast.kernels._native.tensor_core import HostWarps, score_warps
+from t3ssfast.kernels._native.layer_program import LayerProgram
+from t3ssfast.kernels._native.simt import score_windows_simt
+from t3ssfast.kernels._native.tensor_core import HostWarps, TensorCoreLayout, score_windows_tensor_core
 from t3ssfast.kernels._native.windows import Windows
 
 __all__ = ["score_windows"]
@@ -22,49 +22,50 @@ def score_windows(
     *,
     precision: str = "float32",
     threads: int | None = None,
-    least_of_nine: int | None = None,
+    winograd_min_windows: int | None = None,
     simd: str | None = None,
     schedule: str = "auto",
-    head_lanes: int = 0,
+    block_lanes: int = 0,
     host_lanes: int = 0,
     reversed_lanes: bool = False,
     host_warps: HostWarps | None = None,
 ) -> torch.Tensor:
-    """Answers of a chain of layers on every window, or on the windows asked for.
+    """Compute class scores of every window, or of the listed windows.
 
     Parameters
     ----------
     stack, size, windows
-        Images, edge of a window, and which windows.
+        Images, window edge in pixels, and the requested windows.
     program
-        The chain.
+        The chain of layers.
     precision
-        "float32", or on a CUDA device "tf32" or "bfloat16": the numbers that tensor cores multiply. In
-        blocks of lanes, and on a CPU, float32 whatever is given.
+        "float32", or on a CUDA device "tf32" or "bfloat16": the number format of the tensor cores. The SIMT
+        path and the CPU always compute in float32.
     threads
         OpenMP threads; PyTorch's number where None.
-    least_of_nine
-        On a CPU: asked for in nine windows that lie together from which all nine are done together; above 9,
-        each is done by itself. The program's own number where None.
+    winograd_min_windows
+        On a CPU: minimum number of requested windows per 3 x 3 block for the Winograd path; above 9 the path
+        is never used. The program's own number where None.
     simd
-        On a CPU: the instruction set to use, one of `SIMD`, or None for the best there is; for tests.
+        On a CPU: instruction set, one of `SIMD`; the best one where None. For tests.
     schedule
-        On a CUDA device "warps" (tensor cores), "lanes", or "auto": warps where device and chain allow.
-    head_lanes
-        Of a block of warps, 128 or 256; 0 for the kernel's own choice.
+        On a CUDA device: "tensor_core", "simt", or "auto" for tensor cores where device and program support
+        them.
+    block_lanes
+        Threads per block of the fully connected layers on tensor cores, 128 or 256; 0 for the default.
     host_lanes, reversed_lanes
-        Where not 0, the CUDA schedule of lanes runs on the CPU, in blocks of so many; for tests.
+        If `host_lanes` is not 0: emulate the SIMT path on the CPU, in blocks of that many lanes. For tests.
     host_warps
-        Where given, the CUDA schedule of warps runs on the CPU; for tests.
+        If given: emulate the tensor-core path on the CPU. For tests.
 
     Returns
     -------
-    (M, C) float32 where windows are listed, or (C, ..., H-size+1, W-size+1); on the images' device.
+    (M, C) float32 if windows are listed, otherwise (C, ..., H-size+1, W-size+1); on the images' device.
 
     Raises
     ------
     ValueError
-        If the chain does not fit the schedule.
+        If the program does not fit the device or the requested schedule.
     """
     if windows.index is None:
         shape, strides = (program.classes, *windows.shape), (1, windows.count)
@@ -73,24 +74,21 @@ def score_windows(
     out = torch.empty(shape, dtype=torch.float32, device=stack.device)
     if windows.count == 0:
         return out
-    if host_warps is not None or (stack.device.type == "cuda" and schedule != "lanes"):
-        problem = score_warps(stack, size, program, windows, out, strides, precision, head_lanes, host_warps)
-        if not problem:
+    if host_warps is not None or (stack.device.type == "cuda" and schedule != "simt"):
+        try:
+            layout = TensorCoreLayout.of(program, precision, stack.device, host_warps)
+        except ValueError:
+            if schedule == "tensor_core" or host_warps is not None:
+                raise
+        else:
+            score_windows_tensor_core(
+                stack, size, program, windows, out, strides, layout, block_lanes, host_warps
+            )
             return out
-        if schedule == "warps" or host_warps is not None:
-            raise ValueError(f"score_windows: {problem}.")
     if stack.device.type == "cuda" or host_lanes:
-        score_tiles(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
+        score_windows_simt(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
         return out
-    core.score_windows_cpu(
-        stack.address,
-        *stack.geometry,
-        size,
-        prepared(program, size, program.least_of_nine if least_of_nine is None else least_of_nine, simd),
-        windows.address,
-        windows.count,
-        out.data_ptr(),
-        *strides,
-        threads or torch.get_num_threads(),
-    )
+    prepared = program.prepare(size, winograd_min_windows, simd)
+    threads = threads or torch.get_num_threads()
+    core.score_windows_cpu(stack.native, size, prepared, windows.native, (out.data_ptr(), *strides), threads)
     return out

@@ -1,4 +1,4 @@
-"""The family that writes windows one after the other."""
+"""The kernel unfold: copies windows to consecutive memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ __all__ = ["STREAM_BYTES", "empty_windows", "unfold"]
 
 _ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
-# Outputs of which nothing is left in the caches at the end: written past them, a line is not read before it
-# is overwritten, which is a third faster than a plain copy. Pages that the system has just cleared are in
-# the caches, so new memory is written through them.
+# From this size on, reused memory is written with non-temporal stores: cache lines are not read before they
+# are overwritten, which is a third faster than a plain copy. Newly mapped pages, which the kernel has just
+# zeroed, are in the caches and are written through them.
 STREAM_BYTES = 32 << 20
 
 
 def empty_windows(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, bool]:
-    """Memory for windows, and whether it has been used before; on a CPU in huge pages (`pages`)."""
+    """Return memory for windows, and whether it is reused.
+
+    On a CPU the memory comes from `runtime.buffer_pool`, in huge pages.
+    """
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device), False
-    memory, used = buffer_pool.empty(shape, np.float32 if dtype is torch.float32 else np.int16)
-    return torch.from_numpy(memory).view(dtype), used
+    memory, reused = buffer_pool.empty(shape, np.float32 if dtype is torch.float32 else np.int16)
+    return torch.from_numpy(memory).view(dtype), reused
 
 
 def unfold(
@@ -40,35 +43,26 @@ def unfold(
     stream: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Write windows one after the other into `out`.
+    """Copy windows to `out`.
 
     Parameters
     ----------
     stack, size, windows
-        Images, edge of a window, and which windows.
+        Images, window edge in pixels, and the requested windows.
     zscore
-        Whether each window is brought to mean 0 and standard deviation 1.
+        Whether to scale each window to mean 0 and standard deviation 1.
     out
         (M, size, size) float32, float16 or bfloat16, C-contiguous, on the images' device.
     stream
-        On a CPU: whether to write past the caches; see `STREAM_BYTES`.
+        On a CPU: whether to use non-temporal stores; see `STREAM_BYTES`.
     threads
         OpenMP threads; PyTorch's number where None.
     """
     if windows.count == 0:
         return
     element = _ELEMENTS[out.dtype]
-    arguments = (
-        stack.address,
-        *stack.geometry,
-        size,
-        zscore,
-        element,
-        windows.address,
-        windows.count,
-        out.data_ptr(),
-    )
+    arguments = (stack.native, size, zscore, element, windows.native, out.data_ptr())
     if stack.device.type == "cuda":
-        core.unfold_cuda(*arguments, *launch_of(stack.device))
+        core.unfold_cuda(*arguments, launch_of(stack.device))
     else:
         core.unfold_cpu(*arguments, stream, threads or torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""The family of window statistics."""
+"""The kernel window_statistics."""
 
 from __future__ import annotations
 
@@ -27,30 +27,29 @@ STATISTICS = (
     "range",
     "median",
 )
-"""Names of the statistics in the order of the native enumeration; quantiles ("q05") come on top."""
+"""Names of the statistics in the order of the native enumeration; quantiles ("q05") are additional."""
 
 _QUANTILE = len(STATISTICS)
 
-# As `unfold.STREAM_BYTES`, for statistics, which look at the image again for every family of them.
-STREAM_STATISTICS_BYTES = 16 << 20
+# Like `unfold.STREAM_BYTES`; smaller because the image is read again for every group of statistics.
+STREAM_BYTES = 16 << 20
 
 
 def request_of(name: str) -> tuple[int, float]:
-    """A statistic as the kernels know it: its native number, and which quantile."""
+    """Return a statistic as the kernels read it: its native number and its quantile."""
     if name in STATISTICS:
         return STATISTICS.index(name), 0.5
     if isinstance(name, str) and name[:1] == "q" and name[1:].isdecimal() and int(name[1:]) <= 100:
         return _QUANTILE, int(name[1:]) / 100
     raise InputError(
-        f"statistic {name!r} is not known; give names out of {', '.join(STATISTICS)}, "
-        "or q00 to q100 for a quantile."
+        f"statistic {name!r} is not known; use {', '.join(STATISTICS)}, or q00 to q100 for a quantile."
     )
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """An uninitialised float32 result; on the CPU in NumPy's memory, which asks for huge pages.
+    """Return an uninitialised float32 result; on the CPU in NumPy's memory, which requests huge pages.
 
-    Tiles write to many places at once: in small pages the first touch of a result took a third of the time.
+    Tiles write to many places at once; with small pages the page faults took a third of the time.
     """
     if device.type == "cpu":
         return torch.from_numpy(np.empty(shape, np.float32))
@@ -66,28 +65,28 @@ def window_statistics(
     out: Array | None = None,
     threads: int | None = None,
 ) -> torch.Tensor:
-    """Statistics of windows.
+    """Compute statistics of windows.
 
     Parameters
     ----------
     stack, size, windows
-        Images, edge of a window, and which windows.
+        Images, window edge in pixels, and the requested windows.
     statistics
         Names: those of `STATISTICS`, or "qNN".
     out
-        Memory of the result's shape, as the caller gave it; new memory where None. On a CPU it is written
-        past the caches from `STREAM_STATISTICS_BYTES` on.
+        Array of the result's shape, given by the caller; a new one where None. On a CPU it is written with
+        non-temporal stores from `STREAM_BYTES` on.
     threads
         OpenMP threads; PyTorch's number where None.
 
     Returns
     -------
-    (S, ..., H-size+1, W-size+1) float32, or (S, M) where windows are listed; on the images' device.
+    (S, ..., H-size+1, W-size+1) float32, or (S, M) if windows are listed; on the images' device.
 
     Raises
     ------
     InputError
-        If a name is not known, none is given, `out` cannot be used, or a value is not finite.
+        If a name is unknown, no name is given, `out` does not match, or a value is NaN or Inf.
     """
     requests = [request_of(name) for name in statistics]
     if not requests:
@@ -98,26 +97,17 @@ def window_statistics(
     if windows.count == 0:
         stack.check_finite()
         return target
-    arguments = (
-        stack.address,
-        *stack.geometry,
-        size,
-        requests,
-        windows.address,
-        windows.count,
-        target.data_ptr(),
-    )
+    arguments = (stack.native, size, requests, windows.native, target.data_ptr())
     if stack.device.type == "cuda":
         stack.check_finite()
-        device, stream = launch_of(stack.device)
-        needed = core.window_statistics_workspace_cuda(*stack.geometry, size, requests, device)
+        launch = launch_of(stack.device)
+        needed = core.window_statistics_workspace_cuda(stack.native, size, requests, launch[0])
         workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
-        core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, device, stream)
+        core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, launch)
     else:
-        stream = out is not None and target.nbytes >= STREAM_STATISTICS_BYTES
-        # In the same round of threads as the statistics: to wake them for this alone takes as long.
+        stream = out is not None and target.nbytes >= STREAM_BYTES
+        # The check shares the parallel region of the statistics: waking threads takes as long as the check.
         check = stack.unchecked is not None
         threads = threads or torch.get_num_threads()
-        first = core.window_statistics_cpu(*arguments, stream, check, threads)
-        stack.refuse_nonfinite(first)
+        stack.raise_nonfinite(core.window_statistics_cpu(*arguments, stream, check, threads))
     return target

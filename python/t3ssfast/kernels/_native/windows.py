@@ -1,4 +1,4 @@
-"""Which windows of a stack of images are asked for."""
+"""The requested windows of a stack of images."""
 
 from __future__ import annotations
 
@@ -16,26 +16,32 @@ __all__ = ["Windows", "as_windows", "check_size"]
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows asked for: all of them (index is None), or M flat indices, ascending, on the images' device."""
+    """Requested windows: all (`index` is None), or M ascending flat indices on the images' device."""
 
     shape: tuple[int, ...]
     index: torch.Tensor | None
 
     @property
     def count(self) -> int:
-        """Number of windows asked for."""
+        """Number of requested windows."""
         return math.prod(self.shape) if self.index is None else len(self.index)
 
     @property
-    def address(self) -> int:
-        """Address of the indices; 0 stands for every window."""
-        return 0 if self.index is None else self.index.data_ptr()
+    def native(self) -> tuple[int, int]:
+        """(address of the indices, count) for the native kernels; address 0 means every window."""
+        return 0 if self.index is None else self.index.data_ptr(), self.count
 
 
 def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
-    """Edge of a window, if the images have room for one."""
+    """Return the window edge as an int.
+
+    Raises
+    ------
+    InputError
+        If it is no whole number, below 1, or larger than the images.
+    """
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
-        raise InputError(f"size is {size!r}; give the edge of a window as a whole number of pixels.")
+        raise InputError(f"size is {size!r}; give the window edge as a whole number of pixels.")
     height, width = stack.shape[-2:]
     if size < 1:
         raise InputError(f"size is {size}; give 1 or more pixels.")
@@ -48,19 +54,19 @@ def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
 
 
 def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
-    """The windows that a mask asks for; every valid one where it is None.
+    """Return the windows that a mask selects; every valid one where it is None.
 
     Parameters
     ----------
     stack, size
-        Images and edge of a window.
+        Images and window edge in pixels.
     mask
-        (..., H-size+1, W-size+1), NumPy or torch, index = top-left corner; not zero where a window is wanted.
+        (..., H-size+1, W-size+1), NumPy or torch, index = top-left corner; nonzero where requested.
 
     Raises
     ------
     InputError
-        If the mask has another shape.
+        If the mask has the wrong type or shape.
     """
     shape = stack.window_shape(size)
     if mask is None:

@@ -166,7 +166,9 @@ def _check_plan(plan: Plan, model: torch.nn.Module, device: torch.device) -> Pla
 
     def max_error(min_windows: int) -> float:
         try:
-            scores = _native.score_windows(stack, size, plan.program(), windows, least_of_nine=min_windows)
+            scores = _native.score_windows(
+                stack, size, plan.program(), windows, winograd_min_windows=min_windows
+            )
         except ValueError as error:  # more or wider layers than fit a CUDA block
             raise NoDensePlanError(str(error).rstrip(".")) from error
         if scores.shape != expected.shape:

@@ -1,15 +1,103 @@
-// Block-level algorithms, as templates over a Block (core/block.h): what the CUDA kernels run, testable on the host.
-// `shared` is fast memory of the block, `workspace` slow memory of its own; sizes are in core/launch.h.
+// Block algorithms of window_statistics, as templates over a Block (core/block.h): what the CUDA kernels run, testable
+// on the host. `shared` is the block's shared memory, `workspace` its part of device memory.
 #pragma once
 
 #include "core/block.h"
-#include "core/launch.h"
+#include "core/moments.h"
+#include "core/order_statistics.h"
+#include "core/statistic.h"
+#include "core/window.h"
 
 namespace t3ssfast {
 
-// ------------------------------------------------------------------------------------------- the output
+struct BlockRequest {
+    Statistic kind;
+    std::int64_t slot;  // plane of the output
+    double fraction;
+};
 
-// Finds the listed windows in each row of the tile; false if there is none. `ranges` has a row more than the tile.
+// Requests are a kernel argument passed by value, which bounds their number; longer lists take several launches.
+constexpr int kMaxRequests = 16;
+
+struct StatisticsRun {
+    ImageStack<const float> images;
+    std::int64_t size, windows_y, windows_x;
+    WindowList windows;
+    float *out;
+    std::int64_t plane;  // number of output windows: the distance between planes of the output
+    BlockRequest requests[kMaxRequests];
+    int request_count;
+};
+
+// Grid of tiles; it starts `lead` windows before the first window (see core/moments.h).
+struct BlockGrid {
+    std::int64_t height, width, lead, rows, columns, count;
+
+    T3_HD Tile tile(std::int64_t i, std::int64_t windows_y, std::int64_t windows_x) const {
+        const std::int64_t row = i / columns;
+        const std::int64_t y = (row % rows) * height - lead, x = (i % columns) * width - lead;
+        return {row / rows, y > 0 ? y : 0, y + height < windows_y ? y + height : windows_y, x > 0 ? x : 0,
+                x + width < windows_x ? x + width : windows_x};
+    }
+};
+
+inline BlockGrid block_grid(const StatisticsRun &run, std::int64_t height, std::int64_t width, std::int64_t lead) {
+    const std::int64_t rows = (run.windows_y - 1 + lead) / height + 1;
+    const std::int64_t columns = (run.windows_x - 1 + lead) / width + 1;
+    return {height, width, lead, rows, columns, run.images.count * rows * columns};
+}
+
+// Order statistics are computed from ranks, all others from power sums and extrema.
+inline bool is_order(Statistic kind) { return kind == Statistic::median || kind == Statistic::quantile; }
+
+inline StatisticsRun statistics_run(ImageStack<const float> images, std::int64_t size, WindowList windows, float *out) {
+    StatisticsRun run{};
+    run.images = images;
+    run.size = size;
+    run.windows_y = valid_windows(images.height, size);
+    run.windows_x = valid_windows(images.width, size);
+    run.windows = windows;
+    run.out = out;
+    run.plane = windows.dense() ? images.count * run.windows_y * run.windows_x : windows.count;
+    return run;
+}
+
+// Range of window list entries in one row of a tile; kept in shared memory.
+struct RowRange {
+    std::int64_t begin, end;
+};
+
+// Power sums (4) and extrema (2) per pixel row of a lattice cell.
+constexpr int kMomentChannels = 6;
+
+T3_HD std::int64_t moment_block_bytes(std::int64_t size, std::int64_t panel) {
+    // One more value per row avoids bank conflicts between lanes that work on neighbouring rows.
+    return (2 * size - 1) * (kMomentChannels * panel + 1) * static_cast<std::int64_t>(sizeof(double)) +
+           (size + 1) * static_cast<std::int64_t>(sizeof(RowRange));
+}
+
+inline BlockGrid moment_grid(const StatisticsRun &run) { return block_grid(run, run.size, run.size, run.size - 1); }
+
+// Windows per tile of the order statistics; a lane slides down one column.
+constexpr std::int64_t kOrderRows = 64, kOrderColumns = 128;
+constexpr int kDigitBits = 4, kDigits = 1 << kDigitBits;
+
+T3_HD std::int64_t order_pixels(std::int64_t size) { return (kOrderRows + size - 1) * (kOrderColumns + size - 1); }
+
+inline BlockGrid order_grid(const StatisticsRun &run) { return block_grid(run, kOrderRows, kOrderColumns, 0); }
+
+// Keys and coordinates, twice for the sort, and the ranks.
+T3_HD std::int64_t order_workspace_bytes(std::int64_t size) {
+    return order_pixels(size) * 5 * static_cast<std::int64_t>(sizeof(std::uint32_t));
+}
+
+T3_HD std::int64_t order_shared_bytes(int lanes) {
+    return (kDigits * lanes + kDigits) * static_cast<std::int64_t>(sizeof(std::uint32_t)) +
+           (kOrderRows + 1) * static_cast<std::int64_t>(sizeof(RowRange));
+}
+
+// Finds the listed windows in each row of the tile; false if there are none. `ranges` has one more entry than the tile
+// rows.
 T3_BLOCK_FUNCTION bool find_rows(const Block &block, const StatisticsRun &run, const Tile &tile, RowRange *ranges) {
     if (run.windows.dense()) return true;
     const std::int64_t rows = tile.height();
@@ -26,39 +114,39 @@ T3_BLOCK_FUNCTION bool find_rows(const Block &block, const StatisticsRun &run, c
         ranges[rows] = {0, found};
     });
     const bool any = ranges[rows].end > 0;
-    block.phase([](int) {});  // all have read before the next tile writes
+    block.phase([](int) {});  // all lanes have read `ranges` before the next tile overwrites it
     return any;
 }
 
-// Place in a plane of the output of window (y, x); -1 if it is not listed.
-T3_HD std::int64_t output_place(const StatisticsRun &run, const Tile &tile, const RowRange *ranges, std::int64_t y,
+// Index of window (y, x) in a plane of the output; -1 if it is not listed.
+T3_HD std::int64_t output_index(const StatisticsRun &run, const Tile &tile, const RowRange *ranges, std::int64_t y,
                                 std::int64_t x) {
     const std::int64_t index = (tile.image * run.windows_y + y) * run.windows_x + x;
     if (run.windows.dense()) return index;
     const RowRange range = ranges[y - tile.y0];
     const WindowList row{run.windows.data + range.begin, range.end - range.begin};
-    const std::int64_t place = lower_bound(row, index);
-    return place < row.count && row.data[place] == index ? range.begin + place : -1;
+    const std::int64_t i = lower_bound(row, index);
+    return i < row.count && row.data[i] == index ? range.begin + i : -1;
 }
 
 // --------------------------------------------------------------------------------- moments and extrema
 
-// One row of a lattice cell: sums and extrema of columns left + u of the image for the windows u0 <= u < u1.
-// The value of channel k for window u goes to target[k * panel + u - u0].
+// One pixel row of a lattice cell: sums and extrema of image columns left + u, for windows u0 <= u < u1. The value of
+// channel k for window u is written to target[k * panel + u - u0].
 T3_HD void row_channels(const float *row, std::int64_t width, std::int64_t left, double origin, std::int64_t size,
                         std::int64_t u0, std::int64_t u1, std::int64_t panel, double *target) {
     PowerSums sums;
     sums.clear();
     double low = 0.0, high = 0.0;
     const auto take = [&](std::int64_t column, bool first) {
-        // Outside the image counts as the origin: only windows that do not exist hold such pixels.
+        // Pixels outside the image count as the origin; only windows that do not exist contain them.
         const bool inside = row != nullptr && column >= 0 && column < width;
         const double value = inside ? row[column] : origin;
         sums.add(value - origin);
         low = first || value < low ? value : low;
         high = first || value > high ? value : high;
     };
-    // Windows with a part left of the lattice column: sums from there leftwards.
+    // Windows with columns left of the lattice column: suffix sums from there leftwards.
     for (std::int64_t u = size - 2; u >= u0; --u) {
         take(left + u, u == size - 2);
         if (u >= u1) continue;
@@ -104,7 +192,7 @@ T3_HD float moment_value(Statistic kind, const Moments &moments, double low, dou
     }
 }
 
-// Moments and extrema of the windows [tile] of one lattice cell, `panel` columns at a time.
+// Moments and extrema of the windows of `tile`, which is one lattice cell, `panel` columns at a time.
 T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run, const Tile &tile, std::int64_t panel,
                                    unsigned char *shared) {
     const std::int64_t size = run.size, rows = 2 * size - 1, stride = kMomentChannels * panel + 1;
@@ -127,7 +215,7 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
                 row_channels(row, run.images.width, left, origin, size, u0, u1, panel, values + r * stride);
             }
         });
-        // Rows above the lattice row are summed upwards, the others downwards; then row t + size - 1 takes row t.
+        // Rows above the lattice row are summed upwards, the others downwards; then row t is added to row t + size - 1.
         block.phase([&](int lane) {
             for (std::int64_t i = lane; i < kMomentChannels * width; i += block.lanes()) {
                 const int channel = static_cast<int>(i / width);
@@ -147,14 +235,14 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
         block.phase([&](int lane) {
             for (std::int64_t i = lane; i < tile.height() * width; i += block.lanes()) {
                 const std::int64_t y = tile.y0 + i / width, u = u0 + i % width;
-                const std::int64_t place = output_place(run, tile, ranges, y, left + u);
-                if (place < 0) continue;
+                const std::int64_t index = output_index(run, tile, ranges, y, left + u);
+                if (index < 0) continue;
                 const double *at = values + (y - top + size - 1) * stride + u - u0;
                 const Moments moments =
                     moments_of(at[0], at[panel], at[2 * panel], at[3 * panel], origin, inverse_count);
                 for (int k = 0; k < run.request_count; ++k) {
-                    run.out[run.requests[k].slot * run.plane + place] = moment_value(
-                        run.requests[k].kind, moments, at[4 * panel], at[5 * panel]);
+                    run.out[run.requests[k].slot * run.plane + index] =
+                        moment_value(run.requests[k].kind, moments, at[4 * panel], at[5 * panel]);
                 }
             }
         });
@@ -163,10 +251,10 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
 
 // ------------------------------------------------------------------------------------- order statistics
 
-// Stable sort of (key, place) pairs by key, four bits at a time; every lane has a run of pairs of its own. The number
-// of passes is even: the result is back in keys and places.
-T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::uint32_t *places,
-                                  std::uint32_t *spare_keys, std::uint32_t *spare_places, std::int64_t count,
+// Stable radix sort of (key, coordinates) pairs by key, four bits per pass; every lane has its own run of pairs. The
+// number of passes is even, so the result is in `keys` and `coordinates`.
+T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::uint32_t *coordinates,
+                                  std::uint32_t *spare_keys, std::uint32_t *spare_coordinates, std::int64_t count,
                                   std::uint32_t *bins) {
     const int lanes = block.lanes();
     const std::int64_t share = (count + lanes - 1) / lanes;
@@ -200,34 +288,34 @@ T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::
             for (std::int64_t i = lane * share; i < end; ++i) {
                 const std::uint32_t to = bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane]++;
                 spare_keys[to] = keys[i];
-                spare_places[to] = places[i];
+                spare_coordinates[to] = coordinates[i];
             }
         });
-        std::uint32_t *const was_keys = keys, *const was_places = places;
+        std::uint32_t *const previous_keys = keys, *const previous_coordinates = coordinates;
         keys = spare_keys;
-        places = spare_places;
-        spare_keys = was_keys;
-        spare_places = was_places;
+        coordinates = spare_coordinates;
+        spare_keys = previous_keys;
+        spare_coordinates = previous_coordinates;
     }
 }
 
-// The pixels under a tile in ascending order, and the way back.
+// The pixels under a tile in ascending order, and the rank of each pixel.
 struct RankedPixels {
-    const std::uint32_t *keys, *places;  // by rank; a place is y << 16 | x
-    const std::uint32_t *ranks;          // (rows, columns)
+    const std::uint32_t *keys, *coordinates;  // by rank; coordinates are y << 16 | x
+    const std::uint32_t *ranks;               // (rows, columns)
     std::int64_t columns, count;
 
     T3_HD bool inside(std::int64_t rank, std::uint32_t top, std::uint32_t left, std::uint32_t size) const {
-        const std::uint32_t place = places[rank];
-        return (place >> 16) - top < size && (place & 0xFFFFu) - left < size;
+        const std::uint32_t yx = coordinates[rank];
+        return (yx >> 16) - top < size && (yx & 0xFFFFu) - left < size;
     }
 };
 
-// Slides down one column of windows from row to row, as csrc/cpu/window_statistics/order.cpp does for many columns at once:
-// the pivot is the last answer's rank, `below` counts the window's ranks under it.
+// Slides down one column of windows, row by row, like csrc/cpu/window_statistics/order_rank_kernel.h. The pivot is the
+// rank of the previous result; `below` counts the window's ranks below the pivot.
 template <typename Write>
 T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::int64_t rows, std::int64_t size,
-                        const QuantilePlace &place, double fraction, const Write &write) {
+                        const QuantilePosition &quantile, double fraction, const Write &write) {
     std::int64_t pivot = static_cast<std::int64_t>(fraction * static_cast<double>(pixels.count - 1));
     std::int64_t below = 0;
     const auto count_row = [&](std::int64_t y) {
@@ -241,107 +329,64 @@ T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::in
     for (std::int64_t t = 0; t < rows; ++t) {
         const std::uint32_t top = static_cast<std::uint32_t>(t);
         if (t > 0) below += count_row(t + size - 1) - count_row(t - 1);
-        while (below > place.lower) {
+        while (below > quantile.lower) {
             --pivot;
             below -= pixels.inside(pivot, top, left, edge);
         }
-        while (below < place.lower || !pixels.inside(pivot, top, left, edge)) {
+        while (below < quantile.lower || !pixels.inside(pivot, top, left, edge)) {
             below += pixels.inside(pivot, top, left, edge);
             ++pivot;
         }
         const float lower = key_to_float(pixels.keys[pivot]);
         float upper = lower;
-        if (place.needs_upper) {
+        if (quantile.needs_upper) {
             std::int64_t next = pivot + 1;
             while (!pixels.inside(next, top, left, edge)) ++next;
             upper = key_to_float(pixels.keys[next]);
         }
-        write(t, quantile_value(place, lower, upper));
+        write(t, quantile_value(quantile, lower, upper));
     }
 }
 
-T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, const Tile &tile,
-                                  unsigned char *shared, std::uint32_t *workspace) {
+T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, const Tile &tile, unsigned char *shared,
+                                  std::uint32_t *workspace) {
     RowRange *ranges = reinterpret_cast<RowRange *>(shared);
     std::uint32_t *bins = reinterpret_cast<std::uint32_t *>(ranges + kOrderRows + 1);
     if (!find_rows(block, run, tile, ranges)) return;
 
     const std::int64_t size = run.size, rows = tile.height() + size - 1, columns = tile.width() + size - 1;
     const std::int64_t count = rows * columns, capacity = order_pixels(size);
-    std::uint32_t *keys = workspace, *places = keys + capacity, *spare = places + capacity;
+    std::uint32_t *keys = workspace, *coordinates = keys + capacity, *spare = coordinates + capacity;
     std::uint32_t *ranks = spare + 2 * capacity;
     const float *corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
     block.phase([&](int lane) {
         for (std::int64_t i = lane; i < count; i += block.lanes()) {
             const std::int64_t y = i / columns, x = i % columns;
             keys[i] = float_to_key(corner[y * run.images.width + x]);
-            places[i] = static_cast<std::uint32_t>(y << 16 | x);
+            coordinates[i] = static_cast<std::uint32_t>(y << 16 | x);
         }
     });
-    sort_block(block, keys, places, spare, spare + capacity, count, bins);
+    sort_block(block, keys, coordinates, spare, spare + capacity, count, bins);
     block.phase([&](int lane) {
         for (std::int64_t rank = lane; rank < count; rank += block.lanes()) {
-            ranks[(places[rank] >> 16) * columns + (places[rank] & 0xFFFFu)] = static_cast<std::uint32_t>(rank);
+            ranks[(coordinates[rank] >> 16) * columns + (coordinates[rank] & 0xFFFFu)] =
+                static_cast<std::uint32_t>(rank);
         }
     });
-    const RankedPixels pixels{keys, places, ranks, columns, count};
+    const RankedPixels pixels{keys, coordinates, ranks, columns, count};
     block.phase([&](int lane) {
         for (int k = 0; k < run.request_count; ++k) {
             const BlockRequest &request = run.requests[k];
-            const QuantilePlace place =
-                quantile_place(size * size, request.fraction, request.kind == Statistic::median);
+            const QuantilePosition quantile =
+                quantile_position(size * size, request.fraction, request.kind == Statistic::median);
             float *out = run.out + request.slot * run.plane;
             for (std::int64_t x = lane; x < tile.width(); x += block.lanes()) {
-                slide_column(pixels, x, tile.height(), size, place, request.fraction, [&](std::int64_t t, float value) {
-                    const std::int64_t at = output_place(run, tile, ranges, tile.y0 + t, tile.x0 + x);
-                    if (at >= 0) out[at] = value;
-                });
+                slide_column(pixels, x, tile.height(), size, quantile, request.fraction,
+                             [&](std::int64_t t, float value) {
+                                 const std::int64_t at = output_index(run, tile, ranges, tile.y0 + t, tile.x0 + x);
+                                 if (at >= 0) out[at] = value;
+                             });
             }
-        }
-    });
-}
-
-// ---------------------------------------------------------------------------------------------- unfold
-
-// Sums over all lanes, in an order that depends on their number alone; every lane may read sums[0] afterwards.
-T3_BLOCK_FUNCTION void add_lanes(const Block &block, double *sums) {
-    int span = 1;
-    while (span < block.lanes()) span *= 2;
-    for (span /= 2; span > 0; span /= 2) {
-        block.phase([&](int lane) {
-            if (lane < span && lane + span < block.lanes()) sums[lane] += sums[lane + span];
-        });
-    }
-}
-
-T3_TYPED_BLOCK_FUNCTION void unfold_window(const Block &block, const UnfoldRun &run, std::int64_t i, unsigned char *shared) {
-    const std::int64_t size = run.size, stride = run.images.width, pixels = size * size;
-    const WindowPosition at =
-        window_position(run.windows.dense() ? i : run.windows.data[i], run.windows_y, run.windows_x);
-    const float *corner = run.images.image(at.image) + at.y * stride + at.x;
-    typename Type::Word *target = static_cast<typename Type::Word *>(run.out) + i * pixels;
-    Scaling scaling{0.0, 1.0};
-    if (run.zscore) {
-        double *sums = reinterpret_cast<double *>(shared), *squares = sums + block.lanes();
-        const double origin = corner[0];
-        block.phase([&](int lane) {
-            double sum = 0.0, square = 0.0;
-            for (std::int64_t p = lane; p < pixels; p += block.lanes()) {
-                const double d = corner[p / size * stride + p % size] - origin;
-                sum += d;
-                square += product(d, d);
-            }
-            sums[lane] = sum;
-            squares[lane] = square;
-        });
-        add_lanes(block, sums);
-        add_lanes(block, squares);
-        scaling = zscore_scaling(origin, sums[0], squares[0], size);
-    }
-    block.phase([&](int lane) {
-        for (std::int64_t p = lane; p < pixels; p += block.lanes()) {
-            const float value = corner[p / size * stride + p % size];
-            target[p] = Type::from(run.zscore ? scaling(value) : value);
         }
     });
 }

@@ -1,7 +1,6 @@
-// What the kernels of order statistics share: sets of 64 entries as bits, and a radix sort. Part of a kernel of
-// cpu/each_level.h.
+// Sets of 64 entries as bits of an integer. Part of a kernel of cpu/simd_dispatch.h.
 namespace t3ssfast::cpu {
-namespace T3_LEVEL {
+namespace T3_SIMD_NAMESPACE {
 namespace {
 
 using i8 = std::int8_t;
@@ -12,23 +11,23 @@ using u16 = std::uint16_t;
 using u32 = std::uint32_t;
 using u64 = std::uint64_t;
 
-T3_ALWAYS_INLINE i64 at_most(i64 a, i64 b) { return a < b ? a : b; }
-T3_ALWAYS_INLINE i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
+T3_ALWAYS_INLINE i64 minimum(i64 a, i64 b) { return a < b ? a : b; }
+T3_ALWAYS_INLINE i64 maximum(i64 a, i64 b) { return a > b ? a : b; }
 
-// Bit i: byte i, for 64 bytes of 0 or 1.
+// Bit i of the result: byte i, for 64 bytes of 0 or 1.
 T3_ALWAYS_INLINE u64 pack_bits(const u8 *bytes) {
     u64 mask = 0;
     for (int i = 0; i < 64; i += 8) {
         u64 word = 0;
-        // Eight bytes to eight bits, first byte lowest, whatever the byte order.
+        // Packs eight bytes into eight bits, first byte lowest, on any byte order.
         for (int b = 0; b < 8; ++b) word |= static_cast<u64>(bytes[i + b]) << (8 * b);
         mask |= (word * 0x0102040810204080u >> 56) << i;
     }
     return mask;
 }
 
-// Bit i: whether first <= values[i] < first + size, for 64 bytes.
-T3_ALWAYS_INLINE u64 within(const u8 *values, u8 first, u8 size) {
+// Bit i of the result: whether first <= values[i] < first + size, for 64 bytes.
+T3_ALWAYS_INLINE u64 range_mask(const u8 *values, u8 first, u8 size) {
 #if T3_AVX512
     const __m512i above = _mm512_sub_epi8(_mm512_loadu_si512(values), _mm512_set1_epi8(static_cast<char>(first)));
     return _mm512_cmplt_epu8_mask(above, _mm512_set1_epi8(static_cast<char>(size)));
@@ -59,10 +58,10 @@ T3_ALWAYS_INLINE u64 within(const u8 *values, u8 first, u8 size) {
 #endif
 }
 
-T3_ALWAYS_INLINE int set_bits(u64 mask) { return __builtin_popcountll(mask); }
+T3_ALWAYS_INLINE int count_bits(u64 mask) { return __builtin_popcountll(mask); }
 
-// Where the lowest bit is; of an empty mask, some place up to 64.
-T3_ALWAYS_INLINE i64 first_place(u64 mask) {
+// Index of the lowest set bit; for an empty mask, any value up to 64.
+T3_ALWAYS_INLINE i64 lowest_bit(u64 mask) {
 #if T3_AVX2
     return static_cast<i64>(_tzcnt_u64(mask));
 #else
@@ -70,8 +69,8 @@ T3_ALWAYS_INLINE i64 first_place(u64 mask) {
 #endif
 }
 
-// The k-th (0-based) bit that is set, alone; 0 where there are fewer.
-T3_ALWAYS_INLINE u64 pick_bit(u64 mask, i64 k) {
+// The k-th (0-based) set bit alone; 0 if there are fewer.
+T3_ALWAYS_INLINE u64 select_bit(u64 mask, i64 k) {
 #if T3_AVX2
     return _pdep_u64(u64{1} << k, mask);
 #else
@@ -80,42 +79,6 @@ T3_ALWAYS_INLINE u64 pick_bit(u64 mask, i64 k) {
 #endif
 }
 
-// Stable scatter by kBits bits, those from `offset` on of the 32 from kShift on; `bins` says how many entries have
-// each value.
-template <int kShift, int kBits>
-T3_ALWAYS_INLINE void scatter(const u64 *from, u64 *to, i64 count, int offset, u32 *bins) {
-    u32 start = 0;
-    for (int b = 0; b < 1 << kBits; ++b) {
-        const u32 length = bins[b];
-        bins[b] = start;
-        start += length;
-    }
-    for (i64 i = 0; i < count; ++i) {
-        to[bins[static_cast<u32>(from[i] >> kShift) >> offset & ((1 << kBits) - 1)]++] = from[i];
-    }
-}
-
-// Stable sort by the 32 bits from kShift on; digits in which all entries agree are skipped. Sorted entries end up in
-// either array, the one returned.
-template <int kShift>
-T3_ALWAYS_INLINE u64 *radix_sort(u64 *list, u64 *spare, i64 count) {
-    constexpr int kBits = 11, kPasses = 3, kBins = 1 << kBits;
-    u32 bins[kPasses][kBins] = {};
-    for (i64 i = 0; i < count; ++i) {
-        const u32 key = static_cast<u32>(list[i] >> kShift);
-        for (int pass = 0; pass < kPasses; ++pass) ++bins[pass][key >> (pass * kBits) & (kBins - 1)];
-    }
-    const u32 first = static_cast<u32>(list[0] >> kShift);
-    for (int pass = 0; pass < kPasses; ++pass) {
-        if (bins[pass][first >> (pass * kBits) & (kBins - 1)] == static_cast<u32>(count)) continue;
-        scatter<kShift, kBits>(list, spare, count, pass * kBits, bins[pass]);
-        u64 *const sorted = spare;
-        spare = list;
-        list = sorted;
-    }
-    return list;
-}
-
 }  // namespace
-}  // namespace T3_LEVEL
+}  // namespace T3_SIMD_NAMESPACE
 }  // namespace t3ssfast::cpu

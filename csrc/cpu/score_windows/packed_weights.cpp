@@ -1,8 +1,8 @@
-#include "cpu/score_windows/packed.h"
+#include "cpu/score_windows/packed_weights.h"
 
 #include <algorithm>
 
-#include "core/minimal.h"
+#include "core/winograd.h"
 
 namespace t3ssfast::cpu {
 namespace {
@@ -17,7 +17,7 @@ PackedLayer pack_layer(const Layer &layer, const float *parameters, i64 vector_w
     packed.weights.assign(packed.outputs * fan_in, 0.0f);
     packed.bias.assign(packed.outputs, 0.0f);
     std::copy(bias, bias + outputs, packed.bias.begin());
-    const i64 panel = kPanel * vector_width;
+    const i64 panel = kPanelVectors * vector_width;
     for (i64 first = 0; first < outputs; first += panel) {
         const i64 columns = std::min(panel, packed.outputs - first), here = std::min(columns, outputs - first);
         for (i64 k = 0; k < fan_in; ++k)
@@ -26,37 +26,40 @@ PackedLayer pack_layer(const Layer &layer, const float *parameters, i64 vector_w
     return packed;
 }
 
-// The taps of one output from one channel, three by three, to the weights of all points.
-void transform_taps(const double (&taps)[kMinimalEdge][kMinimalEdge], double (&out)[kMinimalPoints * kMinimalPoints]) {
-    double across[kMinimalEdge][kMinimalPoints];
-    for (int y = 0; y < kMinimalEdge; ++y) minimal_taps(taps[y], across[y]);
-    for (int x = 0; x < kMinimalPoints; ++x) {
-        const double column[kMinimalEdge] = {across[0][x], across[1][x], across[2][x]};
-        double down[kMinimalPoints];
-        minimal_taps(column, down);
-        for (int y = 0; y < kMinimalPoints; ++y) out[y * kMinimalPoints + x] = down[y];
+// Transforms the 3 x 3 taps of one output and one channel into the weights of all points.
+void transform_taps(const double (&taps)[kWinogradEdge][kWinogradEdge],
+                    double (&out)[kWinogradPoints * kWinogradPoints]) {
+    double across[kWinogradEdge][kWinogradPoints];
+    for (int y = 0; y < kWinogradEdge; ++y) winograd_transform_taps(taps[y], across[y]);
+    for (int x = 0; x < kWinogradPoints; ++x) {
+        const double column[kWinogradEdge] = {across[0][x], across[1][x], across[2][x]};
+        double down[kWinogradPoints];
+        winograd_transform_taps(column, down);
+        for (int y = 0; y < kWinogradPoints; ++y) out[y * kWinogradPoints + x] = down[y];
     }
 }
 
-std::vector<float> pack_minimal(const Layer &head, const float *parameters, const Nines &nines, i64 packed_outputs,
-                                i64 vector_width) {
-    constexpr i64 kPoints = kMinimalPoints * kMinimalPoints;
-    const i64 outputs = head.out_channels, channels = head.in_channels;
-    const i64 terms = nines.threes_y * nines.threes_x * channels, panel = kPanel * vector_width;
-    const float *weights = parameters + head.parameters;
+std::vector<float> pack_winograd_weights(const Layer &layer, const float *parameters, const WinogradLayout &winograd,
+                                         i64 packed_outputs, i64 vector_width) {
+    constexpr i64 kPoints = kWinogradPoints * kWinogradPoints;
+    const i64 outputs = layer.out_channels, channels = layer.in_channels;
+    const i64 terms = winograd.filter_blocks_y * winograd.filter_blocks_x * channels,
+              panel = kPanelVectors * vector_width;
+    const float *weights = parameters + layer.parameters;
     std::vector<float> packed(packed_outputs * kPoints * terms, 0.0f);
     for (i64 first = 0; first < outputs; first += panel) {
         const i64 columns = std::min(panel, packed_outputs - first), here = std::min(columns, outputs - first);
         float *to = packed.data() + first * kPoints * terms;
         for (i64 term = 0; term < terms; ++term) {
-            const i64 three = term / channels, channel = term % channels;
-            const i64 top = three / nines.threes_x * kMinimalEdge, left = three % nines.threes_x * kMinimalEdge;
+            const i64 filter_block = term / channels, channel = term % channels;
+            const i64 top = filter_block / winograd.filter_blocks_x * kWinogradEdge,
+                      left = filter_block % winograd.filter_blocks_x * kWinogradEdge;
             for (i64 o = 0; o < here; ++o) {
-                double taps[kMinimalEdge][kMinimalEdge], points[kPoints];
-                for (i64 y = 0; y < kMinimalEdge; ++y) {
-                    for (i64 x = 0; x < kMinimalEdge; ++x) {
-                        const bool inside = top + y < head.kernel_y && left + x < head.kernel_x;
-                        const i64 tap = (top + y) * head.kernel_x + left + x;
+                double taps[kWinogradEdge][kWinogradEdge], points[kPoints];
+                for (i64 y = 0; y < kWinogradEdge; ++y) {
+                    for (i64 x = 0; x < kWinogradEdge; ++x) {
+                        const bool inside = top + y < layer.kernel_y && left + x < layer.kernel_x;
+                        const i64 tap = (top + y) * layer.kernel_x + left + x;
                         taps[y][x] = inside ? weights[(tap * channels + channel) * outputs + first + o] : 0.0;
                     }
                 }
@@ -71,21 +74,22 @@ std::vector<float> pack_minimal(const Layer &head, const float *parameters, cons
 }  // namespace
 
 std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, i64 parameter_count,
-                                                       i64 least_of_nine, SimdLevel level) {
+                                                 i64 winograd_min_windows, SimdLevel level) {
     const i64 vector_width = level == SimdLevel::avx512 ? 16 : level == SimdLevel::avx2 ? 8 : 4;
     PreparedProgram prepared{{program.layers, program.layers + program.count},
                              program.map_layers,
                              {program.parameters, program.parameters + parameter_count},
-                             nines_of(program.head(), least_of_nine),
+                             winograd_layout(program.first_fully_connected(), winograd_min_windows),
                              level,
                              {},
                              {}};
     for (const Layer &layer : prepared.layers)
         prepared.packed.push_back(layer.weighted() ? pack_layer(layer, program.parameters, vector_width)
                                                    : PackedLayer{});
-    if (prepared.nines.used())
-        prepared.minimal = pack_minimal(program.head(), program.parameters, prepared.nines,
-                                        prepared.packed[program.map_layers].outputs, vector_width);
+    if (prepared.winograd.used())
+        prepared.winograd_weights =
+            pack_winograd_weights(program.first_fully_connected(), program.parameters, prepared.winograd,
+                                  prepared.packed[program.map_layers].outputs, vector_width);
     return std::make_shared<PreparedProgram>(std::move(prepared));
 }
 

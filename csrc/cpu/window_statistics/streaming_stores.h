@@ -1,9 +1,9 @@
-// Writing past the caches. Part of a kernel of cpu/each_level.h.
+// Non-temporal stores. Part of a kernel of cpu/simd_dispatch.h.
 namespace t3ssfast::cpu {
-namespace T3_LEVEL {
+namespace T3_SIMD_NAMESPACE {
 namespace {
 
-// Copies a row, whole cache lines of the target past the caches: they are then not read before they are overwritten.
+// Copies a row with non-temporal stores of whole cache lines, which are then not read before they are overwritten.
 T3_ALWAYS_INLINE void stream_row(float *to, const float *from, i64 count) {
     constexpr i64 kLine = 64 / sizeof(float);
     const i64 past = static_cast<i64>(reinterpret_cast<std::uintptr_t>(to) % 64 / sizeof(float));
@@ -22,7 +22,7 @@ T3_ALWAYS_INLINE void stream_row(float *to, const float *from, i64 count) {
     for (; i < count; ++i) to[i] = from[i];
 }
 
-// Other threads see what was streamed before they hear that the task is done.
+// Makes streamed data visible to other threads before the task is reported as done.
 T3_ALWAYS_INLINE void end_stream() {
 #if defined(__SSE2__)
     _mm_sfence();
@@ -30,5 +30,5 @@ T3_ALWAYS_INLINE void end_stream() {
 }
 
 }  // namespace
-}  // namespace T3_LEVEL
+}  // namespace T3_SIMD_NAMESPACE
 }  // namespace t3ssfast::cpu

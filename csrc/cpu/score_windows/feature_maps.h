@@ -3,11 +3,11 @@
 
 #include <algorithm>
 
-#include "cpu/score_windows/vectors.h"
+#include "cpu/score_windows/gemm_kernel.h"
 
 namespace t3ssfast::cpu {
 
-// `block`: room for one register block of all outputs.
+// `block` holds all outputs of one register block.
 template <class V, int P>
 T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, const float *in, Extent in_extent,
                                float *out, Extent extent, float *block) {
@@ -15,25 +15,25 @@ T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, co
     const std::int64_t channels = layer.in_channels, outputs = layer.out_channels;
     const std::int64_t vectors = packed.outputs / W, fan_in = layer.fan_in();
     const std::int64_t row_step = layer.step_y * in_extent.width * channels, tap_step = layer.step_x * channels;
-    // One panel may write its pixels in place: the vector that runs over is overwritten by the next pixel.
-    const bool direct = vectors <= kPanel && extent.width >= P;
+    // A single panel may write to the output directly: the next pixel overwrites what its last vector writes too much.
+    const bool direct = vectors <= kPanelVectors && extent.width >= P;
     const float *rows[P];
     for (std::int64_t y = 0; y < extent.height; ++y) {
         for (std::int64_t start = 0; start < extent.width; start += P) {
-            // The last block of a row is moved back to end with it, and does some pixels again.
+            // The last block of a row is shifted back to end with the row, and computes some pixels again.
             const std::int64_t x = direct ? std::min(start, extent.width - P) : start;
             for (int p = 0; p < P; ++p)
                 rows[p] = in + (y * in_extent.width + std::min(x + p, extent.width - 1)) * channels;
             float *to = out + (y * extent.width + x) * outputs;
             if (direct) {
-                gather_panel<V, P>(vectors, rows, layer.kernel_y, row_step, layer.kernel_x, tap_step, channels,
-                                   packed.weights.data(), packed.bias.data(), 0, to, outputs);
+                gemm_panel<V, P>(vectors, rows, layer.kernel_y, row_step, layer.kernel_x, tap_step, channels,
+                                 packed.weights.data(), packed.bias.data(), 0, to, outputs);
                 continue;
             }
-            for (std::int64_t v = 0; v < vectors; v += kPanel)
-                gather_panel<V, P>(std::min<std::int64_t>(kPanel, vectors - v), rows, layer.kernel_y, row_step,
-                                   layer.kernel_x, tap_step, channels, packed.weights.data() + v * W * fan_in,
-                                   packed.bias.data() + v * W, 0, block + v * W, packed.outputs);
+            for (std::int64_t v = 0; v < vectors; v += kPanelVectors)
+                gemm_panel<V, P>(std::min<std::int64_t>(kPanelVectors, vectors - v), rows, layer.kernel_y, row_step,
+                                 layer.kernel_x, tap_step, channels, packed.weights.data() + v * W * fan_in,
+                                 packed.bias.data() + v * W, 0, block + v * W, packed.outputs);
             const std::int64_t here = std::min<std::int64_t>(P, extent.width - x);
             for (std::int64_t p = 0; p < here; ++p)
                 std::memcpy(to + p * outputs, block + p * packed.outputs, outputs * sizeof(float));
@@ -41,7 +41,7 @@ T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, co
     }
 }
 
-// Tap by tap over whole rows, which the compiler turns into vectors.
+// Tap by tap over whole rows, which the compiler vectorises.
 T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent, float *out, Extent extent) {
     const std::int64_t channels = layer.in_channels, length = extent.width * channels;
     const float share = 1.0f / static_cast<float>(layer.kernel_y * layer.kernel_x);
@@ -55,7 +55,7 @@ T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent
                 std::memcpy(to, from, length * sizeof(float));
             else if (layer.kind == LayerKind::average_pool)
                 for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
-            else  // a NaN stays, as in torch
+            else  // NaN propagates, as in PyTorch
                 for (std::int64_t i = 0; i < length; ++i) to[i] = to[i] >= from[i] || to[i] != to[i] ? to[i] : from[i];
         }
         if (layer.kind == LayerKind::average_pool)
@@ -63,24 +63,22 @@ T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent
     }
 }
 
-T3_ALWAYS_INLINE void activate_all(const Layer &layer, const float *parameters, float *values,
-                                   std::int64_t count) {
+T3_ALWAYS_INLINE void activate_map(const Layer &layer, const float *parameters, float *values, std::int64_t count) {
     const float slope = layer.kind == LayerKind::leaky_relu ? parameters[layer.parameters] : 0.0f;
-    switch (layer.kind) {  // the cheap ones apart, so that their loops are vectors
+    switch (layer.kind) {  // cheap activations have their own loops, which the compiler vectorises
         case LayerKind::relu:
             for (std::int64_t i = 0; i < count; ++i) values[i] = activate(LayerKind::relu, values[i], 0.0f);
             break;
         case LayerKind::leaky_relu:
-            for (std::int64_t i = 0; i < count; ++i)
-                values[i] = activate(LayerKind::leaky_relu, values[i], slope);
+            for (std::int64_t i = 0; i < count; ++i) values[i] = activate(LayerKind::leaky_relu, values[i], slope);
             break;
         default:
             for (std::int64_t i = 0; i < count; ++i) values[i] = activate(layer.kind, values[i], slope);
     }
 }
 
-T3_ALWAYS_INLINE void scale_and_shift(const Layer &layer, const float *parameters, float *values,
-                                      std::int64_t count, std::int64_t stride) {
+T3_ALWAYS_INLINE void scale_and_shift(const Layer &layer, const float *parameters, float *values, std::int64_t count,
+                                      std::int64_t stride) {
     const float *scale = parameters + layer.parameters, *shift = scale + layer.in_channels;
     for (std::int64_t i = 0; i < count; ++i)
         for (std::int64_t c = 0; c < layer.in_channels; ++c)
