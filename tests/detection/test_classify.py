@@ -77,7 +77,7 @@ def test_unusable_scores_are_refused() -> None:
         classify_slab(slab, region, loaded(lenet(), classes=("a", "b", "c")))
     scaled = lenet()
     scaled[-1].weight.data.mul_(1e3)
-    with pytest.raises(ModelError, match="promise probabilities"):
+    with pytest.raises(ModelError, match="say that it answers probabilities"):
         classify_slab(slab, region, loaded(scaled, output="probabilities"))
     with pytest.raises(ModelError, match="no window size"):
         classify_slab(slab, region, loaded(lenet(), window_px=None))
