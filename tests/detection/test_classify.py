@@ -81,5 +81,5 @@ def test_unusable_scores_are_refused() -> None:
         classify_slab(slab, region, loaded(scaled, output="probabilities"))
     with pytest.raises(ModelError, match="no window size"):
         classify_slab(slab, region, loaded(lenet(), window_px=None))
-    with pytest.raises(InputError, match="alike"):
+    with pytest.raises(InputError, match="of one shape"):
         classify_slab(slab, region[:, 1:], loaded(lenet()))
