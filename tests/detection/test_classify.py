@@ -77,9 +77,9 @@ def test_unusable_scores_are_refused() -> None:
         classify_slab(slab, region, loaded(lenet(), classes=("a", "b", "c")))
     scaled = lenet()
     scaled[-1].weight.data.mul_(1e3)
-    with pytest.raises(ModelError, match="promise probabilities"):
+    with pytest.raises(ModelError, match="say that it answers probabilities"):
         classify_slab(slab, region, loaded(scaled, output="probabilities"))
     with pytest.raises(ModelError, match="no window size"):
         classify_slab(slab, region, loaded(lenet(), window_px=None))
-    with pytest.raises(InputError, match="alike"):
+    with pytest.raises(InputError, match="of one shape"):
         classify_slab(slab, region[:, 1:], loaded(lenet()))

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from networks import ENGINES, loaded_segmenter, segment, small_unet
 from t3ssfast.detection import segment_slice as segment_slice_module
-from t3ssfast.detection.segment_slice import segment_slice
-from t3ssfast.detection.tiles import TILE_HALO, cut_tiles
+from t3ssfast.detection.segment_slice import TILE_HALO, cut_tiles, segment_slice
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata, UNet
 

@@ -16,9 +16,8 @@ from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.search_region import SearchRegion
-from t3ssfast.detection.segment_slice import average_slices
+from t3ssfast.detection.segment_slice import SIDE_MULTIPLE, average_slices
 from t3ssfast.detection.smooth_scores import SparseScores
-from t3ssfast.detection.tiles import SIDE_MULTIPLE
 from t3ssfast.evaluation.calibration import read_calibration
 from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.models import LoadedModel

@@ -48,19 +48,8 @@ def verify_candidates(
 ) -> Candidates:
     """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
 
-    Candidates far from any membrane are penalised, those below the threshold dropped. Where two peaks lead to
-    one centre, the better one is kept.
-
-    Parameters
-    ----------
-    grid
-        The tomogram on the classifier's grid.
-    membrane
-        (z, y, x) mask on that grid.
-
-    Returns
-    -------
-    Highest score first; the candidates as they are where there is no verifier.
+    Candidates far from the membrane (a mask on the classifier's grid) are penalised, those below the
+    threshold dropped. Where two peaks lead to one centre, the better one is kept.
     """
     verifier = inputs.verifier
     if verifier is None:

@@ -15,7 +15,7 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect import WindowFilter
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
-from t3ssfast.detection.smooth_scores import ScoreSmoother, SparseScores
+from t3ssfast.detection.smooth_scores import Scores, ScoreSmoother, SparseScores, join_scores
 from t3ssfast.kernels.plan import has_dense_plan
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.memory import retry_on_oom
@@ -23,7 +23,6 @@ from t3ssfast.runtime.memory import retry_on_oom
 __all__ = ["Classification", "classify", "resolve_plan"]
 
 Mask = npt.NDArray[np.uint8]
-Scores = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 # Windows of one call, so that memory does not depend on how much of a slab is near the membrane.
 WINDOWS_AT_A_TIME = 1 << 18
@@ -31,22 +30,13 @@ WINDOWS_AT_A_TIME = 1 << 18
 
 @dataclass(frozen=True)
 class Classification:
-    """Scores of the classifier, and how they came about.
+    """Smoothed probabilities at the voxels that can matter to picking, and how they came about.
 
-    Attributes
-    ----------
-    scores
-        Smoothed probabilities at the voxels that can matter to picking.
-    membrane_voxels
-        Of the mask that was searched around.
-    searched, classified
-        Windows in the search region, and those that the preselection kept.
-    resumed_slices
-        Slices read from a checkpoint.
+    `searched` counts the windows of the search region, `classified` those that the preselection kept, and
+    `resumed_slices` the slices read from a checkpoint.
     """
 
     scores: SparseScores
-    membrane_voxels: int
     searched: int
     classified: int
     resumed_slices: int
@@ -75,49 +65,34 @@ def classify(
 ) -> Classification:
     """Classify the windows of the search region that the preselection keeps, slab by slab.
 
-    Parameters
-    ----------
-    grid
-        The tomogram on the classifier's grid.
-    search, window_filter
-        The search region on that grid, and the preselection.
-    plan
-        "dense" or "windows".
-    threshold
-        Lowest score of a peak.
-
-    Raises
-    ------
-    ModelError, OutOfMemoryError, OutputError
-        As for `detect`.
+    All on the classifier's grid; `plan` is "dense" or "windows", `threshold` the lowest score of a peak.
     """
     depth, plane = grid.shape[0], grid.shape[1] * grid.shape[2]
-    smoother = ScoreSmoother(
-        grid.shape,
-        voxel_size_angstrom=grid.voxel_size_angstrom,
-        smoothing_nm=run.config.score_smoothing_nm,
-        threshold=threshold,
-    )
-    slab_input = _SlabInput(grid, search, run)
+    smoothing_nm = run.config.score_smoothing_nm
+    smoother = ScoreSmoother(grid.shape, grid.voxel_size_angstrom, smoothing_nm, threshold)
     searched = classified = resumed = 0
-    with run.bar("classify windows", depth) as bar:
+
+    def prepare(z0: int, z1: int) -> tuple[Mask, Any]:
+        region = search.slab(z0, z1)
+        return region, run.read_slab(grid, z0, z1) if region.any() else None
+
+    with run.bar("classify windows", depth) as move_to:
         for slices, kept in run.store.runs("scores", depth):
             if kept is not None:
                 smoother.add(kept["index"] + np.int64(slices[0] * plane), kept["probability"])
                 searched += int(kept["near"])
                 classified += len(kept["index"])
                 resumed += slices[1] - slices[0]
-                bar.move_to(slices[1])
+                move_to(slices[1])
                 continue
             for slab in run.slabs.slabs(
-                slices, slab_input.prepare, "classifying windows", run.slabs.shrink_batch, run.stages
+                slices, prepare, "classifying windows", run.slabs.shrink_batch, run.stages
             ):
                 with run.slabs.retry(slab):
-                    assert slab.values is not None, "a slab holds its values until memory runs out"
                     region, values = slab.values
                     near = int(np.count_nonzero(region))
                     scores: list[Scores] = []
-                    for a, b in _few_windows(region) if values is not None else ():
+                    for a, b in _few_windows(region):
                         with run.stages("preselect"):
                             kept_region = window_filter.apply(values[a:b], region[a:b], slab.z0 + a)
                         with run.stages("classify"):
@@ -131,7 +106,7 @@ def classify(
                                 batch_size=run.slabs.batch,
                             )
                         scores.append((index + a * plane, probability))
-                    index, probability = _joined(scores)
+                    index, probability = join_scores(scores)
                     with run.stages("keep"):
                         small = (slab.z1 - slab.z0) * plane < 2**32
                         run.store.save_slab(
@@ -144,38 +119,15 @@ def classify(
                     smoother.add(index + np.int64(slab.z0 * plane), probability)
                     searched += near
                     classified += len(index)
-                    bar.move_to(slab.z1)
-    membrane_voxels = int(np.count_nonzero(search.membrane))
-    return Classification(smoother.finish(), membrane_voxels, searched, classified, resumed)
-
-
-@dataclass(frozen=True)
-class _SlabInput:
-    """What the classification of a slab needs, prepared ahead by another thread."""
-
-    grid: PreparedTomogram
-    search: SearchRegion
-    run: Run
-
-    def prepare(self, z0: int, z1: int) -> tuple[Mask, Any]:
-        """The search region of a slab and its prepared slices; None where the region is empty."""
-        region = self.search.slab(z0, z1)
-        return region, self.run.read_slab(self.grid, z0, z1) if region.any() else None
-
-
-def _joined(scores: list[Scores]) -> Scores:
-    """The scores of a slab as one pair of arrays."""
-    if not scores:
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    index, probability = zip(*scores, strict=True)
-    return np.concatenate(index), np.concatenate(probability)
+                    move_to(slab.z1)
+    return Classification(smoother.finish(), searched, classified, resumed)
 
 
 def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:
     """(a, b) of runs of slices with at most `WINDOWS_AT_A_TIME` windows, unless one slice has more."""
     first, held = 0, 0
-    windows = [int(np.count_nonzero(section)) for section in region]
-    for z, here in enumerate(windows):
+    for z, section in enumerate(region):
+        here = int(np.count_nonzero(section))
         if held and held + here > WINDOWS_AT_A_TIME:
             yield first, z
             held = 0
@@ -183,4 +135,4 @@ def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:
             first = z
         held += here
     if held:
-        yield first, len(windows)
+        yield first, len(region)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -37,12 +35,8 @@ def classify_slab(
 
     Parameters
     ----------
-    slab
-        (z, H, W) float32, normalised as the model's metadata says; an array, or a tensor on any device.
-    region
-        (z, H, W) uint8 or bool: centres of the windows to classify.
-    model
-        A loaded classifier, on `device`.
+    slab, region
+        (z, H, W) float32, normalised as the model's metadata says, and the windows' centres.
     precision, plan, batch_size
         As for `score_windows`.
 
@@ -52,13 +46,6 @@ def classify_slab(
         (M,) int64, ascending flat indices of the region's voxels in the slab.
     probability
         (M,) float32 in [0, 1].
-
-    Raises
-    ------
-    InputError
-        If the shapes differ.
-    ModelError
-        If the model cannot be run, answers NaN, or does not answer what its metadata say.
     """
     if slab.ndim != 3 or tuple(slab.shape) != region.shape:
         raise InputError(
@@ -70,35 +57,28 @@ def classify_slab(
         raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
     index = np.flatnonzero(region).astype(np.int64, copy=False)
     probability = np.empty(len(index), np.float32)
-    plane = slab.shape[1] * slab.shape[2]
     values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
     done = 0
-    for z in _slices_at_a_time(region, size):
+    touched = np.flatnonzero(region.any(axis=(1, 2)))
+    padded_bytes = 4 * (region.shape[1] + size - 1) * (region.shape[2] + size - 1)
+    step = max(1, PADDED_BYTES // padded_bytes)
+    for first in range(0, len(touched), step):
+        z = touched[first : first + step]
         padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
         mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
         answers = score_windows(
             model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
         )
-        here = len(answers)
-        probability[done : done + here] = _probability(answers, model).cpu().numpy()
-        done += here
-    bad = int(np.count_nonzero(np.isnan(probability)))
-    if bad:
-        first = int(index[np.isnan(probability)][0])
+        probability[done : done + len(answers)] = _probability(answers, model).cpu().numpy()
+        done += len(answers)
+    bad = index[np.isnan(probability)]
+    if len(bad):
+        z_bad = int(bad[0]) // (slab.shape[1] * slab.shape[2])
         raise ModelError(
-            f"{model.path}: the classifier answers NaN on {bad} of {len(index)} windows, first at slice "
-            f"{first // plane} of the slab; train it again, or give another."
+            f"{model.path}: the classifier answers NaN on {len(bad)} of {len(index)} windows, first at slice "
+            f"{z_bad} of the slab; train it again, or give another."
         )
     return index, probability
-
-
-def _slices_at_a_time(region: npt.NDArray[np.uint8], size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of the slices that the region touches, a few at a time."""
-    touched = np.flatnonzero(region.reshape(len(region), -1).any(axis=1))
-    padded_bytes = 4 * (region.shape[1] + size - 1) * (region.shape[2] + size - 1)
-    step = max(1, PADDED_BYTES // padded_bytes)
-    for first in range(0, len(touched), step):
-        yield touched[first : first + step]
 
 
 def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
@@ -115,7 +95,6 @@ def _probability(answers: torch.Tensor, model: LoadedModel) -> torch.Tensor:
     if len(outside):
         raise ModelError(
             f"{model.path}: its metadata say that it answers probabilities, but it answers "
-            f"{outside[0].item():.3g}; "
-            'set output to "logits" in the metadata.'
+            f'{outside[0].item():.3g}; set output to "logits" in the metadata.'
         )
     return chosen.clamp(0.0, 1.0)

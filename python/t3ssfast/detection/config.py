@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from t3ssfast.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 from t3ssfast.kernels.score_windows import PLANS, PRECISIONS
 from t3ssfast.models.engines.engine import SEGMENTER_ENGINES
 
@@ -95,34 +92,37 @@ class DetectConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        def require(ok: bool, name: str, wanted: str) -> None:
-            if not ok:
-                raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {wanted}.")
+        def require(valid: bool, name: str, expected: str) -> None:
+            if not valid:
+                raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {expected}.")
 
-        require(self.contrast in ("auto", "dark", "light"), "contrast", '"auto", "dark" or "light"')
+        choices = {
+            "contrast": ("auto", "dark", "light"),
+            "plan": PLANS,
+            "precision": PRECISIONS,
+            "segmenter_engine": SEGMENTER_ENGINES,
+        }
+        for name, allowed in choices.items():
+            require(getattr(self, name) in allowed, name, " or ".join(allowed))
         for name in ("membrane_threshold", "search_threshold", "verify_floor", "score_threshold"):
             require(0 <= getattr(self, name) <= 1, name, "a number from 0 to 1")
         for name in ("min_precision", "min_recall"):
-            value = getattr(self, name)
-            require(value is None or 0 < value <= 1, name, "None, or a share above 0, up to 1")
+            share = getattr(self, name)
+            require(share is None or 0 < share <= 1, name, "None, or a share above 0, up to 1")
         if self.min_precision is not None and self.min_recall is not None:
             raise ConfigError(
-                f"DetectConfig has min_precision {self.min_precision} and min_recall {self.min_recall}; give "
-                f"one of the two."
+                f"DetectConfig has min_precision {self.min_precision} and min_recall {self.min_recall}; "
+                "give one of the two."
             )
         for name in ("membrane_min_area_nm2", "search_distance_nm", "score_smoothing_nm", "min_distance_nm"):
             value = getattr(self, name)
             require(np.isfinite(value) and value >= 0, name, "a finite number, 0 or more")
         require(self.max_candidates >= 1, "max_candidates", "1 or more")
-        require(self.plan in PLANS, "plan", " or ".join(PLANS))
-        require(self.precision in PRECISIONS, "precision", " or ".join(PRECISIONS))
-        require(
-            self.segmenter_engine in SEGMENTER_ENGINES, "segmenter_engine", " or ".join(SEGMENTER_ENGINES)
-        )
         require(self.memory_budget_bytes >= 64 << 20, "memory_budget_bytes", "at least 64 MiB")
-        require(self.slab_slices is None or self.slab_slices >= 1, "slab_slices", "None, or 1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", "None, or 1 or more")
+        for name in ("slab_slices", "threads"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "None, or 1 or more")
 
     def to_dict(self) -> dict[str, Any]:
         """Field names and values, for provenance."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return asdict(self)

@@ -38,17 +38,8 @@ def contrast_from_segmenter(
     """Take the contrast of the configuration, or the sign under which the segmenter finds more membrane.
 
     The centre of a few slices, spread over the middle half of the volume, is segmented with both signs. Where
-    neither shows any membrane, protein is taken to be dark.
-
-    Parameters
-    ----------
-    grid
-        The tomogram on the segmenter's grid, with any sign.
-
-    Returns
-    -------
-    "sign" (`DARK` or `LIGHT`), "how" it was found, and the evidence: the mean over the segmented voxels of
-    probabilities above 0.7, with the values as given and inverted.
+    neither shows any membrane, protein is taken to be dark. The result has "sign" (`DARK` or `LIGHT`), "how"
+    it was found, and the evidence: the mean of probabilities above 0.7, as given and inverted.
     """
     if config.contrast != "auto":
         return _given(config)
@@ -63,9 +54,8 @@ def contrast_from_segmenter(
         crop = slices[:, top : top + SEGMENTED_CROP, left : left + SEGMENTED_CROP]
         for k, sign in enumerate((1, -1)):
             probability = segment_slice(np.float32(sign) * crop, segmenter, engine=config.segmenter_engine)
-            evidence[k] += (
-                float(np.mean(np.where(probability > CONFIDENT_MEMBRANE, probability, 0.0))) / count
-            )
+            confident = np.where(probability > CONFIDENT_MEMBRANE, probability, 0.0)
+            evidence[k] += float(np.mean(confident)) / count
     # The sign that a model trained on light protein prefers is the inverse of the tomogram's.
     preferred = 1 if evidence[0] >= evidence[1] else -1
     return {
@@ -82,17 +72,8 @@ def contrast_from_membrane(
 ) -> dict[str, Any]:
     """Take the contrast of the configuration, or compare grey values inside and outside of a membrane mask.
 
-    Parameters
-    ----------
-    grid
-        The tomogram, not inverted.
-    membrane
-        (z, y, x) mask on the grid.
-
-    Returns
-    -------
-    "sign" (`DARK` or `LIGHT`), "how" it was found, and the mean difference of inside and outside in standard
-    deviations.
+    The grid must not be inverted. The result has "sign" (`DARK` or `LIGHT`), "how" it was found, and the mean
+    difference of inside and outside in standard deviations.
     """
     if config.contrast != "auto":
         return _given(config)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+
 from t3ssfast.detection.classify import Classification
-from t3ssfast.detection.identity import Identity
 from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.provenance import describe_model, describe_plan, describe_software
+from t3ssfast.detection.provenance import Identity, describe_model, describe_plan, describe_software
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment import Membrane
 from t3ssfast.runtime.memory import retry_on_oom
@@ -26,12 +28,12 @@ def describe_detection(
     run: Run,
 ) -> dict[str, Any]:
     """Describe a detection as plain values: software, inputs, models, options, counts and timings."""
-    voxels = grid.shape[0] * grid.shape[1] * grid.shape[2]
-    notes = [] if windows.membrane_voxels else ["No membrane was found, so no window was judged."]
-    if run.slabs.reductions:
-        notes.append(
-            f"Memory ran out {run.slabs.reductions} times; the last slabs had {run.slabs.slices} slices."
-        )
+    voxels = math.prod(grid.shape)
+    membrane_voxels = int(np.count_nonzero(membrane.mask))
+    notes = [] if membrane_voxels else ["No membrane was found, so no window was judged."]
+    slabs = run.slabs
+    if slabs.reductions:
+        notes.append(f"Memory ran out {slabs.reductions} times; the last slabs had {slabs.slices} slices.")
     return {
         "software": describe_software(),
         "device": str(inputs.device),
@@ -48,15 +50,12 @@ def describe_detection(
         "grid": {"shape_zyx": list(grid.shape), "voxel_size_angstrom": grid.voxel_size_angstrom},
         "counts": {
             "voxels": voxels,
-            "membrane_voxels": windows.membrane_voxels,
+            "membrane_voxels": membrane_voxels,
             "windows_searched": windows.searched,
             "windows_judged": windows.classified,
         },
         "notes": notes,
         "plan": describe_plan(grid, inputs.classifier, windows.classified / voxels, inputs.device),
-        "resumed": {
-            "slices_segmented": membrane.resumed_slices,
-            "slices_judged": windows.resumed_slices,
-        },
+        "resumed": {"slices_segmented": membrane.resumed_slices, "slices_judged": windows.resumed_slices},
         "seconds": {name: round(seconds, 4) for name, seconds in run.stages.seconds.items()},
     }

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.identity import identify
 from t3ssfast.detection.inputs import DetectionInputs, InputOptions
 from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
+from t3ssfast.detection.provenance import identify
 from t3ssfast.detection.result import Detection, load_finished
 from t3ssfast.io import remove_temporaries, results_folder
 from t3ssfast.runtime.checkpoint import remove_checkpoints

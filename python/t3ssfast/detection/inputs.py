@@ -46,28 +46,16 @@ class InputOptions(TypedDict, total=False):
 class DetectionInputs:
     """Everything that a detection works on.
 
-    Attributes
-    ----------
-    source, membrane
-        As given to `detect`.
-    tomogram
-        The opened tomogram.
-    mask
-        (z, y, x) of the membrane that was given; None where the segmenter finds it.
-    classifier, segmenter, verifier
-        Loaded models, on the device; None for those that are not needed.
-    calibration
-        Of the model that gives the scores.
-    threshold
-        Uncalibrated score of the lowest candidate that is reported.
+    `source` and `membrane` are as given to `detect`. `mask` is the given membrane, (z, y, x); None where the
+    segmenter finds it. `threshold` is the uncalibrated score of the lowest candidate that is reported.
     """
 
     source: TomogramSource
     membrane: StrPath | Array | None
     tomogram: Tomogram
     mask: npt.NDArray[Any] | None
-    classifier: LoadedModel
     segmenter: LoadedModel | None
+    classifier: LoadedModel
     verifier: LoadedModel | None
     calibration: Calibration | None
     threshold: float
@@ -76,13 +64,9 @@ class DetectionInputs:
 
     @classmethod
     def open(
-        cls,
-        source: TomogramSource,
-        config: DetectConfig,
-        stages: Stages,
-        **options: Unpack[InputOptions],
+        cls, source: TomogramSource, config: DetectConfig, stages: Stages, **options: Unpack[InputOptions]
     ) -> DetectionInputs:
-        """Open, load and check; parameters and errors as for `detect`."""
+        """Open, load and check."""
         device = retry_on_oom("opening the device")(check_device)(options.get("device", "auto"))
         membrane = options.get("membrane")
         with stages("read"):
@@ -99,19 +83,8 @@ class DetectionInputs:
         calibration = read_calibration(scorer.metadata.calibration)
         # Before the work begins: a precision that cannot be reached is refused at once.
         threshold = picking_threshold(calibration, config)
-        return cls(
-            source=source,
-            membrane=membrane,
-            tomogram=tomogram,
-            mask=mask,
-            classifier=classifier,
-            segmenter=segmenter,
-            verifier=verifier,
-            calibration=calibration,
-            threshold=threshold,
-            device=device,
-            config=config,
-        )
+        models = segmenter, classifier, verifier
+        return cls(source, membrane, tomogram, mask, *models, calibration, threshold, device, config)
 
     @property
     def models(self) -> tuple[LoadedModel | None, ...]:
@@ -150,10 +123,7 @@ def _open_mask(membrane: StrPath | Array, tomogram: Tomogram) -> npt.NDArray[Any
 def normalise(tomogram: Tomogram, model: LoadedModel) -> PreparedTomogram:
     """Lay a model's grid over a tomogram, with the grey values that the model was trained on.
 
-    Raises
-    ------
-    InputError
-        If the values cannot be used, or a slice is smaller than a classifier's window.
+    Raises InputError where a slice is smaller than a classifier's window.
     """
     grid = PreparedTomogram.prepare(
         tomogram,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,24 +27,9 @@ def pick(
 ) -> tuple[FloatArray, FloatArray]:
     """Find the peaks of the scores.
 
-    Scores are smoothed (`ScoreSmoother`), and local maxima are accepted from the highest down, none closer
-    than `min_distance_nm` to one already accepted.
-
-    Parameters
-    ----------
-    scores
-        `SparseScores`, or a dense (z, y, x) volume of probabilities. Those that are smoothed already must
-        have been smoothed with the same options.
-    voxel_size_angstrom
-        Of the grid of the scores.
-    smoothing_nm
-        Sigma of the Gaussian along z; a quarter of it is used in the plane.
-    threshold
-        Lowest smoothed score of a peak.
-    min_distance_nm
-        Smallest distance of two peaks.
-    max_candidates
-        Largest number of peaks; the highest are returned.
+    Scores, sparse or a dense (z, y, x) volume, are smoothed by a `ScoreSmoother` of the same options, unless
+    that was done already. Local maxima are accepted from the highest down, none closer than `min_distance_nm`
+    to one already accepted, and at most `max_candidates`.
 
     Returns
     -------
@@ -54,27 +40,20 @@ def pick(
     """
     if not isinstance(scores, SparseScores):
         scores = SparseScores.from_dense(scores)
-    nm_per_voxel = voxel_size_angstrom / 10
     if not scores.smoothed:
-        smoother = ScoreSmoother(
-            scores.shape,
-            voxel_size_angstrom=voxel_size_angstrom,
-            smoothing_nm=smoothing_nm,
-            threshold=threshold,
-        )
+        smoother = ScoreSmoother(scores.shape, voxel_size_angstrom, smoothing_nm, threshold)
         smoother.add(scores.index, scores.value)
         scores = smoother.finish()
+    nm_per_voxel = voxel_size_angstrom / 10
     index, value = _local_maxima(scores, threshold)
     position = np.stack(np.unravel_index(index, scores.shape), axis=1)
     kept = separate(position, min_distance_nm / nm_per_voxel)[:max_candidates]
-    peaks = index[kept], value[kept]
+    index, value = index[kept], value[kept]
     # Up to half the distance to the next candidate.
     radius = max(1, int(min_distance_nm / nm_per_voxel / 2))
-    centres = [
-        _centroid(scores, index, value, radius)
-        for index, value in zip(peaks[0].tolist(), peaks[1].tolist(), strict=True)
-    ]
-    return np.array(centres, np.float32).reshape(-1, 3), np.clip(peaks[1], 0, 1)
+    peaks = zip(index.tolist(), value.tolist(), strict=True)
+    centres = [_centroid(scores, peak, height, radius) for peak, height in peaks]
+    return np.array(centres, np.float32).reshape(-1, 3), np.clip(value, 0, 1)
 
 
 def _local_maxima(scores: SparseScores, threshold: float) -> tuple[IndexArray, FloatArray]:
@@ -86,13 +65,9 @@ def _local_maxima(scores: SparseScores, threshold: float) -> tuple[IndexArray, F
     index, value = scores.index[keep], scores.value[keep]
     position = np.stack(np.unravel_index(index, scores.shape), axis=1)
     is_maximum = np.ones(len(index), bool)
-    limits = np.array(scores.shape)
-    for offset in np.ndindex(3, 3, 3):
-        shift = np.array(offset) - 1
-        if not shift.any() or not len(index):
-            continue
+    for shift in product((-1, 0, 1), repeat=3):
         other = position + shift
-        there = np.flatnonzero(((other >= 0) & (other < limits)).all(axis=1))
+        there = np.flatnonzero(((other >= 0) & (other < scores.shape)).all(axis=1))
         wanted = np.ravel_multi_index(tuple(other[there].T), scores.shape)
         found = np.minimum(np.searchsorted(index, wanted), len(index) - 1)
         same = index[found] == wanted
@@ -108,14 +83,12 @@ def separate(position_zyx: npt.NDArray[Any], distance: float) -> IndexArray:
     """Indices of (n, 3) positions to keep, in order, so that no two are closer than `distance`."""
     available = np.ones(len(position_zyx), bool)
     kept: list[int] = []
-    if not len(position_zyx):
-        return np.array(kept, np.int64)
     tree = cKDTree(position_zyx)
-    for i in range(len(position_zyx)):
+    for i, position in enumerate(position_zyx):
         if available[i]:
             kept.append(i)
             # Slightly less than the distance: two at exactly the distance are both kept.
-            available[tree.query_ball_point(position_zyx[i], distance * (1 - 1e-9))] = False
+            available[tree.query_ball_point(position, distance * (1 - 1e-9))] = False
     return np.array(kept, np.int64)
 
 
@@ -125,9 +98,8 @@ def _centroid(scores: SparseScores, peak: int, value: float, radius: int) -> npt
     low = np.maximum(centre - radius, 0)
     high = np.minimum(centre + radius + 1, scores.shape)
     rows = np.arange(low[0], high[0])[:, None] * scores.shape[1] + np.arange(low[1], high[1])
-    starts = np.searchsorted(scores.index, rows.reshape(-1) * scores.shape[2] + low[2])
-    stops = np.searchsorted(scores.index, rows.reshape(-1) * scores.shape[2] + high[2])
-    entries = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
+    bounds = np.searchsorted(scores.index, rows.reshape(-1, 1) * scores.shape[2] + [low[2], high[2]])
+    entries = np.concatenate([np.arange(a, b) for a, b in bounds])
     offset = np.stack(np.unravel_index(scores.index[entries], scores.shape), axis=1) - centre
     weight = np.maximum(scores.value[entries].astype(np.float64) - value / 2, 0)
     weight[(offset**2).sum(axis=1) > radius**2] = 0

@@ -9,11 +9,11 @@ from t3ssfast.detection.classify import classify, resolve_plan
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import trained_sign
 from t3ssfast.detection.describe import describe_detection
-from t3ssfast.detection.identity import Identity, identify
 from t3ssfast.detection.inputs import DetectionInputs, Model, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.preselect import WindowFilter, read_preselection
+from t3ssfast.detection.provenance import Identity, identify
 from t3ssfast.detection.result import Detection
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
@@ -108,7 +108,7 @@ def detect(
 def run_pipeline(
     inputs: DetectionInputs, identity: Identity, store: CheckpointStore, stages: Stages
 ) -> Detection:
-    """Run the steps of a detection on inputs that are loaded; errors as for `detect`."""
+    """Run the steps of a detection on inputs that are loaded."""
     config, classifier = inputs.config, inputs.classifier
     with stages("prepare"):
         grid = normalise(inputs.tomogram, classifier)
@@ -139,7 +139,7 @@ def run_pipeline(
 
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
     provenance["counts"] |= {"peaks": len(peaks[1]), "candidates": len(candidates)}
-    return Detection(candidates, membrane.reported(), provenance, store if store.keeps else None)
+    return Detection(candidates, membrane.reported(), provenance, store if store.folder else None)
 
 
 @retry_on_oom("finding the search region")
@@ -164,13 +164,7 @@ def preselection_of(
 
 
 def checkpoint_of(inputs: DetectionInputs, folder: StrPath | None, identity: Identity) -> CheckpointStore:
-    """The checkpoint store of a detection; without a folder it keeps nothing.
-
-    Raises
-    ------
-    ConfigError
-        If a model was given as a module.
-    """
+    """The checkpoint store of a detection; without a folder it keeps nothing."""
     if folder is not None and any(model is not None and model.path == "<module>" for model in inputs.models):
         raise ConfigError(
             "A checkpoint was asked for, but a model was given as a module, whose code a later run cannot "

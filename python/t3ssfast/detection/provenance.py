@@ -1,23 +1,83 @@
-"""Provenance: software, models, input and options of a detection, as plain values for JSON."""
+"""Provenance: software, models, input and options of a detection as plain values, and its identity."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from t3ssfast.detection.inputs import DetectionInputs, window_of
 from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.segment_slice import tile_side
 from t3ssfast.io import file_sha256
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import explain_plan
 from t3ssfast.models import LoadedModel, code_version
+from t3ssfast.runtime.checkpoint import key_of
+from t3ssfast.runtime.memory import retry_on_oom
+from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["describe_input", "describe_model", "describe_plan", "describe_segmenter", "describe_software"]
+__all__ = [
+    "Identity",
+    "describe_input",
+    "describe_model",
+    "describe_plan",
+    "describe_segmenter",
+    "describe_software",
+    "identify",
+]
+
+# Options that decide about time and memory alone.
+OPTIONS_WITHOUT_EFFECT = ("threads", "slab_slices", "memory_budget_bytes")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides about the result of a detection.
+
+    `key` is the SHA-256 of the contents of tomogram, mask and models, of the options that have an effect, and
+    of the version of this package; `exact_key` also of what changes rounding.
+    """
+
+    tomogram: dict[str, Any]
+    membrane: dict[str, Any] | None
+    key: str
+    exact_key: str
+
+
+@retry_on_oom("reading the tomogram")
+def identify(inputs: DetectionInputs, stages: Stages) -> Identity:
+    """Compute the identity of a detection; reads the whole tomogram."""
+    with stages("checksum"):
+        tomogram = describe_input(inputs.source, inputs.tomogram)
+        membrane = None
+        if inputs.mask is not None:
+            as_tomogram = Tomogram(inputs.mask, inputs.tomogram.voxel_size_angstrom, inputs.tomogram.name)
+            membrane = describe_input(inputs.membrane, as_tomogram)
+    software = describe_software()
+    native = software["native"]
+    options = inputs.config.to_dict()
+    content = {
+        "input": {name: value for name, value in tomogram.items() if name != "path"},
+        "membrane": None if membrane is None else membrane["sha256"],
+        "models": [None if model is None else model.sha256 for model in inputs.models],
+        "config": {name: options[name] for name in options if name not in OPTIONS_WITHOUT_EFFECT},
+        "version": software["t3ssfast"],
+    }
+    device = inputs.device
+    rounding = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": native["simd"],
+        "libraries": [software["torch"], software["numpy"], native["openvino"]],
+        "tile": tile_side(inputs.config),
+    }
+    return Identity(tomogram, membrane, key_of(content), key_of(content, rounding))
 
 
 def describe_software() -> dict[str, Any]:
@@ -32,30 +92,22 @@ def describe_software() -> dict[str, Any]:
 
 
 def describe_input(given: object, source: Tomogram) -> dict[str, Any]:
-    """Identify a tomogram.
+    """Identify a tomogram, opened from what was given to `detect`.
 
-    Parameters
-    ----------
-    given
-        As given to `detect`. The checksum is of the file where this is a path.
-    source
-        The opened tomogram. The checksum is of its values in C order where there is no file.
+    The checksum is of the file where a path was given, otherwise of the values in C order.
     """
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if path is None:
         digest = hashlib.sha256()
         for section in source.data:
             digest.update(np.ascontiguousarray(section).data)
-        checksum = digest.hexdigest()
-    else:
-        checksum = file_sha256(path)
     return {
         "name": source.name,
         "path": path,
         "shape_zyx": list(source.shape),
         "voxel_size_angstrom": source.voxel_size_angstrom,
         "dtype": str(source.data.dtype),
-        "sha256": checksum,
+        "sha256": digest.hexdigest() if path is None else file_sha256(path),
     }
 
 
@@ -87,8 +139,7 @@ def describe_plan(
     grid: PreparedTomogram, classifier: LoadedModel, mask_fraction: float, device: torch.device
 ) -> str:
     """Describe in words how the windows of a tomogram were classified (see `explain_plan`)."""
-    size = classifier.metadata.window_px
-    assert size is not None, "load_model gives every classifier a window"
+    size = window_of(classifier)
     # Padded by one pixel less than a window, a slice has as many windows as pixels.
     padded = (grid.shape[0], grid.shape[1] + size - 1, grid.shape[2] + size - 1)
     return explain_plan(classifier.module, padded, mask_fraction, device, size=size)

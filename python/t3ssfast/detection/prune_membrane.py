@@ -25,45 +25,25 @@ LABELLED_VOXELS = 1 << 21
 
 @retry_on_oom("removing small membrane components")
 def prune_membrane(
-    mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_],
+    mask: npt.NDArray[Any],
     voxel_size_angstrom: float,
     min_area_nm2: float,
     *,
     above: int = 0,
-    slab_slices: int | None = None,
     out: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Remove the connected components (26-connectivity) whose surface is small.
 
     The area of a component is half of its exposed voxel faces, both sides of a sheet being exposed, divided
-    by the 1.5-fold excess of voxel faces over a smooth surface.
-
-    Parameters
-    ----------
-    mask
-        (z, y, x) values.
-    voxel_size_angstrom
-        Of the mask.
-    min_area_nm2
-        Components with less area are removed.
-    above
-        Voxels with more than this value belong to the membrane.
-    slab_slices
-        Slices labelled at a time; None takes about two million voxels.
-    out
-        (z, y, x) array for the result; may be the mask itself.
-
-    Returns
-    -------
-    (z, y, x) uint8: the values of the mask, lowered to `above` in components that are removed.
+    by the 1.5-fold excess of voxel faces over a smooth surface. Voxels with values over `above` are membrane;
+    those of removed components are lowered to `above`. `out` may be the mask itself.
     """
-    depth = len(mask)
     kept = np.empty(mask.shape, np.uint8) if out is None else out
     if min_area_nm2 <= 0 or not mask.size:
         kept[...] = mask
         return kept
-    thickness = slab_slices or max(1, LABELLED_VOXELS // max(1, math.prod(mask.shape[1:])))
-    slabs = [(z0, min(z0 + thickness, depth)) for z0 in range(0, depth, thickness)]
+    thickness = max(1, LABELLED_VOXELS // math.prod(mask.shape[1:]))
+    slabs = [(z0, min(z0 + thickness, len(mask))) for z0 in range(0, len(mask), thickness)]
     # Labels of a slab count from 1; with the slab's offset they count through the whole volume.
     offsets, faces, seams = [0], [np.zeros(1, np.int64)], []
     below: npt.NDArray[Any] | None = None

@@ -20,13 +20,8 @@ from t3ssfast.tomogram import StrPath
 
 __all__ = ["Detection", "load_finished"]
 
-# Files of candidates, and their formats.
-TABLES = {
-    "candidates.star": "relion5",
-    "candidates.csv": "csv",
-    "candidates.mod": "imod",
-    "candidates.tbl": "dynamo",
-}
+# Formats of the candidates, by the suffix of the file.
+FORMATS = {".star": "relion5", ".csv": "csv", ".mod": "imod", ".tbl": "dynamo"}
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,9 @@ class Detection:
         folder = results_folder(out, "provenance.json")
         candidates = self.candidates
         if candidates.tomogram_shape is None and self.membrane is not None:
-            z, y, x = self.membrane.shape
-            candidates = replace(candidates, tomogram_shape=(int(z), int(y), int(x)))
-        for name, format in TABLES.items():
-            export(candidates, folder / name, format)
+            candidates = replace(candidates, tomogram_shape=self.membrane.shape)
+        for suffix, format in FORMATS.items():
+            export(candidates, folder / f"candidates{suffix}", format)
         if self.membrane is not None:
             write(folder / "membrane.mrc", self.membrane, candidates.voxel_size_angstrom)
         with atomic_path(folder / "provenance.json") as temporary:
@@ -78,18 +72,11 @@ class Detection:
 
 
 def load_finished(folder: Path, key: str) -> Detection | None:
-    """Load the results in a folder if they are complete and were made from the same; None otherwise.
-
-    Parameters
-    ----------
-    folder
-        May be missing.
-    key
-        `Identity.key` of the detection.
-    """
+    """Load the results in a folder if they are complete and their `Identity.key` is this; None otherwise."""
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        if provenance["key"] != key or not all((folder / name).is_file() for name in TABLES):
+        complete = all((folder / f"candidates{suffix}").is_file() for suffix in FORMATS)
+        if provenance["key"] != key or not complete:
             return None
         described = provenance["input"]
         size, shape = float(described["voxel_size_angstrom"]), tuple(described["shape_zyx"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,35 +16,11 @@ from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.runtime.upload import Uploader
 
-__all__ = ["Bar", "Run"]
-
-
-@dataclass
-class Bar:
-    """A progress bar that moves to a slice, forwards or, when a slab is computed again, backwards."""
-
-    advance: Callable[[int], None]
-    position: int = 0
-
-    def move_to(self, z: int) -> None:
-        self.advance(z - self.position)
-        self.position = z
+__all__ = ["Run"]
 
 
 class Run:
-    """One detection at work.
-
-    Attributes
-    ----------
-    config, device
-        As given to `detect`.
-    slabs
-        Cuts the tomogram into slabs.
-    store
-        Checkpoint of finished slabs.
-    stages
-        Times and progress bars.
-    """
+    """One detection at work: its options and device, slabs, checkpoint of finished slabs, and timings."""
 
     def __init__(
         self, config: DetectConfig, device: torch.device, plane: int, store: CheckpointStore, stages: Stages
@@ -62,7 +37,14 @@ class Run:
         return grid.slab_on_device(z0, z1, self._uploader)
 
     @contextmanager
-    def bar(self, title: str, slices: int) -> Iterator[Bar]:
-        """Show a progress bar over slices."""
+    def bar(self, title: str, slices: int) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar over slices; the block calls `move_to(z)`, also with a lower z."""
+        position = 0
         with self.stages.bar(title, slices) as advance:
-            yield Bar(advance)
+
+            def move_to(z: int) -> None:
+                nonlocal position
+                advance(z - position)
+                position = z
+
+            yield move_to

@@ -19,12 +19,14 @@ from t3ssfast.detection.provenance import describe_segmenter
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment_slice import average_slices, segment_slice
+from t3ssfast.detection.slabs import PreparedSlab
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["Membrane", "given_membrane", "segment_membrane"]
 
 Mask = npt.NDArray[np.uint8]
+Prepared = npt.NDArray[np.float32] | torch.Tensor
 
 # A membrane probability is held as a fraction of this: a quarter of the memory of float32.
 PROBABILITY_ONE = 255
@@ -34,22 +36,10 @@ CANDIDATE_MEMBRANE, MEMBRANE = 1, 2
 
 @dataclass(frozen=True)
 class Membrane:
-    """The membrane of a tomogram.
+    """The membrane of a tomogram: `mask`, on the classifier's grid, non-zero where T3SS are searched around.
 
-    Attributes
-    ----------
-    mask
-        (z, y, x) on the classifier's grid, non-zero where T3SS are searched around.
-    contrast
-        "sign" and how it was found; see `contrast`.
-    segmenter
-        What found it, for the provenance; None where the membrane was given.
-    found
-        (z, y, x) on the segmenter's grid: 0, `CANDIDATE_MEMBRANE` or `MEMBRANE`; None where it was given.
-    resampled
-        (z, y, x) 0 or 1 on the tomogram's voxels; None where these are the segmenter's grid.
-    resumed_slices
-        Slices read from a checkpoint.
+    Where it was segmented, `found` lies on the segmenter's grid (0, `CANDIDATE_MEMBRANE` or `MEMBRANE`), and
+    `resampled` (0 or 1) on the tomogram's voxels, unless these are that grid.
     """
 
     mask: Mask
@@ -81,33 +71,20 @@ def given_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) ->
 
 @retry_on_oom("segmenting membranes")
 def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) -> Membrane:
-    """Find the membrane with the segmenter.
-
-    Parameters
-    ----------
-    grid
-        The tomogram on the classifier's grid, on which the mask of the result lies.
-
-    Raises
-    ------
-    ModelError, OutOfMemoryError, OutputError
-        As for `detect`.
-    """
+    """Find the membrane with the segmenter; the mask of the result lies on the classifier's grid."""
     segmenter, config = inputs.segmenter, inputs.config
     assert segmenter is not None, "without a mask there is a segmenter"
     own_grid = normalise(inputs.tomogram, segmenter)
-    contrast = _contrast(own_grid, segmenter, config, run)
+    contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)
     with run.stages("prune"):
-        # In a volume thinner than the smallest component is wide, a component cannot be as tall as it is
-        # wide.
-        thickness_nm = own_grid.shape[0] * own_grid.voxel_size_angstrom / 10
+        # In a volume thinner than the smallest component is wide, no component is as tall as it is wide.
+        voxel_size = own_grid.voxel_size_angstrom
+        thickness_nm = own_grid.shape[0] * voxel_size / 10
         area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
         searched = _lowest_above(min(config.search_threshold, config.membrane_threshold))
-        prune_membrane(
-            probability_u8, own_grid.voxel_size_angstrom, area, above=searched - 1, out=probability_u8
-        )
+        prune_membrane(probability_u8, voxel_size, area, above=searched - 1, out=probability_u8)
     described = describe_segmenter(segmenter, config.segmenter_engine)
     # The classification needs their memory.
     segmenter.release_engines()
@@ -119,16 +96,14 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     return Membrane(mask, contrast, described, found, resampled, resumed)
 
 
-def _contrast(
-    grid: PreparedTomogram, segmenter: LoadedModel, config: DetectConfig, run: Run
-) -> dict[str, Any]:
+def _contrast(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> dict[str, Any]:
     """The contrast, from the checkpoint where it is there."""
     kept = run.store.load("contrast")
     if kept is not None:
         contrast: dict[str, Any] = json.loads(str(kept["json"]))
         return contrast
     with run.stages("contrast"):
-        contrast = contrast_from_segmenter(grid, segmenter, config)
+        contrast = contrast_from_segmenter(grid, segmenter, run.config)
     run.store.save("contrast", json=json.dumps(contrast))
     return contrast
 
@@ -136,31 +111,28 @@ def _contrast(
 def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> tuple[Mask, int]:
     """Membrane probability of every slice as uint8, and how many slices the checkpoint held."""
     probability_u8 = np.empty(grid.shape, np.uint8)
-    depth = grid.shape[0]
-    resumed = 0
+    depth, resumed = grid.shape[0], 0
     slices = _AveragedSlices(grid, segmenter, run)
-    with run.bar("segment membranes", depth) as bar:
-        for slices_of_run, kept in run.store.runs("membrane", depth):
+    with run.bar("segment membranes", depth) as move_to:
+        for (first, last), kept in run.store.runs("membrane", depth):
             if kept is not None:
-                z0, z1 = slices_of_run
-                probability_u8[z0:z1] = kept["levels"]
-                resumed += z1 - z0
-                bar.move_to(z1)
+                probability_u8[first:last] = kept["levels"]
+                resumed += last - first
+                move_to(last)
                 continue
             for slab in run.slabs.slabs(
-                slices_of_run, slices.prepare, "segmenting membranes", run.slabs.shrink_tile, run.stages
+                (first, last), slices.prepare, "segmenting membranes", run.slabs.shrink_tile, run.stages
             ):
                 with run.slabs.retry(slab):
                     with run.stages("segment"):
                         for z in range(slab.z0, slab.z1):
-                            average = slices.average(z, slab.z0, slab.values)
+                            average = slices.average(z, slab)
                             average *= PROBABILITY_ONE
                             np.rint(average, out=probability_u8[z], casting="unsafe")
-                            bar.move_to(z + 1)
+                            move_to(z + 1)
                     with run.stages("keep"):
-                        run.store.save_slab(
-                            "membrane", (slab.z0, slab.z1), levels=probability_u8[slab.z0 : slab.z1]
-                        )
+                        levels = probability_u8[slab.z0 : slab.z1]
+                        run.store.save_slab("membrane", (slab.z0, slab.z1), levels=levels)
     return probability_u8, resumed
 
 
@@ -172,29 +144,24 @@ class _AveragedSlices:
 
     def __init__(self, grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> None:
         self._grid, self._segmenter, self._run = grid, segmenter, run
-        self._slices = segmenter.metadata.slices
         # The neighbours of a slice, and the slices that the model sees around them.
-        self._margin = 1 + self._slices // 2
+        self._margin = 1 + segmenter.metadata.slices // 2
         self._segmented: dict[int, npt.NDArray[np.float32]] = {}
 
-    def prepare(self, z0: int, z1: int) -> npt.NDArray[np.float32] | torch.Tensor:
+    def prepare(self, z0: int, z1: int) -> Prepared:
         """The prepared slices from which those of a slab are segmented."""
         first, last = max(0, z0 - self._margin), min(self._grid.shape[0], z1 + self._margin)
         return self._run.read_slab(self._grid, first, last)
 
-    def average(
-        self, z: int, z0: int, values: npt.NDArray[np.float32] | torch.Tensor | None
-    ) -> npt.NDArray[np.float32]:
-        """(y, x) float32 of slice z, from the values prepared for a slab that begins at z0."""
-        assert values is not None, "a slab holds its values until memory runs out"
-        last = self._grid.shape[0] - 1
-        neighbours = (max(0, z - 1), z, min(z + 1, last))
+    def average(self, z: int, slab: PreparedSlab[Prepared]) -> npt.NDArray[np.float32]:
+        """(y, x) float32 of slice z of a slab."""
+        neighbours = (max(0, z - 1), z, min(z + 1, self._grid.shape[0] - 1))
         self._segmented = {n: seen for n, seen in self._segmented.items() if z - 1 <= n <= z + 1}
-        first = max(0, z0 - self._margin)
+        first = max(0, slab.z0 - self._margin)
         for n in neighbours:
             if n not in self._segmented:
                 self._segmented[n] = segment_slice(
-                    neighbouring_slices(values, n - first, self._slices),
+                    neighbouring_slices(slab.values, n - first, self._segmenter.metadata.slices),
                     self._segmenter,
                     engine=self._run.config.segmenter_engine,
                     max_tile=self._run.slabs.tile,

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from t3ssfast.detection.tiles import MAX_TILE, MIN_TILE, SIDE_MULTIPLE, cut_tiles
+from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels.padding import pad_by_reflection
 from t3ssfast.models import LoadedModel
 
-__all__ = ["average_slices", "segment_slice"]
+__all__ = [
+    "MAX_TILE",
+    "MIN_TILE",
+    "SIDE_MULTIPLE",
+    "average_slices",
+    "cut_tiles",
+    "segment_slice",
+    "tile_side",
+]
 
 # Weight of each of the two neighbours in `average_slices`.
 NEIGHBOUR_WEIGHT = 0.25
+# Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
+SIDE_MULTIPLE = 16
+# A slice is cut into tiles only where a side is longer than this.
+MAX_TILE = 1024
+# Below this, more than half of a tile is halo.
+MIN_TILE = 512
+# The receptive field of a U-Net of depth 4 reaches 92 px to each side (two 3x3 convolutions per level, down
+# and up). A multiple of 16 keeps the poolings of a tile aligned with those of the whole slice.
+TILE_HALO = 96
+# Bytes of activations that a U-Net of base 16 holds for each pixel of a tile.
+TILE_BYTES_PER_PIXEL = 512
+TILE_BUDGET_FRACTION = 0.25
 
 
 def segment_slice(
@@ -24,38 +46,23 @@ def segment_slice(
     engine: str = "auto",
     max_tile: int = MAX_TILE,
 ) -> npt.NDArray[np.float32]:
-    """Membrane probability of one slice, padded by reflection to a multiple of 16.
+    """Membrane probability of one slice, padded by reflection to a multiple of 16: (y, x) float32 in [0, 1].
 
     Parameters
     ----------
     around
         (slices, y, x) float32: the slice in the middle of as many consecutive ones as the model sees.
-    model
-        A segmenter.
     engine
         "auto", "torch", "openvino" or "cuda-graphs" (see `SegmenterEngine`).
     max_tile
         Longest side of a tile, pixels; a multiple of 16, at least 512. Changes answers by rounding only.
-
-    Returns
-    -------
-    (y, x) float32 in [0, 1].
-
-    Raises
-    ------
-    ConfigError
-        If the engine is unknown or not available, or the tile is too small.
-    ModelError
-        If the model answers NaN, or the engine cannot run it.
     """
     if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
         raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     height, width = around.shape[1:]
     pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
     out = np.empty((height, width), np.float32)
-    rows, columns = (
-        cut_tiles(n + after, max_tile) for n, (_, after) in zip((height, width), pad, strict=True)
-    )
+    rows, columns = cut_tiles(height + pad[0][1], max_tile), cut_tiles(width + pad[1][1], max_tile)
     run = model.engine(engine)
     with torch.inference_mode():
         if not isinstance(around, torch.Tensor):
@@ -75,17 +82,32 @@ def segment_slice(
 def average_slices(
     below: npt.NDArray[np.float32], middle: npt.NDArray[np.float32], above: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Average the membrane probability of a slice with its neighbours'.
+    """Average the membrane probability of a slice with that of its neighbours.
 
-    Neighbouring slices share their membrane but only part of their noise.
-
-    Parameters
-    ----------
-    below, middle, above
-        (y, x) of three consecutive slices; at a face of the tomogram the slice itself replaces the missing
-        one.
+    They share their membrane, but only part of their noise. At a face of the tomogram, give the slice itself.
     """
-    average: npt.NDArray[np.float32] = (1 - 2 * NEIGHBOUR_WEIGHT) * middle + NEIGHBOUR_WEIGHT * (
-        below + above
-    )
-    return average
+    beside: npt.NDArray[np.float32] = NEIGHBOUR_WEIGHT * (below + above)
+    return (1 - 2 * NEIGHBOUR_WEIGHT) * middle + beside
+
+
+def tile_side(config: DetectConfig) -> int:
+    """Longest side of the segmenter's tiles within the memory budget, pixels."""
+    side = math.isqrt(int(config.memory_budget_bytes * TILE_BUDGET_FRACTION / TILE_BYTES_PER_PIXEL))
+    return min(max(side // SIDE_MULTIPLE * SIDE_MULTIPLE, MIN_TILE), MAX_TILE)
+
+
+def cut_tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
+    """Cut one side into tiles: (core start, core end, tile start, tile end) of each, in pixels.
+
+    The cores cover the side without overlap. All tiles have one size, because engines prepare themselves for
+    each size.
+    """
+    if length <= max_tile:
+        return [(0, length, 0, length)]
+    inner = length - 2 * TILE_HALO
+    count = math.ceil(inner / (max_tile - 2 * TILE_HALO))
+    core = math.ceil(inner / count / SIDE_MULTIPLE) * SIDE_MULTIPLE
+    size = core + 2 * TILE_HALO
+    starts = [min(k * core, length - size) for k in range(count)]
+    edges = [0, *(start + TILE_HALO for start in starts[1:]), length]
+    return [(a, b, start, start + size) for a, b, start in zip(edges[:-1], edges[1:], starts, strict=True)]

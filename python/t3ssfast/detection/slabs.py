@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.tiles import MIN_TILE, SIDE_MULTIPLE, tile_side
+from t3ssfast.detection.segment_slice import MIN_TILE, SIDE_MULTIPLE, tile_side
 from t3ssfast.runtime.checkpoint import Slab
 from t3ssfast.runtime.memory import free_memory, is_out_of_memory, out_of_memory
 from t3ssfast.runtime.prefetch import prefetch
@@ -31,11 +31,11 @@ SMALLER_BATCHES = (256, 64, 16)
 
 @dataclass
 class PreparedSlab(Generic[Values]):
-    """Slices z0 up to z1, and what was prepared for them; None after memory ran out."""
+    """Slices z0 up to z1, and what was prepared for them; deleted when memory runs out."""
 
     z0: int
     z1: int
-    values: Values | None
+    values: Values
 
 
 class SlabScheduler:
@@ -46,31 +46,17 @@ class SlabScheduler:
         for slab in scheduler.slabs(run, prepare, "segmenting membranes", scheduler.shrink_tile, stages):
             with scheduler.retry(slab):
                 ...  # must be repeatable: where memory runs out, thinner slabs begin at slab.z0 again
-
-    Parameters
-    ----------
-    config
-        Memory budget, or thickness of the slabs.
-    plane
-        Voxels of a slice.
-
-    Attributes
-    ----------
-    slices
-        Thickness of a slab.
-    tile
-        Longest side of the segmenter's tiles. Changes its answers by rounding only.
-    batch
-        Windows for one call of a model by plan "windows"; None leaves the plan's own number.
-    reductions
-        How often memory ran out.
     """
 
     def __init__(self, config: DetectConfig, plane: int) -> None:
         fitting = int(config.memory_budget_bytes * SLAB_BUDGET_FRACTION / (SLAB_BYTES_PER_VOXEL * plane))
+        # Thickness of a slab.
         self.slices = config.slab_slices or max(1, fitting)
+        # Longest side of the segmenter's tiles.
         self.tile = tile_side(config)
+        # Windows for one call of a model by plan "windows"; None leaves the plan's own number.
         self.batch: int | None = None
+        # How often memory ran out.
         self.reductions = 0
         self._failed = False
 
@@ -84,41 +70,35 @@ class SlabScheduler:
     ) -> Iterator[PreparedSlab[Values]]:
         """Yield the slabs of a run of slices; `prepare(z0, z1)` runs ahead in another thread.
 
-        Parameters
-        ----------
-        run
-            First slice, and one past the last.
-        doing
-            For the error message.
-        shrink
-            Makes the work smaller where a slab is one slice already, without changing results by more than
-            rounding; returns whether it could.
-
-        Raises
-        ------
-        OutOfMemoryError
-            If memory runs out with the smallest slabs.
+        Where a slab of one slice is too large, `shrink` makes the work smaller without changing results by
+        more than rounding. OutOfMemoryError, about `doing`, is raised when it returns that it could not.
         """
+
+        def prepared_slab(slab: Slab) -> PreparedSlab[Values]:
+            return PreparedSlab(*slab, prepare(*slab))
+
         z, end = run
         while z < end:
             self._failed = False
             cuts = ((a, min(a + self.slices, end)) for a in range(z, end, self.slices))
-            thickness = min(self.slices, end - z)
-            with closing(stages.waiting("prepare", prefetch(_Preparation(prepare), cuts))) as prepared:
-                while z < end and not self._failed:
-                    try:
-                        slab = next(prepared)
-                    except Exception as error:
-                        if not is_out_of_memory(error):
-                            raise
-                        self._failed = True
-                        break
-                    yield slab
-                    if not self._failed:
+            with closing(stages.waiting("prepare", prefetch(prepared_slab, cuts))) as prepared:
+                try:
+                    for slab in prepared:
+                        yield slab
+                        if self._failed:
+                            break
                         z = slab.z1
-                    thickness = min(self.slices, end - z)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._failed = True
             if self._failed:
-                self._reduce(thickness, doing, shrink)
+                self.reductions += 1
+                thickness = min(self.slices, end - z)
+                if thickness > 1:
+                    self.slices = thickness // 2
+                elif not shrink():
+                    raise out_of_memory(doing, "slabs of 1 slice")
                 free_memory()
 
     @contextmanager
@@ -129,15 +109,8 @@ class SlabScheduler:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            slab.values = None
+            del slab.values
             self._failed = True
-
-    def _reduce(self, thickness: int, doing: str, shrink: Callable[[], bool]) -> None:
-        self.reductions += 1
-        if thickness > 1:
-            self.slices = thickness // 2
-        elif not shrink():
-            raise out_of_memory(doing, "slabs of 1 slice")
 
     def shrink_tile(self) -> bool:
         """Halve the segmenter's tiles; return whether they could be."""
@@ -152,13 +125,3 @@ class SlabScheduler:
         if smaller:
             self.batch = smaller[0]
         return bool(smaller)
-
-
-@dataclass(frozen=True)
-class _Preparation(Generic[Values]):
-    """`prepare` as the prefetching thread calls it."""
-
-    prepare: Callable[[int, int], Values]
-
-    def __call__(self, slab: Slab) -> PreparedSlab[Values]:
-        return PreparedSlab(*slab, self.prepare(*slab))

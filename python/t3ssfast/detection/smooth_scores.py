@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from scipy import ndimage
 from t3ssfast.errors import InputError
 from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = ["ScoreSmoother", "SparseScores", "smooth_scores"]
+__all__ = ["ScoreSmoother", "SparseScores", "join_scores", "smooth_scores"]
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
+Scores = tuple[IndexArray, FloatArray]
 Shape = tuple[int, int, int]
 
 # Windows at stride 1 overlap by 98%, so the scores of neighbours in a slice hardly differ: little smoothing
@@ -31,18 +32,10 @@ BAND_VOXELS = 1_000_000
 
 @dataclass(frozen=True)
 class SparseScores:
-    """Probabilities at the voxels of a grid that were classified.
+    """Probabilities, in [0, 1], at the voxels of a (z, y, x) grid that were classified.
 
-    Parameters
-    ----------
-    index
-        (n,) int64, ascending: flat C-order index of each voxel.
-    value
-        (n,) float32 in [0, 1].
-    shape
-        (z, y, x) of the grid.
-    smoothed
-        Whether they have been averaged by a `ScoreSmoother`.
+    `index` holds the flat C-order index of each voxel, ascending. `smoothed` says whether a `ScoreSmoother`
+    has averaged them.
     """
 
     index: IndexArray
@@ -56,30 +49,33 @@ class SparseScores:
                 f"There are {len(self.value)} scores for {len(self.index)} voxels; give one for each."
             )
 
+    def __getitem__(self, keep: slice | npt.NDArray[Any]) -> SparseScores:
+        """Some of the scores."""
+        return replace(self, index=self.index[keep], value=self.value[keep])
+
     @classmethod
-    def from_slabs(
-        cls, slabs: Sequence[tuple[IndexArray, FloatArray]], shape: tuple[int, ...], *, smoothed: bool = False
-    ) -> SparseScores:
+    def from_slabs(cls, slabs: Sequence[Scores], shape: Shape, *, smoothed: bool = False) -> SparseScores:
         """Join the (index, value) pairs of slabs, from the first slice to the last."""
-        z, y, x = shape
-        if not slabs:
-            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), (z, y, x), smoothed)
-        index = np.concatenate([part for part, _ in slabs]).astype(np.int64, copy=False)
-        value = np.concatenate([part for _, part in slabs]).astype(np.float32, copy=False)
-        return cls(index, value, (z, y, x), smoothed)
+        return cls(*join_scores(slabs), shape, smoothed)
 
     @classmethod
     def from_dense(cls, volume: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> SparseScores:
         """Take the scores of a (z, y, x) volume, all or where a mask is true."""
         if volume.ndim != 3 or (mask is not None and mask.shape != volume.shape):
+            mask_shape = "" if mask is None else f" and their mask has {mask.shape}"
             raise InputError(
-                f"Scores have shape {volume.shape}"
-                + ("" if mask is None else f" and their mask has {mask.shape}")
-                + "; give a (z, y, x) volume and a mask of the same shape."
+                f"Scores have shape {volume.shape}{mask_shape}; give a (z, y, x) volume and a mask of the "
+                "same shape."
             )
         index = np.arange(volume.size) if mask is None else np.flatnonzero(mask)
-        z, y, x = volume.shape
-        return cls(index, volume.reshape(-1)[index].astype(np.float32), (z, y, x))
+        return cls(index, volume.reshape(-1)[index].astype(np.float32), volume.shape)
+
+
+def join_scores(slabs: Sequence[Scores]) -> Scores:
+    """Join the (index, value) pairs of slabs."""
+    index = np.concatenate([np.zeros(0, np.int64), *(index for index, _ in slabs)])
+    value = np.concatenate([np.zeros(0, np.float32), *(value for _, value in slabs)], dtype=np.float32)
+    return index, value
 
 
 class ScoreSmoother:
@@ -90,52 +86,32 @@ class ScoreSmoother:
     peak needs them. The result is that of smoothing all slabs at once, but only as many slices as the
     smoothing reaches are held.
 
-    Parameters
-    ----------
-    shape
-        (z, y, x) of the grid.
-    voxel_size_angstrom
-        Of the grid.
-    smoothing_nm
-        Sigma of the Gaussian along z.
-    threshold
-        Lowest score of a peak.
+    `smoothing_nm` is the sigma of the Gaussian along z, `threshold` the lowest score of a peak.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        voxel_size_angstrom: float,
-        smoothing_nm: float = 5.0,
-        threshold: float = 0.5,
+        self, shape: Shape, voxel_size_angstrom: float, smoothing_nm: float = 5.0, threshold: float = 0.5
     ) -> None:
-        z, y, x = shape
-        self._shape: Shape = z, y, x
+        self._shape = shape
         sigma = smoothing_nm / (voxel_size_angstrom / 10)
         self._sigmas = sigma, sigma * LATERAL_SMOOTHING, sigma * LATERAL_SMOOTHING
         self._floor = threshold / 2
-        self._pending: list[tuple[IndexArray, FloatArray]] = []
-        self._kept: list[tuple[IndexArray, FloatArray]] = []
+        self._pending: list[Scores] = []
+        self._kept: list[Scores] = []
         # Slices up to here are smoothed.
         self._done = 0
 
     def add(self, index: IndexArray, value: FloatArray) -> None:
         """Add the scores of a slab, which follows those before; where memory runs out, nothing is added.
 
-        Parameters
-        ----------
-        index
-            Ascending flat indices into the whole grid, of whole slices.
-        value
-            Their scores.
+        The flat indices are ascending, into the whole grid, and of whole slices.
         """
         if not len(index):
             return
         pending = [*self._pending, (index, value)]
         reach = _radius(self._sigmas[0])
         end = int(index[-1]) // (self._shape[1] * self._shape[2]) + 1 - reach
-        # Shorter steps would mostly smooth what surrounds them.
+        # Shorter steps would mostly smooth the surrounding slices again.
         if end - self._done >= max(reach, 1):
             self._smooth_until(pending, end)
         else:
@@ -148,7 +124,7 @@ class ScoreSmoother:
             self._smooth_until(self._pending, self._shape[0])
         return SparseScores.from_slabs(self._kept, self._shape, smoothed=True)
 
-    def _smooth_until(self, pending: list[tuple[IndexArray, FloatArray]], end: int) -> None:
+    def _smooth_until(self, pending: list[Scores], end: int) -> None:
         """Smooth the slices up to `end`, and drop the scores that no later slice needs."""
         plane = self._shape[1] * self._shape[2]
         block = SparseScores.from_slabs(pending, self._shape)
@@ -158,12 +134,10 @@ class ScoreSmoother:
         # The surrounding slices serve the average along z alone.
         block = smooth_scores(block, self._sigmas, axes=(0,))
         first, last = (int(np.searchsorted(block.index, n * plane)) for n in (self._done, end))
-        block = SparseScores(block.index[first:last], block.value[first:last], block.shape)
-        block = smooth_scores(block, self._sigmas, axes=(1, 2))
-        high = np.flatnonzero(block.value >= self._floor)
-        kept = block.index[high], block.value[high]
+        block = smooth_scores(block[first:last], self._sigmas, axes=(1, 2))
+        kept = block[block.value >= self._floor]
         # Nothing changes before everything is computed, so that the call can be repeated.
-        self._kept.append(kept)
+        self._kept.append((kept.index, kept.value))
         self._pending, self._done = [needed], end
 
 
@@ -182,21 +156,15 @@ def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseS
     high = np.zeros(y * x, bool)
     high[scores.index[scores.value >= floor] % (y * x)] = True
     near = ndimage.maximum_filter(high.reshape(y, x), size=4 * reach + 1, mode="constant").reshape(-1)
-    keep = near[scores.index % (y * x)]
-    return SparseScores(scores.index[keep], scores.value[keep], scores.shape)
+    return scores[near[scores.index % (y * x)]]
 
 
 def smooth_scores(
     scores: SparseScores, sigmas: tuple[float, float, float], axes: tuple[int, ...] = (0, 1, 2)
 ) -> SparseScores:
-    """Average with neighbours along each axis in turn, at the classified voxels.
+    """Average with neighbours along each axis in turn, at the classified voxels; `sigmas` in voxels.
 
     Works in bands of about `BAND_VOXELS` voxels: the working memory is several times that of a band.
-
-    Parameters
-    ----------
-    sigmas
-        In voxels, along z, y and x.
     """
     value, shape = scores.value, scores.shape
     place = _coordinates(scores.index, shape)
@@ -207,11 +175,10 @@ def smooth_scores(
         # Bands across the axis hold whole lines.
         across = 1 if axis == 0 else 0
         bands = min(shape[across], -(-len(value) // BAND_VOXELS))
-        number_of = (np.arange(shape[across]) * bands // shape[across]).astype(np.int32)
-        band = number_of[place[across]] if bands > 1 else None
+        band = (np.arange(shape[across]) * bands // shape[across]).astype(np.int32)[place[across]]
         smooth = np.empty_like(value)
         for number in range(bands):
-            here = np.arange(len(value)) if band is None else np.flatnonzero(band == number)
+            here = np.flatnonzero(band == number)
             if len(here):
                 position = place[axis][here]
                 line = scores.index[here] - position * np.int64(math.prod(shape[axis + 1 :]))
@@ -220,7 +187,7 @@ def smooth_scores(
                     here, line, position = here[order], line[order], position[order]
                 smooth[here] = _smooth_lines(value[here], line, position, shape[axis], sigma)
         value = smooth
-    return SparseScores(scores.index, value, scores.shape)
+    return replace(scores, value=value)
 
 
 def _coordinates(index: IndexArray, shape: Shape) -> tuple[npt.NDArray[np.int32], ...]:
@@ -233,11 +200,7 @@ def _coordinates(index: IndexArray, shape: Shape) -> tuple[npt.NDArray[np.int32]
 
 
 def _smooth_lines(
-    value: FloatArray,
-    line: IndexArray,
-    position: npt.NDArray[np.signedinteger[Any]],
-    length: int,
-    sigma: float,
+    value: FloatArray, line: IndexArray, position: npt.NDArray[np.int32], length: int, sigma: float
 ) -> FloatArray:
     """Gaussian average along lines with values at some positions; the others count as zeros.
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.errors import CheckpointWarning, OutputError
-from t3ssfast.io import atomic_path, display_path
+from t3ssfast.errors import CheckpointWarning
+from t3ssfast.io import atomic_path, display_path, results_folder
 from t3ssfast.tomogram import StrPath
 
 __all__ = ["CheckpointStore", "Slab", "key_of", "remove_checkpoints"]
@@ -57,23 +57,19 @@ class CheckpointStore:
 
     def __init__(self, folder: StrPath | None, key: str, *, name: str = "work") -> None:
         self._key = key
-        self._folder = None if folder is None else Path(folder) / f".t3ssfast-{name}-{key[:KEY_DIGITS]}"
-        if self._folder is not None and not self._folder.is_dir():
-            others = [path.name for path in Path(folder or "").glob(f".t3ssfast-{name}-*")]
-            if others:
-                warnings.warn(
-                    f"{display_path(str(folder))}: the checkpoint {sorted(others)[0]} belongs "
-                    "to another input, other "
-                    "options or another version, so this run starts from the beginning; remove it if it is "
-                    "no longer needed.",
-                    CheckpointWarning,
-                    stacklevel=2,
-                )
-
-    @property
-    def keeps(self) -> bool:
-        """Whether pieces are kept."""
-        return self._folder is not None
+        self.folder: Path | None = None
+        if folder is None:
+            return
+        self.folder = Path(folder) / f".t3ssfast-{name}-{key[:KEY_DIGITS]}"
+        others = sorted(path.name for path in Path(folder).glob(f".t3ssfast-{name}-*"))
+        if others and not self.folder.is_dir():
+            warnings.warn(
+                f"{display_path(str(folder))}: the checkpoint {others[0]} belongs to another input, other "
+                "options or another version, so this run starts from the beginning; remove it if it is no "
+                "longer needed.",
+                CheckpointWarning,
+                stacklevel=2,
+            )
 
     def runs(self, kind: str, depth: int) -> Iterator[tuple[Slab, Arrays | None]]:
         """Slices 0 up to `depth` in order, as runs: (slab, its piece), or (slab, None) where none is kept.
@@ -82,73 +78,56 @@ class CheckpointStore:
         come; what an overlap leaves uncovered is computed again.
         """
         done = 0
-        for first, last in [*self._slabs(kind), (depth, depth)]:
-            if first < done or last > depth:
-                continue
-            arrays = self.load(f"{kind}-{first:05d}-{last:05d}") if first < last else None
-            if first < depth and arrays is None:
+        for first, last in self._slabs(kind):
+            usable = done <= first < last <= depth
+            arrays = self.load(f"{kind}-{first:05d}-{last:05d}") if usable else None
+            if arrays is None:
                 continue
             if done < first:
                 yield (done, first), None
-            if arrays is not None:
-                yield (first, last), arrays
+            yield (first, last), arrays
             done = last
+        if done < depth:
+            yield (done, depth), None
 
     def _slabs(self, kind: str) -> list[Slab]:
         """Slabs of the pieces of a kind, in order."""
-        if self._folder is None or not self._folder.is_dir():
+        if self.folder is None:
             return []
-        found = [re.fullmatch(rf"{kind}-(\d+)-(\d+)\.npz", path.name) for path in self._folder.iterdir()]
+        found = [re.fullmatch(rf"{kind}-(\d+)-(\d+)", path.stem) for path in self.folder.glob("*.npz")]
         return sorted((int(match[1]), int(match[2])) for match in found if match)
 
     def save_slab(self, kind: str, slab: Slab, /, **arrays: npt.ArrayLike) -> None:
-        """Keep the piece of a slab for `runs`; parameters and errors as `save`."""
+        """Keep the piece of a slab for `runs`."""
         self.save(f"{kind}-{slab[0]:05d}-{slab[1]:05d}", **arrays)
 
     def load(self, name: str) -> Arrays | None:
         """What `save` stored under a name; None where there is no whole piece of this key."""
-        if self._folder is None:
+        if self.folder is None:
             return None
         try:
             # NumPy does not close a file that it cannot read.
-            with open(self._path(name), "rb") as raw, np.load(raw) as file:
-                arrays = {name: file[name] for name in file.files}
+            with open(self.folder / f"{name}.npz", "rb") as raw, np.load(raw) as file:
+                arrays = dict(file)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         return arrays if str(arrays.pop("key", "")) == self._key else None
 
     def save(self, name: str, /, **arrays: npt.ArrayLike) -> None:
-        """Keep a piece; it is on disk when this returns. A piece of the same name is replaced.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
-        if self._folder is None:
+        """Keep a piece; it is on disk when this returns. A piece of the same name is replaced."""
+        if self.folder is None:
             return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{display_path(self._folder)}: the folder cannot be made ({error.strerror}); "
-                "free some space, or "
-                "choose another folder."
-            ) from error
-        with atomic_path(self._path(name)) as temporary, open(temporary, "wb") as file:
+        path = results_folder(self.folder) / f"{name}.npz"
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, key=np.array(self._key), **arrays)  # type: ignore[arg-type]
 
     def remove(self) -> None:
         """Remove every piece, once the result is saved."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, name: str) -> Path:
-        assert self._folder is not None, "only called where pieces are kept"
-        return self._folder / f"{name}.npz"
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def remove_checkpoints(folder: Path, name: str = "work") -> None:
-    """Remove the stores of a name from a folder, of any key."""
-    for path in folder.glob(f".t3ssfast-{name}-*"):
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the stores of detections in a folder, of any key."""
+    for path in folder.glob(".t3ssfast-work-*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -44,15 +44,7 @@ def free_memory() -> None:
 
 
 def out_of_memory(doing: str, tried: str = "") -> OutOfMemoryError:
-    """Make the error that ends a job.
-
-    Parameters
-    ----------
-    doing
-        What ran out of memory: "classifying windows".
-    tried
-        The smallest size that was tried: "slabs of 1 slice".
-    """
+    """Make the error that ends a job: `doing` "picking", where even `tried` "slabs of 1 slice" failed."""
     tried = f", even with {tried}" if tried else ""
     return OutOfMemoryError(
         f"Memory ran out while {doing}{tried}; close other programs or run with fewer threads (threads=1, "
@@ -61,20 +53,11 @@ def out_of_memory(doing: str, tried: str = "") -> OutOfMemoryError:
     )
 
 
-def retry_on_oom(
-    doing: str,
-) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+def retry_on_oom(doing: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Decorate a function so that it is called once more, with memory freed, where memory runs out.
 
-    Parameters
-    ----------
-    doing
-        For the error message: "picking". The function must be one that can be called again after it failed.
-
-    Raises
-    ------
-    OutOfMemoryError
-        If memory runs out both times.
+    The function must be one that can be called again after it failed. OutOfMemoryError, about `doing`, is
+    raised where memory runs out both times.
     """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
