@@ -96,10 +96,7 @@ def few_shot_curve(
 
 
 def first_picks(labelled: Sequence[Labelled], count: int) -> list[Labelled]:
-    """Return tomograms with `count` T3SS in total, in order; the last one is cropped along x.
-
-    T3SS that are not picked would be false candidates.
-    """
+    """Return tomograms with `count` T3SS in total; the last one is cropped, to leave no T3SS unpicked."""
     chosen: list[Labelled] = []
     for tomogram, membrane, truth in labelled:
         if count <= 0:

@@ -65,14 +65,16 @@ def fine_tune_verifier(
         TorchScript file to write.
     start
         Verifier to start from; None is the bundled one.
-    classifier, segmenter, membranes, device, log
-        As for `find_candidates`.
+    classifier, segmenter, device
+        As for `detect`.
+    membranes
+        Mask of each tomogram; None segments them.
     folds
         Number of folds, at least two.
     seed
         Random seed of the folds and of the training.
-    progress
-        Show progress bars on a terminal.
+    progress, log
+        Show progress bars on a terminal; function called with a line of text at every stage.
     **options
         Fields of `VerifierOptions`, in addition to or instead of `FINE_TUNING`.
 

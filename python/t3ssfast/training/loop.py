@@ -97,7 +97,7 @@ class Task(ABC, Generic[Options]):
 
 @dataclass
 class TrainingState:
-    """Progress of a training, as a checkpoint stores it; `best` and the stale epochs are of the phase."""
+    """Progress of a training, as a checkpoint stores it; the history has a row per epoch of any phase."""
 
     phase: int = 0
     step: int = 0

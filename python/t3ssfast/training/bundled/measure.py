@@ -136,7 +136,7 @@ def _by_view(examples: Sequence[Example], evaluation: Evaluation) -> dict[str, d
 def _at_promise(
     results: Results, calibration: Calibration | None, promise: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Return metrics and intervals at the threshold for an expected one, None without."""
+    """Return metrics and intervals at the threshold for a promise; None if no score should keep it."""
     if calibration is None:
         return None
     try:
