@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from t3ssfast.cli.options import (
     OutFolder,
     Seed,
     SegmenterFile,
+    Tomograms,
     VerifierFile,
     VoxelSize,
     given_options,
@@ -27,12 +29,8 @@ if TYPE_CHECKING:
     from t3ssfast.models import LoadedModel
     from t3ssfast.tomogram import Tomogram
 
-app = typer.Typer(help="Train the segmenter, the classifier or the verifier.", no_args_is_help=True)
+app = typer.Typer(help="Train the models on tomograms with dark protein.", no_args_is_help=True)
 
-Tomograms = Annotated[
-    list[Path],
-    typer.Argument(help="Tomograms with dark protein (.mrc, .rec, .map, OME-Zarr).", show_default=False),
-]
 Picks = Annotated[
     list[Path],
     typer.Option("--picks", "-p", help="All T3SS of each tomogram, in the same order (.star, .tbl ...)."),
@@ -50,6 +48,8 @@ Start = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; use a lower one with --start.")]
 Resume = Annotated[bool, typer.Option(help="Resume from the checkpoint of an interrupted run.")]
+# Prints the progress to standard error.
+log = partial(typer.echo, err=True)
 
 
 @app.command()
@@ -72,10 +72,9 @@ def segmenter(
     """
     from t3ssfast.training import train_segmenter
 
-    volumes, masks, _ = _read(tomograms, voxel_size, membranes=membranes)
-    train_segmenter(
-        volumes, masks or [], out, device=device, resume=resume, **given_options(seed=seed, steps=steps)
-    )
+    volumes, masks, _ = _read(tomograms, voxel_size, membranes, None)
+    options = given_options(seed=seed, steps=steps)
+    train_segmenter(volumes, masks or [], out, device=device, resume=resume, **options)
     _print_metrics(out, "segmenter", as_json)
 
 
@@ -105,7 +104,7 @@ def classifier(
     """
     from t3ssfast.training import train_classifier
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
     begun = _load_start(start, "classifier")
     options = given_options(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
     train_classifier(volumes, known, masks, out, start=begun, device=device, resume=resume, **options)
@@ -139,10 +138,10 @@ def verifier(
     from t3ssfast.training import train_verifier
     from t3ssfast.training.calibrate import find_candidates
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
     begun = _load_start(start, "verifier")
-    search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device}
-    found = find_candidates(classifier, volumes, log=_log, **search)
+    search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
+    found = find_candidates(classifier, volumes, **search)
     options = given_options(seed=seed, steps=steps, learning_rate=learning_rate)
     train_verifier(volumes, known, found, out, start=begun, device=device, resume=resume, **options)
     _print_metrics(out, "verifier", as_json)
@@ -172,10 +171,10 @@ def calibrate(
     """
     from t3ssfast.training.calibrate import calibrate_models
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
-    search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device}
-    learned = calibrate_models(classifier, volumes, known, verifier=verifier, log=_log, **search)
-    written = classifier if verifier is None else verifier
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
+    learned = calibrate_models(classifier, volumes, known, verifier=verifier, **search)
+    written = verifier or classifier
     if as_json:
         typer.echo(json.dumps({"model": str(written), "calibration": learned.to_dict()}))
         return
@@ -212,10 +211,10 @@ def tune(
     """
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes=membranes, picks=picks)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
     models: dict[str, Any] = {"start": start, "classifier": classifier, "segmenter": segmenter}
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
-    fine_tune_verifier(volumes, known, out, membranes=masks, device=device, log=_log, **models, **options)
+    fine_tune_verifier(volumes, known, out, membranes=masks, device=device, log=log, **models, **options)
     _print_metrics(out, "verifier", as_json)
 
 
@@ -241,7 +240,7 @@ def few_labels(
     from t3ssfast.training.few_shot import few_shot_curve
 
     options = given_options(counts=counts or None, classifier=classifier, verifier=verifier)
-    rows = few_shot_curve(out, seed=seed, device=device, log=_log, **options)
+    rows = few_shot_curve(out, seed=seed, device=device, log=log, **options)
     typer.echo(json.dumps(rows, indent=None if as_json else 1))
 
 
@@ -267,16 +266,12 @@ def bundled(
     from t3ssfast.training.bundled import train_bundled
 
     options = given_options(tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume)
-    figures = train_bundled(out, device=device, log=_log, **options)
+    figures = train_bundled(out, device=device, log=log, **options)
     typer.echo(json.dumps(figures, indent=None if as_json else 1))
 
 
 def _read(
-    tomograms: list[Path],
-    voxel_size: float | None,
-    *,
-    membranes: list[Path] | None,
-    picks: list[Path] | None = None,
+    tomograms: list[Path], voxel_size: float | None, membranes: list[Path] | None, picks: list[Path] | None
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
     """Read tomograms, their masks, where given, and their picks in any format."""
     from t3ssfast.errors import InputError
@@ -289,14 +284,12 @@ def _read(
                 f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each."
             )
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
+    sizes: list[dict[str, Any]] = [{"voxel_size_angstrom": v.voxel_size_angstrom} for v in volumes]
     # The voxel size of a mask is often missing, and not used.
-    masks = [
-        read(p, voxel_size_angstrom=v.voxel_size_angstrom).data
-        for p, v in zip(membranes or [], volumes, strict=bool(membranes))
-    ]
+    masks = [read(p, **size).data for p, size in zip(membranes or [], sizes, strict=False)]
     known = [
-        load_candidates(p, voxel_size_angstrom=v.voxel_size_angstrom, tomogram_shape=v.shape)
-        for p, v in zip(picks or [], volumes, strict=bool(picks))
+        load_candidates(p, tomogram_shape=v.shape, **size)
+        for p, v, size in zip(picks or [], volumes, sizes, strict=False)
     ]
     return volumes, masks or None, known
 
@@ -306,11 +299,6 @@ def _load_start(start: str | None, model_kind: str) -> LoadedModel | None:
     from t3ssfast.models import load_model
 
     return None if start is None else load_model(None if start == "bundled" else start, model_kind=model_kind)
-
-
-def _log(line: str) -> None:
-    """Print the progress to standard error."""
-    typer.echo(line, err=True)
 
 
 def _print_metrics(path: Path, model_kind: str, as_json: bool) -> None:

@@ -32,13 +32,11 @@ def random_placement(
     rng: np.random.Generator, centre_yx: tuple[float, float], options: AugmentOptions
 ) -> Placement:
     """Draw a random rotation, reflection and scale about a centre."""
-    if rng.random() < options.free_rotation:
-        angle = rng.uniform(0, 2 * math.pi)
-    else:
-        angle = math.pi / 2 * int(rng.integers(4))
+    free = rng.random() < options.free_rotation
+    angle = rng.uniform(0, 2 * math.pi) if free else math.pi / 2 * int(rng.integers(4))
     # An image enlarged by a factor samples its source in steps shorter by that factor.
-    low, high = options.scale
-    factor = math.exp(rng.uniform(math.log(low), math.log(high)))
+    low, high = map(math.log, options.scale)
+    factor = math.exp(rng.uniform(low, high))
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     mirror = 1.0 if rng.random() < 0.5 else -1.0
     return Placement(centre_yx, np.array([[cos, -sin * mirror], [sin, cos * mirror]]))
@@ -52,29 +50,12 @@ def sample(
     mode: str = "bicubic",
     middle: float | None = None,
 ) -> Tensor:
-    """Sample one image from each source.
+    """Sample one image (slices, size, size) from each of N sources (slices, H, W), mirrored at their edges.
 
-    Parameters
-    ----------
-    sources
-        (N, slices, H, W) float32.
-    placements
-        N placements, in pixels of the source, (y, x).
-    size
-        Side of the images.
-    mode
-        "bicubic", "bilinear" or "nearest". Sources are mirrored at their edges.
-    middle
-        Pixel of the image that lies on the centre; by default (size - 1) / 2. A window centred as everywhere
-        in this package has size // 2.
-
-    Returns
-    -------
-    (N, slices, size, size) float32.
+    The pixel `middle` of the image lies on the centre of its placement; by default (size - 1) / 2.
     """
     height, width = sources.shape[2:]
-    middle = (size - 1) / 2 if middle is None else middle
-    offset = np.arange(size) - middle
+    offset = np.arange(size) - ((size - 1) / 2 if middle is None else middle)
     yx = np.stack(np.meshgrid(offset, offset, indexing="ij"), axis=-1)
     grids = np.stack([yx @ p.matrix.T + np.asarray(p.centre_yx) for p in placements])
     # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last pixel.
@@ -85,12 +66,9 @@ def sample(
 
 
 def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOptions) -> Tensor:
-    """Change the values as another microscope or another reconstruction would.
+    """Change the values of normalised (N, slices, H, W) images as another microscope would.
 
-    Applies a random radial gain, blur and noise, restores the standard deviation (a tomogram is normalised as
-    a whole), and changes gamma, contrast and offset last.
-
-    `images` are (N, slices, H, W) float32, normalised. All randomness comes from `rng`.
+    The standard deviation is restored after gain, blur and noise: a tomogram is normalised as a whole.
     """
     n, _, height, width = images.shape
 
@@ -100,9 +78,7 @@ def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOpt
     def rarely(values: npt.NDArray[np.float64], otherwise: float, share: float) -> npt.NDArray[np.float64]:
         return np.where(rng.random(n) < share, values, otherwise)
 
-    ky = np.fft.fftfreq(height)[:, None]
-    kx = np.fft.rfftfreq(width)[None, :]
-    frequency = np.hypot(ky, kx)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     position = frequency / frequency.max() * (SPECTRUM_KNOTS - 1)
     low = np.minimum(position.astype(int), SPECTRUM_KNOTS - 2)
     part = position - low

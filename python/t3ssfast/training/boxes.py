@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from t3ssfast.detection.cylindrical_sections import (
     cylindrical_sections,
     rotate_frames,
 )
-from t3ssfast.models import VERIFIER_ANSWERS
 from t3ssfast.training.augment import augment_values
 from t3ssfast.training.data import TrainingTomogram
 from t3ssfast.training.loop import Batch
@@ -45,29 +45,15 @@ GAIN_KNOTS = (7, 4)
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes around candidates.
+    """Boxes around candidates, in voxels of the model's grid."""
 
-    Attributes
-    ----------
-    values
-        (n, side, side, side) float16.
-    centre, axis
-        (n, 3) pose of the candidate, its centre relative to the middle voxel.
-    offset, true_axis
-        (n, 3) true centre relative to the candidate's, in voxels, and true axis.
-    jitter
-        (n,) factor of the random pose errors.
-    particle
-        (n, 4) number of the tomogram and true centre.
-    """
-
-    values: npt.NDArray[np.float16]
-    centre: Float64Array
-    axis: Float64Array
-    offset: Float64Array
-    true_axis: Float64Array
-    jitter: Float64Array
-    particle: Float64Array
+    values: npt.NDArray[np.float16]  # (n, side, side, side)
+    centre: Float64Array  # (n, 3), relative to the middle voxel
+    axis: Float64Array  # (n, 3)
+    offset: Float64Array  # (n, 3), true centre relative to the candidate's
+    true_axis: Float64Array  # (n, 3)
+    jitter: Float64Array  # (n,) factor of the random pose errors
+    particle: Float64Array  # (n, 4), number of the tomogram and true centre
 
     def __len__(self) -> int:
         return len(self.values)
@@ -82,7 +68,7 @@ class Boxes:
 
     @classmethod
     def cut(
-        cls, number: int, tomogram: TrainingTomogram, poses: Poses, true: Poses, jitter: float, side: int
+        cls, number: int, tomogram: TrainingTomogram, side: int, poses: Poses, true: Poses, jitter: float
     ) -> Boxes:
         """Cut a box around each pose inside the range of slices of the tomogram of a number."""
         inside = tomogram.in_slices(poses[0])
@@ -91,15 +77,9 @@ class Boxes:
         values = np.empty((len(middle), side, side, side), np.float16)
         for chosen, boxes in cut_boxes(tomogram.prepared, middle.astype(np.int64), side):
             values[chosen] = boxes
-        return cls(
-            values,
-            centre - middle,
-            axis,
-            true_centre - centre,
-            true_axis,
-            np.full(len(middle), jitter),
-            np.column_stack([np.full(len(middle), number), true_centre]),
-        )
+        offset, jitters = true_centre - centre, np.full(len(middle), jitter)
+        particle = np.column_stack([np.full(len(middle), number), true_centre])
+        return cls(values, centre - middle, axis, offset, true_axis, jitters, particle)
 
 
 @dataclass
@@ -118,10 +98,7 @@ class BoxPool:
         candidates: Candidates,
         options: VerifierOptions,
     ) -> BoxPool:
-        """Label the candidates of a tomogram by their distance to the picks, and cut the boxes.
-
-        Candidates close to a T3SS are true; those far from every T3SS and picks of another kind are false.
-        """
+        """Label candidates by their distance to T3SS, add the picks of either label, and cut the boxes."""
         best = candidates.sorted_by_score()
         centre, axis = tomogram.prepared.from_tomogram(best.centre_zyx), best.normal_zyx.astype(np.float64)
         nm = options.voxel_size_angstrom / 10
@@ -130,34 +107,25 @@ class BoxPool:
             _with_axes(known, picks[chosen], (centre, axis), options.hit_distance_nm / nm)
             for known, chosen in ((tomogram.targets_zyx, is_target), (tomogram.others_zyx, ~is_target))
         )
-        distance, nearest = _nearest(tomogram.targets_zyx, centre)
+        # Distances from no point are infinite.
+        distance, nearest = map(np.asarray, cKDTree(tomogram.targets_zyx).query(centre))
         hit = distance * nm <= options.hit_distance_nm
         true_axis = axis[hit]
         if _have_axes(picks):
             true_axis = picks.normal_zyx[is_target].astype(np.float64)[nearest[hit]]
-        true = (tomogram.targets_zyx[nearest[hit]], true_axis)
         far = np.flatnonzero(distance * nm > options.negative_distance_nm)[: options.negatives_per_tomogram]
         false = (np.concatenate([centre[far], others[0]]), np.concatenate([axis[far], others[1]]))
-        side = box_size(options.height_px)
-        as_picked = Boxes.cut(number, tomogram, picked, picked, 1.0, side)
-        as_found = Boxes.cut(number, tomogram, (centre[hit], axis[hit]), true, 0.5, side)
-        return cls(
-            Boxes.concatenate([as_picked, as_found]), Boxes.cut(number, tomogram, false, false, 0.5, side)
-        )
+        cut = partial(Boxes.cut, number, tomogram, box_size(options.height_px))
+        as_found = cut((centre[hit], axis[hit]), (tomogram.targets_zyx[nearest[hit]], true_axis), 0.5)
+        return cls(Boxes.concatenate([cut(picked, picked, 1.0), as_found]), cut(false, false, 0.5))
 
     @classmethod
     def concatenate(cls, pools: Sequence[BoxPool]) -> BoxPool:
         """Join pools in order."""
-        return cls(
-            Boxes.concatenate([pool.true for pool in pools]),
-            Boxes.concatenate([pool.false for pool in pools]),
-        )
+        return cls(Boxes.concatenate([p.true for p in pools]), Boxes.concatenate([p.false for p in pools]))
 
     def split(self, options: VerifierOptions) -> tuple[BoxPool, BoxPool]:
-        """Split at random into training and validation, with at least one of each label in the latter.
-
-        A T3SS as picked and the same T3SS as found stay together.
-        """
+        """Split particles at random into training and validation, at least one of each label."""
         rng = np.random.default_rng([options.seed, 13])
         kept, held_out = [], []
         for boxes in (self.true, self.false):
@@ -172,16 +140,11 @@ class BoxPool:
     def draw(self, rng: np.random.Generator, count: int, options: VerifierOptions) -> Batch:
         """Draw augmented sections (N, azimuths, height, height / 2), and targets (N, 6).
 
-        A target is the label, and the offset of the centre and the correction of the axis of a T3SS as a
-        verifier outputs them.
+        A target is the label, and offset and axis correction of a T3SS as a verifier outputs them.
         """
         trues = max(1, round(options.positive_share * count))
-        drawn = Boxes.concatenate(
-            [
-                self.true[rng.integers(len(self.true), size=trues)],
-                self.false[rng.integers(len(self.false), size=count - trues)],
-            ]
-        )
+        pools = ((self.true, trues), (self.false, count - trues))
+        drawn = Boxes.concatenate([boxes[rng.integers(len(boxes), size=n)] for boxes, n in pools])
         jitter = drawn.jitter[:, None]
         original = torch.from_numpy(drawn.values)
         # Values are augmented as the microscope recorded them, before the axis is aligned.
@@ -189,13 +152,9 @@ class BoxPool:
         values[(original == 0) | _random_cut(rng, count, values.shape[-1])] = 0
         shift = rng.normal(0, options.jitter_nm * 10 / options.voxel_size_angstrom, (count, 3)) * jitter
         far = rng.random((count, 1)) < options.far_share
-        tilt = np.radians(
-            np.where(
-                far,
-                rng.uniform(0, options.far_degrees, (count, 1)),
-                rng.uniform(0, options.tilt_degrees, (count, 1)) * jitter,
-            )
-        )
+        far_tilt = rng.uniform(0, options.far_degrees, (count, 1))
+        near_tilt = rng.uniform(0, options.tilt_degrees, (count, 1)) * jitter
+        tilt = np.radians(np.where(far, far_tilt, near_tilt))
         axis, first, second = axis_frames(drawn.axis).transpose(1, 0, 2)
         angle = rng.uniform(0, 2 * np.pi, count)[:, None]
         frames = axis_frames(axis + np.tan(tilt) * (np.cos(angle) * first + np.sin(angle) * second))
@@ -210,54 +169,40 @@ class BoxPool:
         planes = cylindrical_sections(values, drawn.centre + shift, scaled, options.height_px)
         planes = planes * _random_gain(rng, count, options)
         offset = np.einsum("nij,nj->ni", frames, drawn.offset - shift) / step
-        targets = _targets(trues, offset, axis_correction(drawn.true_axis, scaled))
-        return planes, torch.from_numpy(targets.astype(np.float32))
+        return planes, _targets(trues, offset, axis_correction(drawn.true_axis, scaled)).float()
 
     def all_sections(self, options: VerifierOptions) -> Batch:
         """Return sections and targets, as `draw`, of all boxes without augmentation."""
         boxes = Boxes.concatenate([self.true, self.false])
         frames = axis_frames(boxes.axis)
-        planes = [
-            cylindrical_sections(
-                torch.from_numpy(boxes.values[a : a + CHUNK]).float(),
-                boxes.centre[a : a + CHUNK],
-                frames[a : a + CHUNK],
-                options.height_px,
-            )
-            for a in range(0, len(boxes), CHUNK)
-        ]
+        planes = []
+        for a in range(0, len(boxes), CHUNK):
+            values = torch.from_numpy(boxes.values[a : a + CHUNK]).float()
+            centre = boxes.centre[a : a + CHUNK]
+            planes.append(cylindrical_sections(values, centre, frames[a : a + CHUNK], options.height_px))
         offset = np.einsum("nij,nj->ni", frames, boxes.offset)
-        targets = _targets(len(self.true), offset, axis_correction(boxes.true_axis, frames))
-        return torch.cat(planes), torch.from_numpy(targets)
+        return torch.cat(planes), _targets(len(self.true), offset, axis_correction(boxes.true_axis, frames))
 
 
 def _with_axes(centre: Float64Array, picks: Candidates, found: Poses, reach: float) -> Poses:
     """Return picks with their axes; picks without axes take those of the nearest candidate within reach."""
     if len(picks) == 0 or _have_axes(picks):
         return centre, picks.normal_zyx.astype(np.float64)
-    distance, nearest = _nearest(found[0], centre)
+    distance, nearest = map(np.asarray, cKDTree(found[0]).query(centre))
     near = distance <= reach
     return centre[near], found[1][nearest[near]]
 
 
 def _have_axes(picks: Candidates) -> bool:
     """Return whether picks have axes; without, all are along z."""
-    return not np.array_equal(picks.normal_zyx, np.tile([1, 0, 0], (len(picks), 1)))
+    return bool((picks.normal_zyx != [1, 0, 0]).any())
 
 
-def _nearest(points: Float64Array, queries: Float64Array) -> tuple[Float64Array, npt.NDArray[np.int64]]:
-    """Return distance and index of the point nearest to each query; infinite where there is no point."""
-    if len(points) == 0:
-        return np.full(len(queries), np.inf), np.zeros(len(queries), np.int64)
-    distance, index = cKDTree(points).query(queries)
-    return np.asarray(distance, np.float64), np.asarray(index, np.int64)
-
-
-def _targets(trues: int, offset: Float64Array, correction: Float64Array) -> Float64Array:
+def _targets(trues: int, offset: Float64Array, correction: Float64Array) -> Tensor:
     """Return targets (n, 6) of examples of which the first ones are true."""
-    targets = np.zeros((len(offset), len(VERIFIER_ANSWERS)))
-    targets[:trues] = np.column_stack([np.ones(len(offset)), offset, correction])[:trues]
-    return targets
+    targets = np.column_stack([np.ones(len(offset)), offset, correction])
+    targets[trues:] = 0
+    return torch.from_numpy(targets)
 
 
 def _random_cut(rng: np.random.Generator, count: int, side: int) -> Tensor:

@@ -28,17 +28,7 @@ MIN_VERIFIER_SCORE = 0.02
 
 
 def update_metadata(model: StrPath, model_kind: str, **changes: Any) -> None:
-    """Change metadata of a model file; its weights stay the same.
-
-    Parameters
-    ----------
-    model
-        Model file.
-    model_kind
-        "segmenter", "classifier" or "verifier".
-    **changes
-        New values of fields of `ModelMetadata`.
-    """
+    """Change fields of `ModelMetadata` of a model file; its weights stay the same."""
     loaded = load_model(model, model_kind=model_kind)
     save_model(loaded.module, model, replace(loaded.metadata, **changes))
 
@@ -54,48 +44,25 @@ def find_candidates(
     device: str = "auto",
     log: Callable[[str], None] = lambda line: None,
 ) -> list[Candidates]:
-    """Detect candidates down to low scores, with uncalibrated scores.
+    """Detect candidates of each tomogram down to low scores, with uncalibrated scores.
 
-    Parameters
-    ----------
-    classifier, verifier, segmenter, device
-        As for `detect`, except that None means no verifier.
-    tomograms
-        Tomograms to search.
-    membranes
-        Mask of each tomogram; None segments them.
-    config
-        Configuration of the detection; its threshold is ignored.
-    log
-        Called with a line of text after each tomogram.
-
-    Returns
-    -------
-    Candidates of each tomogram.
+    The threshold of `config` is ignored, and None means no verifier. `membranes` are used instead of
+    segmenting; `log` gets a line after each tomogram.
     """
-    wanted = replace(
-        DetectConfig() if config is None else config,
-        score_threshold=MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE,
-        min_precision=None,
-        min_recall=None,
-        verify=verifier is not None,
-    )
-    loaded_classifier = _load_uncalibrated(classifier, "classifier")
-    loaded_verifier = None if verifier is None else _load_uncalibrated(verifier, "verifier")
+    lowest = MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE
+    wanted = replace(config or DetectConfig(), verify=verifier is not None, score_threshold=lowest)
+    wanted = replace(wanted, min_precision=None, min_recall=None)
+    models: dict[str, Any] = {
+        "classifier": _load_uncalibrated(classifier, "classifier"),
+        "verifier": None if verifier is None else _load_uncalibrated(verifier, "verifier"),
+        "segmenter": segmenter,
+    }
     if segmenter is not None:
-        segmenter = load_model(segmenter, model_kind="segmenter", device=check_device(device))
+        models["segmenter"] = load_model(segmenter, model_kind="segmenter", device=check_device(device))
     found = []
     for k, tomogram in enumerate(tomograms):
-        detection = detect(
-            tomogram,
-            segmenter=segmenter,
-            classifier=loaded_classifier,
-            verifier=loaded_verifier,
-            membrane=None if membranes is None else membranes[k],
-            config=wanted,
-            device=device,
-            progress=False,
-        )
+        mask = None if membranes is None else membranes[k]
+        detection = detect(tomogram, membrane=mask, config=wanted, device=device, progress=False, **models)
         found.append(detection.candidates)
         log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
     return found
@@ -123,7 +90,7 @@ def calibrate_models(
     tomograms, truth
         Tomograms that neither model was trained on, and all T3SS in them; other candidates count as false.
     **search
-        Further arguments of `find_candidates`.
+        `segmenter`, `membranes`, `config`, `device` and `log` of `find_candidates`.
 
     Raises
     ------
@@ -132,8 +99,6 @@ def calibrate_models(
     """
     found = find_candidates(classifier, tomograms, verifier=verifier, **search)
     calibration = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
-    if verifier is None:
-        update_metadata(classifier, "classifier", calibration=calibration.to_dict())
-    else:
-        update_metadata(verifier, "verifier", calibration=calibration.to_dict())
+    model, model_kind = (classifier, "classifier") if verifier is None else (verifier, "verifier")
+    update_metadata(model, model_kind, calibration=calibration.to_dict())
     return calibration

@@ -123,10 +123,10 @@ class ClassifierTask(Task[ClassifierOptions]):
     def mine(self, phase: int, module: nn.Module) -> dict[str, Any]:
         """Add each tomogram's false positives with the highest scores to those of earlier phases."""
         model = LoadedModel(module, super().metadata(), "", "<module>")
-        seed = self.options.seed
         mined = []
         for k, (part, known) in enumerate(zip(self._parts, self._mined, strict=True)):
-            new = mine_negatives(model, part, self.options, np.random.default_rng([seed, 6 + k, phase]))
+            rng = np.random.default_rng([self.options.seed, 6 + k, phase])
+            new = mine_negatives(model, part, self.options, rng)
             mined.append([torch.from_numpy(np.concatenate(pair)) for pair in zip(known, new, strict=True)])
         return {"mined": mined}
 
@@ -175,60 +175,48 @@ def _learn_preselection(pool: WindowPool, options: ClassifierOptions) -> dict[st
         values: npt.NDArray[np.float32] = window_statistics(image, size, DEFAULT_STATISTICS)
         return values.reshape(len(DEFAULT_STATISTICS), -1)
 
-    return learn_rule(
-        statistics(pool.positive, (0, 0), (jitter, 0), (-jitter, 0), (0, jitter), (0, -jitter)),
-        DEFAULT_STATISTICS,
-        statistics(pool.random, (0, 0)),
-        size=size,
-    ).to_dict()
+    positives = statistics(pool.positive, (0, 0), (jitter, 0), (-jitter, 0), (0, jitter), (0, -jitter))
+    negatives = statistics(pool.random, (0, 0))
+    return learn_rule(positives, DEFAULT_STATISTICS, negatives, size=size).to_dict()
 
 
 def _collect(tomograms: Sequence[TrainingTomogram], options: ClassifierOptions, stream: int) -> WindowPool:
     """Cut out all windows but the mined ones."""
     rng = np.random.default_rng([options.seed, stream])
     reach = round(options.jitter_z_nm * 10.0 / options.voxel_size_angstrom)
-    positive, other, random = [], [], []
-    for tomogram in tomograms:
-        positive.append(voxels_around(tomogram, tomogram.targets_zyx, reach))
-        around_others = voxels_around(tomogram, tomogram.others_zyx, reach)
-        other.append(around_others[_is_negative(tomogram, around_others, options)])
-        random.append(_random_negatives(tomogram, rng, options))
-    return WindowPool(
-        positive=cut_out(tomograms, positive, options),
-        random=cut_out(tomograms, random, options),
-        other=cut_out(tomograms, other, options),
-        mined=cut_out([], [], options),
-    )
+    positive = [voxels_around(t, t.targets_zyx, reach) for t in tomograms]
+    random = [_random_negatives(t, rng, options) for t in tomograms]
+    other = [voxels_around(t, t.others_zyx, reach) for t in tomograms]
+    other = [v[_is_negative(t, v, options)] for t, v in zip(tomograms, other, strict=True)]
+    mined = [np.zeros((0, 3), np.int64) for _ in tomograms]
+    return WindowPool(*(cut_out(tomograms, p, options) for p in (positive, random, other, mined)))
 
 
 def _is_negative(
     tomogram: TrainingTomogram, positions: Positions, options: ClassifierOptions
 ) -> npt.NDArray[np.bool_]:
     """Return which positions are far enough from every T3SS to be negatives."""
-    if len(tomogram.targets_zyx) == 0 or len(positions) == 0:
-        return np.ones(len(positions), bool)
-    limit = options.negative_distance_nm * 10.0 / options.voxel_size_angstrom
+    # Distances from no T3SS are infinite.
     distance, _ = cKDTree(tomogram.targets_zyx).query(positions)
-    return np.asarray(distance > limit)
+    return np.asarray(distance > options.negative_distance_nm * 10.0 / options.voxel_size_angstrom)
 
 
 def _search_regions(
     tomogram: TrainingTomogram, slices: list[int], options: ClassifierOptions, *, enclosed: bool
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Yield slices and their search regions; without a membrane, the whole slice."""
+    prepared, distance_nm = tomogram.prepared, options.search_distance_nm
     if tomogram.membrane is None:
-        everywhere = np.ones(tomogram.prepared.shape[1:], np.uint8)
-        yield from ((z, everywhere) for z in slices)
-        return
-    voxel_size, distance_nm = tomogram.prepared.voxel_size_angstrom, options.search_distance_nm
-    search = SearchRegion(tomogram.membrane, voxel_size, distance_nm, enclosed=enclosed)
-    yield from ((z, search.slab(z, z + 1)[0]) for z in slices)
+        yield from ((z, np.ones(prepared.shape[1:], np.uint8)) for z in slices)
+    else:
+        search = SearchRegion(tomogram.membrane, prepared.voxel_size_angstrom, distance_nm, enclosed=enclosed)
+        yield from ((z, search.slab(z, z + 1)[0]) for z in slices)
 
 
 def _random_slices(tomogram: TrainingTomogram, count: int, rng: np.random.Generator) -> list[int]:
     """Draw different slices, sorted."""
-    available = np.arange(tomogram.z0, tomogram.z1)
-    return sorted(rng.choice(available, min(count, len(available)), replace=False).tolist())
+    z = np.arange(tomogram.z0, tomogram.z1)
+    return sorted(rng.choice(z, min(count, len(z)), replace=False).tolist())
 
 
 def _in_slice(z: int, mask: npt.NDArray[Any]) -> Positions:
@@ -246,13 +234,11 @@ def _random_negatives(
     near = np.concatenate([_in_slice(z, region) for z, region in regions])
     wanted = options.negatives_per_tomogram
     elsewhere = round(options.elsewhere_share * wanted) if len(near) else wanted
-    _, height, width = tomogram.prepared.shape
-    anywhere = np.column_stack(
-        [rng.choice(slices, elsewhere), rng.integers(0, height, elsewhere), rng.integers(0, width, elsewhere)]
-    )
+    anywhere = [rng.choice(slices, elsewhere)]
+    anywhere += [rng.integers(0, n, elsewhere) for n in tomogram.prepared.shape[1:]]
     if len(near):
         near = near[rng.integers(len(near), size=wanted - elsewhere)]
-    positions = np.concatenate([near, anywhere]).astype(np.int64)
+    positions = np.concatenate([near, np.column_stack(anywhere)]).astype(np.int64)
     return positions[_is_negative(tomogram, positions, options)]
 
 

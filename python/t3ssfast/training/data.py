@@ -18,31 +18,21 @@ from t3ssfast.training.options import TrainOptions
 
 __all__ = ["TrainingTomogram", "prepare_tomograms", "split_tomograms"]
 
+Float64Array = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class TrainingTomogram:
-    """A tomogram on the model's grid, with its annotation.
-
-    Attributes
-    ----------
-    prepared
-        The tomogram.
-    membrane
-        (z, y, x) uint8 mask, or None.
-    targets_zyx, others_zyx
-        (n, 3) centres of the T3SS, and of picks of another kind.
-    z0, z1
-        Range of slices to use, ``z0 <= z < z1``.
-    """
+    """A tomogram on the model's grid, with its annotation; its slices ``z0 <= z < z1`` are used."""
 
     prepared: PreparedTomogram
     membrane: npt.NDArray[np.uint8] | None
-    targets_zyx: npt.NDArray[np.float64]
-    others_zyx: npt.NDArray[np.float64]
+    targets_zyx: Float64Array  # (n, 3) centres of the T3SS
+    others_zyx: Float64Array  # (n, 3) centres of picks of another kind
     z0: int
     z1: int
 
-    def in_slices(self, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def in_slices(self, centres: Float64Array) -> npt.NDArray[np.bool_]:
         """Return which of (n, 3) centres lie within the range of slices."""
         return (centres[:, 0] >= self.z0 - 0.5) & (centres[:, 0] < self.z1 - 0.5)
 
@@ -66,13 +56,7 @@ def prepare_tomograms(
     picks: Sequence[Candidates] | None,
     options: TrainOptions,
 ) -> list[TrainingTomogram]:
-    """Resample tomograms, membranes and picks to the model's grid.
-
-    Raises
-    ------
-    InputError
-        If there is no tomogram, the lists differ in length, or a pick lies outside its tomogram.
-    """
+    """Resample tomograms, membranes and picks to the model's grid, and check that they match."""
     if len(tomograms) == 0:
         raise InputError("There is no tomogram to train on; give at least one.")
     for name, given in (("membranes", membranes), ("picks", picks)):
@@ -85,41 +69,36 @@ def prepare_tomograms(
         prepared = PreparedTomogram.prepare(
             tomogram, voxel_size_angstrom=options.voxel_size_angstrom, normalisation=options.normalisation
         )
+        depth = prepared.shape[0]
         mask = None if membranes is None else membranes[k]
-        membrane = None if mask is None else prepared.mask_from_tomogram(mask, 0, prepared.shape[0])
-        targets = others = np.zeros((0, 3))
-        if picks is not None:
-            chosen = picks[k]
-            # Picks may come from another binning of the same volume; both count from voxel centres.
-            factor = chosen.voxel_size_angstrom / tomogram.voxel_size_angstrom
-            centre = (np.asarray(chosen.centre_zyx, np.float64) + 0.5) * factor - 0.5
-            on_grid = prepared.from_tomogram(centre)
-            inside = np.all((on_grid > -1) & (on_grid < np.array(prepared.shape)), axis=1)
-            if not inside.all():
-                wrong = chosen.centre_zyx[~inside][0].tolist()
-                raise InputError(
-                    f"{(~inside).sum()} of {len(chosen)} picks lie outside {tomogram.name} "
-                    f"(shape {tomogram.shape}), for example (z, y, x) = {wrong}; check their "
-                    "voxel size and axis order."
-                )
-            is_target = chosen.kind == "t3ss"
-            targets, others = on_grid[is_target], on_grid[~is_target]
-        prepared_tomograms.append(TrainingTomogram(prepared, membrane, targets, others, 0, prepared.shape[0]))
+        membrane = None if mask is None else prepared.mask_from_tomogram(mask, 0, depth)
+        no_picks = np.zeros((0, 3))
+        targets, others = (no_picks, no_picks) if picks is None else _picks_on_grid(picks[k], prepared)
+        prepared_tomograms.append(TrainingTomogram(prepared, membrane, targets, others, 0, depth))
     return prepared_tomograms
+
+
+def _picks_on_grid(picks: Candidates, prepared: PreparedTomogram) -> tuple[Float64Array, Float64Array]:
+    """Return (n, 3) centres of the T3SS and of the other picks on the model's grid."""
+    tomogram = prepared.tomogram
+    # Picks may come from another binning of the same volume; both count from voxel centres.
+    factor = picks.voxel_size_angstrom / tomogram.voxel_size_angstrom
+    centre = prepared.from_tomogram((np.asarray(picks.centre_zyx, np.float64) + 0.5) * factor - 0.5)
+    inside = np.all((centre > -1) & (centre < np.array(prepared.shape)), axis=1)
+    if not inside.all():
+        raise InputError(
+            f"{(~inside).sum()} of {len(picks)} picks lie outside {tomogram.name} (shape {tomogram.shape}), "
+            f"for example (z, y, x) = {picks.centre_zyx[~inside][0].tolist()}; check their voxel size and "
+            "axis order."
+        )
+    is_target = picks.kind == "t3ss"
+    return centre[is_target], centre[~is_target]
 
 
 def split_tomograms(
     tomograms: Sequence[TrainingTomogram], options: TrainOptions
 ) -> tuple[list[TrainingTomogram], list[TrainingTomogram]]:
-    """Split into training and validation: whole tomograms, or the last slices of a single one.
-
-    Tomograms with picked T3SS are held out first.
-
-    Raises
-    ------
-    InputError
-        If the only tomogram has a single slice.
-    """
+    """Split into training and validation: whole tomograms, or the last slices of a single one."""
     fraction = options.validation_fraction
     if len(tomograms) == 1:
         only = tomograms[0]
@@ -138,7 +117,5 @@ def split_tomograms(
     # The sort is stable: tomograms with T3SS come first, in random order.
     order.sort(key=lambda k: len(tomograms[k].targets_zyx) == 0)
     held_out = set(order[:count])
-    return (
-        [tomogram for k, tomogram in enumerate(tomograms) if k not in held_out],
-        [tomogram for k, tomogram in enumerate(tomograms) if k in held_out],
-    )
+    training = [tomogram for k, tomogram in enumerate(tomograms) if k not in held_out]
+    return training, [tomogram for k, tomogram in enumerate(tomograms) if k in held_out]

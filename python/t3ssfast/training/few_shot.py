@@ -20,7 +20,7 @@ from t3ssfast.simulation.simulate import simulate
 from t3ssfast.tomogram import StrPath, Tomogram
 from t3ssfast.training.calibrate import find_candidates
 from t3ssfast.training.fine_tune import MIN_PICKS, TOLERANCE_ANGSTROM, fine_tune_verifier
-from t3ssfast.training.tables import figure_file, write_table
+from t3ssfast.training.metrics import figure_file, write_table
 
 __all__ = ["UNSEEN_DOMAIN", "few_shot_curve", "first_picks"]
 
@@ -57,36 +57,10 @@ def few_shot_curve(
     device: str = "cpu",
     log: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, float]]:
-    """Fine-tune a verifier on more and more picks, and detect in other tomograms of the same domain.
+    """Fine-tune a verifier on more and more picks, and detect in `held_out` tomograms of the same domain.
 
-    The membrane is given and the classifier is not trained, so only the verifier differs.
-
-    Parameters
-    ----------
-    out
-        Folder for few_labels.csv, few_labels.png and the fine-tuned models.
-    counts
-        Numbers of picks.
-    classifier, verifier
-        Model that finds the candidates, and model to start from; None are the bundled ones.
-    held_out
-        Number of tomograms to measure on.
-    seed
-        Random seed of simulation and training.
-    options
-        Options of the training, in addition to or instead of `FINE_TUNING`.
-    device, log
-        As for `find_candidates`.
-
-    Returns
-    -------
-    One row for no picks and one per count: number of picks; F1, precision, recall and expected calibration
-    error at the default threshold; best F1 on the curve; average precision; bounds of the 95% interval of F1.
-
-    Raises
-    ------
-    ConfigError
-        If a count is less than three.
+    The membrane is given and the classifier is not trained, so only the verifier differs. Writes
+    few_labels.csv, few_labels.png and the models to `out`. Returns a row for no picks and one per count.
     """
     if not counts or min(counts) < MIN_PICKS:
         raise ConfigError(f"The numbers of picks are {list(counts)}; give numbers of at least {MIN_PICKS}.")
@@ -104,22 +78,16 @@ def few_shot_curve(
         labelled.append(simulated(len(labelled)))
     loaded_classifier = load_model(classifier, model_kind="classifier")
     start = load_model(verifier, model_kind="verifier")
-    rows = [_measure(0, others, loaded_classifier, start, device)]
-    log(f"no picks: F1 {rows[0]['f1']:.3f}, average precision {rows[0]['average_precision']:.3f}")
-    for count in counts:
-        tomograms, membranes, picks = zip(*first_picks(labelled, count), strict=True)
-        path = fine_tune_verifier(
-            tomograms,
-            picks,
-            folder / f"verifier_{count}.pt",
-            start=start,
-            classifier=loaded_classifier,
-            membranes=membranes,
-            seed=seed,
-            device=device,
-            **(options or {}),
-        )
-        tuned = load_model(path, model_kind="verifier")
+    common: dict[str, Any] = {"start": start, "seed": seed, "device": device, **(options or {})}
+    rows = []
+    for count in (0, *counts):
+        tuned = start
+        if count:
+            tomograms, membranes, picks = zip(*first_picks(labelled, count), strict=True)
+            path = folder / f"verifier_{count}.pt"
+            data: dict[str, Any] = {"classifier": loaded_classifier, "membranes": membranes}
+            fine_tune_verifier(tomograms, picks, path, **data, **common)
+            tuned = load_model(path, model_kind="verifier")
         rows.append(_measure(count, others, loaded_classifier, tuned, device))
         log(f"{count} picks: F1 {rows[-1]['f1']:.3f}, average precision {rows[-1]['average_precision']:.3f}")
     write_table(rows, folder / "few_labels.csv")
@@ -128,11 +96,7 @@ def few_shot_curve(
 
 
 def first_picks(labelled: Sequence[Labelled], count: int) -> list[Labelled]:
-    """Return tomograms with `count` T3SS in total, in order.
-
-    The last tomogram is cropped along x to the remaining number, because T3SS that are not picked would be
-    false candidates.
-    """
+    """Return tomograms with `count` T3SS in total; the last one is cropped, to leave no T3SS unpicked."""
     chosen: list[Labelled] = []
     for tomogram, membrane, truth in labelled:
         if count <= 0:
@@ -154,26 +118,19 @@ def _measure(
 ) -> dict[str, float]:
     """Detect in tomograms, and return a row of `few_shot_curve`."""
     tomograms, membranes, truth = zip(*examples, strict=True)
-    found = find_candidates(
-        classifier,
-        tomograms,
-        verifier=verifier,
-        membranes=membranes,
-        config=DetectConfig(contrast="dark"),
-        device=device,
-    )
+    config = DetectConfig(contrast="dark")
+    search: dict[str, Any] = {"membranes": membranes, "config": config, "device": device}
+    found = find_candidates(classifier, tomograms, verifier=verifier, **search)
     calibration = read_calibration(verifier.metadata.calibration)
     if calibration is not None:
         found = [replace(c, score=calibration.apply(c.score)) for c in found]
     curve = evaluate(found, truth, TOLERANCE_ANGSTROM)
-    threshold = DetectConfig().score_threshold
-    at_threshold = evaluate([c[c.score >= threshold] for c in found], truth, TOLERANCE_ANGSTROM)
+    confident = [c[c.score >= config.score_threshold] for c in found]
+    at_threshold = evaluate(confident, truth, TOLERANCE_ANGSTROM)
     interval = at_threshold.intervals()["f1"]
     return {
         "picks": picks,
-        "f1": at_threshold.f1,
-        "precision": at_threshold.precision,
-        "recall": at_threshold.recall,
+        **{name: getattr(at_threshold, name) for name in ("f1", "precision", "recall")},
         "best_f1": curve.best_f1[0],
         "average_precision": curve.average_precision,
         "calibration_error": at_threshold.calibration_error,
@@ -185,11 +142,10 @@ def _measure(
 def _draw(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Draw F1 and average precision against the number of picks."""
     at = np.arange(len(rows))
-    f1 = np.array([row["f1"] for row in rows])
-    ends = np.array([[row["f1_low"] for row in rows], [row["f1_high"] for row in rows]])
+    f1, *ends = np.array([[row[name] for row in rows] for name in ("f1", "f1_low", "f1_high")])
     with figure_file(path, (5, 4), dpi=150) as figure:
         axes = figure.add_subplot()
-        axes.errorbar(at, f1, np.abs(ends - f1), marker="o", capsize=3, label="F1, 95% interval")
+        axes.errorbar(at, f1, np.abs(np.array(ends) - f1), marker="o", capsize=3, label="F1, 95% interval")
         axes.plot(at, [row["best_f1"] for row in rows], "s--", label="best F1 on the curve")
         axes.plot(at, [row["average_precision"] for row in rows], "^:", label="average precision")
         axes.set_xticks(at, [f"{row['picks']:.0f}" for row in rows])

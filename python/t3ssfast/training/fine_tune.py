@@ -65,14 +65,16 @@ def fine_tune_verifier(
         TorchScript file to write.
     start
         Verifier to start from; None is the bundled one.
-    classifier, segmenter, membranes, device, log
-        As for `find_candidates`.
+    classifier, segmenter, device
+        As for `detect`.
+    membranes
+        Mask of each tomogram; None segments them.
     folds
         Number of folds, at least two.
     seed
         Random seed of the folds and of the training.
-    progress
-        Show progress bars on a terminal.
+    progress, log
+        Show progress bars on a terminal; function called with a line of text at every stage.
     **options
         Fields of `VerifierOptions`, in addition to or instead of `FINE_TUNING`.
 
@@ -90,23 +92,10 @@ def fine_tune_verifier(
         raise InputError(
             f"There are {count} picked T3SS for {folds} folds; give at least {MIN_PICKS} T3SS and two folds."
         )
-    found = find_candidates(
-        classifier,
-        tomograms,
-        segmenter=segmenter,
-        membranes=membranes,
-        config=DetectConfig(contrast="dark"),
-        device=device,
-        log=log,
-    )
-    common: dict[str, Any] = {
-        "start": load_model(start, model_kind="verifier"),
-        "device": device,
-        "progress": progress,
-        **FINE_TUNING,
-        **options,
-        "seed": seed,
-    }
+    search: dict[str, Any] = {"segmenter": segmenter, "membranes": membranes, "device": device, "log": log}
+    found = find_candidates(classifier, tomograms, config=DetectConfig(contrast="dark"), **search)
+    begun = load_model(start, model_kind="verifier")
+    common = {"start": begun, "device": device, "progress": progress, **FINE_TUNING, **options, "seed": seed}
     folds = min(folds, count)
     assigned = assign_folds(picks, found, folds, seed)
     scores = [candidates.score.copy() for candidates in found]
@@ -123,18 +112,12 @@ def fine_tune_verifier(
                     scores[k][left_out] = _verified_scores(tomogram, candidates, left_out, model)
     log("fine-tuning on all picks")
     path = train_verifier(tomograms, picks, found, out, **common)
-    evaluation = evaluate(
-        [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)],
-        [p[p.kind == "t3ss"] for p in picks],
-        TOLERANCE_ANGSTROM,
-    )
+    rescored = [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)]
+    evaluation = evaluate(rescored, [p[p.kind == "t3ss"] for p in picks], TOLERANCE_ANGSTROM)
+    fold_of_each = np.arange(len(evaluation.scores)) % folds
     # Few candidates determine a logistic curve but no isotonic one.
     calibration = fit_calibration(
-        evaluation.scores,
-        evaluation.hits,
-        np.arange(len(evaluation.scores)) % folds,
-        evaluation.n_truth,
-        method="platt",
+        evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt"
     )
     update_metadata(path, "verifier", calibration=calibration.to_dict())
     return path
@@ -144,15 +127,13 @@ def _verified_scores(
     tomogram: Tomogram, candidates: Candidates, index: npt.NDArray[np.int64], verifier: LoadedModel
 ) -> npt.NDArray[np.float64]:
     """Return the verifier's scores (n,) of the candidates at `index`, without the membrane's influence."""
+    metadata = verifier.metadata
     grid = PreparedTomogram.prepare(
-        tomogram,
-        voxel_size_angstrom=verifier.metadata.voxel_size_angstrom,
-        normalisation=verifier.metadata.normalisation,
+        tomogram, voxel_size_angstrom=metadata.voxel_size_angstrom, normalisation=metadata.normalisation
     )
     centre = grid.from_tomogram(candidates.centre_zyx[index])
     *_, log_odds = verify(grid, centre, candidates.normal_zyx[index], candidates.score[index], verifier)
-    scores: npt.NDArray[np.float64] = expit(log_odds)
-    return scores
+    return np.asarray(expit(log_odds))
 
 
 def assign_folds(
@@ -163,21 +144,20 @@ def assign_folds(
     Candidates close to a T3SS are in its fold. Picks of other kinds are in no fold (-1).
     """
     rng = np.random.default_rng([seed, 14])
-    limit_nm = VerifierOptions.negative_distance_nm
     assigned, n_picks, n_candidates = [], 0, 0
     for known, found in zip(picks, candidates, strict=True):
         is_target = known.kind == "t3ss"
+        count = int(is_target.sum())
         of_picks = np.full(len(known), -1)
-        of_picks[is_target] = (n_picks + rng.permutation(int(is_target.sum()))) % folds
+        of_picks[is_target] = (n_picks + rng.permutation(count)) % folds
         of_found = (n_candidates + rng.permutation(len(found))) % folds
-        if is_target.any() and len(found):
-            known_nm, found_nm = (
-                (np.asarray(c.centre_zyx, np.float64) + 0.5) * (c.voxel_size_angstrom / 10)
-                for c in (known[is_target], found)
-            )
-            distance, nearest = cKDTree(known_nm).query(found_nm)
-            close = distance <= limit_nm
-            of_found[close] = of_picks[is_target][np.asarray(nearest)[close]]
-        n_picks, n_candidates = n_picks + int(is_target.sum()), n_candidates + len(found)
+        known_nm, found_nm = (
+            (np.asarray(c.centre_zyx, np.float64) + 0.5) * (c.voxel_size_angstrom / 10)
+            for c in (known[is_target], found)
+        )
+        distance, nearest = cKDTree(known_nm).query(found_nm)
+        close = distance <= VerifierOptions.negative_distance_nm
+        of_found[close] = of_picks[is_target][np.asarray(nearest)[close]]
+        n_picks, n_candidates = n_picks + count, n_candidates + len(found)
         assigned.append((of_picks, of_found))
     return assigned

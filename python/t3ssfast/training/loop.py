@@ -11,7 +11,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic
@@ -29,8 +29,8 @@ from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.tomogram import StrPath
 from t3ssfast.training.data import TrainingTomogram
 from t3ssfast.training.distributed import World
+from t3ssfast.training.metrics import figure_file, write_table
 from t3ssfast.training.options import Options, TrainOptions
-from t3ssfast.training.tables import figure_file, write_table
 
 __all__ = ["Batch", "Task", "Trainer", "learning_rate", "load_start"]
 
@@ -45,27 +45,18 @@ MAX_GRADIENT_NORM = 1.0
 
 
 class Task(ABC, Generic[Options]):
-    """What is particular to the training of one kind of model.
-
-    `model_kind`, `classes` and `window_px` are as in `ModelMetadata`.
-    """
+    """What is particular to the training of one kind of model; the first attributes are in its metadata."""
 
     model_kind: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
     window_px: int | None = None
-    # Validation metric to maximise.
-    metric: ClassVar[str]
-    # Inputs per forward pass of the validation.
-    validation_batch: int
-    # Number of times that the schedule runs, each from the best weights of the one before.
-    phases: int = 1
+    metric: ClassVar[str]  # validation metric to maximise
+    validation_batch: int  # inputs per forward pass of the validation
+    phases: int = 1  # number of times that the schedule runs, each from the best weights of the one before
     options: Options
-    # Trained model to start from.
-    start: LoadedModel | None = None
-    # Of training and validation.
-    tomograms: Sequence[TrainingTomogram]
-    # Further data that the result depends on, as plain values for the checkpoint's key.
-    inputs: Sequence[Any] = ()
+    start: LoadedModel | None = None  # trained model to start from
+    tomograms: Sequence[TrainingTomogram]  # of training and validation
+    inputs: Sequence[Any] = ()  # further data that the result depends on, as plain values
 
     @abstractmethod
     def build_module(self) -> nn.Module:
@@ -97,23 +88,16 @@ class Task(ABC, Generic[Options]):
     def metadata(self) -> ModelMetadata:
         """Return the model's metadata, without recipe and metrics."""
         voxel_size, window_px = self.options.voxel_size_angstrom, self.window_px
+        window_nm = None if window_px is None else window_px * voxel_size / 10.0
+        normalisation, classes = self.options.normalisation, self.classes
         return ModelMetadata(
-            model_kind=self.model_kind,
-            voxel_size_angstrom=voxel_size,
-            window_px=window_px,
-            window_nm=None if window_px is None else window_px * voxel_size / 10.0,
-            normalisation=self.options.normalisation,
-            classes=self.classes,
+            self.model_kind, voxel_size, window_px, window_nm, normalisation=normalisation, classes=classes
         )
 
 
 @dataclass
 class TrainingState:
-    """Progress of a training, as a checkpoint stores it.
-
-    Weights and states are None before the first epoch; `best`, its metrics and the number of epochs since
-    then are of the current phase; `mined` comes from `Task.mine`; `history` has a row per epoch of any phase.
-    """
+    """Progress of a training, as a checkpoint stores it; the history has a row per epoch of any phase."""
 
     phase: int = 0
     step: int = 0
@@ -129,8 +113,7 @@ class TrainingState:
     @classmethod
     def load(cls, store: CheckpointStore) -> TrainingState:
         """Read the state from a store; the initial state where it has none."""
-        piece = store.load("state")
-        if piece is None:
+        if (piece := store.load("state")) is None:
             return cls()
         content = io.BytesIO(piece["state"].tobytes())
         return cls(**torch.load(content, map_location="cpu", weights_only=True))
@@ -138,7 +121,7 @@ class TrainingState:
     def save(self, store: CheckpointStore) -> None:
         """Write the state to a store."""
         content = io.BytesIO()
-        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, content)
+        torch.save(vars(self), content)
         store.save("state", state=np.frombuffer(content.getbuffer(), np.uint8))
 
 
@@ -147,36 +130,26 @@ def learning_rate(step: int, options: TrainOptions) -> float:
     warmup = max(1, round(options.warmup * options.steps))
     if step < warmup:
         return options.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, options.steps - warmup)
-    low = FINAL_LEARNING_RATE
+    done, low = (step - warmup) / max(1, options.steps - warmup), FINAL_LEARNING_RATE
     return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def load_start(
     start: StrPath | LoadedModel | None, model_kind: str, window_option: str
 ) -> tuple[LoadedModel | None, dict[str, Any]]:
-    """Load the model to start from, and return it with the options that it determines.
-
-    `window_option` is the name of the option that corresponds to `ModelMetadata.window_px`.
-    """
+    """Load the model to start from, and return it with the options that it determines."""
     if start is None:
         return None, {}
     model = load_model(start, model_kind=model_kind)
-    recipe = model.metadata.recipe
-    widths = {name: recipe[name] for name in ("channels", "hidden") if name in recipe}
-    return model, {
-        **{name: tuple(width) if isinstance(width, list) else width for name, width in widths.items()},
-        window_option: model.metadata.window_px,
-        "voxel_size_angstrom": model.metadata.voxel_size_angstrom,
-        "normalisation": model.metadata.normalisation,
-    }
+    metadata = model.metadata
+    fixed = {name: getattr(metadata, name) for name in ("voxel_size_angstrom", "normalisation")}
+    widths = {name: metadata.recipe[name] for name in ("channels", "hidden") if name in metadata.recipe}
+    fixed |= {name: tuple(width) if isinstance(width, list) else width for name, width in widths.items()}
+    return model, {window_option: metadata.window_px, **fixed}
 
 
 class Trainer:
-    """Trains the model of a task; parameters as of `train_segmenter`.
-
-    The checkpoint is a folder beside the model file, removed when the file is written.
-    """
+    """Trains the model of a task; the checkpoint lies beside the model file until that is written."""
 
     def __init__(self, task: Task[Any], out: StrPath, world: World, *, resume: bool, progress: bool) -> None:
         self.task, self.path, self.world = task, Path(out), world
@@ -184,7 +157,7 @@ class Trainer:
         key = key_of(
             {
                 "model_kind": task.model_kind,
-                "options": task.options.to_dict(),
+                "options": asdict(task.options),
                 "tomograms": [tomogram.fingerprint() for tomogram in task.tomograms],
                 "inputs": task.inputs,
                 "start": None if task.start is None else task.start.sha256,
@@ -196,13 +169,7 @@ class Trainer:
         self.state = TrainingState.load(self.store) if resume else TrainingState()
 
     def train(self) -> Path:
-        """Train all phases, and return the path of the model file.
-
-        Raises
-        ------
-        ModelError
-            If the training diverges, or the model to start from has other layers.
-        """
+        """Train all phases, and return the path of the model file."""
         task, state = self.task, self.state
         torch.manual_seed(task.options.seed)
         module = task.build_module().to(self.world.device)
@@ -214,15 +181,13 @@ class Trainer:
             torch.set_rng_state(state.random_state)
         for phase in range(state.phase, task.phases):
             if phase > self.state.phase:
-                mined = task.mine(phase, module)
-                self.state = TrainingState(
-                    phase, weights=_weights(module), mined=mined, history=state.history
-                )
+                mined, weights = task.mine(phase, module), _weights(module)
+                self.state = TrainingState(phase, weights=weights, mined=mined, history=state.history)
                 self._save()
             task.add_mined(self.state.mined)
             self.train_phase(module)
         if self.world.is_leader:
-            recipe = {**task.options.to_dict(), "tomograms": len(task.tomograms)}
+            recipe = {**asdict(task.options), "tomograms": len(task.tomograms)}
             metadata = replace(task.metadata(), recipe=recipe, metrics=self.state.best_metrics)
             save_model(module, self.path, metadata)
             _draw_curves(self.state.history, self.path.with_name(self.path.stem + ".training.png"))
@@ -250,7 +215,7 @@ class Trainer:
         ):
             row = bar.add_task(title, total=options.steps, completed=state.step, metrics="")
             while state.step < options.steps and not 0 < options.patience <= state.stale_epochs:
-                epoch = self._train_epoch(module, parallel, optimiser, partial(bar.advance, row))
+                epoch = self._train_epoch(parallel, optimiser, partial(bar.advance, row))
                 metrics = self._validate(module, validation)
                 state.history.append({**epoch, **metrics})
                 state.weights, state.optimiser = _weights(module), optimiser.state_dict()
@@ -264,17 +229,13 @@ class Trainer:
         module.eval()
 
     def _train_epoch(
-        self,
-        module: nn.Module,
-        parallel: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        advance: Callable[[], None],
+        self, parallel: nn.Module, optimiser: torch.optim.Optimizer, advance: Callable[[], None]
     ) -> dict[str, float]:
         """Take the steps up to the next validation, and return the first columns of the table of metrics."""
         options, state, device = self.task.options, self.state, self.world.device
         epoch_end = (state.step // options.steps_per_epoch + 1) * options.steps_per_epoch
         losses = []
-        module.train()
+        parallel.train()
         for step in range(state.step, min(epoch_end, options.steps)):
             rate = learning_rate(step, options)
             for group in optimiser.param_groups:
@@ -285,7 +246,7 @@ class Trainer:
             loss = self.task.loss(outputs.float(), targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
+            nn.utils.clip_grad_norm_(parallel.parameters(), MAX_GRADIENT_NORM)
             optimiser.step()
             losses.append(loss.item())
             advance()
@@ -295,12 +256,8 @@ class Trainer:
                 f"Training diverged: the loss is not finite at step {state.step} or before; lower "
                 f"learning_rate (it is {options.learning_rate:g})."
             )
-        return {
-            "phase": float(state.phase),
-            "step": float(state.step),
-            "learning_rate": rate,
-            "training_loss": sum(losses) / len(losses),
-        }
+        progress = {"phase": float(state.phase), "step": float(state.step), "learning_rate": rate}
+        return {**progress, "training_loss": sum(losses) / len(losses)}
 
     @torch.inference_mode()
     def _validate(self, module: nn.Module, validation: Batch) -> dict[str, float]:

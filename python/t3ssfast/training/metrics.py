@@ -1,11 +1,22 @@
-"""Validation metrics of the trainings."""
+"""Metrics of the trainings, and the tables and figures of them, written atomically."""
 
 from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["overlap_metrics", "score_metrics"]
+from t3ssfast.io import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["figure_file", "overlap_metrics", "score_metrics", "write_table"]
 
 
 def score_metrics(score: npt.NDArray[np.float32], true: npt.NDArray[np.bool_]) -> dict[str, float]:
@@ -30,3 +41,24 @@ def overlap_metrics(hits: int, found: int, true: int) -> dict[str, float]:
         "precision": hits / max(1, found),
         "recall": hits / max(1, true),
     }
+
+
+def write_table(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Write rows of numbers with the same keys as CSV."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+
+
+@contextmanager
+def figure_file(path: Path, size: tuple[float, float], dpi: int) -> Iterator[Figure]:
+    """Yield a figure of a size in inches, and write it as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

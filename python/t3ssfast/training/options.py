@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from t3ssfast.detection.config import DetectConfig
@@ -67,13 +67,11 @@ class AugmentOptions(_Bounded):
     free_rotation
         Fraction of the images rotated by any angle; the others are rotated by a multiple of 90 degrees.
     spectrum
-        Standard deviation of the logarithm of a random radial gain, which imitates other defoci, envelopes
-        and filters.
+        Standard deviation of the logarithm of a random radial gain: other defoci, envelopes and filters.
     blur_px
         Maximum sigma of a Gaussian blur, applied to a third of the images.
     noise
-        Maximum standard deviation of added white noise, in standard deviations of the image; applied to half
-        of the images.
+        Maximum standard deviation of white noise, relative to the image's; added to half of the images.
     contrast
         Range of the factor applied to the values.
     shift
@@ -118,8 +116,7 @@ class TrainOptions(_Bounded):
     patience
         Stop after this many epochs without a better validation metric; 0 never stops early.
     validation_fraction
-        Fraction of the tomograms held out for validation, at least one tomogram. Of a single tomogram, the
-        fraction of its slices at the end.
+        Fraction of the tomograms held out for validation, at least one; of a single one, of its last slices.
     voxel_size_angstrom
         Voxel size of the model.
     normalisation
@@ -140,10 +137,6 @@ class TrainOptions(_Bounded):
     voxel_size_angstrom: float = 13.6
     normalisation: Normalisation = field(default_factory=Normalisation)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for the metadata of the model."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -253,11 +246,9 @@ class VerifierOptions(TrainOptions):
         Pose errors applied to picked T3SS: standard deviation of the centre along each axis, and maximum tilt
         of the axis. Detected candidates have pose errors of their own and get half as much.
     far_share, far_degrees
-        Fraction of the examples tilted by up to `far_degrees` instead, so that the verifier learns to correct
-        a wrong axis.
+        Fraction of the examples tilted by up to `far_degrees` instead, to learn to correct a wrong axis.
     stretch
-        Range of the factor by which length over width of a particle changes: other species have other
-        proportions.
+        Range of the factor of length over width of a particle: other species have other proportions.
     profile
         Standard deviation of the logarithm of a random smooth gain over the cylindrical sections, the same at
         every azimuth: the parts of other species differ in density.
@@ -296,17 +287,11 @@ Options = TypeVar("Options", bound=TrainOptions)
 
 
 def make_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    """Make options from keyword arguments.
-
-    Raises
-    ------
-    ConfigError
-        If an option does not exist or has a value out of bounds.
-    """
-    names = [f.name for f in fields(kind)]
+    """Make options from keyword arguments; ConfigError if one does not exist or is out of bounds."""
+    names = sorted(f.name for f in fields(kind))
     for name in given:
         if name not in names:
-            raise ConfigError(f"There is no option {name!r}; choose from {', '.join(sorted(names))}.")
+            raise ConfigError(f"There is no option {name!r}; choose from {', '.join(names)}.")
     try:
         return kind(**given)
     except TypeError as error:

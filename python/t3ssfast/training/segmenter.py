@@ -126,10 +126,8 @@ class SegmenterTask(Task[SegmenterOptions]):
         return augment_values(torch.cat(images), rng, options.augment), torch.cat(targets)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return binary cross-entropy plus soft Dice loss over the batch (Milletari et al. 2016).
-
-        Cross-entropy makes the outputs probabilities; Dice counters the small fraction of membrane voxels.
-        """
+        """Return binary cross-entropy plus soft Dice loss over the batch (Milletari et al. 2016)."""
+        # Cross-entropy makes the outputs probabilities; Dice counters the small fraction of membrane voxels.
         probability = torch.sigmoid(outputs)
         overlap = (probability * targets).sum()
         dice = (2 * overlap + 1) / ((probability**2).sum() + (targets**2).sum() + 1)

@@ -116,11 +116,9 @@ class VerifierTask(Task[VerifierOptions]):
         if len(tomograms) < FEW_TOMOGRAMS:
             self._pools = BoxPool.concatenate([*pools.values()]).split(options)
         else:
-            training, held_out = split_tomograms(tomograms, options)
-            self._pools = (
-                BoxPool.concatenate([pools[id(tomogram)] for tomogram in training]),
-                BoxPool.concatenate([pools[id(tomogram)] for tomogram in held_out]),
-            )
+            parts = split_tomograms(tomograms, options)
+            training, held_out = (BoxPool.concatenate([pools[id(t)] for t in part]) for part in parts)
+            self._pools = (training, held_out)
         for name, pool in zip(("training", "validation"), self._pools, strict=True):
             for label, boxes in (("T3SS", pool.true), ("false candidate", pool.false)):
                 if not len(boxes):

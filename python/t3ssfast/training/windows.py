@@ -20,30 +20,15 @@ __all__ = ["Positions", "WindowPool", "cut_out", "voxels_around"]
 # (n, 3) voxels, zyx.
 Positions = npt.NDArray[np.int64]
 
-# Half side of a cut-out, in windows: half a diagonal, for windows at any angle.
-HALF_DIAGONAL = 0.5 * 2**0.5
-
 
 @dataclass
 class WindowPool:
-    """Cut-outs to draw windows from, each (n, side, side) float16.
+    """Cut-outs to draw windows from, each (n, side, side) float16."""
 
-    Attributes
-    ----------
-    positive
-        Around T3SS.
-    random
-        Random negatives.
-    other
-        Around picks of another kind.
-    mined
-        Hard negatives.
-    """
-
-    positive: Tensor
-    random: Tensor
-    other: Tensor
-    mined: Tensor
+    positive: Tensor  # around T3SS
+    random: Tensor  # random negatives
+    other: Tensor  # around picks of another kind
+    mined: Tensor  # hard negatives
 
     def draw(self, rng: np.random.Generator, count: int, options: ClassifierOptions) -> Batch:
         """Draw augmented windows (count, 1, window, window) and their classes (count,)."""
@@ -54,19 +39,18 @@ class WindowPool:
         if len(self.random) == 0:
             hards = negatives
         counts = ((self.positive, positives), (hard, hards), (self.random, negatives - hards))
-        cut = torch.cat(
-            [pool[torch.from_numpy(rng.integers(len(pool), size=n))] for pool, n in counts if n]
-        ).float()[:, None]
-        jitter = options.jitter_nm * 10.0 / options.voxel_size_angstrom
-        middle = cut.shape[-1] // 2
+        drawn = [pool[torch.from_numpy(rng.integers(len(pool), size=n))] for pool, n in counts if n]
+        cut = torch.cat(drawn).float()[:, None]
+        jitter, middle = options.jitter_nm * 10.0 / options.voxel_size_angstrom, cut.shape[-1] // 2
         placements = []
         for _ in range(len(cut)):
             # Uniform on a disk.
             angle, radius = rng.uniform(0, 2 * np.pi), jitter * np.sqrt(rng.random())
-            centre = (middle + radius * np.sin(angle), middle + radius * np.cos(angle))
-            placements.append(random_placement(rng, (float(centre[0]), float(centre[1])), options.augment))
+            centre = (float(middle + radius * np.sin(angle)), float(middle + radius * np.cos(angle)))
+            placements.append(random_placement(rng, centre, options.augment))
         windows = sample(cut, placements, options.window_px, middle=options.window_px // 2)
-        return augment_values(windows, rng, options.augment), _classes(positives, len(cut))
+        classes = (torch.arange(len(cut)) < positives).long()
+        return augment_values(windows, rng, options.augment), classes
 
     def all_windows(self, options: ClassifierOptions) -> Batch:
         """Return every window without augmentation, (N, 1, window, window) float16, and the classes (N,)."""
@@ -74,25 +58,16 @@ class WindowPool:
         inner = slice(start, start + options.window_px)
         parts = [p[:, None, inner, inner] for p in (self.positive, self.random, self.other, self.mined)]
         windows = torch.cat(parts)
-        return windows, _classes(len(self.positive), len(windows))
-
-
-def _classes(positives: int, count: int) -> Tensor:
-    """Return the classes of windows of which the first ones are positive."""
-    classes = torch.zeros(count, dtype=torch.long)
-    classes[:positives] = 1
-    return classes
+        return windows, (torch.arange(len(windows)) < len(self.positive)).long()
 
 
 def cut_out(
     tomograms: Sequence[TrainingTomogram], positions: Sequence[Positions], options: ClassifierOptions
 ) -> Tensor:
-    """Cut images (n, side, side) float16 centred at positions; slices are mirrored at their edges.
-
-    The odd side holds a window at any angle and scale, off the centre by the jitter.
-    """
+    """Cut images (n, side, side) float16 centred at positions; slices are mirrored at their edges."""
+    # Half a diagonal, for windows at any angle, and off the centre by the jitter.
     jitter = options.jitter_nm * 10.0 / options.voxel_size_angstrom
-    needed = HALF_DIAGONAL * options.window_px / options.augment.scale[0] + jitter
+    needed = 0.5 * 2**0.5 * options.window_px / options.augment.scale[0] + jitter
     # At scales below 0.9, the corners of rotated windows show the mirrored cut-out instead.
     half = int(np.ceil(min(needed, 0.8 * options.window_px)))
     side = 2 * half + 1

@@ -36,17 +36,10 @@ LOOK_ALIKES = ("flagellar_motor", "secretin", "chemoreceptor_array", "gold_bead"
 
 
 class Use(Enum):
-    """Use of simulated tomograms, and how their parameters are drawn.
+    """Use of simulated tomograms: offset of its seeds in a run's million, and how parameters are drawn.
 
-    Parameters
-    ----------
-    offset
-        Offset of the seeds within the million seeds of each run.
-    widen
-        Widening of the ranges of `random_physics`; None for the defaults of `simulate`.
-    whole_cells
-        Draw cells small enough for a deep volume to contain their tops and bottoms. Otherwise most volumes
-        are slabs of larger cells, where few T3SS face the beam.
+    `widen` is that of `random_physics`; None takes the defaults of `simulate`. `whole_cells` are small enough
+    for a deep volume to contain their tops and bottoms; in slabs of larger cells, few T3SS face the beam.
     """
 
     TRAINING = (0, 0.0, False)
@@ -68,27 +61,13 @@ class Use(Enum):
 
 @dataclass(frozen=True)
 class Example:
-    """A simulated tomogram and its ground truth.
-
-    Attributes
-    ----------
-    tomogram, membrane
-        The volume, and its true (z, y, x) mask.
-    picks
-        Examples for the classifier: T3SS and look-alikes.
-    truth, distractors
-        T3SS; all other particles.
-    physics
-        Parameters of the simulation.
-    whole_cells
-        As of its `Use`.
-    """
+    """A simulated tomogram and its ground truth."""
 
     tomogram: Tomogram
     membrane: npt.NDArray[np.uint8]
-    picks: Candidates
-    truth: Candidates
-    distractors: Candidates
+    picks: Candidates  # examples for the classifier: T3SS and look-alikes
+    truth: Candidates  # T3SS
+    distractors: Candidates  # all other particles
     physics: Physics
     whole_cells: bool = False
 
@@ -147,15 +126,9 @@ class _Plan:
         """Read the file of the tomogram."""
         with np.load(self.path(folder)) as stored:
             tomogram = Tomogram(stored["tomogram"], self.voxel_size_angstrom, self.name)
-            particles = Candidates(
-                stored["centre_zyx"],
-                np.ones(len(stored["kind"]), np.float32),
-                stored["normal_zyx"],
-                tomogram.voxel_size_angstrom,
-                tomogram.shape,
-                tomogram.name,
-                stored["kind"],
-            )
+            centre, normal, kind = (stored[name] for name in ("centre_zyx", "normal_zyx", "kind"))
+            grid = (self.voxel_size_angstrom, tomogram.shape, self.name)
+            particles = Candidates(centre, np.ones(len(kind), np.float32), normal, *grid, kind)
             is_target = particles.kind == "t3ss"
             return Example(
                 tomogram,
@@ -178,20 +151,9 @@ def simulate_examples(
     jobs: int = 1,
     log: Callable[[str], None] = lambda line: None,
 ) -> list[Example]:
-    """Simulate examples, or read the files of those simulated before with the same parameters and version.
+    """Simulate examples in `jobs` processes, or read those simulated with the same parameters and version.
 
-    Parameters
-    ----------
-    folder
-        Folder of the files, one ``.npz`` per example.
-    use, run, count
-        Use of the examples, run of the recipe, and number of examples.
-    shape
-        (z, y, x) voxels.
-    jobs
-        Number of processes.
-    log
-        Called with a line of text after each simulation.
+    `folder` gets one ``.npz`` per example; `run` is the number of the recipe's run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plans = [_Plan.draw(use, use.seed(run, k), shape) for k in range(count)]

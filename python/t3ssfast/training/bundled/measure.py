@@ -59,39 +59,20 @@ def measure(
     device: str = "cpu",
     log: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """Detect in simulated tomograms, and compare with the truth.
+    """Detect in simulated tomograms that no model was trained or calibrated on, and compare with the truth.
 
-    Parameters
-    ----------
-    examples
-        Tomograms that no model was trained or calibrated on.
-    segmenter, classifier, verifier
-        The models; without a verifier, candidates have the scores of the classifier.
-    device, log
-        As for `find_candidates`.
-
-    Returns
-    -------
-    Metrics of membrane, detection, calibration and preselection, as plain values; and the evaluation at the
-    default threshold.
+    Returns metrics of membrane, detection, calibration and preselection, as plain values; and the evaluation
+    at the default threshold.
     """
     calibration = read_calibration((verifier or classifier).metadata.calibration)
     lowest = MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE
     # All candidates that a calibration is learned from.
     threshold = lowest if calibration is None else float(calibration.apply([lowest])[0])
+    config = DetectConfig(score_threshold=threshold, verify=verifier is not None)
+    models: dict[str, Any] = {"segmenter": segmenter, "classifier": classifier, "verifier": verifier}
     detections = []
     for k, example in enumerate(examples):
-        detections.append(
-            detect(
-                example.tomogram,
-                segmenter=segmenter,
-                classifier=classifier,
-                verifier=verifier,
-                config=DetectConfig(score_threshold=threshold, verify=verifier is not None),
-                device=device,
-                progress=False,
-            )
-        )
+        detections.append(detect(example.tomogram, config=config, device=device, progress=False, **models))
         log(f"measured {k + 1} of {len(examples)}: {example.tomogram.name}")
     results = [(e, d.candidates) for e, d in zip(examples, detections, strict=True)]
     default = DetectConfig().score_threshold
@@ -147,20 +128,15 @@ def _by_view(examples: Sequence[Example], evaluation: Evaluation) -> dict[str, d
     views = {}
     for low, high in pairwise(VIEWS):
         inside = (angle >= low) & (angle < high + (high == VIEWS[-1]))
-        views[f"{low}-{high} degrees to the beam"] = {
-            "truth": int(inside.sum()),
-            "found": int(hit[inside].sum()),
-        }
+        counts = {"truth": int(inside.sum()), "found": int(hit[inside].sum())}
+        views[f"{low}-{high} degrees to the beam"] = counts
     return views
 
 
 def _at_promise(
     results: Results, calibration: Calibration | None, promise: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Return value and interval of precision, recall and F1 at the threshold for an expected one.
-
-    None without a calibration, or where the calibration expects none that high.
-    """
+    """Return metrics and intervals at the threshold for a promise; None if no score should keep it."""
     if calibration is None:
         return None
     try:
@@ -177,7 +153,7 @@ def _preselection_metrics(
     """Return the fractions of windows in the search region, and around particles, that preselection keeps."""
     if classifier.metadata.preselect is None:
         return None
-    searched = kept = around = around_kept = 0
+    counts = np.zeros(4, np.int64)
     for example, detection in zip(examples, detections, strict=True):
         membrane = detection.membrane
         if membrane is None or not membrane.any():
@@ -186,10 +162,8 @@ def _preselection_metrics(
         search = SearchRegion.of(membrane, example.tomogram.voxel_size_angstrom, DetectConfig())
         region = search.slab(0, len(membrane))
         particle = particle_windows(example.tomogram, example.truth) & (region != 0)
-        searched += int(np.count_nonzero(region))
-        kept += int(np.count_nonzero(mask))
-        around += int(np.count_nonzero(particle))
-        around_kept += int(np.count_nonzero(particle & (mask != 0)))
+        counts += [np.count_nonzero(m) for m in (region, mask, particle, particle & (mask != 0))]
+    searched, kept, around, around_kept = counts.tolist()
     return {
         "windows_searched": searched,
         "windows_kept": kept / searched if searched else None,

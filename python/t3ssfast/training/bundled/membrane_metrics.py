@@ -30,17 +30,8 @@ def membrane_metrics(
 ) -> dict[str, dict[str, float]]:
     """Compute Dice, precision and recall of membrane voxels, pooled over tomograms.
 
-    Parameters
-    ----------
-    masks
-        For each tomogram the segmented (z, y, x) mask, the true one, and the maximum tilt in degrees, about
-        the y axis.
-
-    Returns
-    -------
-    Metrics "everywhere"; "outside the wedge", without membrane whose normal the tilts did not sample, which
-    no projection shows edge-on; and "outside the caps" of normals within `CAP_DEGREES` of the beam. Each
-    includes the metrics where a distance of one voxel counts as a hit.
+    Each tomogram comes as segmented mask, true mask and maximum tilt about the y axis in degrees. "outside
+    the wedge" excludes membrane whose normal the tilts did not sample, which no projection shows edge-on.
     """
     counts: dict[str, npt.NDArray[np.int64]] = {}
     for segmented, true, max_tilt in masks:
@@ -57,7 +48,7 @@ def membrane_metrics(
             ]
     metrics = {}
     for name, count in counts.items():
-        hits, n_found, n_true, found_near_true, true_near_found = (int(n) for n in count)
+        hits, n_found, n_true, found_near_true, true_near_found = count.tolist()
         metrics[name] = {
             **overlap_metrics(hits, n_found, n_true),
             "dice_within_a_voxel": (found_near_true + true_near_found) / max(1, n_found + n_true),
@@ -70,16 +61,15 @@ def membrane_metrics(
 def _excluded_membrane(mask: BoolArray, max_tilt: float) -> dict[str, BoolArray]:
     """Return the part of a membrane that each set of metrics excludes."""
     voxels, normal = surface_normals(mask)
-    unsampled = np.abs(normal[:, 0]) > np.abs(normal[:, 2]) * math.tan(math.radians(max_tilt))
-    cap = np.abs(normal[:, 0]) > math.cos(math.radians(CAP_DEGREES))
-    excluded = {}
-    for name, chosen in (
-        ("everywhere", np.zeros(len(voxels), bool)),
-        ("outside the wedge", unsampled),
-        ("outside the caps", cap),
-    ):
-        excluded[name] = np.zeros(mask.shape, bool)
-        excluded[name][tuple(voxels[chosen].T)] = True
+    along_beam = np.abs(normal[:, 0])
+    chosen = {
+        "everywhere": np.zeros(len(voxels), bool),
+        "outside the wedge": along_beam > np.abs(normal[:, 2]) * math.tan(math.radians(max_tilt)),
+        "outside the caps": along_beam > math.cos(math.radians(CAP_DEGREES)),
+    }
+    excluded = {name: np.zeros(mask.shape, bool) for name in chosen}
+    for name, of_voxels in chosen.items():
+        excluded[name][tuple(voxels[of_voxels].T)] = True
     return excluded
 
 

@@ -27,34 +27,19 @@ __all__ = ["SIZES", "BundledSize", "train_bundled"]
 
 @dataclass(frozen=True)
 class BundledSize:
-    """Amount of data and training of the recipe.
+    """Amount of data and training of the recipe; a pair counts slabs through cells and whole cells."""
 
-    Parameters
-    ----------
-    tomograms, calibration, held_out
-        Numbers of simulated tomograms to train on, to calibrate the scores on, and to measure on: slabs
-        through cells, and whole cells.
-    searched
-        Numbers of training tomograms that are searched for candidates to train the verifier on.
-    fresh
-        Number of further volumes of whole cells for the verifier alone. They add candidates in cells that the
-        classifier was not trained on, and T3SS that face the beam, which are few.
-    ordinary
-        Number of slabs with the default physics of `simulate`, also to calibrate on.
-    shape, deep_shape
-        (z, y, x) voxels of a slab, and of a volume of whole cells.
-    segmenter, classifier, verifier
-        Options of the trainings.
-    """
-
-    tomograms: tuple[int, int]
-    calibration: tuple[int, int]
-    held_out: tuple[int, int]
-    searched: tuple[int, int]
+    tomograms: tuple[int, int]  # to train on
+    calibration: tuple[int, int]  # to calibrate the scores on
+    held_out: tuple[int, int]  # to measure on
+    searched: tuple[int, int]  # of those to train on, searched for candidates to train the verifier on
+    # Whole cells for the verifier alone. They add candidates in cells that the classifier was not trained on,
+    # and T3SS that face the beam, which are few.
     fresh: int
-    ordinary: int
-    shape: tuple[int, int, int]
-    deep_shape: tuple[int, int, int]
+    ordinary: int  # slabs with the default physics of `simulate`, also to calibrate on
+    shape: tuple[int, int, int]  # (z, y, x) voxels of a slab
+    deep_shape: tuple[int, int, int]  # and of a volume of whole cells
+    # Options of the trainings.
     segmenter: dict[str, Any]
     classifier: dict[str, Any]
     verifier: dict[str, Any]
@@ -111,35 +96,10 @@ def train_bundled(
     progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Reproduce the bundled models.
+    """Reproduce the bundled models, and return the content of figures.json: metrics and parameters.
 
-    Parameters
-    ----------
-    out
-        Folder for segmenter.pt, classifier.pt, verifier.pt, checksums.json, figures.json and the training
-        curves. The simulated tomograms are kept in its subfolder "simulated", and the trained models in a
-        checkpoint; both are reused by a run of the same seed, size and version.
-    seed
-        Random seed of the simulation and of the training.
-    size
-        A key of `SIZES`.
-    tomograms
-        Number of slabs to train on instead of the size's, with half as many volumes of whole cells.
-    jobs
-        Number of simulations at a time.
-    device
-        Device to train on.
-    resume
-        Reuse the models that an earlier run finished, and resume an interrupted training. The simulated
-        tomograms are always reused.
-    progress
-        Show progress bars on a terminal.
-    log
-        Called with a line of text at every stage.
-
-    Returns
-    -------
-    Content of figures.json: metrics on held-out simulated tomograms, and the parameters of the recipe.
+    `tomograms` replaces the size's number of slabs to train on, with half as many whole cells. Simulated
+    tomograms are always reused; finished models and interrupted trainings where `resume` is set.
     """
     if size not in SIZES:
         raise ConfigError(f"There is no size {size!r} of the recipe; choose from {', '.join(SIZES)}.")
@@ -148,9 +108,8 @@ def train_bundled(
         recipe = replace(recipe, tomograms=(tomograms, tomograms // 2))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    segmenter, classifier, verifier = paths = [
-        folder / f"{kind}.pt" for kind in ("segmenter", "classifier", "verifier")
-    ]
+    paths = [folder / f"{kind}.pt" for kind in ("segmenter", "classifier", "verifier")]
+    segmenter, classifier, verifier = paths
     key = key_of({"recipe": asdict(recipe), "size": size, "seed": seed, "version": code_version()})
     finished = CheckpointStore(folder, key, name="bundled")
 
@@ -161,9 +120,14 @@ def train_bundled(
             examples += simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, log=log)
         return examples
 
+    def calibrate(examples: list[Example], verifier: Path | None) -> None:
+        log(f"calibrating the scores on {len(examples)} tomograms")
+        volumes, truth = [e.tomogram for e in examples], [e.truth for e in examples]
+        search: dict[str, Any] = {"segmenter": segmenter, "device": device, "log": log}
+        calibrate_models(classifier, volumes, truth, verifier=verifier, **search)
+
     examples = simulated((Use.TRAINING, recipe.tomograms[0]), (Use.TRAINING_WHOLE, recipe.tomograms[1]))
-    volumes = [e.tomogram for e in examples]
-    membranes = [e.membrane for e in examples]
+    volumes, membranes = [e.tomogram for e in examples], [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
     if not (resume and _restore(segmenter, finished)):
         log(f"training the segmenter on {len(volumes)} tomograms")
@@ -174,11 +138,10 @@ def train_bundled(
         picks = [e.picks for e in examples]
         train_classifier(volumes, picks, membranes, classifier, **common, **recipe.classifier)
         _keep(classifier, finished)
-    calibration = simulated(
-        (Use.CALIBRATION, recipe.calibration[0]), (Use.CALIBRATION_WHOLE, recipe.calibration[1])
-    )
+    slabs, whole = recipe.calibration
+    calibration = simulated((Use.CALIBRATION, slabs), (Use.CALIBRATION_WHOLE, whole))
     update_metadata(classifier, "classifier", preselect=CoarseScan().to_dict())
-    _calibrate(calibration, classifier, None, segmenter, device, log)
+    calibrate(calibration, None)
     if not (resume and _restore(verifier, finished)):
         log("searching for candidates to train the verifier on")
         slabs, whole = recipe.searched
@@ -192,7 +155,7 @@ def train_bundled(
         _keep(verifier, finished)
     # With ordinary tomograms, scores are calibrated for similar good tomograms as well as for varied ones.
     calibration += simulated((Use.ORDINARY, recipe.ordinary))
-    _calibrate(calibration, classifier, verifier, segmenter, device, log)
+    calibrate(calibration, verifier)
     held_out = simulated((Use.HELD_OUT, recipe.held_out[0]), (Use.HELD_OUT_WHOLE, recipe.held_out[1]))
     log(f"measuring on {len(held_out)} held-out tomograms")
     models = [load_model(path, model_kind=path.stem) for path in paths]
@@ -208,10 +171,8 @@ def train_bundled(
         "shape": recipe.shape,
         "deep_shape": recipe.deep_shape,
     }
-    for name, document in (
-        ("figures.json", figures),
-        ("checksums.json", {path.name: file_sha256(path) for path in paths}),
-    ):
+    checksums = {path.name: file_sha256(path) for path in paths}
+    for name, document in (("figures.json", figures), ("checksums.json", checksums)):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return figures
@@ -229,24 +190,3 @@ def _restore(model: Path, finished: CheckpointStore) -> bool:
         with atomic_path(model) as temporary:
             temporary.write_bytes(piece["model"].tobytes())
     return piece is not None
-
-
-def _calibrate(
-    examples: list[Example],
-    classifier: Path,
-    verifier: Path | None,
-    segmenter: Path,
-    device: str,
-    log: Callable[[str], None],
-) -> None:
-    """Calibrate the scores of a classifier, or of a verifier, on simulated tomograms."""
-    log(f"calibrating the scores on {len(examples)} tomograms")
-    calibrate_models(
-        classifier,
-        [example.tomogram for example in examples],
-        [example.truth for example in examples],
-        verifier=verifier,
-        segmenter=segmenter,
-        device=device,
-        log=log,
-    )
