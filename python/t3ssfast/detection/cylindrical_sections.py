@@ -1,8 +1,4 @@
-"""Boxes around candidates, resampled on half-planes that end at the axis of the candidate.
-
-On these cylindrical sections every particle stands upright, whatever the direction of the beam, and its
-rotational symmetry lines up.
-"""
+"""Boxes around candidates, resampled on half-planes from their axes, where every particle stands upright."""
 
 from __future__ import annotations
 
@@ -43,8 +39,7 @@ def box_size(height: int) -> int:
 def axis_frames(axis_zyx: Float64Array) -> Float64Array:
     """Complete (n, 3) axes, of any length but 0, to (n, 3, 3) right-handed orthonormal frames.
 
-    The rows of a frame are the axis, the direction across it that is closest to the beam (to y for an axis
-    along the beam), and their cross product.
+    The rows are the axis, the direction across it closest to the beam (or y), and their cross product.
     """
     axis = axis_zyx / np.linalg.norm(axis_zyx, axis=1, keepdims=True)
     towards = np.where(np.abs(axis[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
@@ -70,12 +65,11 @@ def correct_axis(frames: Float64Array, tilt: Float64Array) -> Float64Array:
 def axis_correction(axis_zyx: Float64Array, frames: Float64Array) -> Float64Array:
     """Return the (n, 2) radians by which (n, 3) axes are tilted against frames; inverts `correct_axis`.
 
-    Axes may have any length but 0. The rows of a frame must be orthogonal, and may have any length.
+    Axes may have any length but 0, and so may the orthogonal rows of a frame.
     """
     # Components, each in units of the length of its row.
-    along, sideways = np.split(
-        np.einsum("nij,nj->ni", frames, axis_zyx) / (frames**2).sum(axis=2), [1], axis=1
-    )
+    components = np.einsum("nij,nj->ni", frames, axis_zyx) / (frames**2).sum(axis=2)
+    along, sideways = components[:, :1], components[:, 1:]
     across = np.linalg.norm(sideways, axis=1, keepdims=True)
     return np.asarray(np.arctan2(across, along) * sideways / np.maximum(across, np.finfo(np.float64).tiny))
 
@@ -83,7 +77,7 @@ def axis_correction(axis_zyx: Float64Array, frames: Float64Array) -> Float64Arra
 def cylindrical_sections(
     boxes: Tensor, centre_zyx: Float64Array, frames: Float64Array, height: int
 ) -> Tensor:
-    """Resample boxes on half-planes that end at an axis.
+    """Resample boxes linearly on half-planes that end at an axis; 0 outside the box.
 
     Parameters
     ----------
@@ -91,45 +85,34 @@ def cylindrical_sections(
         (n, side, side, side) float32, and (n, 3) voxels from voxel side // 2 to the centre of the sections.
     frames
         (n, 3, 3) as returned by `axis_frames`; the length of a row is the step along it, in voxels.
-    height
-        Rows of a section.
 
     Returns
     -------
-    (n, AZIMUTHS, height, height // 2) float32, interpolated linearly, 0 outside the box. The centre is in row
-    floor(height * INNER_FRACTION); rows run along the axis. Columns run away from it; the first is half a
-    step off. Sections run from the second row of the frame to the third.
+    (n, AZIMUTHS, height, height // 2) float32. Sections run from the second row of the frame to the third,
+    rows along the axis with the centre in row floor(height * INNER_FRACTION), columns away from the axis from
+    half a step off.
     """
     along = np.arange(height) - int(height * INNER_FRACTION)
     radius = np.arange(height // 2) + 0.5
     angle = 2 * np.pi * np.arange(AZIMUTHS) / AZIMUTHS
-    cylinder = np.empty((AZIMUTHS, height, height // 2, 3))
-    cylinder[..., 0] = along[:, None]
-    cylinder[..., 1] = np.cos(angle)[:, None, None] * radius
-    cylinder[..., 2] = np.sin(angle)[:, None, None] * radius
+    across, quarter = (turn(angle)[:, None, None] * radius for turn in (np.cos, np.sin))
+    cylinder = np.stack(np.broadcast_arrays(along[:, None], across, quarter), axis=-1)
     side = boxes.shape[-1]
     points = cylinder.reshape(-1, 3) @ frames + (centre_zyx + side // 2)[:, None]
     # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last voxel; xyz.
     normalised = ((2 * points + 1) / side - 1)[..., ::-1].astype(np.float32)
     grid = torch.from_numpy(normalised.reshape(len(boxes), AZIMUTHS * height, height // 2, 1, 3))
-    values = grid_sample(
-        boxes[:, None], grid.to(boxes.device), mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    values = grid_sample(boxes[:, None], grid.to(boxes.device), align_corners=False)
     return values.reshape(len(boxes), AZIMUTHS, height, height // 2)
 
 
 def cut_boxes(
     grid: PreparedTomogram, middle_zyx: npt.NDArray[np.int64], side: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray]]:
-    """Cut boxes from a prepared tomogram in small batches; every slice is prepared once.
+    """Yield (m,) indices into (n, 3) voxels, and (m, side, side, side) boxes from side // 2 before them.
 
-    A box around voxel c covers c - side // 2 ... c - side // 2 + side - 1 along each axis. Outside the
-    tomogram it is 0, the mean of the grey values: a reflected image would look rotationally symmetric about
-    an axis near a face, as a T3SS does.
-
-    Yields
-    ------
-    (m,) indices into the (n, 3) voxels `middle_zyx`, and their (m, side, side, side) float32 boxes.
+    Outside the tomogram a box is 0, the mean of the grey values: a reflected image would look rotationally
+    symmetric about an axis near a face, as a T3SS does.
     """
     slices: dict[int, FloatArray] = {}
     order = np.argsort(middle_zyx[:, 0], kind="stable")

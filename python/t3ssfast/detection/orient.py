@@ -40,21 +40,8 @@ def orient(
     The structure tensor of the mask around the centre gives a first direction. A linear fit of the gradient
     directions against position then gives the normal at the centre itself, also at the rim of a membrane
     that the missing wedge or the edge of the volume cuts. The sign is that of the fitted divergence: the
-    normals of a cell's surface diverge outwards.
-
-    Parameters
-    ----------
-    membrane
-        (z, y, x) mask with both membranes of the cell; read in blocks of about 160 nm.
-    centre_zyx
-        (n, 3) voxels of the mask, 0-based.
-    voxel_size_angstrom
-        Voxel size of the mask.
-
-    Returns
-    -------
-    (n, 3) float32 unit vectors, zyx. Without membrane in reach (the top and the bottom of a large cell,
-    removed by the missing wedge): +z above the mean z of the membrane, -z below.
+    normals of a cell's surface diverge outwards. Without membrane in reach (the top and the bottom of a large
+    cell, removed by the missing wedge) it is +z above the mean z of the membrane, -z below.
     """
     centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
     nm_per_voxel = voxel_size_angstrom / 10
@@ -90,7 +77,6 @@ def _normal_at(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: f
 
 
 def _squared_lengths(vectors: Float64Array) -> Float64Array:
-    """Return the squared lengths of (n, 3) vectors."""
     # NumPy's sum over so short an axis takes several times as long.
     z, y, x = vectors.T
     return np.asarray(z * z + y * y + x * x)
@@ -113,9 +99,7 @@ def _mask_gradient(
         np.gradient(coarse, spacing[axis], axis=axis) if count[axis] > 1 else np.zeros_like(coarse)
         for axis in range(3)
     ]
-    squared = np.zeros(coarse.shape)
-    for component in gradient:
-        squared += np.square(component, dtype=np.float64)
+    squared = sum((np.square(component, dtype=np.float64) for component in gradient), np.zeros(coarse.shape))
     edge = np.nonzero(squared > MIN_GRADIENT_PER_NM**2)
     offset = np.stack(edge, axis=1) * step + (step - 1) / 2 + low - centre
     return offset * nm_per_voxel, np.stack([c[edge] for c in gradient], axis=1).astype(np.float64)

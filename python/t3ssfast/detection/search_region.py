@@ -8,6 +8,7 @@ from typing import Any
 import cc3d
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from t3ssfast.detection.config import DetectConfig
@@ -17,8 +18,6 @@ from t3ssfast.errors import ConfigError, InputError
 __all__ = ["SearchRegion", "any_per_square", "fill_squares", "near_membrane"]
 
 Mask = npt.NDArray[np.uint8]
-# First slice, one past the last, and a (y, x) mask of the squares inside.
-Hull = tuple[int, int, Mask]
 
 # Side of the cubes on which enclosed space is found, close to the distance between the two membranes.
 CUBE_NM = 10.0
@@ -32,18 +31,15 @@ class SearchRegion:
     """The voxels of a grid at which windows are classified; the answer for a voxel is the same in any slab.
 
     A T3SS stands in the membrane, so the region holds the voxels near it. The missing wedge removes membrane
-    that faces the beam; for the parts of a cell far from the membrane that is left, the region also holds the
-    convex hull of each cell's membrane, in projection along the beam. Hulls also close cells that the edge of
-    the volume cuts.
+    that faces the beam, and the volume's edge cuts cells. The region therefore also holds the convex hull of
+    each cell's membrane, in projection along the beam.
 
     Parameters
     ----------
     membrane, voxel_size_angstrom
         (z, y, x) mask of the whole grid, non-zero is membrane, and its voxel size.
-    distance_nm
-        Maximum distance from the membrane. Hulls extend this far above and below their membrane.
-    enclosed
-        Whether to include the hulls.
+    distance_nm, enclosed
+        Maximum distance from the membrane, also of hulls above and below it; whether to include hulls.
     """
 
     def __init__(
@@ -53,8 +49,7 @@ class SearchRegion:
         distance_nm: float,
         enclosed: bool = True,
     ) -> None:
-        self.membrane, self.voxel_size_angstrom = membrane, voxel_size_angstrom
-        self.distance_nm = distance_nm
+        self.membrane, self.voxel_size_angstrom, self.distance_nm = membrane, voxel_size_angstrom, distance_nm
         self._side = max(1, round(CUBE_NM * 10.0 / voxel_size_angstrom))
         reach = math.ceil(distance_nm * 10.0 / voxel_size_angstrom)
         min_cubes = MIN_CELL_NM * 10.0 / (voxel_size_angstrom * self._side)
@@ -75,12 +70,11 @@ class SearchRegion:
         return region
 
 
-def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: int) -> list[Hull]:
-    """Find the hulls of the membrane's components, on cubes of `side` voxels, at least `min_cubes` wide."""
+def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: int) -> list[Any]:
+    """Return (first slice, end, mask of squares) of the hulls, at least `min_cubes` cubes of `side` wide."""
     if not membrane.size:
         return []
-    layers = (np.any(membrane[z : z + side], axis=0) for z in range(0, len(membrane), side))
-    cubes = np.stack([any_per_square(layer, side) for layer in layers])
+    cubes = np.stack([any_per_square(membrane[z : z + side], side) for z in range(0, len(membrane), side)])
     labels, _ = label_components(cubes)
     boxes = cc3d.statistics(labels, no_slice_conversion=False)["bounding_boxes"]
     centres = np.indices(cubes.shape[1:]).reshape(2, -1).T + 0.5
@@ -92,15 +86,14 @@ def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: 
         corners = np.concatenate([np.column_stack([y + dy, x + dx]) for dy in (0, 1) for dx in (0, 1)])
         # Each edge of the hull is the outward normal and the offset of a half-plane.
         edges = ConvexHull(corners).equations
-        inside = np.all(centres @ edges[:, :2].T + edges[:, 2] <= 0, axis=1)
-        inside = inside.reshape(cubes.shape[1:]).astype(np.uint8)
-        hulls.append((slices.start * side - reach, slices.stop * side + reach, inside))
+        inside = np.all(centres @ edges[:, :2].T + edges[:, 2] <= 0, axis=1).reshape(cubes.shape[1:])
+        hulls.append((slices.start * side - reach, slices.stop * side + reach, inside.astype(np.uint8)))
     return hulls
 
 
-def any_per_square(image: npt.ArrayLike, side: int) -> npt.NDArray[np.bool_]:
-    """Return whether each square of side x side pixels of a (y, x) image holds a non-zero value."""
-    occupied = np.asarray(image) != 0
+def any_per_square(slices: npt.NDArray[Any], side: int) -> npt.NDArray[np.bool_]:
+    """Return whether each square of side x side pixels holds a non-zero value in any of (z, y, x) slices."""
+    occupied = slices.any(axis=0)
     padded = np.pad(occupied, [(0, -n % side) for n in occupied.shape])
     rows, columns = (n // side for n in padded.shape)
     return np.asarray(padded.reshape(rows, side, columns, side).any(axis=(1, 3)))
@@ -115,10 +108,7 @@ def fill_squares(squares: npt.NDArray[Any], side: int, shape_yx: tuple[int, ...]
 def near_membrane(
     membrane: npt.NDArray[Any], voxel_size_angstrom: float, distance_nm: float, z0: int, z1: int
 ) -> Mask:
-    """Return the voxels of slices z0 to z1 within a distance of the membrane, between voxel centres.
-
-    The result is (z1 - z0, y, x) uint8, 0 or 1. A distance of 0 returns the membrane.
-    """
+    """Return the voxels, uint8 0 or 1, of slices z0 to z1 within a distance of a membrane voxel's centre."""
     depth = len(membrane)
     if not 0 <= z0 <= z1 <= depth:
         raise InputError(f"Slices {z0} to {z1} are outside a membrane with {depth} slices.")
@@ -142,10 +132,8 @@ def near_membrane(
         if not occupied.any():
             continue
         # The bounding box of the membrane, extended by the reach.
-        rows, columns = (
-            slice(max(0, int(found[0]) - reach), int(found[-1]) + reach + 1)
-            for found in (np.flatnonzero(occupied.any(axis=1)), np.flatnonzero(occupied.any(axis=0)))
-        )
+        (box,) = ndimage.find_objects(occupied.view(np.uint8))
+        rows, columns = (slice(max(0, part.start - reach), part.stop + reach) for part in box)
         along_z = _squared_distance_z(membrane[low:high, rows, columns], limit, first - low, last - low)
         for z, image in enumerate(along_z, first - z0):
             squared = _squared_distance_step(_squared_distance_step(image, 0, reach), 1, reach)
@@ -170,11 +158,10 @@ def _squared_distance_z(membrane: npt.NDArray[Any], limit: int, z0: int, z1: int
 def _squared_distance_step(
     squared: npt.NDArray[Any], axis: int, reach: int, start: int = 0, stop: int | None = None
 ) -> npt.NDArray[Any]:
-    """Extend squared distances by one axis; of that axis, return positions start to stop.
+    """Extend squared distances by one axis, and return its positions from start to stop.
 
     The result is the minimum, over offsets within reach, of the neighbour's value plus the squared offset
-    (Felzenszwalb & Huttenlocher 2012). One step per axis turns 0 inside and a large value outside into
-    squared distances.
+    (Felzenszwalb & Huttenlocher 2012).
     """
     values = np.swapaxes(squared, 0, axis)
     length = len(values)

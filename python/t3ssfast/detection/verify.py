@@ -1,8 +1,4 @@
-"""Verification: a network on cylindrical sections scores each candidate and corrects its centre and axis.
-
-The classifier sees single slices. The verifier sees the whole particle, around the axis that the membrane
-normal suggests. There are few candidates per tomogram, so it costs little.
-"""
+"""Verification: a network on cylindrical sections scores each candidate and corrects its centre and axis."""
 
 from __future__ import annotations
 
@@ -29,9 +25,8 @@ from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, LoadedModel
 
 __all__ = ["missing_membrane_penalty", "verify"]
 
-# Weight of the verifier's log-odds; the classifier has the rest. Average precision on the candidates of the
-# 36 random calibration tomograms: 0.955 with 0.2, 0.962 with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; on
-# those of another simulator the best weights are 0.4 to 0.6.
+# Weight of the verifier's log-odds. Average precision on the calibration tomograms: 0.955 with 0.2, 0.962
+# with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; for another simulator the best weights are 0.4 to 0.6.
 VERIFIER_WEIGHT = 0.4
 # The classifier's probabilities are clipped to [MIN_PROBABILITY, 1 - MIN_PROBABILITY]: log-odds stay finite.
 MIN_PROBABILITY = 1e-4
@@ -61,23 +56,9 @@ def verify(
     """Refine the centres and axes of candidates, and combine the scores of classifier and verifier.
 
     The weighted mean of their log-odds ranks better than either: they were trained on different data. The
-    verifier runs several times, from the centre and the axis that it found last, because the missing wedge
-    leaves little membrane to tell the axis of a T3SS that faces the beam.
-
-    Parameters
-    ----------
-    grid
-        The tomogram on the verifier's grid.
-    centre_zyx, normal_zyx
-        (n, 3) candidates in voxels of that grid, and unit vectors along their axes, out of the cell.
-    score
-        (n,) probabilities from the classifier.
-    verifier
-        Model of the kind "verifier".
-
-    Returns
-    -------
-    (n, 3) float64 centres, (n, 3) float64 unit vectors along the axes, and (n,) float64 log-odds.
+    verifier runs several times, because the missing wedge leaves little membrane to tell the axis of a T3SS
+    that faces the beam. Centres are (n, 3) voxels of `grid`, the verifier's; normals are (n, 3) unit vectors
+    out of the cell. The results are float64: centres, unit vectors along the axes, and (n,) log-odds.
     """
     centres = np.asarray(centre_zyx, np.float64).reshape(-1, 3)
     frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
@@ -99,21 +80,10 @@ def verify(
 def missing_membrane_penalty(
     membrane: npt.NDArray[Any], centre_zyx: Float64Array, axis_zyx: Float64Array, voxel_size_angstrom: float
 ) -> Float64Array:
-    """Return a penalty in log-odds for candidates without membrane nearby.
+    """Return a penalty in log-odds for candidates (voxels of the mask, unit axes) without membrane nearby.
 
-    A T3SS stands on a membrane, along its normal. Of a cell's membrane the segmenter misses what the missing
-    wedge removes, which faces the beam. So far from all membrane, an axis across the beam is implausible.
-
-    Parameters
-    ----------
-    membrane, voxel_size_angstrom
-        (z, y, x) mask, non-zero is membrane, and its voxel size.
-    centre_zyx, axis_zyx
-        (n, 3) candidates in voxels of the mask, and unit vectors along their axes.
-
-    Returns
-    -------
-    (n,) float64 from 0 to `MAX_PENALTY_LOG_ODDS`.
+    A T3SS stands on a membrane, along its normal. The segmenter misses membrane that the missing wedge
+    removes, which faces the beam. So far from all membrane, an axis across the beam is implausible.
     """
     distance = [_distance_nm(membrane, centre, voxel_size_angstrom / 10) for centre in centre_zyx]
     from_beam = np.degrees(np.arccos(np.clip(np.abs(axis_zyx[:, 0]), 0, 1)))
@@ -126,9 +96,8 @@ def _distance_nm(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel:
     """Return the distance to the nearest voxel of membrane, at most `PENALTY_END_NM`."""
     reach = PENALTY_END_NM / nm_per_voxel
     low = np.maximum(np.ceil(centre - reach), 0).astype(int)
-    high = np.floor(centre + reach).astype(int) + 1
-    (z0, y0, x0), (z1, y1, x1) = low, high
-    offsets = np.argwhere(membrane[z0:z1, y0:y1, x0:x1]) + (low - centre)
+    box = tuple(map(slice, low, np.floor(centre + reach).astype(int) + 1))
+    offsets = np.argwhere(membrane[box]) + (low - centre)
     return min(PENALTY_END_NM, math.sqrt((offsets**2).sum(axis=1).min(initial=reach**2)) * nm_per_voxel)
 
 

@@ -1,8 +1,4 @@
-"""Normalisation: a tomogram resampled to a model's voxel size, with its grey values on a common scale.
-
-Slices of the model's grid are prepared one at a time. The result does not depend on how the volume is cut
-into slabs, and no float copy of the whole volume is held.
-"""
+"""Normalisation: a tomogram resampled to a model's voxel size, with its grey values on a common scale."""
 
 from __future__ import annotations
 

@@ -66,10 +66,8 @@ class Axis:
 
     def matrix(self) -> sparse.csr_array:
         """Return the (size, length) weights as a sparse matrix."""
-        points = np.repeat(np.arange(self.size), self.taps.shape[1])
-        return sparse.csr_array(
-            (self.weights.ravel(), (points, self.taps.ravel())), shape=(self.size, self.length)
-        )
+        index = np.repeat(np.arange(self.size), self.taps.shape[1]), self.taps.ravel()
+        return sparse.csr_array((self.weights.ravel(), index), shape=(self.size, self.length))
 
     def to_grid(self) -> LinearInterpolation:
         """Interpolate linearly between voxels of the tomogram, at the grid points."""
@@ -98,10 +96,7 @@ class LinearInterpolation:
 
 
 def resample_slice(image: Tensor, rows: Any, columns: Any) -> Tensor:
-    """Apply weight matrices along y and x of a float32 slice.
-
-    SciPy's sparse matrices compute in float32 on the CPU; tensors compute in their own dtype on their device.
-    """
+    """Apply weight matrices, SciPy's sparse ones or tensors, along y and x of a float32 slice."""
     if isinstance(rows, Tensor):
         dense: Tensor = rows @ image.to(rows.dtype) @ columns.T
         return dense.to(torch.float32)
@@ -112,10 +107,9 @@ def resample_slice(image: Tensor, rows: Any, columns: Any) -> Tensor:
 def resample_mask(
     read: Callable[[int], FloatArray], axes: Iterable[LinearInterpolation], z0: int, z1: int, threshold: float
 ) -> npt.NDArray[np.uint8]:
-    """Interpolate slices z0 to z1 linearly along z, y and x, and set those at or above a threshold to 1.
+    """Interpolate slices z0 to z1 linearly along z, y and x, and set values from a threshold on to 1.
 
-    Nearest-neighbour interpolation would shift the faces of a membrane by up to half a voxel; for a membrane
-    three voxels thick that costs a tenth of the overlap.
+    Nearest neighbours would shift faces by up to half a voxel: a tenth of the overlap of a thin membrane.
     """
     z, y, x = axes
     out = np.empty((z1 - z0, len(y.first), len(x.first)), np.uint8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from t3ssfast.detection.normalise.grid import Axis, FloatArray, resample_mask, resample_slice
-from t3ssfast.detection.normalise.local_mean import LocalMean
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
 from t3ssfast.models.normalisation import Normalisation
@@ -24,10 +24,8 @@ __all__ = ["PreparedTomogram", "neighbouring_slices"]
 
 # Voxel sizes within 1% count as equal: over a 50-voxel window that is a shift of half a voxel at its rim.
 SAME_VOXEL_SIZE = 0.01
-# Slices from which the centre and the scale of the grey values are estimated.
-SAMPLED_SLICES = 12
-# Values per sampled slice; 12 x 16,384 values give a median within 0.3% of a sigma.
-SAMPLED_VALUES = 16_384
+# Slices, and values per slice, that give the scale of the grey values: their median within 0.3% of a sigma.
+SAMPLED_SLICES, SAMPLED_VALUES = 12, 16_384
 # Standard deviation of a Gaussian over its median absolute deviation.
 MAD_TO_SIGMA = 1.4826
 # Voxels beyond this many sigmas (gold beads, X-ray hits) are clipped before the local mean is taken.
@@ -41,10 +39,7 @@ Slab = TypeVar("Slab", FloatArray, Tensor, FloatArray | Tensor)
 
 
 def neighbouring_slices(slab: Slab, z: int, count: int) -> Slab:
-    """Return `count` slices of a slab, an odd number, with slice z in the middle.
-
-    Beyond a face of the slab its outermost slice is repeated; where nothing is repeated, this is a view.
-    """
+    """Return `count` slices, an odd number, around slice z; beyond a slab its outermost slice repeats."""
     first, end = z - count // 2, z + count // 2 + 1
     if first >= 0 and end <= len(slab):
         return slab[first:end]
@@ -63,30 +58,68 @@ def _median_and_sigma(slices: Sequence[Tensor], stride: int) -> tuple[float, flo
     return median, sigma
 
 
-@dataclass(frozen=True)
-class PreparedTomogram:
-    """A tomogram on a model's grid, normalised and read in slabs; create it with `prepare`.
+class LocalMean(NamedTuple):
+    """Gaussian-weighted local linear regression of a slice (Cleveland 1979).
 
-    Attributes
-    ----------
-    tomogram
-        The original tomogram.
-    voxel_size_angstrom, shape
-        Of the model's grid; (z, y, x).
-    normalisation
-        How grey values are normalised.
-    contrast_sign
-        +1 where protein is dark; -1 where it is bright, and the values are inverted.
+    Unlike a Gaussian blur it reproduces an intensity ramp exactly, up to the edge of the slice.
     """
 
+    # (blocks, length) block means, and (length, blocks) weights of a regression between the blocks.
+    mean_y: Tensor
+    fit_y: Tensor
+    mean_x: Tensor
+    fit_x: Tensor
+
+    @classmethod
+    def make(cls, shape_yx: tuple[int, int], sigma: float) -> LocalMean:
+        """Prepare the matrices for slices of a shape; `sigma` is that of the Gaussian, in pixels."""
+        return cls(*(matrix for length in shape_yx for matrix in _regression_matrices(length, sigma)))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LocalMean:
+        """Copy the matrices to a device, in another precision."""
+        return LocalMean(*(matrix.to(device, dtype) for matrix in self))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the local mean of a (y, x) slice, computed in the precision of the matrices."""
+        blocks = (self.mean_y @ image.to(self.mean_y.dtype)) @ self.mean_x.T
+        return ((self.fit_y @ blocks) @ self.fit_x.T).to(image.dtype)
+
+
+def _regression_matrices(length: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """Return float32 matrices whose product is the local linear regression along one axis."""
+    # A Gaussian of width sigma passes nothing that means over blocks of half a sigma remove.
+    count = max(1, round(length / max(1.0, sigma / 2)))
+    edges = np.linspace(0, length, count + 1).round().astype(int)
+    means = np.zeros((count, length))
+    for k, (a, b) in enumerate(pairwise(edges.tolist())):
+        means[k, a:b] = 1.0 / (b - a)
+    centre = (edges[:-1] + edges[1:] - 1) / 2
+    offset = centre[None, :] - np.arange(length)[:, None]
+    weight = np.exp(-0.5 * (offset / sigma) ** 2) * np.diff(edges)
+    s0, s1, s2 = (np.sum(weight * offset**k, axis=1, keepdims=True) for k in range(3))
+    determinant = s0 * s2 - s1**2
+    # With all the weight in one block no slope can be fitted: take the mean.
+    flat = determinant <= 1e-9 * s0**2
+    fit = weight * np.where(flat, 1.0, s2 - s1 * offset) / np.where(flat, s0, determinant)
+    # `torch.tensor` copies into memory that PyTorch aligns.
+    return torch.tensor(means, dtype=torch.float32), torch.tensor(fit, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class PreparedTomogram:
+    """A tomogram on a model's grid, normalised and read in slabs; create it with `prepare`."""
+
+    # The original tomogram: any real dtype, possibly memory-mapped.
     tomogram: Tomogram
+    # Of the model's grid; (z, y, x).
     voxel_size_angstrom: float
     shape: tuple[int, int, int]
     normalisation: Normalisation
+    # +1 where protein is dark; -1 where it is bright, and the values are inverted.
     contrast_sign: int
-    _axes: tuple[Axis, Axis, Axis]
+    _axes: tuple[Axis, ...]
     # Sparse weights along y and x; None where the model's grid is the tomogram's own.
-    _matrices: tuple[Any, Any] | None
+    _matrices: Sequence[Any] | None
     _local_mean: LocalMean | None
     _origin: float = 0.0
     _outlier: float = math.inf
@@ -104,22 +137,10 @@ class PreparedTomogram:
     ) -> PreparedTomogram:
         """Lay a model's grid over a tomogram and estimate the scale of its grey values.
 
-        Parameters
-        ----------
-        tomogram
-            Any real dtype; may be memory-mapped.
-        voxel_size_angstrom
-            Voxel size of the model; None keeps the tomogram's. Sizes within 1% count as equal, and nothing
-            is resampled.
-        normalisation, contrast_sign
-            As for the class; no normalisation means the defaults.
-
-        Raises
-        ------
-        InputError
-            The data are complex, empty or constant, or a sampled slice holds NaN or Inf.
+        Without a voxel size, or with one within 1% of the tomogram's, nothing is resampled. InputError if the
+        data are complex, empty or constant, or a sampled slice holds NaN or Inf.
         """
-        normalisation = Normalisation() if normalisation is None else normalisation
+        normalisation = normalisation or Normalisation()
         if contrast_sign not in (-1, 1):
             raise ConfigError(f"contrast_sign is {contrast_sign!r}; give +1 (protein dark) or -1 (bright).")
         if tomogram.data.dtype.kind not in "buif" or min(tomogram.shape) == 0:
@@ -133,14 +154,12 @@ class PreparedTomogram:
         step = target / own
         if abs(step - 1) <= SAME_VOXEL_SIZE:
             step, target = 1.0, own
-        z, y, x = (Axis.make(length, step) for length in tomogram.shape)
-        local_mean = None
-        if normalisation.highpass_nm > 0:
-            sigma = normalisation.highpass_nm * 10.0 / target * FWHM_TO_SIGMA
-            local_mean = LocalMean.make((y.size, x.size), sigma)
-        shape = (z.size, y.size, x.size)
+        z, y, x = axes = tuple(Axis.make(length, step) for length in tomogram.shape)
+        sigma = normalisation.highpass_nm * 10.0 / target * FWHM_TO_SIGMA
+        local_mean = LocalMean.make((y.size, x.size), sigma) if sigma > 0 else None
         matrices = None if step == 1.0 else (y.matrix(), x.matrix())
-        unscaled = cls(tomogram, target, shape, normalisation, contrast_sign, (z, y, x), matrices, local_mean)
+        shape = z.size, y.size, x.size
+        unscaled = cls(tomogram, target, shape, normalisation, contrast_sign, axes, matrices, local_mean)
         return unscaled._with_estimated_scale()
 
     def _with_estimated_scale(self) -> PreparedTomogram:
@@ -178,21 +197,9 @@ class PreparedTomogram:
         return self._matrices is None
 
     def slab(self, z0: int, z1: int) -> FloatArray:
-        """Prepare slices of the model's grid.
+        """Prepare slices z0 to z1 of the model's grid; a slice is bit-identical however the volume is cut.
 
-        Parameters
-        ----------
-        z0, z1
-            First slice, and one past the last; 0 <= z0 <= z1 <= shape[0].
-
-        Returns
-        -------
-        (z1 - z0, y, x) float32, C-contiguous. A slice is bit-identical however the volume is cut.
-
-        Raises
-        ------
-        InputError
-            The slab lies outside the grid, or a value is NaN or infinite.
+        InputError if the slab lies outside the grid, or a value is NaN or infinite.
         """
         self._check_slices(z0, z1)
         out: FloatArray = self._prepare_slices(z0, z1, self._read_slice, torch.device("cpu")).numpy()
@@ -200,31 +207,25 @@ class PreparedTomogram:
         return out
 
     def slab_on_device(self, z0: int, z1: int, upload: Uploader) -> Tensor:
-        """Prepare slices as `slab` does, on the device of `upload`; they travel in their stored dtype.
-
-        On a CPU the result is bit-identical to that of `slab`.
-        """
+        """Prepare slices as `slab` does, on the device of `upload`; bit-identical to `slab` on a CPU."""
         self._check_slices(z0, z1)
-        data = self.tomogram.data
+        data, dtype = self.tomogram.data, self.tomogram.data.dtype
         taps = self._axes[0].taps[z0:z1]
         first, end = (int(taps.min()), int(taps.max()) + 1) if taps.size else (0, 0)
         with upload.stream():
             raw = upload.upload(data, first, end)
             release_pages(data)
-            if data.dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
+            if dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
                 for z in range(first, end):
                     self._read_slice(z)
-            out = self._prepare_slices(
-                z0, z1, lambda z: as_float32(raw[z - first], data.dtype), upload.device
-            )
+            out = self._prepare_slices(z0, z1, lambda z: as_float32(raw[z - first], dtype), upload.device)
         return upload.finish(out)
 
     def slab_around(self, z: int, count: int) -> FloatArray:
         """Prepare `count` slices, an odd number, with slice z in the middle; see `neighbouring_slices`."""
         self._check_slices(z, z + 1)
-        first = max(0, z - count // 2)
-        slab = self.slab(first, min(z + count // 2 + 1, self.shape[0]))
-        return neighbouring_slices(slab, z - first, count)
+        first, end = max(0, z - count // 2), min(z + count // 2 + 1, self.shape[0])
+        return neighbouring_slices(self.slab(first, end), z - first, count)
 
     def _check_slices(self, z0: int, z1: int) -> None:
         if not 0 <= z0 <= z1 <= self.shape[0]:
@@ -243,14 +244,13 @@ class PreparedTomogram:
         return torch.from_numpy(values)
 
     def _prepare_slices(self, z0: int, z1: int, read_slice: ReadSlice, device: torch.device) -> Tensor:
-        """Prepare slices z0 to z1 from the slices of the tomogram that `read_slice` returns on a device."""
+        """Prepare slices z0 to z1 on the device where `read_slice` returns slices of the tomogram."""
         matrices, local_mean = self._matrices, self._local_mean
         if device.type == "cuda":
             # A process-wide setting may round float32 products to TF32 on CUDA; it leaves float64 alone.
             exact = torch.float64
             if matrices is not None:
-                rows, columns = (torch.from_numpy(matrix.toarray()).to(device, exact) for matrix in matrices)
-                matrices = rows, columns
+                matrices = [torch.from_numpy(matrix.toarray()).to(device, exact) for matrix in matrices]
             local_mean = None if local_mean is None else local_mean.to(device, exact)
         gain, limit = self.contrast_sign / self._scale, self.normalisation.clip
         out = torch.empty((z1 - z0, *self.shape[1:]), device=device)
@@ -259,7 +259,7 @@ class PreparedTomogram:
             torch.clamp((flattened - self._centre) * gain, -limit, limit, out=out[z - z0])
         return out
 
-    def _resample(self, z: int, read_slice: ReadSlice, matrices: tuple[Any, Any] | None) -> Tensor:
+    def _resample(self, z: int, read_slice: ReadSlice, matrices: Sequence[Any] | None) -> Tensor:
         """Return slice z of the model's grid, anti-aliased, in the tomogram's grey values."""
         if matrices is None:
             return read_slice(z)
@@ -293,10 +293,7 @@ class PreparedTomogram:
         return np.array([axis.origin for axis in self._axes])
 
     def mask_from_tomogram(self, mask: npt.NDArray[Any], z0: int, z1: int) -> npt.NDArray[np.uint8]:
-        """Resample a (z, y, x) mask of the tomogram linearly to slices z0 to z1 of the model's grid.
-
-        The result is uint8, 1 where the interpolated mask is at least 0.5.
-        """
+        """Resample a mask of the tomogram linearly to slices z0 to z1 of the model's grid, uint8, 0 or 1."""
         if tuple(mask.shape) != self.tomogram.shape:
             raise InputError(
                 f"The mask has shape {tuple(mask.shape)} but {self.tomogram.name} has {self.tomogram.shape}; "
@@ -308,10 +305,7 @@ class PreparedTomogram:
         return out
 
     def mask_to_tomogram(self, mask: npt.NDArray[Any], threshold: float = 0.5) -> npt.NDArray[np.uint8]:
-        """Resample a (z, y, x) mask or volume on the model's grid linearly to the tomogram.
-
-        The result is uint8, 1 where the interpolated values reach the threshold.
-        """
+        """Resample a mask or volume on the model's grid linearly to the tomogram; 1 from the threshold on."""
         if tuple(mask.shape) != self.shape:
             raise InputError(f"The mask has shape {tuple(mask.shape)} but the model's grid has {self.shape}.")
         z, y, x = (axis.to_tomogram() for axis in self._axes)

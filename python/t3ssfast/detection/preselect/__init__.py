@@ -1,14 +1,9 @@
-"""Preselection: which windows near the membrane are worth classifying.
-
-There are three ways, stored as plain values in a classifier's metadata: `PreselectRule`, bounds on the
-statistics of a window, learned from picks; `PreselectModel`, a logistic regression over statistics of windows
-of several sizes; `CoarseScan`, the classifier itself on a coarse grid of windows.
-"""
+"""Preselection: which windows near the membrane are worth classifying."""
 
 from __future__ import annotations
 
 from t3ssfast.detection.preselect.learn_model import learn_preselection
-from t3ssfast.detection.preselect.learn_rule import DEFAULT_STATISTICS, learn_rule, particle_windows
+from t3ssfast.detection.preselect.learn_rule import learn_rule, particle_windows
 from t3ssfast.detection.preselect.preselections import (
     CoarseScan,
     Preselection,
@@ -17,6 +12,7 @@ from t3ssfast.detection.preselect.preselections import (
     read_preselection,
 )
 from t3ssfast.detection.preselect.window_filter import WindowFilter
+from t3ssfast.kernels.window_statistics import DEFAULT_STATISTICS
 
 __all__ = [
     "DEFAULT_STATISTICS",

@@ -25,8 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 # Voxels of the model's grid in a block.
 BLOCK_Z, BLOCK_YX = 4, 2
 # Planes of blocks, and blocks of each, from which the scale of the statistics is estimated.
-SCALE_PLANES = 5
-SCALE_BLOCKS = 2_000
+SCALE_PLANES, SCALE_BLOCKS = 5, 2_000
 # Statistics are clipped to this many robust standard deviations from the median.
 CLIP = 8.0
 
@@ -35,12 +34,7 @@ CLIP = 8.0
 class BlockStatistics:
     """Statistics of windows around blocks, standardised by the blocks near the tomogram's own membrane.
 
-    Parameters
-    ----------
-    grid, search
-        The tomogram on the classifier's grid, and the search region there.
-    sizes, statistics
-        Sides of the windows in blocks, and names known to `window_statistics`.
+    `sizes` are the sides of the windows in blocks; `statistics` are names known to `window_statistics`.
     """
 
     grid: PreparedTomogram
@@ -55,13 +49,10 @@ class BlockStatistics:
         return -(-self.grid.shape[0] // BLOCK_Z)
 
     def features(self, k: int, blocks: BoolArray, slab: FloatArray | None = None, z0: int = 0) -> FloatArray:
-        """Return the features of n blocks, given as a (y, x) mask, of plane k: slices 4 k to 4 k + 3.
+        """Return (F, n) float32 features of n blocks, given as a (y, x) mask, of plane k: from slice 4 k.
 
-        Slices are taken from a slab that begins at z0, if the caller has one, or prepared here.
-
-        Returns
-        -------
-        (F, n) float32: every statistic of every size, then the membrane fraction of every size.
+        Features are every statistic of every size, statistics fastest, then the membrane fraction of every
+        size. Slices are taken from a prepared slab that begins at slice z0, where it holds them.
         """
         centre, spread = self._scale
         values = self._unscaled(k, blocks, slab, z0)
@@ -72,15 +63,12 @@ class BlockStatistics:
     def region(self, k: int) -> BoolArray:
         """Return the blocks of a plane that hold a voxel of the search region in its middle slice."""
         z = min(k * BLOCK_Z + BLOCK_Z // 2, self.grid.shape[0] - 1)
-        return any_per_square(self.search.slab(z, z + 1)[0], BLOCK_YX)
-
-    def _membrane_of(self, k: int) -> npt.NDArray[np.uint8]:
-        return self.search.membrane[k * BLOCK_Z : (k + 1) * BLOCK_Z]
+        return any_per_square(self.search.slab(z, z + 1), BLOCK_YX)
 
     def _unscaled(self, k: int, blocks: BoolArray, slab: FloatArray | None, z0: int) -> FloatArray:
         neighbours = (max(k - 1, 0), k, min(k + 1, self.planes - 1))
         image = sum(self._mean(j, slab, z0) for j in neighbours) / np.float32(3)
-        membrane = _block_means(self._membrane_of(k).astype(np.float32))
+        membrane = _block_means(self.search.membrane[k * BLOCK_Z : (k + 1) * BLOCK_Z].astype(np.float32))
         parts = [
             np.asarray(window_statistics(pad_for_windows(plane[None], size), size, names, mask=blocks[None]))
             for plane, names in ((image, self.statistics), (membrane, ("mean",)))
@@ -89,7 +77,6 @@ class BlockStatistics:
         return np.concatenate(parts)
 
     def _mean(self, k: int, slab: FloatArray | None, z0: int) -> FloatArray:
-        """Return the means of a plane's blocks."""
         if k not in self._means:
             first, last = k * BLOCK_Z, min((k + 1) * BLOCK_Z, self.grid.shape[0])
             if slab is not None and z0 <= first and last <= z0 + len(slab):
@@ -104,24 +91,22 @@ class BlockStatistics:
     @cached_property
     def _scale(self) -> tuple[FloatArray, FloatArray]:
         """Median and robust standard deviation of each statistic, near the whole membrane."""
-        shown = [k for k in range(self.planes) if self._membrane_of(k).any()]
-        chosen = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, SCALE_PLANES).astype(int))]
+        membrane = self.search.membrane
+        shown = [k for k in range(self.planes) if membrane[k * BLOCK_Z : (k + 1) * BLOCK_Z].any()]
         samples = []
-        for k in chosen:
-            region = self.region(k)
+        for i in np.unique(np.linspace(0, len(shown) - 1, SCALE_PLANES).astype(int)):
+            region = self.region(shown[i])
             near = np.flatnonzero(region)
             sample = np.zeros(region.shape, bool)
             sample.flat[near[:: max(1, len(near) // SCALE_BLOCKS)]] = True
-            samples.append(self._unscaled(k, sample, None, 0))
+            samples.append(self._unscaled(shown[i], sample, None, 0))
         self._means.clear()
         count = len(self.sizes) * len(self.statistics)
         values = np.concatenate(samples, axis=1)[:count]
         values = values[:, np.isfinite(values).all(axis=0)]
-        low, middle, high = (
-            np.percentile(values, [25, 50, 75], axis=1) if values.size else np.zeros((3, count))
-        )
-        spread = np.maximum((high - low) / 1.349, 1e-6)
-        return middle.astype(np.float32), spread.astype(np.float32)
+        quartiles = np.percentile(values, [25, 50, 75], axis=1) if values.size else np.zeros((3, count))
+        spread = np.maximum((quartiles[2] - quartiles[0]) / 1.349, 1e-6)
+        return quartiles[1].astype(np.float32), spread.astype(np.float32)
 
 
 def _block_means(values: FloatArray) -> FloatArray:

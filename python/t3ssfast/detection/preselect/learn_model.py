@@ -13,11 +13,12 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect.block_statistics import BLOCK_YX, BLOCK_Z, BlockStatistics
-from t3ssfast.detection.preselect.learn_rule import DEFAULT_STATISTICS, near_particles
+from t3ssfast.detection.preselect.learn_rule import near_particles
 from t3ssfast.detection.preselect.preselections import PreselectModel
 from t3ssfast.detection.preselect.window_filter import search_grid
 from t3ssfast.detection.search_region import SearchRegion, any_per_square
 from t3ssfast.errors import InputError, T3Error
+from t3ssfast.kernels.window_statistics import DEFAULT_STATISTICS
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import StrPath, Tomogram
 
@@ -50,8 +51,8 @@ def learn_preselection(
     Parameters
     ----------
     tomograms, membranes, picks
-        One mask of the tomogram's shape and one `Candidates` per tomogram; at least two tomograms with T3SS.
-        Use masks from the segmenter, as in a detection.
+        One mask of the tomogram's shape, from the segmenter, and one `Candidates` per tomogram; at least two
+        tomograms with T3SS.
     classifier, config
         What defines grid and normalisation (None: the bundled classifier), and the search region.
     keep
@@ -72,9 +73,9 @@ def learn_preselection(
     model = load_model(classifier, model_kind="classifier")
     parts = []
     for k, (tomogram, membrane, known) in enumerate(zip(tomograms, membranes, picks, strict=True)):
-        prepared, search = search_grid(tomogram, membrane, model, config)
-        centres = prepared.from_tomogram(known.centre_zyx[known.kind == "t3ss"])
-        values, on_particle = block_windows(prepared, search, centres)
+        grid, search = search_grid(tomogram, membrane, model, config)
+        centres = grid.from_tomogram(known.centre_zyx[known.kind == "t3ss"])
+        values, on_particle = block_windows(grid, search, centres)
         parts.append((values, on_particle, np.full(len(on_particle), k)))
     features, true, index = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     return learn_model(features, true, index, keep=keep)
@@ -83,21 +84,17 @@ def learn_preselection(
 def block_windows(
     grid: PreparedTomogram, search: SearchRegion, centres_zyx: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Compute features of blocks in a search region: all on particles, and an even sample of the others.
+    """Return (F, m) features of blocks in a search region, and (m,) whether they are on one of n particles.
 
-    Returns
-    -------
-    (F, m) float32 features, and (m,) whether a block is on one of the (n, 3) particles.
+    The blocks are all those on the particles, and an even sample of the others.
     """
     blocks = BlockStatistics(grid, search, DEFAULT_SIZES, DEFAULT_STATISTICS)
     near = [blocks.region(k) for k in range(blocks.planes)]
     mask = near_particles(grid.shape, grid.voxel_size_angstrom, centres_zyx)
-    on_particle = [
-        any_per_square(mask[z : z + BLOCK_Z].any(axis=0), BLOCK_YX) for z in range(0, len(mask), BLOCK_Z)
-    ]
+    on_particle = [any_per_square(mask[z : z + BLOCK_Z], BLOCK_YX) for z in range(0, len(mask), BLOCK_Z)]
     others = [np.flatnonzero(n & ~p) for n, p in zip(near, on_particle, strict=True)]
     spacing = max(1, sum(len(indices) for indices in others) // NEGATIVE_BLOCKS)
-    features = [np.zeros((PreselectModel.count_features(DEFAULT_SIZES, DEFAULT_STATISTICS), 0), np.float32)]
+    features = [np.zeros((len(DEFAULT_SIZES) * (len(DEFAULT_STATISTICS) + 1), 0), np.float32)]
     true = [np.zeros(0, bool)]
     for k in range(blocks.planes):
         chosen = near[k] & on_particle[k]
@@ -120,23 +117,8 @@ def learn_model(
     """Learn from windows of several tomograms which of them to keep.
 
     Regularisation and threshold are chosen by cross-validation over tomograms: those that keep the fewest
-    other windows along with `keep` of the windows on particles.
-
-    Parameters
-    ----------
-    features, sizes, statistics
-        (F, n) as returned by `BlockStatistics.features` for these sizes and statistics.
-    true, tomogram
-        (n,) whether a window is on a particle, and the index of its tomogram.
-    keep
-        Fraction of the windows on particles to keep.
-
-    Raises
-    ------
-    InputError
-        The shapes do not match, or fewer than two tomograms have windows of both classes.
-    T3Error
-        scikit-learn is not installed.
+    other windows along with a fraction `keep` of the windows on particles. `features` are (F, n), those of
+    `BlockStatistics`; `true` and `tomogram` are (n,): whether a window is on a particle, and its tomogram.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -145,7 +127,7 @@ def learn_model(
             "Learning a preselection model needs scikit-learn; install it with pip install 't3ssfast[train]'."
         ) from error
     x, y, group = np.asarray(features, np.float64), np.asarray(true, bool), np.asarray(tomogram)
-    expected = (PreselectModel.count_features(sizes, statistics), len(y))
+    expected = (len(sizes) * (len(statistics) + 1), len(y))
     if x.shape != expected or len(group) != len(y):
         raise InputError(
             f"The features have shape {x.shape}, with {len(y)} answers and {len(group)} tomograms; for these "
@@ -199,8 +181,7 @@ def _balanced_weights(y: BoolArray, group: npt.NDArray[Any]) -> FloatArray:
     """Return weights with which both classes count the same, and every tomogram within a class."""
     weight = np.zeros(len(y))
     for positive in (True, False):
-        tomograms = np.unique(group[y == positive])
-        for tomogram in tomograms:
-            chosen = (y == positive) & (group == tomogram)
-            weight[chosen] = 1 / (chosen.sum() * len(tomograms))
+        chosen = y == positive
+        tomograms, index, count = np.unique(group[chosen], return_inverse=True, return_counts=True)
+        weight[chosen] = 1 / (count[index] * len(tomograms))
     return np.asarray(weight * (len(y) / weight.sum()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +15,13 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect.preselections import PreselectRule, within_bounds
 from t3ssfast.errors import InputError
 from t3ssfast.kernels.padding import pad_for_windows
-from t3ssfast.kernels.window_statistics import window_statistics
+from t3ssfast.kernels.window_statistics import DEFAULT_STATISTICS, window_statistics
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["DEFAULT_STATISTICS", "learn_rule", "learn_rule_from_picks", "near_particles", "particle_windows"]
+__all__ = ["learn_rule", "learn_rule_from_picks", "near_particles", "particle_windows"]
 
-# The statistics that the field uses first.
-DEFAULT_STATISTICS = ("mean", "std", "skewness", "kurtosis", "min", "max", "median")
 # Windows this close to a pick show the same particle: their scores stay above about half of its score.
-PICK_RADIUS_Z_NM = 8.0
-PICK_RADIUS_YX_NM = 3.0
+PICK_RADIUS_ZYX_NM = (8.0, 3.0, 3.0)
 # Sampled windows near the membrane that give the fraction of negatives that a rule keeps.
 NEGATIVE_WINDOWS = 20_000
 
@@ -36,29 +35,12 @@ def learn_rule(
     keep: float = 0.995,
     margin: float = 0.25,
 ) -> PreselectRule:
-    """Learn bounds that keep nearly all positives.
+    """Learn bounds that keep nearly all positives: (S, n) finite statistics of windows on particles.
 
-    The same fraction is cut from both tails of every statistic: the largest with which `keep` of the
-    positives still meet all bounds. Then each bound is widened by `margin` robust standard deviations
-    (interquartile range / 1.349), because the picks are a sample.
-
-    Parameters
-    ----------
-    positives
-        (S, n) statistics of windows on particles, n >= 1.
-    names
-        Names of the S statistics.
-    negatives
-        (S, m) statistics of other windows near the membrane; only their kept fraction is reported.
-    size
-        Side of the windows in pixels.
-    keep, margin
-        Fraction of the positives to keep, and widening of the bounds.
-
-    Raises
-    ------
-    InputError
-        The shapes do not match, or the statistics of a positive are not finite.
+    The same fraction is cut from both tails of every statistic: the largest with which a fraction `keep` of
+    the positives still meets all bounds. Then each bound is widened by `margin` robust standard deviations
+    (interquartile range / 1.349), because the picks are a sample. Of the negatives, (S, m) statistics of
+    other windows near the membrane, only the kept fraction is reported.
     """
     positive = np.asarray(positives, np.float64)
     negative = np.zeros((len(names), 0)) if negatives is None else np.asarray(negatives, np.float64)
@@ -71,19 +53,16 @@ def learn_rule(
         raise InputError("Some positive windows have statistics that are not finite; leave them out.")
     if not 0 < keep <= 1 or margin < 0:
         raise InputError(f"keep is {keep} and margin {margin}; give 0 < keep <= 1 and a margin of 0 or more.")
-    ordered = np.sort(positive, axis=1)
-    n = positive.shape[1]
-    # The largest number of windows to cut from each tail, by bisection: the kept fraction falls with it.
-    enough, too_many = 0, (n + 1) // 2
-    while too_many - enough > 1:
-        cut = (enough + too_many) // 2
-        if within_bounds(positive, ordered[:, cut], ordered[:, n - 1 - cut]).mean() >= keep:
-            enough = cut
-        else:
-            too_many = cut
+    ordered, n = np.sort(positive, axis=1), positive.shape[1]
+
+    def kept(cut: int) -> float:
+        return float(within_bounds(positive, ordered[:, cut], ordered[:, n - 1 - cut]).mean())
+
+    # The largest number of windows to cut from each tail: the kept fraction falls with it.
+    cut = bisect_right(range((n + 1) // 2), -keep, key=lambda k: -kept(k)) - 1
     quartiles = np.percentile(positive, [25, 75], axis=1)
     widening = margin * (quartiles[1] - quartiles[0]) / 1.349
-    low, high = ordered[:, enough] - widening, ordered[:, n - 1 - enough] + widening
+    low, high = ordered[:, cut] - widening, ordered[:, n - 1 - cut] + widening
     rule = PreselectRule(size, tuple(names), tuple(low.tolist()), tuple(high.tolist()), margin, n)
     return replace(
         rule,
@@ -94,16 +73,11 @@ def learn_rule(
 
 
 def learn_rule_from_picks(
-    prepared: PreparedTomogram,
-    region: npt.NDArray[np.uint8],
-    picks: Candidates,
-    size: int,
-    keep: float,
-    margin: float,
+    grid: PreparedTomogram, region: npt.NDArray[Any], picks: Candidates, size: int, keep: float, margin: float
 ) -> PreselectRule:
     """Learn a rule from the windows on picks, and measure it on a sample of the other windows of a region."""
-    centres = prepared.from_tomogram(picks.centre_zyx[picks.kind == "t3ss"])
-    near_picks = near_particles(prepared.shape, prepared.voxel_size_angstrom, centres)
+    centres = grid.from_tomogram(picks.centre_zyx[picks.kind == "t3ss"])
+    near_picks = near_particles(grid.shape, grid.voxel_size_angstrom, centres)
     none = np.zeros((len(DEFAULT_STATISTICS), 0), np.float32)
     positive, negative = [none], [none]
     spacing = 1
@@ -113,7 +87,7 @@ def learn_rule_from_picks(
         chosen = near.copy()
         chosen.flat[others[::spacing]] = True
         if chosen.any():
-            image = pad_for_windows(prepared.slab(z, z + 1), size)
+            image = pad_for_windows(grid.slab(z, z + 1), size)
             values = np.asarray(window_statistics(image, size, DEFAULT_STATISTICS, mask=chosen[None]))
             positive.append(values[:, near[chosen]])
             negative.append(values[:, ~near[chosen]])
@@ -121,7 +95,7 @@ def learn_rule_from_picks(
     positives = positives[:, np.isfinite(positives).all(axis=0)]
     if positives.shape[1] == 0:
         raise InputError(
-            f"None of the {len(picks)} picks is a T3SS inside {prepared.tomogram.name}; give picks in voxels "
+            f"None of the {len(picks)} picks is a T3SS inside {grid.tomogram.name}; give picks in voxels "
             "of this tomogram, 0-based."
         )
     negatives = np.concatenate(negative, axis=1)
@@ -139,7 +113,7 @@ def near_particles(
     shape: tuple[int, int, int], voxel_size_angstrom: float, centres_zyx: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
     """Return a (z, y, x) mask of the voxels close to (n, 3) centres, in ellipsoids around them."""
-    radius = np.array([PICK_RADIUS_Z_NM, PICK_RADIUS_YX_NM, PICK_RADIUS_YX_NM]) * 10 / voxel_size_angstrom
+    radius = np.array(PICK_RADIUS_ZYX_NM) * 10 / voxel_size_angstrom
     mask = np.zeros(shape, bool)
     z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
     for centre in centres_zyx:

@@ -65,20 +65,19 @@ def preselect(
     model = load_model(classifier, model_kind="classifier")
     if not np.any(membrane):
         raise InputError("The membrane mask is empty; give one with the membranes set to 1.")
-    prepared, search = search_grid(tomogram, membrane, model, config, contrast_sign)
-    depth = prepared.shape[0]
-    region = search.slab(0, depth)
-    preselection: Preselection | None
+    grid, search = search_grid(tomogram, membrane, model, config, contrast_sign)
+    region = search.slab(0, grid.shape[0])
     if picks is None:
         preselection = read_preselection(model.metadata.preselect)
     else:
-        size = model.metadata.window_px or 50
-        preselection = learn_rule_from_picks(prepared, region, picks, size, keep, margin)
+        preselection = learn_rule_from_picks(
+            grid, region, picks, model.metadata.window_px or 50, keep, margin
+        )
     if preselection is None:
         raise ModelError(f"{model.path} has no preselection; give picks to learn a rule from.")
-    window_filter = WindowFilter(preselection, prepared, search, model)
-    for z0 in range(0, depth, SLAB_SLICES):
-        z1 = min(depth, z0 + SLAB_SLICES)
+    window_filter = WindowFilter(preselection, grid, search, model)
+    for z0 in range(0, len(region), SLAB_SLICES):
+        z1 = min(len(region), z0 + SLAB_SLICES)
         if region[z0:z1].any():
-            region[z0:z1] = window_filter.apply(prepared.slab(z0, z1), region[z0:z1], z0)
-    return prepared.mask_to_tomogram(region), preselection
+            region[z0:z1] = window_filter.apply(grid.slab(z0, z1), region[z0:z1], z0)
+    return grid.mask_to_tomogram(region), preselection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -23,8 +23,6 @@ __all__ = [
 
 BoolArray = npt.NDArray[np.bool_]
 Stored = TypeVar("Stored", bound="StoredPreselection")
-# Names of entries in files that earlier versions wrote.
-EARLIER_NAMES = {"figures": "metrics"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class StoredPreselection:
 
     # Stored as the entry "kind"; None stores no such entry.
     KIND: ClassVar[str | None] = None
-    # Types of the entries that must be present: numbers, and lists of numbers or names.
+    # Types of the required entries: numbers, and lists of numbers or names.
     NUMBERS: ClassVar[Mapping[str, type]] = {}
     LISTS: ClassVar[Mapping[str, type]] = {}
 
@@ -45,7 +43,8 @@ class StoredPreselection:
     @classmethod
     def from_dict(cls: type[Stored], entries: Mapping[str, Any]) -> Stored:
         """Read what `to_dict` returns; ModelError where an entry is missing, unknown or of the wrong type."""
-        values = {EARLIER_NAMES.get(name, name): value for name, value in entries.items() if name != "kind"}
+        # Earlier versions called the metrics "figures".
+        values = {"metrics" if k == "figures" else k: v for k, v in entries.items() if k != "kind"}
         try:
             values |= {name: convert(values[name]) for name, convert in cls.NUMBERS.items()}
             values |= {name: tuple(map(convert, values[name])) for name, convert in cls.LISTS.items()}
@@ -119,17 +118,9 @@ def within_bounds(statistics: npt.NDArray[Any], low: npt.NDArray[Any], high: npt
 
 @dataclass(frozen=True)
 class PreselectModel(StoredPreselection):
-    """Keep the windows of a block where a weighted sum of the block's statistics reaches a threshold.
+    """Keep the windows of a block where a weighted sum of its features reaches a threshold.
 
-    Parameters
-    ----------
-    sizes, statistics
-        As for `BlockStatistics`.
-    weight, threshold
-        Weights of the features (sizes x statistics, statistics fastest, then the membrane fraction at each
-        size), and the minimum sum.
-    metrics
-        Measurements on held-out tomograms.
+    `BlockStatistics` explains sizes, statistics and features; `metrics` were measured on held-out tomograms.
     """
 
     KIND: ClassVar = "model"
@@ -143,17 +134,11 @@ class PreselectModel(StoredPreselection):
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        features = self.count_features(self.sizes, self.statistics)
-        if features == 0 or len(self.weight) != features:
+        if not len(self.weight) == len(self.sizes) * (len(self.statistics) + 1) > 0:
             raise InputError(
                 f"A model over {len(self.sizes)} sizes and {len(self.statistics)} statistics has "
                 f"{len(self.weight)} weights; give one for each statistic and the membrane at each size."
             )
-
-    @staticmethod
-    def count_features(sizes: Sequence[int], statistics: Sequence[str]) -> int:
-        """Return the number of features: every statistic and the membrane fraction, at every size."""
-        return len(sizes) * (len(statistics) + 1)
 
     def keeps(self, features: npt.NDArray[Any]) -> BoolArray:
         """Return which of n windows are kept, from their (F, n) features; windows with a NaN are not."""
@@ -163,20 +148,10 @@ class PreselectModel(StoredPreselection):
 
 @dataclass(frozen=True)
 class CoarseScan(StoredPreselection):
-    """Keep the windows around every `stride`-th window with a high enough score.
+    """Keep a block of windows where a scanned window in it or in its 26 neighbours scores `level` or more.
 
-    A block of stride voxels is kept where its own scanned window, or that of one of its 26 neighbours, scores
-    `level` or more. A particle spans about twenty slices, and scores are high within a few pixels of its
-    centre, so a stride of a few voxels does not miss it.
-
-    Parameters
-    ----------
-    stride_z, stride_yx
-        Voxels of the model's grid between scanned windows.
-    level
-        Minimum score.
-    metrics
-        Measurements on held-out tomograms.
+    Strides are voxels of the model's grid between scanned windows. A particle spans about twenty slices, and
+    scores are high within a few pixels of its centre, so a stride of a few voxels does not miss it.
     """
 
     KIND: ClassVar = "coarse_scan"
@@ -205,13 +180,7 @@ KINDS: dict[str, type[Preselection]] = {
 
 
 def read_preselection(entries: Mapping[str, Any] | None) -> Preselection | None:
-    """Read the preselection in a model's metadata; None without one.
-
-    Raises
-    ------
-    ModelError
-        The preselection is of an unknown kind or cannot be read.
-    """
+    """Read the preselection in a model's metadata; ModelError if it cannot be read, None without one."""
     if entries is None:
         return None
     kind = entries.get("kind", "rule")
