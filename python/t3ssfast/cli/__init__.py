@@ -99,17 +99,12 @@ def _root(
     """Find type III secretion systems in cryo-electron tomograms."""
 
 
-app.command()(detect.detect)
-app.command()(demo.demo)
-app.command()(simulate.simulate)
 app.add_typer(train.app, name="train")
-app.command()(preselect.preselect)
-app.command()(evaluate.evaluate)
-app.command()(export.export)
-app.command()(extract.extract)
-app.command()(average.average)
-app.command()(doctor.doctor)
-app.command()(bench.bench)
+for command in (
+    *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
+    *(extract.extract, average.average, doctor.doctor, bench.bench),
+):
+    app.command()(command)
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

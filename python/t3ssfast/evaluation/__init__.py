@@ -1,8 +1,4 @@
-"""Comparison of candidates with known particles, and calibration of their scores.
-
-Positions are compared in Angstrom and matched one to one: at most one candidate counts as the true positive
-of a particle, and any further candidate on the same particle is a false positive.
-"""
+"""Comparison of candidates with known particles, one to one, and calibration of their scores."""
 
 from __future__ import annotations
 

@@ -36,14 +36,8 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Compute percentile bootstrap intervals of metrics (Efron & Tibshirani 1993, chapter 13).
 
-    `metrics` computes metrics by name from scores, hits and the number of particles, NaN if undefined.
     Tomograms are drawn with replacement, because errors within a tomogram are correlated. With one tomogram,
-    its outcomes (hits, false positives, missed particles) are drawn.
-
-    Raises
-    ------
-    ConfigError
-        The confidence level or the number of resamples is out of range.
+    its outcomes (hits, false positives, missed particles) are drawn. Undefined metrics are NaN.
     """
     if not 0 < level < 1:
         raise ConfigError(f"level is {level!r}; give a confidence level between 0 and 1, such as 0.95.")

@@ -92,10 +92,7 @@ class Evaluation:
     @property
     def false_positive_kinds(self) -> dict[str, int]:
         """False positives per kind of look-alike, "other" for the rest; empty without distractors."""
-        kinds: Counter[str] = Counter()
-        for one in self.matches:
-            kinds.update(one.false_positive_kinds)
-        return dict(kinds)
+        return dict(sum((Counter(one.false_positive_kinds) for one in self.matches), Counter()))
 
     @cached_property
     def _curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -178,8 +175,7 @@ class Evaluation:
     @property
     def false_positives_without_truth(self) -> float:
         """Mean number of candidates in tomograms without particles; NaN if there are no such tomograms."""
-        counts = [float(len(one.scores)) for one in self.matches if one.n_truth == 0]
-        return sum(counts) / len(counts) if counts else math.nan
+        return _mean([len(one.scores) for one in self.matches if one.n_truth == 0])
 
     @property
     def median_distance_angstrom(self) -> float:
@@ -194,8 +190,7 @@ class Evaluation:
     @property
     def polarity_right(self) -> float:
         """Fraction of the pairs whose normals differ by less than 90 degrees."""
-        right = [pair.normal_error_degrees < 90 for pair in self.pairs]
-        return sum(right) / len(right) if right else math.nan
+        return _mean([pair.normal_error_degrees < 90 for pair in self.pairs])
 
     def intervals(
         self, *, level: float = 0.95, resamples: int = 1000, beta: float = 2.0, seed: int = 0
@@ -208,10 +203,6 @@ class Evaluation:
             Confidence level.
         resamples
             Number of bootstrap samples, of tomograms or, for a single one, of its particles.
-        beta
-            Beta of "f_beta".
-        seed
-            Random seed.
         """
 
         def metrics(scores: FloatArray, hits: FloatArray, n_truth: int) -> dict[str, float]:
@@ -234,14 +225,12 @@ class Evaluation:
 
         Parameters
         ----------
-        beta
-            Beta of "f_beta".
         intervals
             Add "intervals": 95% confidence intervals as [low, high].
         per_tomogram
             Add "tomograms": the metrics of each tomogram by name.
         """
-        values = {name: getattr(self, name) for name in METRICS} | {
+        metrics: dict[str, Any] = {name: getattr(self, name) for name in METRICS} | {
             "tomograms_evaluated": len(self.matches),
             "candidates": self.n_candidates,
             "truth": self.n_truth,
@@ -251,29 +240,19 @@ class Evaluation:
             "precision_at_recall_0.9": self.precision_at_recall(),
             "best_f1": self.best_f1[0],
             "best_f1_threshold": self.best_f1[1],
+            "false_positive_kinds": self.false_positive_kinds,
         }
-        metrics: dict[str, Any] = {name: _none_for_nan(value) for name, value in values.items()}
-        metrics["false_positive_kinds"] = self.false_positive_kinds
         if intervals:
-            metrics["intervals"] = {
-                name: [_none_for_nan(bound) for bound in interval]
-                for name, interval in self.intervals(beta=beta).items()
-            }
-        metrics["curve"] = {
-            "score": self.curve_score.tolist(),
-            "precision": self.curve_precision.tolist(),
-            "recall": self.curve_recall.tolist(),
-        }
+            metrics["intervals"] = self.intervals(beta=beta)
+        metrics["curve"] = dict(zip(("score", "precision", "recall"), self._curve, strict=True))
         names = ("candidates", "mean_score", "fraction_true")
-        metrics["reliability"] = {
-            name: [_none_for_nan(x) for x in values.tolist()]
-            for name, values in zip(names, reliability(self.scores, self.hits), strict=True)
-        }
+        metrics["reliability"] = dict(zip(names, reliability(self.scores, self.hits), strict=True))
         if per_tomogram:
             metrics["tomograms"] = {
                 one.matches[0].name: one.to_dict(beta=beta, intervals=intervals) for one in self.per_tomogram
             }
-        return metrics
+        plain: dict[str, Any] = _plain(metrics)
+        return plain
 
 
 def _fraction(part: int, total: int) -> float:
@@ -287,9 +266,20 @@ def _f_beta(true_positives: int, n_candidates: int, n_truth: int, beta: float) -
     return (1 + beta**2) * true_positives / denominator if denominator else 1.0
 
 
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else math.nan
 
 
-def _none_for_nan(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Replace arrays and tuples by lists, and NaN by None, also inside dictionaries and lists."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
