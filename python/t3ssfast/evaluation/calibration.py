@@ -131,19 +131,13 @@ def read_calibration(entries: Mapping[str, Any] | None) -> Calibration | None:
     return None if entries is None else Calibration.from_dict(entries)
 
 
-def calibrate(
-    candidates: Sequence[Candidates],
-    truth: Sequence[Candidates],
-    tolerance_angstrom: float = 120.0,
-    *,
-    method: str = "auto",
-) -> Calibration:
+def calibrate(candidates: Sequence[Candidates], truth: Sequence[Candidates]) -> Calibration:
     """Fit a calibration to the candidates and known particles of several tomograms, one entry each.
 
-    The scores are uncalibrated and include low ones; see `fit_calibration` for the method and the errors.
+    The scores are uncalibrated and include low ones; see `fit_calibration` for the errors.
     """
-    found = evaluate(candidates, truth, tolerance_angstrom)
-    return fit_calibration(found.scores, found.hits, found.tomogram_index, found.n_truth, method=method)
+    found = evaluate(candidates, truth)
+    return fit_calibration(found.scores, found.hits, found.tomogram_index, found.n_truth)
 
 
 def fit_calibration(

@@ -14,7 +14,6 @@ from t3ssfast.tomogram import StrPath
 
 __all__ = ["draw_curves", "pooled_table", "tomogram_table"]
 
-
 # Label, metric, and text of each row of the pooled table; rows whose metric is undefined are left out.
 ROWS = (
     ("tomograms", "tomograms_evaluated", "{tomograms_evaluated}"),

@@ -116,7 +116,7 @@ class Evaluation:
     @property
     def true_positives(self) -> int:
         """Candidates that match a particle (TP)."""
-        return len(self.pairs)
+        return int(self.hits.sum())
 
     @property
     def false_positives(self) -> int:
@@ -131,12 +131,12 @@ class Evaluation:
     @property
     def precision(self) -> float:
         """TP / (TP + FP)."""
-        return _fraction(self.true_positives, self.n_candidates)
+        return self.true_positives / self.n_candidates if self.n_candidates else 1.0
 
     @property
     def recall(self) -> float:
         """TP / (TP + FN)."""
-        return _fraction(self.true_positives, self.n_truth)
+        return self.true_positives / self.n_truth if self.n_truth else 1.0
 
     @property
     def f1(self) -> float:
@@ -145,7 +145,10 @@ class Evaluation:
 
     def f_beta(self, beta: float) -> float:
         """Return (1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP); recall weighs b times as much as precision."""
-        return _f_beta(self.true_positives, self.n_candidates, self.n_truth, beta)
+        if not (math.isfinite(beta) and beta > 0):
+            raise ConfigError(f"beta is {beta!r}; give a number above 0.")
+        denominator = self.n_candidates + beta**2 * self.n_truth
+        return (1 + beta**2) * self.true_positives / denominator if denominator else 1.0
 
     @property
     def average_precision(self) -> float:
@@ -205,15 +208,15 @@ class Evaluation:
             Number of bootstrap samples, of tomograms or, for a single one, of its particles.
         """
 
-        def metrics(scores: FloatArray, hits: FloatArray, n_truth: int) -> dict[str, float]:
-            true_positives, n_candidates = int(hits.sum()), len(scores)
+        def metrics(drawn: Sequence[TomogramMatches]) -> dict[str, float]:
+            one = Evaluation(self.tolerance_angstrom, tuple(drawn))
             return {
-                "precision": _fraction(true_positives, n_candidates),
-                "recall": _fraction(true_positives, n_truth),
-                "f1": _f_beta(true_positives, n_candidates, n_truth, 1.0),
-                "f_beta": _f_beta(true_positives, n_candidates, n_truth, beta),
-                "average_precision": average_precision(scores, hits, n_truth),
-                "calibration_error": expected_calibration_error(scores, hits),
+                "precision": one.precision,
+                "recall": one.recall,
+                "f1": one.f1,
+                "f_beta": one.f_beta(beta),
+                "average_precision": one.average_precision,
+                "calibration_error": one.calibration_error,
             }
 
         return bootstrap_intervals(self.matches, metrics, level=level, resamples=resamples, seed=seed)
@@ -253,17 +256,6 @@ class Evaluation:
             }
         plain: dict[str, Any] = _plain(metrics)
         return plain
-
-
-def _fraction(part: int, total: int) -> float:
-    return part / total if total else 1.0
-
-
-def _f_beta(true_positives: int, n_candidates: int, n_truth: int, beta: float) -> float:
-    if not (math.isfinite(beta) and beta > 0):
-        raise ConfigError(f"beta is {beta!r}; give a number above 0.")
-    denominator = n_candidates + beta**2 * n_truth
-    return (1 + beta**2) * true_positives / denominator if denominator else 1.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -111,7 +111,8 @@ def draw_gallery(
             spine.set(edgecolor=colour, linewidth=2.0, linestyle=line)
         axes.set_title(mark.label or "missed", fontsize=7, color="0.1", pad=3)
         # The projection of the normal, shorter the closer it is to z.
-        y, x = ((size - 1) / 2 + np.array([0.198, 0.418]) * size * d for d in mark.normal_zyx[1:])
+        middle = (size - 1) / 2
+        y, x = ([middle + 0.9 * d, middle + 1.9 * d] for d in mark.normal_zyx[1:] * size * 0.22)
         axes.plot(x, y, color=colour)
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     if marks:
