@@ -188,7 +188,6 @@ def _models() -> Iterator[Check]:
         value = "missing" if checksum is None else f"SHA-256 {checksum[:16]}..."
         if checksum is not None and checksum == checksums[name]:
             yield Check(f"model {name}", OK, value)
-            continue
-        if checksum is not None:
-            value += " differs from the released file"
-        yield Check(f"model {name}", FAILED, value, f"{REINSTALL}, or give --{kind}")
+        else:
+            value += "" if checksum is None else " differs from the released file"
+            yield Check(f"model {name}", FAILED, value, f"{REINSTALL}, or give --{kind}")

@@ -85,10 +85,8 @@ def _storage(tomogram: Tomogram, stored: Layout) -> Iterator[Check]:
     yield Check("file", OK, f"{stored.format}, {tomogram.data.nbytes / 2**30:.2f} GiB")
     yield Check("size (z, y, x)", OK, " x ".join(map(str, tomogram.shape)))
     axes = stored.axes if stored.mode is not None else "zyx"
-    if stored.axes == "xyz":
-        yield Check("axes", OK, axes)
-    else:
-        yield Check("axes", NOTE, axes, "not stored in the order x, y, z; read in the order of the header")
+    note = "" if stored.axes == "xyz" else "not stored in the order x, y, z; read in the order of the header"
+    yield Check("axes", NOTE if note else OK, axes, note)
 
 
 def _values(tomogram: Tomogram, stored: Layout) -> Iterator[Check]:
