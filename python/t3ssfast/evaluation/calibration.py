@@ -74,10 +74,7 @@ class Calibration:
 
     def apply(self, score: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Convert scores to probabilities, both (n,); the curve is constant beyond its ends."""
-        probability: npt.NDArray[np.float32] = np.interp(
-            np.asarray(score, np.float64), self.score, self.probability
-        ).astype(np.float32)
-        return probability
+        return np.interp(np.asarray(score, np.float64), self.score, self.probability).astype(np.float32)
 
     def score_for_probability(self, probability: float) -> float:
         """Return the lowest score with at least this probability; just above 1 if there is none."""

@@ -142,8 +142,6 @@ class ModelMetadata:
             if "classes" in known:
                 known["classes"] = tuple(str(name) for name in known["classes"])
             return cls(**known)
-        except ModelError:
-            raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
             raise ModelError(
                 f"The model's metadata cannot be read ({error}); save the model again with "
