@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -37,12 +38,10 @@ class _Group(TyperGroup):
     """Commands that report an error in one sentence instead of a traceback, and react to Ctrl-C at once."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        def run() -> Any:
-            return super(_Group, self).main(*arguments, **options)
-
+        work = partial(super().main, *arguments, **options)
         with exit_on_interrupt():
             try:
-                return run_interruptible(run)
+                return run_interruptible(work)
             except SystemExit as error:
                 if error.code == INTERRUPTED:
                     # A KeyboardInterrupt raised by the command itself; report it as one from outside.
@@ -70,7 +69,6 @@ class _Group(TyperGroup):
 app = typer.Typer(
     name="t3ssfast",
     cls=_Group,
-    help="Find type III secretion systems in cryo-electron tomograms.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -99,17 +97,12 @@ def _root(
     """Find type III secretion systems in cryo-electron tomograms."""
 
 
-app.command()(detect.detect)
-app.command()(demo.demo)
-app.command()(simulate.simulate)
 app.add_typer(train.app, name="train")
-app.command()(preselect.preselect)
-app.command()(evaluate.evaluate)
-app.command()(export.export)
-app.command()(extract.extract)
-app.command()(average.average)
-app.command()(doctor.doctor)
-app.command()(bench.bench)
+for command in (
+    *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
+    *(extract.extract, average.average, doctor.doctor, bench.bench),
+):
+    app.command()(command)
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

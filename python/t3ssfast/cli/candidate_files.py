@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from t3ssfast.cli.options import CandidateVoxelSize as VoxelSize
 from t3ssfast.cli.options import RelionTomograms as Tomograms
 from t3ssfast.cli.options import TomogramFile as Tomogram
+from t3ssfast.errors import VoxelSizeError
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
@@ -27,7 +28,6 @@ def load(
 
     The list is empty if the file has no candidates and no voxel size is known.
     """
-    from t3ssfast.errors import VoxelSizeError
     from t3ssfast.io import read
     from t3ssfast.io.particles import load_all_candidates
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +17,8 @@ if TYPE_CHECKING:
 SHAPE = (72, 288, 288)
 VOXEL_SIZE_ANGSTROM = 13.6
 FILES = (
-    "tomogram.mrc",
-    "truth.star",
-    "candidates.star",
-    "candidates.csv",
-    "candidates.mod",
-    "candidates.tbl",
-    "membrane.mrc",
-    "candidates.png",
-    "gallery.png",
-    "provenance.json",
+    *("tomogram.mrc", "truth.star", "candidates.star", "candidates.csv", "candidates.mod", "candidates.tbl"),
+    *("membrane.mrc", "candidates.png", "gallery.png", "provenance.json"),
 )
 
 
@@ -51,39 +42,37 @@ def demo(
     from t3ssfast.io import read, results_folder, write
     from t3ssfast.io.particles import export
     from t3ssfast.plotting import draw_candidates, draw_gallery
+    from t3ssfast.runtime.progress import Stages
     from t3ssfast.simulation.simulate import simulate
 
     results_folder(out)
     if not as_json:
         typer.echo(f"simulating a tomogram of {' x '.join(map(str, SHAPE))} voxels ...")
-    times = [time.perf_counter()]
-    simulation = simulate(seed, SHAPE, VOXEL_SIZE_ANGSTROM)
-    truth = simulation.truth
-    write(out / "tomogram.mrc", simulation.tomogram.data, VOXEL_SIZE_ANGSTROM)
-    export(truth, out / "truth.star", "relion5")
-    times.append(time.perf_counter())
-    detection = detect(out / "tomogram.mrc", device=device, progress=not as_json)
-    detection.save(out)
-    candidates = detection.candidates
-    times.append(time.perf_counter())
-    evaluation = evaluate(candidates, truth, distractors=simulation.distractors)
-    tomogram = read(out / "tomogram.mrc")
-    draw_candidates(out / "candidates.png", tomogram, candidates, membrane=detection.membrane, truth=truth)
-    draw_gallery(out / "gallery.png", tomogram, candidates, truth=truth)
-    times.append(time.perf_counter())
-    stages = ("simulate", "detect", "evaluate and draw")
-    seconds = {stage: times[i + 1] - times[i] for i, stage in enumerate(stages)}
+    path, stages = out / "tomogram.mrc", Stages(visible=False)
+    with stages("simulate"):
+        simulation = simulate(seed, SHAPE, VOXEL_SIZE_ANGSTROM)
+        truth = simulation.truth
+        write(path, simulation.tomogram.data, VOXEL_SIZE_ANGSTROM)
+        export(truth, out / "truth.star", "relion5")
+    with stages("detect"):
+        detection = detect(path, device=device, progress=not as_json)
+        detection.save(out)
+    with stages("evaluate and draw"):
+        found, tomogram = detection.candidates, read(path)
+        evaluation = evaluate(found, truth, distractors=simulation.distractors)
+        draw_candidates(out / "candidates.png", tomogram, found, membrane=detection.membrane, truth=truth)
+        draw_gallery(out / "gallery.png", tomogram, found, truth=truth)
     if as_json:
         report = {
             "folder": str(out),
             "files": list(FILES),
-            "seconds": seconds,
+            "seconds": stages.seconds,
             "detection": detection.provenance,
             "evaluation": evaluation.to_dict(),
         }
         typer.echo(json.dumps(report, allow_nan=False))
         return
-    _print(evaluation, seconds, detection.provenance["seconds"])
+    _print(evaluation, stages.seconds, detection.provenance["seconds"])
     typer.echo(f"wrote to {out.resolve()}: {', '.join(FILES)}")
     typer.echo(f"see {out / 'candidates.png'}")
 
@@ -100,10 +89,9 @@ def _print(evaluation: Evaluation, seconds: dict[str, float], stages: dict[str, 
     table.add_column("seconds", justify="right")
     for step, spent in seconds.items():
         table.add_row(step, f"{spent:.1f}")
-        if step == "detect":
-            for stage, part in stages.items():
-                if part >= 0.05:
-                    table.add_row(f"  {stage}", f"{part:.1f}")
+        for stage, part in stages.items():
+            if step == "detect" and part >= 0.05:
+                table.add_row(f"  {stage}", f"{part:.1f}")
     table.add_row("total", f"{sum(seconds.values()):.1f}")
     console = Console()
     console.print(pooled_table(evaluation))

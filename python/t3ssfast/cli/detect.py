@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from t3ssfast.cli import options
+from t3ssfast.errors import BusyError, InputError, ReadError
 
 if TYPE_CHECKING:
     from t3ssfast.detection import Detection
@@ -26,8 +28,7 @@ BUSY_SECONDS = 2.0
 def detect(
     tomograms: options.Tomograms,
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="Output folder; several tomograms get one subfolder each."),
+        Path, typer.Option("--out", "-o", help="Output folder; several tomograms get one subfolder each.")
     ],
     segmenter: options.SegmenterFile = None,
     classifier: options.ClassifierFile = None,
@@ -57,8 +58,7 @@ def detect(
     memory_budget: options.MemoryBudget = None,
     trust_model: options.TrustModel = False,
     resume: Annotated[
-        bool,
-        typer.Option(help="Resume an interrupted run and skip tomograms that are finished."),
+        bool, typer.Option(help="Resume an interrupted run and skip tomograms that are finished.")
     ] = True,
     png: Annotated[bool, typer.Option(help="Draw the candidates on slices.")] = True,
     as_json: options.AsJson = False,
@@ -77,15 +77,11 @@ def detect(
       t3ssfast detect TS_01.mrc -o TS_01
       t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6 --threshold 0.7
     """
-    from functools import partial
-
     from t3ssfast.detection import run_to_folder
-    from t3ssfast.errors import InputError
     from t3ssfast.io import display_path
     from t3ssfast.models import load_model
 
-    masks = options.membrane_of_each(tomograms, membrane)
-    folders = result_folders(tomograms, out)
+    masks, folders = options.membrane_of_each(tomograms, membrane), result_folders(tomograms, out)
     config = options.detect_config(
         score_threshold=threshold,
         min_precision=min_precision,
@@ -127,7 +123,6 @@ def detect(
 
 def result_folders(tomograms: Sequence[Path], out: Path) -> list[Path]:
     """Return the output folder of each tomogram: `out` for a single one, else a subfolder of its name."""
-    from t3ssfast.errors import InputError
     from t3ssfast.io import tomogram_name
 
     if len(tomograms) == 1:
@@ -172,10 +167,9 @@ class _Run:
         if self.mask is not None:
             membrane = read(self.mask, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
         sign = detection.provenance["contrast"]["sign"]
-        candidates = detection.candidates
         overview, gallery = (self.folder / name for name in PICTURES)
-        draw_candidates(overview, tomogram, candidates, membrane=membrane, contrast_sign=sign)
-        draw_gallery(gallery, tomogram, candidates, contrast_sign=sign)
+        draw_candidates(overview, tomogram, detection.candidates, membrane=membrane, contrast_sign=sign)
+        draw_gallery(gallery, tomogram, detection.candidates, contrast_sign=sign)
 
 
 def _run_all(runs: Sequence[_Run], *, print_results: bool) -> tuple[list[dict[str, Any]], int]:
@@ -184,7 +178,6 @@ def _run_all(runs: Sequence[_Run], *, print_results: bool) -> tuple[list[dict[st
     A tomogram that another process is working on is tried again after the others. If that process is killed,
     its tomogram is searched here.
     """
-    from t3ssfast.errors import BusyError, InputError, ReadError
     from t3ssfast.io import display_path
 
     results: dict[int, dict[str, Any]] = {}
@@ -209,7 +202,9 @@ def _run_all(runs: Sequence[_Run], *, print_results: bool) -> tuple[list[dict[st
                 name = display_path(run.path)
                 typer.echo(f"error: {'' if name in str(error) else f'{name}: '}{error}", err=True)
             else:
-                results[number] = _summary(run, detection)
+                table = detection.candidates.to_dataframe().to_dict(orient="records")
+                results[number] = {"tomogram": str(run.path), "folder": str(run.folder), "candidates": table}
+                results[number] |= {key: detection.provenance[key] for key in ("counts", "seconds", "notes")}
                 if print_results:
                     if len(runs) > 1:
                         typer.echo(f"{display_path(run.path)}:")
@@ -219,17 +214,6 @@ def _run_all(runs: Sequence[_Run], *, print_results: bool) -> tuple[list[dict[st
             time.sleep(BUSY_SECONDS)
         remaining = busy
     return [results[number] for number in sorted(results)], failures
-
-
-def _summary(run: _Run, detection: Detection) -> dict[str, Any]:
-    return {
-        "tomogram": str(run.path),
-        "folder": str(run.folder),
-        "candidates": detection.candidates.to_dataframe().to_dict(orient="records"),
-        "counts": detection.provenance["counts"],
-        "seconds": detection.provenance["seconds"],
-        "notes": detection.provenance["notes"],
-    }
 
 
 def _print(detection: Detection) -> None:
@@ -243,11 +227,10 @@ def _print(detection: Detection) -> None:
         table = Table(title=f"{len(candidates)} candidate{'' if len(candidates) == 1 else 's'}")
         for column in ("", "score", "z", "y", "x", "tilt", "psi"):
             table.add_column(column, justify="right")
-        shown = candidates[:TABLE_ROWS]
-        rows = zip(shown.score, shown.centre_zyx, shown.euler_zyz, strict=True)
-        for number, (score, centre, (_, tilt, psi)) in enumerate(rows, start=1):
-            values = [f"{value:.1f}" for value in (*centre.tolist(), tilt, psi)]
-            table.add_row(f"{number}", f"{float(score):.3f}", *values)
+        poses = candidates.to_dataframe()[["z", "y", "x", "tilt", "psi"]]
+        for number, pose in enumerate(poses[:TABLE_ROWS].to_numpy()):
+            values = [f"{value:.1f}" for value in pose]
+            table.add_row(f"{number + 1}", f"{candidates.score[number]:.3f}", *values)
         if len(candidates) > TABLE_ROWS:
             table.add_row("...", *[""] * 6)
         console.print(table)

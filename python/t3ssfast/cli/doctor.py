@@ -18,7 +18,6 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.checks import FAILED, NOTE, OK, Check, print_table
-from t3ssfast.cli.preflight import check_tomogram
 
 # Distribution, module to import, and what does not work without it. OpenVINO is not imported, because its
 # telemetry would report that over the network.
@@ -46,9 +45,7 @@ def doctor(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Tomograms to check; without any, the installation is checked.",
-            show_default=False,
-            readable=False,
+            help="Tomograms to check; none: the installation is checked.", show_default=False, readable=False
         ),
     ] = None,
     segmenter: options.SegmenterFile = None,
@@ -76,7 +73,8 @@ def doctor(
       t3ssfast doctor TS_01.mrc TS_02.mrc --tomograms tomograms.star
     """
     if files:
-        # Not imported above: without tomograms, the report names packages that t3ssfast.io lacks.
+        # Not imported above: without tomograms, the report names missing packages, which these need.
+        from t3ssfast.cli.preflight import check_tomogram
         from t3ssfast.io import display_path
 
         check = partial(
@@ -187,11 +185,9 @@ def _models() -> Iterator[Check]:
         name = f"{kind}.pt"
         with resources.as_file(weights / name) as path:
             checksum = file_sha256(path) if path.is_file() and name in checksums else None
-        if checksum is None:
-            value = "missing"
-        elif checksum != checksums[name]:
-            value = f"SHA-256 {checksum[:16]}... differs from the released file"
+        value = "missing" if checksum is None else f"SHA-256 {checksum[:16]}..."
+        if checksum is not None and checksum == checksums[name]:
+            yield Check(f"model {name}", OK, value)
         else:
-            yield Check(f"model {name}", OK, f"SHA-256 {checksum[:16]}...")
-            continue
-        yield Check(f"model {name}", FAILED, value, f"{REINSTALL}, or give --{kind}")
+            value += "" if checksum is None else " differs from the released file"
+            yield Check(f"model {name}", FAILED, value, f"{REINSTALL}, or give --{kind}")

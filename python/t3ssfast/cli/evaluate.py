@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from t3ssfast.cli.candidate_files import Tomogram, Tomograms, VoxelSize, load
+from t3ssfast.cli import options
+from t3ssfast.cli.candidate_files import load
+from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
@@ -36,7 +38,7 @@ def evaluate(
         list[Path] | None,
         typer.Option("--truth", "-t", help="File or folder of known particles; repeatable.", metavar="PATH"),
     ] = None,
-    voxel_size: VoxelSize = None,
+    voxel_size: options.CandidateVoxelSize = None,
     tolerance_nm: Annotated[
         float, typer.Option(help="Largest distance between a candidate and its particle, nm.")
     ] = 12.0,
@@ -44,8 +46,8 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Known look-alikes, to classify the false positives.", metavar="PATH"),
     ] = None,
-    tomogram: Tomogram = None,
-    tomograms: Tomograms = None,
+    tomogram: options.TomogramFile = None,
+    tomograms: options.RelionTomograms = None,
     min_score: Annotated[float, typer.Option(help="Ignore candidates with lower scores.")] = 0.0,
     beta: Annotated[float, typer.Option(help="Weight of recall in F-beta.")] = 2.0,
     intervals: Annotated[bool, typer.Option(help="Show 95% bootstrap confidence intervals.")] = True,
@@ -56,7 +58,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json-file", help="Write the metrics as JSON.", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Count true and false positives of candidates against known particles.
 
@@ -114,7 +116,6 @@ def evaluate(
 
 def _files(paths: Sequence[Path], names: tuple[str, ...]) -> dict[str, Path]:
     """Return files and results folders by tomogram name; other folders are replaced by their content."""
-    from t3ssfast.errors import InputError
 
     def is_results_folder(path: Path) -> bool:
         return any((path / name).is_file() for name in names)
@@ -153,8 +154,6 @@ def _tomogram_name(path: Path) -> str:
 
 def _pair_by_name(groups: Sequence[dict[str, Path]]) -> list[tuple[Path, ...]]:
     """Return one file of every group for each name; groups of one file are paired whatever their names."""
-    from t3ssfast.errors import InputError
-
     if all(len(group) == 1 for group in groups):
         return [tuple(path for group in groups for path in group.values())]
     for label, group in zip(("truth", "distractors"), groups[1:], strict=False):

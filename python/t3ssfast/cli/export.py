@@ -10,12 +10,12 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.candidate_files import load
+from t3ssfast.errors import InputError
 
 
 def export(
     candidates: Annotated[
-        Path,
-        typer.Argument(help="Candidates (.star, .csv, .tbl, .mod, .json, .txt) or a folder of results."),
+        Path, typer.Argument(help="Candidates (.star, .csv, .tbl, .mod, .json, .txt) or a folder of results.")
     ],
     out: Annotated[Path, typer.Argument(help="File to write; for copick, the folder of a run.")],
     format: Annotated[
@@ -61,7 +61,6 @@ def export(
       t3ssfast export out/candidates.star picks.tbl
       t3ssfast export out/candidates.star picks.star -f relion4 --tilt-series-pixel-size 1.7
     """
-    from t3ssfast.errors import InputError
     from t3ssfast.io import display_path
     from t3ssfast.io.particles import export as write
     from t3ssfast.io.particles import format_of

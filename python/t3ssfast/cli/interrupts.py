@@ -1,7 +1,6 @@
-"""Handle Ctrl-C within two seconds, even while native code is running.
+"""Handle Ctrl-C within two seconds, even during long native calls, in which Python runs no signal handlers.
 
-Python runs signal handlers in its main thread, between two bytecode instructions, so a main thread inside a
-long native call does not react. Commands therefore run in a second thread while the main thread waits.
+Commands therefore run in a second thread while the main thread waits.
 """
 
 from __future__ import annotations
@@ -40,13 +39,8 @@ def exit_on_interrupt() -> Iterator[None]:
 def run_interruptible(work: Callable[[], Result]) -> Result:
     """Call a function in another thread while the main thread waits for it and for an interrupt.
 
-    After an interrupt, KeyboardInterrupt is raised in the working thread at its next bytecode instruction.
-    If that thread does not end within `CLEANUP_SECONDS`, the process exits.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        The user interrupted, and `work` has ended.
+    After an interrupt, KeyboardInterrupt is raised in the working thread at its next bytecode instruction,
+    and here when that thread has ended. If it does not end within `CLEANUP_SECONDS`, the process exits.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from t3ssfast.errors import InputError
+
 if TYPE_CHECKING:
     from t3ssfast.detection.config import DetectConfig
 
@@ -38,8 +40,7 @@ VoxelSize = Annotated[
     float | None, typer.Option(help="Voxel size in Angstrom; replaces the one in the header.")
 ]
 CandidateVoxelSize = Annotated[
-    float | None,
-    typer.Option(help="Voxel size of the tomogram in Angstrom, if the files do not state it."),
+    float | None, typer.Option(help="Voxel size of the tomogram in Angstrom, if the files do not state it.")
 ]
 # "auto" is the default of DetectConfig, so a command takes None and passes nothing on.
 AutoContrast = Annotated[
@@ -59,8 +60,7 @@ ClassifierFile = Annotated[
     typer.Option(help="TorchScript file of a classifier (LeNet).", show_default="bundled", metavar="FILE"),
 ]
 VerifierFile = Annotated[
-    Path | None,
-    typer.Option(help="TorchScript file of a verifier.", show_default="bundled", metavar="FILE"),
+    Path | None, typer.Option(help="TorchScript file of a verifier.", show_default="bundled", metavar="FILE")
 ]
 TrustModel = Annotated[
     bool,
@@ -95,8 +95,6 @@ def detect_config(*, memory_budget: float | None, **options: Any) -> DetectConfi
 
 def membrane_of_each(tomograms: Sequence[Path], membranes: Sequence[Path] | None) -> list[Path | None]:
     """Return the membrane mask of each tomogram, or None for each if no masks were given."""
-    from t3ssfast.errors import InputError
-
     if not membranes:
         return [None] * len(tomograms)
     if len(membranes) != len(tomograms):

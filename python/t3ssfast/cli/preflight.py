@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from t3ssfast.cli.checks import FAILED, NOTE, OK, Check
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from t3ssfast.detection.config import DetectConfig
-    from t3ssfast.io import VolumeLayout
-    from t3ssfast.models import LoadedModel
-    from t3ssfast.tomogram import Tomogram
+from t3ssfast.detection import detect
+from t3ssfast.detection.config import DetectConfig
+from t3ssfast.errors import T3Error, VoxelSizeError
+from t3ssfast.io import VolumeLayout, display_path, read, volume_layout
+from t3ssfast.io.particles.relion import read_star
+from t3ssfast.models import LoadedModel, load_model
+from t3ssfast.tomogram import Tomogram
 
 # Slices of the trial run, and slices whose values are checked.
 TRIAL_SLICES = 4
@@ -48,12 +50,8 @@ def check_tomogram(
 ) -> list[Check]:
     """Check one tomogram and its membrane mask; whatever would stop a detection has the status FAILED.
 
-    `tomograms` is a RELION tomograms.star that should list the tomogram. The other options are those of the
-    planned detection.
+    `tomograms` is a RELION tomograms.star that should list the tomogram.
     """
-    from t3ssfast.errors import T3Error, VoxelSizeError
-    from t3ssfast.io import read, volume_layout
-
     try:
         stored = volume_layout(path)
         try:
@@ -87,16 +85,12 @@ def _storage(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
     yield Check("file", OK, f"{stored.format}, {tomogram.data.nbytes / 2**30:.2f} GiB")
     yield Check("size (z, y, x)", OK, " x ".join(map(str, tomogram.shape)))
     axes = stored.axes if stored.mode is not None else "zyx"
-    if stored.axes == "xyz":
-        yield Check("axes", OK, axes)
-    else:
-        yield Check("axes", NOTE, axes, "not stored in the order x, y, z; read in the order of the header")
+    note = "" if stored.axes == "xyz" else "not stored in the order x, y, z; read in the order of the header"
+    yield Check("axes", NOTE if note else OK, axes, note)
 
 
 def _values(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
     """Check the data type, the sign of bytes, and that values are finite and not constant."""
-    import numpy as np
-
     depth = tomogram.shape[0]
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, SAMPLED_SLICES)).astype(int))
     sample = np.stack([np.asarray(tomogram.data[z]) for z in chosen])
@@ -121,8 +115,6 @@ def _values(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
 
 def _seem_unsigned(sample: npt.NDArray[Any]) -> bool:
     """Return whether bytes read as signed jump between neighbours much more than read as unsigned."""
-    import numpy as np
-
     if sample.dtype != np.int8 or sample.shape[-1] < 2:
         return False
     signed, unsigned = (
@@ -155,10 +147,6 @@ def _available_memory() -> int | None:
 
 def _name(tomogram: Tomogram, tomograms: Path) -> Check:
     """Check that a RELION tomograms.star lists the tomogram."""
-    from t3ssfast.errors import T3Error
-    from t3ssfast.io import display_path
-    from t3ssfast.io.particles.relion import read_star
-
     label = "name in tomograms"
     try:
         tables = [block for block in read_star(tomograms).values() if "rlnTomoName" in block]
@@ -174,11 +162,6 @@ def _name(tomogram: Tomogram, tomograms: Path) -> Check:
 
 def _mask(path: Path, tomogram: Tomogram) -> tuple[npt.NDArray[Any] | None, Check]:
     """Read a membrane mask; None if it cannot be used with the tomogram."""
-    import numpy as np
-
-    from t3ssfast.errors import T3Error
-    from t3ssfast.io import read
-
     label = "membrane mask"
     try:
         mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
@@ -201,9 +184,6 @@ def _models(
     tomogram: Tomogram, files: dict[str, Path | None], trust_model: bool
 ) -> tuple[dict[str, LoadedModel], list[Check]]:
     """Load the models, and compare their voxel size with the tomogram's."""
-    from t3ssfast.errors import T3Error
-    from t3ssfast.models import load_model
-
     models: dict[str, LoadedModel] = {}
     checks: list[Check] = []
     for kind, path in files.items():
@@ -234,11 +214,6 @@ def _trial(
     config: DetectConfig,
 ) -> Iterator[Check]:
     """Search a few slices: those in the middle, or those with most membrane if there is a mask."""
-    import numpy as np
-
-    from t3ssfast.detection import detect
-    from t3ssfast.errors import T3Error
-
     depth = tomogram.shape[0]
     middle = depth // 2 if mask is None else int(np.argmax([np.count_nonzero(section) for section in mask]))
     first = max(0, min(middle - TRIAL_SLICES // 2, depth - TRIAL_SLICES))

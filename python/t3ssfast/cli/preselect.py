@@ -10,6 +10,7 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.candidate_files import load
+from t3ssfast.errors import ConfigError
 
 
 def preselect(
@@ -44,7 +45,6 @@ def preselect(
 
     from t3ssfast.detection.preselect import PreselectRule
     from t3ssfast.detection.preselect.preselect import preselect as select_windows
-    from t3ssfast.errors import ConfigError
     from t3ssfast.io import display_path, read, write
     from t3ssfast.models import load_model
 

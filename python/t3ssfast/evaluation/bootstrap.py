@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.matching import TomogramMatches
 
-__all__ = ["Interval", "Sample", "bootstrap_intervals"]
-
-FloatArray = npt.NDArray[np.float64]
-# Scores of candidates, 1 for each hit, and the number of particles: the input of every metric.
-Sample: TypeAlias = tuple[FloatArray, FloatArray, int]
+__all__ = ["Interval", "bootstrap_intervals"]
 
 
 class Interval(NamedTuple):
@@ -28,7 +23,7 @@ class Interval(NamedTuple):
 
 def bootstrap_intervals(
     matches: Sequence[TomogramMatches],
-    metrics: Callable[[FloatArray, FloatArray, int], dict[str, float]],
+    metrics: Callable[[Sequence[TomogramMatches]], dict[str, float]],
     *,
     level: float,
     resamples: int,
@@ -36,24 +31,17 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Compute percentile bootstrap intervals of metrics (Efron & Tibshirani 1993, chapter 13).
 
-    `metrics` computes metrics by name from scores, hits and the number of particles, NaN if undefined.
     Tomograms are drawn with replacement, because errors within a tomogram are correlated. With one tomogram,
-    its outcomes (hits, false positives, missed particles) are drawn.
-
-    Raises
-    ------
-    ConfigError
-        The confidence level or the number of resamples is out of range.
+    its outcomes (hits, false positives, missed particles) are drawn. Undefined metrics are NaN.
     """
     if not 0 < level < 1:
         raise ConfigError(f"level is {level!r}; give a confidence level between 0 and 1, such as 0.95.")
     if resamples < 10:
         raise ConfigError(f"resamples is {resamples!r}; give at least 10, such as 1000.")
     rng = np.random.default_rng(seed)
-    draw = _draw_tomograms if len(matches) > 1 else _draw_outcomes
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(resamples):
-        for name, value in metrics(*draw(matches, rng)).items():
+        for name, value in metrics(_draw(matches, rng)).items():
             samples[name].append(value)
     tail = (1 - level) / 2
     intervals = {}
@@ -64,19 +52,14 @@ def bootstrap_intervals(
     return intervals
 
 
-def _draw_tomograms(matches: Sequence[TomogramMatches], rng: np.random.Generator) -> Sample:
-    drawn = [matches[k] for k in rng.integers(len(matches), size=len(matches))]
-    scores, hits = (np.concatenate([getattr(m, name) for m in drawn]) for name in ("scores", "hits"))
-    return scores, hits, sum(m.n_truth for m in drawn)
-
-
-def _draw_outcomes(matches: Sequence[TomogramMatches], rng: np.random.Generator) -> Sample:
+def _draw(matches: Sequence[TomogramMatches], rng: np.random.Generator) -> Sequence[TomogramMatches]:
+    if len(matches) > 1:
+        return [matches[k] for k in rng.integers(len(matches), size=len(matches))]
     if not matches:
-        return np.zeros(0), np.zeros(0), 0
-    scores, hits = matches[0].scores, matches[0].hits
-    missed = matches[0].n_truth - int(hits.sum())
-    total = len(scores) + missed
+        return []
+    (one,) = matches
+    total = len(one.scores) + one.n_truth - int(one.hits.sum())
     index = rng.integers(total, size=total) if total else np.zeros(0, np.int64)
-    drawn = index[index < len(scores)]
-    n_truth = int(hits[drawn].sum()) + int((index >= len(scores)).sum())
-    return scores[drawn], hits[drawn], n_truth
+    drawn = index[index < len(one.scores)]
+    n_truth = int(one.hits[drawn].sum()) + len(index) - len(drawn)
+    return [TomogramMatches(one.name, one.scores[drawn], one.hits[drawn], n_truth, pairs=())]

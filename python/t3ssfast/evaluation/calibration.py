@@ -1,8 +1,6 @@
-"""Calibration: from the scores of candidates to probabilities and thresholds.
+"""Calibration: from the scores of candidates to probabilities, and to thresholds of precision or recall.
 
-A classifier ranks candidates well, but the height of a smoothed peak is not a probability. Calibration fits a
-monotone curve from scores to probabilities on tomograms that the classifier was not trained on, and derives
-the score at which a given precision or recall is reached. The curve is stored in the model file.
+The curve is fitted on tomograms that the classifier was not trained on, and stored in the model file.
 """
 
 from __future__ import annotations
@@ -45,27 +43,19 @@ EARLIER_KEYS = {"figures": "metrics"}
 class Calibration:
     """A monotone curve from scores to probabilities, with the expected precision and recall of thresholds.
 
-    Parameters
-    ----------
-    method
-        "platt" (logistic curve in the log-odds of the score) or "isotonic" (steps joined by lines).
-    score, probability
-        Points of the curve: ascending scores and non-decreasing probabilities, interpolated linearly.
-    threshold, precision, recall
-        Ascending scores, and expected precision and recall of the candidates at or above each.
-    tomograms, candidates, truth
-        Size of the data that the curve was fitted to.
-    metrics
-        Expected calibration errors before and after calibration and log-losses; all but the first are
-        cross-validated over tomograms.
+    "platt" is a logistic curve in the log-odds of the score, "isotonic" steps joined by lines. The
+    metrics, except for the calibration error before, are cross-validated over tomograms.
     """
 
     method: str
+    # Points of the curve, ascending and non-decreasing, interpolated linearly.
     score: tuple[float, ...]
     probability: tuple[float, ...]
+    # Ascending scores, and expected precision and recall of the candidates at or above each.
     threshold: tuple[float, ...]
     precision: tuple[float, ...]
     recall: tuple[float, ...]
+    # Size of the data that the curve was fitted to.
     tomograms: int = 0
     candidates: int = 0
     truth: int = 0
@@ -84,10 +74,7 @@ class Calibration:
 
     def apply(self, score: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Convert scores to probabilities, both (n,); the curve is constant beyond its ends."""
-        probability: npt.NDArray[np.float32] = np.interp(
-            np.asarray(score, np.float64), self.score, self.probability
-        ).astype(np.float32)
-        return probability
+        return np.interp(np.asarray(score, np.float64), self.score, self.probability).astype(np.float32)
 
     def score_for_probability(self, probability: float) -> float:
         """Return the lowest score with at least this probability; just above 1 if there is none."""
@@ -100,30 +87,12 @@ class Calibration:
         return s0 + (s1 - s0) * (probability - p0) / (p1 - p0)
 
     def score_for_precision(self, target: float) -> float:
-        """Return the lowest score at which the expected precision reaches the target.
-
-        Raises
-        ------
-        ConfigError
-            No score reaches it.
-        """
-        reached = np.flatnonzero(np.array(self.precision) >= target)
-        if not len(reached):
-            raise _unreachable("min_precision", target, self.precision[-1])
-        return float(self.threshold[reached[0]])
+        """Return the lowest score whose expected precision reaches the target, or raise ConfigError."""
+        return self.threshold[_reached("min_precision", self.precision, target)[0]]
 
     def score_for_recall(self, target: float) -> float:
-        """Return the highest score at which the expected recall reaches the target.
-
-        Raises
-        ------
-        ConfigError
-            No score reaches it.
-        """
-        reached = np.flatnonzero(np.array(self.recall) >= target)
-        if not len(reached):
-            raise _unreachable("min_recall", target, self.recall[0])
-        return float(self.threshold[reached[-1]])
+        """Return the highest score whose expected recall reaches the target, or raise ConfigError."""
+        return self.threshold[_reached("min_recall", self.recall, target)[-1]]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain lists and numbers, for JSON."""
@@ -131,13 +100,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Calibration:
-        """Invert `to_dict`; keys of earlier versions are accepted.
-
-        Raises
-        ------
-        ModelError
-            An entry is missing, unknown or invalid.
-        """
+        """Invert `to_dict`, or raise ModelError; keys of earlier versions are accepted."""
         try:
             values = {EARLIER_KEYS.get(key, key): value for key, value in entries.items()}
             for name in ("score", "probability", "threshold", "precision", "recall"):
@@ -149,10 +112,15 @@ class Calibration:
             ) from error
 
 
-def _unreachable(option: str, target: float, best: float) -> ConfigError:
-    return ConfigError(
-        f"{option} is {target:g}, but this classifier reaches at most {best:.3f}; give less, or leave it out."
-    )
+def _reached(option: str, expected: tuple[float, ...], target: float) -> list[int]:
+    """Return the indices of the thresholds whose expected precision or recall reaches the target."""
+    reached = [index for index, value in enumerate(expected) if value >= target]
+    if not reached:
+        raise ConfigError(
+            f"{option} is {target:g}, but this classifier reaches at most {max(expected):.3f}; give less, or "
+            "leave it out."
+        )
+    return reached
 
 
 def read_calibration(entries: Mapping[str, Any] | None) -> Calibration | None:
@@ -160,64 +128,22 @@ def read_calibration(entries: Mapping[str, Any] | None) -> Calibration | None:
     return None if entries is None else Calibration.from_dict(entries)
 
 
-def calibrate(
-    candidates: Sequence[Candidates],
-    truth: Sequence[Candidates],
-    tolerance_angstrom: float = 120.0,
-    *,
-    method: str = "auto",
-) -> Calibration:
-    """Fit a calibration to the candidates and known particles of several tomograms.
+def calibrate(candidates: Sequence[Candidates], truth: Sequence[Candidates]) -> Calibration:
+    """Fit a calibration to the candidates and known particles of several tomograms, one entry each.
 
-    Parameters
-    ----------
-    candidates
-        One entry per tomogram, with uncalibrated scores, including low ones.
-    truth
-        Known particles, one entry per tomogram.
-    tolerance_angstrom
-        Largest distance between a candidate and the particle that it matches.
-    method
-        "platt", "isotonic", or "auto": isotonic if its cross-validated log-loss is clearly lower.
-
-    Raises
-    ------
-    InputError
-        There are fewer than two tomograms, or no true or no false candidates.
-    ConfigError
-        The method does not exist.
+    The scores are uncalibrated and include low ones; see `fit_calibration` for the errors.
     """
-    found = evaluate(candidates, truth, tolerance_angstrom)
-    return fit_calibration(found.scores, found.hits, found.tomogram_index, found.n_truth, method=method)
+    found = evaluate(candidates, truth)
+    return fit_calibration(found.scores, found.hits, found.tomogram_index, found.n_truth)
 
 
 def fit_calibration(
-    score: npt.ArrayLike,
-    true: npt.ArrayLike,
-    tomogram: npt.ArrayLike,
-    n_truth: int,
-    *,
-    method: str = "auto",
+    score: npt.ArrayLike, true: npt.ArrayLike, tomogram: npt.ArrayLike, n_truth: int, *, method: str = "auto"
 ) -> Calibration:
-    """Fit a calibration to scores and their outcomes.
+    """Fit a calibration to the scores of candidates, in [0, 1], and whether they are true; all are (n,).
 
-    Parameters
-    ----------
-    score
-        (n,) scores of candidates, in [0, 1].
-    true
-        (n,) whether each candidate is a true positive.
-    tomogram
-        (n,) tomogram of each candidate, for the cross-validation.
-    n_truth
-        Number of particles in the tomograms.
-    method
-        As for `calibrate`.
-
-    Raises
-    ------
-    InputError, ConfigError
-        As for `calibrate`.
+    The method is "platt", "isotonic", or "auto": isotonic if its cross-validated log-loss is clearly lower.
+    InputError: there are fewer than two tomograms, or no true or no false candidates.
     """
     if method not in ("auto", *METHODS):
         raise ConfigError(f'The method of calibration is {method!r}; give "platt", "isotonic" or "auto".')
@@ -324,8 +250,7 @@ def _expected_precision_recall(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return thresholds, and expected precision and recall of the candidates at or above each.
 
-    The sum of the probabilities replaces the number of true candidates, so that precision never falls and
-    recall never rises with the threshold, even in small samples.
+    Sums of probabilities stand for true candidates, so precision never falls and recall never rises.
     """
     order = np.argsort(-s, kind="stable")
     score, true_positives = s[order], np.cumsum(probability[order])

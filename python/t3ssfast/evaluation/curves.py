@@ -18,10 +18,7 @@ BINS = 10
 def precision_recall(
     scores: npt.ArrayLike, hits: npt.ArrayLike, n_truth: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return distinct scores in descending order, and precision and recall at or above each.
-
-    `hits` is 1 for each candidate that is a hit, `n_truth` the number of particles. Recall is 1 without any.
-    """
+    """Return distinct scores, descending, and precision and recall (1 without truth) at or above each."""
     score, hit = np.asarray(scores, np.float64), np.asarray(hits, np.float64)
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
@@ -40,10 +37,7 @@ def average_precision(scores: npt.ArrayLike, hits: npt.ArrayLike, n_truth: int) 
 
 
 def reliability(scores: npt.ArrayLike, hits: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the number of candidates, mean score and fraction of hits in ten bins of score.
-
-    The latter two are NaN in empty bins.
-    """
+    """Return the number of candidates, and mean score and fraction of hits (or NaN), in ten bins of score."""
     score, hit = np.asarray(scores, np.float64), np.asarray(hits, np.float64)
     bins = np.clip((score * BINS).astype(np.int64), 0, BINS - 1)
     count = np.bincount(bins, minlength=BINS).astype(np.float64)

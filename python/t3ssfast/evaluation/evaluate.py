@@ -16,6 +16,7 @@ from t3ssfast.evaluation.result import Evaluation
 
 __all__ = ["evaluate"]
 
+IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -59,7 +60,8 @@ def evaluate(
     matches = []
     for index, (some, true) in enumerate(zip(found, known, strict=True)):
         rows, columns, distances = pairs_within(_angstrom(some), _angstrom(true), tolerance_angstrom)
-        pairs = _pairs(index, some, true, match(rows, columns, distances, len(some), len(true)))
+        chosen = match(rows, columns, distances)
+        pairs = _pairs(index, some, true, rows[chosen], columns[chosen], distances[chosen])
         kinds: dict[str, int] = {}
         if lookalikes is not None:
             unmatched = np.setdiff1d(np.arange(len(some)), [pair.candidate for pair in pairs])
@@ -86,19 +88,13 @@ def _angstrom(candidates: Candidates) -> FloatArray:
 
 
 def _pairs(
-    tomogram: int,
-    some: Candidates,
-    true: Candidates,
-    matched: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray],
+    index: int, some: Candidates, true: Candidates, rows: IntArray, columns: IntArray, distances: FloatArray
 ) -> tuple[Pair, ...]:
-    rows, columns, distances = matched
     a, b = some.normal_zyx[rows].astype(np.float64), true.normal_zyx[columns].astype(np.float64)
     # Unlike acos of the dot product, atan2 is accurate at small angles.
     angles = np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=1), np.sum(a * b, axis=1)))
-    return tuple(
-        Pair(tomogram, int(r), int(c), float(d), float(angle))
-        for r, c, d, angle in zip(rows, columns, distances, angles, strict=True)
-    )
+    values = (array.tolist() for array in (rows, columns, distances, angles))
+    return tuple(Pair(index, *pair) for pair in zip(*values, strict=True))
 
 
 def _count_kinds(false: Candidates, lookalikes: Candidates, tolerance: float) -> dict[str, int]:

@@ -19,18 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pair:
-    """A candidate and the particle that it matches.
+    """A candidate and the particle that it matches, by their indices among those of their tomogram.
 
-    Parameters
-    ----------
-    tomogram
-        Index of the tomogram among those evaluated.
-    candidate, truth
-        Indices into the candidates and the truth of that tomogram.
-    distance_angstrom
-        Distance of their centres.
-    normal_error_degrees
-        Angle between their normals, 0 to 180; above 90 the polarity is wrong.
+    The normals differ by 0 to 180 degrees; above 90 the polarity is wrong.
     """
 
     tomogram: int
@@ -44,20 +35,8 @@ class Pair:
 class TomogramMatches:
     """Matches of candidates and particles in one tomogram.
 
-    Parameters
-    ----------
-    name
-        Name of the tomogram.
-    scores
-        (n,) scores of the candidates.
-    hits
-        (n,) result of `hits_by_score`: 1 for hits, else 0. Their sum equals the number of pairs.
-    n_truth
-        Number of particles.
-    pairs
-        One pair per true positive, from the matching with the least total distance.
-    false_positive_kinds
-        Number of false positives per kind of look-alike.
+    `scores` and `hits` are (n,), the latter from `hits_by_score`. `pairs` has one entry per true positive,
+    from the matching with the least total distance. False positives are counted per kind of look-alike.
     """
 
     name: str
@@ -78,20 +57,20 @@ def pairs_within(a: FloatArray, b: FloatArray, tolerance: float) -> tuple[IntArr
     return rows, columns, np.linalg.norm(a[rows] - b[columns], axis=1)
 
 
-def match(
-    rows: IntArray, columns: IntArray, distances: FloatArray, n_rows: int, n_columns: int
-) -> tuple[IntArray, IntArray, FloatArray]:
+def match(rows: IntArray, columns: IntArray, distances: FloatArray) -> IntArray:
     """Choose the largest one-to-one matching and, among those, the one with the least total distance.
 
-    Takes pairs as `pairs_within` returns them and the numbers of points; returns the chosen pairs.
+    Takes pairs as `pairs_within` returns them; returns the indices of the chosen pairs, ascending.
     """
-    chosen: list[tuple[int, int, float]] = []
+    if not len(rows):
+        return rows
+    n_rows, n_columns = rows.max() + 1, columns.max() + 1
     graph = coo_array((np.ones(len(rows)), (rows, n_rows + columns)), shape=(n_rows + n_columns,) * 2)
-    label = connected_components(graph, directed=False)[1][rows] if len(rows) else rows
+    label = connected_components(graph, directed=False)[1][rows]
     order = np.argsort(label, kind="stable")
-    bounds = np.flatnonzero(np.diff(label[order])) + 1
+    chosen: list[IntArray] = []
     # Solving each connected component by itself keeps the cost matrices small.
-    for component in np.split(order, bounds) if len(order) else []:
+    for component in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
         left, i = np.unique(rows[component], return_inverse=True)
         right, j = np.unique(columns[component], return_inverse=True)
         # A forbidden pair costs more than all allowed ones together, so a smaller total distance never
@@ -99,15 +78,11 @@ def match(
         forbidden = (distances[component].max() + 1.0) * (min(len(left), len(right)) + 1)
         cost = np.full((len(left), len(right)), forbidden)
         cost[i, j] = distances[component]
-        for r, c in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[r, c] < forbidden:
-                chosen.append((int(left[r]), int(right[c]), float(cost[r, c])))
-    chosen.sort()
-    return (
-        np.array([c[0] for c in chosen], dtype=np.int64),
-        np.array([c[1] for c in chosen], dtype=np.int64),
-        np.array([c[2] for c in chosen], dtype=np.float64),
-    )
+        pair = np.full(cost.shape, -1)
+        pair[i, j] = component
+        assigned = pair[linear_sum_assignment(cost)]
+        chosen.append(assigned[assigned >= 0])
+    return np.sort(np.concatenate(chosen))
 
 
 def hits_by_score(
@@ -115,9 +90,8 @@ def hits_by_score(
 ) -> FloatArray:
     """Return 1 for each candidate that enlarges the matching when they are added from high to low score.
 
-    `rows` and `columns` are pairs of candidates and particles. The number of hits among the best k candidates
-    is the size of their largest matching (augmenting paths, Kuhn 1955), so of two candidates on one particle
-    the one with the higher score is the hit.
+    The number of hits among the best k candidates is the size of their largest matching (augmenting paths,
+    Kuhn 1955), so of two candidates on one particle the one with the higher score is the hit.
     """
     neighbours: list[list[int]] = [[] for _ in range(len(score))]
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):

@@ -14,7 +14,6 @@ from t3ssfast.tomogram import StrPath
 
 __all__ = ["draw_curves", "pooled_table", "tomogram_table"]
 
-
 # Label, metric, and text of each row of the pooled table; rows whose metric is undefined are left out.
 ROWS = (
     ("tomograms", "tomograms_evaluated", "{tomograms_evaluated}"),
@@ -67,16 +66,9 @@ def tomogram_table(evaluation: Evaluation) -> Table:
     for name in ("TP", "FP", "FN", "precision", "recall", "F1", "95% interval of F1"):
         table.add_column(name, justify="right")
     for one in evaluation.per_tomogram:
-        table.add_row(
-            escape(one.matches[0].name),
-            f"{one.true_positives}",
-            f"{one.false_positives}",
-            f"{one.false_negatives}",
-            f"{one.precision:.3f}",
-            f"{one.recall:.3f}",
-            f"{one.f1:.3f}",
-            _interval(*one.intervals()["f1"]),
-        )
+        counts = [f"{n}" for n in (one.true_positives, one.false_positives, one.false_negatives)]
+        metrics = [f"{value:.3f}" for value in (one.precision, one.recall, one.f1)]
+        table.add_row(escape(one.matches[0].name), *counts, *metrics, _interval(*one.intervals()["f1"]))
     return table
 
 
@@ -86,11 +78,9 @@ def _interval(low: float, high: float) -> str:
 
 def draw_curves(evaluation: Evaluation, path: StrPath) -> None:
     """Draw the precision-recall curve and the reliability diagram as a PNG, atomically."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 4.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     curve, diagram = figure.subplots(1, 2)
     curve.step(evaluation.curve_recall, evaluation.curve_precision, where="post", color="0.2")
     label = f"all, F1 {evaluation.f1:.2f}"

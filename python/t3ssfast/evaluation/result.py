@@ -92,10 +92,7 @@ class Evaluation:
     @property
     def false_positive_kinds(self) -> dict[str, int]:
         """False positives per kind of look-alike, "other" for the rest; empty without distractors."""
-        kinds: Counter[str] = Counter()
-        for one in self.matches:
-            kinds.update(one.false_positive_kinds)
-        return dict(kinds)
+        return dict(sum((Counter(one.false_positive_kinds) for one in self.matches), Counter()))
 
     @cached_property
     def _curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -119,7 +116,7 @@ class Evaluation:
     @property
     def true_positives(self) -> int:
         """Candidates that match a particle (TP)."""
-        return len(self.pairs)
+        return int(self.hits.sum())
 
     @property
     def false_positives(self) -> int:
@@ -134,12 +131,12 @@ class Evaluation:
     @property
     def precision(self) -> float:
         """TP / (TP + FP)."""
-        return _fraction(self.true_positives, self.n_candidates)
+        return self.true_positives / self.n_candidates if self.n_candidates else 1.0
 
     @property
     def recall(self) -> float:
         """TP / (TP + FN)."""
-        return _fraction(self.true_positives, self.n_truth)
+        return self.true_positives / self.n_truth if self.n_truth else 1.0
 
     @property
     def f1(self) -> float:
@@ -148,7 +145,10 @@ class Evaluation:
 
     def f_beta(self, beta: float) -> float:
         """Return (1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP); recall weighs b times as much as precision."""
-        return _f_beta(self.true_positives, self.n_candidates, self.n_truth, beta)
+        if not (math.isfinite(beta) and beta > 0):
+            raise ConfigError(f"beta is {beta!r}; give a number above 0.")
+        denominator = self.n_candidates + beta**2 * self.n_truth
+        return (1 + beta**2) * self.true_positives / denominator if denominator else 1.0
 
     @property
     def average_precision(self) -> float:
@@ -178,8 +178,7 @@ class Evaluation:
     @property
     def false_positives_without_truth(self) -> float:
         """Mean number of candidates in tomograms without particles; NaN if there are no such tomograms."""
-        counts = [float(len(one.scores)) for one in self.matches if one.n_truth == 0]
-        return sum(counts) / len(counts) if counts else math.nan
+        return _mean([len(one.scores) for one in self.matches if one.n_truth == 0])
 
     @property
     def median_distance_angstrom(self) -> float:
@@ -194,8 +193,7 @@ class Evaluation:
     @property
     def polarity_right(self) -> float:
         """Fraction of the pairs whose normals differ by less than 90 degrees."""
-        right = [pair.normal_error_degrees < 90 for pair in self.pairs]
-        return sum(right) / len(right) if right else math.nan
+        return _mean([pair.normal_error_degrees < 90 for pair in self.pairs])
 
     def intervals(
         self, *, level: float = 0.95, resamples: int = 1000, beta: float = 2.0, seed: int = 0
@@ -208,21 +206,17 @@ class Evaluation:
             Confidence level.
         resamples
             Number of bootstrap samples, of tomograms or, for a single one, of its particles.
-        beta
-            Beta of "f_beta".
-        seed
-            Random seed.
         """
 
-        def metrics(scores: FloatArray, hits: FloatArray, n_truth: int) -> dict[str, float]:
-            true_positives, n_candidates = int(hits.sum()), len(scores)
+        def metrics(drawn: Sequence[TomogramMatches]) -> dict[str, float]:
+            one = Evaluation(self.tolerance_angstrom, tuple(drawn))
             return {
-                "precision": _fraction(true_positives, n_candidates),
-                "recall": _fraction(true_positives, n_truth),
-                "f1": _f_beta(true_positives, n_candidates, n_truth, 1.0),
-                "f_beta": _f_beta(true_positives, n_candidates, n_truth, beta),
-                "average_precision": average_precision(scores, hits, n_truth),
-                "calibration_error": expected_calibration_error(scores, hits),
+                "precision": one.precision,
+                "recall": one.recall,
+                "f1": one.f1,
+                "f_beta": one.f_beta(beta),
+                "average_precision": one.average_precision,
+                "calibration_error": one.calibration_error,
             }
 
         return bootstrap_intervals(self.matches, metrics, level=level, resamples=resamples, seed=seed)
@@ -234,14 +228,12 @@ class Evaluation:
 
         Parameters
         ----------
-        beta
-            Beta of "f_beta".
         intervals
             Add "intervals": 95% confidence intervals as [low, high].
         per_tomogram
             Add "tomograms": the metrics of each tomogram by name.
         """
-        values = {name: getattr(self, name) for name in METRICS} | {
+        metrics: dict[str, Any] = {name: getattr(self, name) for name in METRICS} | {
             "tomograms_evaluated": len(self.matches),
             "candidates": self.n_candidates,
             "truth": self.n_truth,
@@ -251,45 +243,35 @@ class Evaluation:
             "precision_at_recall_0.9": self.precision_at_recall(),
             "best_f1": self.best_f1[0],
             "best_f1_threshold": self.best_f1[1],
+            "false_positive_kinds": self.false_positive_kinds,
         }
-        metrics: dict[str, Any] = {name: _none_for_nan(value) for name, value in values.items()}
-        metrics["false_positive_kinds"] = self.false_positive_kinds
         if intervals:
-            metrics["intervals"] = {
-                name: [_none_for_nan(bound) for bound in interval]
-                for name, interval in self.intervals(beta=beta).items()
-            }
-        metrics["curve"] = {
-            "score": self.curve_score.tolist(),
-            "precision": self.curve_precision.tolist(),
-            "recall": self.curve_recall.tolist(),
-        }
+            metrics["intervals"] = self.intervals(beta=beta)
+        metrics["curve"] = dict(zip(("score", "precision", "recall"), self._curve, strict=True))
         names = ("candidates", "mean_score", "fraction_true")
-        metrics["reliability"] = {
-            name: [_none_for_nan(x) for x in values.tolist()]
-            for name, values in zip(names, reliability(self.scores, self.hits), strict=True)
-        }
+        metrics["reliability"] = dict(zip(names, reliability(self.scores, self.hits), strict=True))
         if per_tomogram:
             metrics["tomograms"] = {
                 one.matches[0].name: one.to_dict(beta=beta, intervals=intervals) for one in self.per_tomogram
             }
-        return metrics
+        plain: dict[str, Any] = _plain(metrics)
+        return plain
 
 
-def _fraction(part: int, total: int) -> float:
-    return part / total if total else 1.0
-
-
-def _f_beta(true_positives: int, n_candidates: int, n_truth: int, beta: float) -> float:
-    if not (math.isfinite(beta) and beta > 0):
-        raise ConfigError(f"beta is {beta!r}; give a number above 0.")
-    denominator = n_candidates + beta**2 * n_truth
-    return (1 + beta**2) * true_positives / denominator if denominator else 1.0
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else math.nan
 
 
-def _none_for_nan(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Replace arrays and tuples by lists, and NaN by None, also inside dictionaries and lists."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,8 +1,4 @@
-"""Networks, and the TorchScript files that hold them.
-
-A model file is a TorchScript archive with one JSON document inside (`ModelMetadata`). The document states the
-voxel size, window, normalisation and contrast that the model was trained for.
-"""
+"""Networks, and the TorchScript files that hold them with their `ModelMetadata`."""
 
 from __future__ import annotations
 

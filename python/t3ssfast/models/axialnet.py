@@ -23,16 +23,8 @@ class AxialNet(nn.Module):
     All half-planes share four 3x3 convolutions (batch normalisation, ReLU, three poolings). Each is stacked
     with the opposite half-plane, which reveals a tilted axis, and with the mean over azimuth, which keeps the
     rings and averages out noise. The logit and the offset along the axis come from the mean and the maximum
-    over half-planes, so a rotation about the axis does not change them.
-
-    Parameters
-    ----------
-    channels
-        Output channels of the four convolutions.
-    hidden
-        Number of features per half-plane.
-    height
-        Rows of a half-plane: a multiple of 16. It has half as many columns.
+    over half-planes, so a rotation about the axis does not change them. A half-plane has `height` rows, a
+    multiple of 16, and half as many columns.
     """
 
     def __init__(
@@ -83,8 +75,4 @@ class AxialNet(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    ]
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -10,13 +10,7 @@ __all__ = ["check_device"]
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Return the device if it is available; "auto" chooses CUDA where there is one.
-
-    Raises
-    ------
-    DeviceError
-        The device does not exist.
-    """
+    """Return the device, else raise DeviceError; "auto" chooses CUDA where it is available."""
     name = str(device)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,10 +54,8 @@ def save_model(module: nn.Module, path: StrPath, metadata: ModelMetadata) -> str
 
     Raises
     ------
-    ModelError
-        TorchScript cannot compile the module.
-    OutputError
-        The file cannot be written.
+    ModelError, OutputError
+        TorchScript cannot compile the module, or the file cannot be written.
     """
     clean = copy_module(module).to("cpu", torch.float32).eval()
     with quiet_torchscript():
@@ -70,20 +68,16 @@ def save_model(module: nn.Module, path: StrPath, metadata: ModelMetadata) -> str
             ) from error
         archive = stdio.BytesIO()
         torch.jit.save(scripted, archive, _extra_files={METADATA_NAME: metadata.to_json()})
-    content = _without_source_paths(archive)
+    # Debug members hold the source paths of this machine and are not needed to load the file.
+    clean_archive = stdio.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(clean_archive, "w") as target:
+        for name in source.namelist():
+            if not name.endswith(".debug_pkl"):
+                target.writestr(zipfile.ZipInfo(name), source.read(name))
+    content = clean_archive.getvalue()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
-
-
-def _without_source_paths(archive: stdio.BytesIO) -> bytes:
-    """Remove the debug members, which hold the source paths of this machine and are not needed to load."""
-    content = stdio.BytesIO()
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as target:
-        for member in source.infolist():
-            if not member.filename.endswith(".debug_pkl"):
-                target.writestr(zipfile.ZipInfo(member.filename), source.read(member))
-    return content.getvalue()
 
 
 def load_model(
@@ -93,7 +87,7 @@ def load_model(
     device: str | torch.device = "cpu",
     trust_model: bool = False,
 ) -> LoadedModel:
-    """Load a model, check it, and move it to a device.
+    """Load a model, check it, and move it to a device, in evaluation mode and float32.
 
     TorchScript files contain code. PyTorch therefore never loads a file itself, only an archive that
     `t3ssfast.models.model_gate` rebuilt from the parts it accepted. Bundled models are verified by their
@@ -105,14 +99,9 @@ def load_model(
         Path of a TorchScript file, a module, a loaded model, or None for the bundled one.
     model_kind
         "classifier", "segmenter" or "verifier".
-    device
-        Device to move the model to.
     trust_model
-        Load the file without these checks; it can then run any code. Needed for torch.export archives (.pt2).
-
-    Returns
-    -------
-    The model in evaluation mode and float32.
+        Load the file without these checks (TrustWarning); it can then run any code. Needed for torch.export
+        archives (.pt2).
 
     Raises
     ------
@@ -122,8 +111,6 @@ def load_model(
 
     Warns
     -----
-    TrustWarning
-        A file was loaded without checks.
     UserWarning
         The model has no t3ssfast metadata. Assumed are the voxel size of the tomogram, a window of 50 pixels,
         the default normalisation, dark protein, and T3SS as the last class; the outputs are taken as
@@ -139,13 +126,13 @@ def load_model(
         module, name = copy_module(model), "<module>"
         sha256 = _sha256_of_weights(module)
     elif model is None:
-        content, name = _bundled(model_kind)
-        sha256 = hashlib.sha256(content).hexdigest()
+        content, sha256, name = _bundled(model_kind)
         module, metadata = _open(content, name)
     else:
         path = Path(model)
         name = display_path(path)
-        content = _read(path, name, trust_model)
+        exported = path.suffix.lower() == ".pt2"
+        content = _read(path, name, exported, trust_model)
         sha256 = hashlib.sha256(content).hexdigest()
         if trust_model:
             warnings.warn(
@@ -155,11 +142,12 @@ def load_model(
             )
         else:
             content = vet(content, name, METADATA_NAME)
-        module, metadata = _open(content, name, exported=_is_exported(path))
+        module, metadata = _open(content, name, exported=exported)
     module = module.to("cpu", torch.float32)
     # Modules of torch.export have no evaluation mode.
     if not isinstance(module, torch.fx.GraphModule):
         module = module.eval()
+    # ScriptModules have no requires_grad_.
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     if metadata is None:
@@ -201,8 +189,8 @@ def _check_kind(metadata: ModelMetadata, model_kind: str, name: str) -> None:
         )
 
 
-def _bundled(model_kind: str) -> tuple[bytes, str]:
-    """Read a bundled model and verify its checksum; returns its content and name."""
+def _bundled(model_kind: str) -> tuple[bytes, str, str]:
+    """Read a bundled model and verify its checksum; returns its content, checksum and name."""
     folder = resources.files("t3ssfast") / "weights"
     name = f"{model_kind}.pt"
     try:
@@ -218,14 +206,10 @@ def _bundled(model_kind: str) -> tuple[bytes, str]:
             f"The bundled {model_kind} is damaged: its SHA-256 is {actual}, not "
             f"{expected.get(name, 'listed')}; install t3ssfast again."
         )
-    return content, f"{BUNDLED_PREFIX}{name}"
+    return content, actual, f"{BUNDLED_PREFIX}{name}"
 
 
-def _is_exported(path: Path) -> bool:
-    return path.suffix.lower() == ".pt2"
-
-
-def _read(path: Path, name: str, trust_model: bool) -> bytes:
+def _read(path: Path, name: str, exported: bool, trust_model: bool) -> bytes:
     """Read a model file; anything other than TorchScript is refused with a message that names the format."""
     try:
         size = path.stat().st_size
@@ -234,7 +218,7 @@ def _read(path: Path, name: str, trust_model: bool) -> bytes:
         if size > MAX_FILE_BYTES:
             raise ModelError(f"{name} has {size / 2**30:.1f} GiB; give a model of less than 2 GiB.")
         content = path.read_bytes()
-        if _is_exported(path):
+        if exported:
             if trust_model:
                 return content
             raise ModelError(

@@ -59,8 +59,6 @@ class ModelMetadata:
         Voxel size of the training data; None: the model accepts any.
     window_px, window_nm
         Side of a classifier's window, or height of a verifier's half-planes; None for a segmenter.
-    normalisation
-        Normalisation of the grey values.
     contrast
         "dark" (protein dark) or "light".
     classes
@@ -69,16 +67,10 @@ class ModelMetadata:
         "logits" or "probabilities".
     slices
         Number of consecutive slices in a segmenter's input.
-    recipe
-        Training options.
-    code_version
-        Version of t3ssfast at training time.
-    preselect
-        A classifier's window filter as plain values; see `t3ssfast.detection.preselect`.
-    calibration
-        Calibration of the scores as plain values; see `t3ssfast.evaluation.calibration`.
-    metrics
-        Metrics on held-out data.
+    recipe, code_version, metrics
+        Training options, version of t3ssfast at training time, and metrics on held-out data.
+    preselect, calibration
+        Plain values of a `detection.preselect.PreselectRule` and an `evaluation.calibration.Calibration`.
     """
 
     model_kind: str
@@ -103,9 +95,6 @@ class ModelMetadata:
                     f"The model's metadata contain {name} = {getattr(self, name)!r}; it must be {expected}."
                 )
 
-        def is_length_or_none(value: object) -> bool:
-            return value is None or (isinstance(value, (int, float)) and 0 < value < float("inf"))
-
         def is_integer(value: object, low: int, high: int) -> bool:
             return isinstance(value, int) and low <= value <= high
 
@@ -113,7 +102,9 @@ class ModelMetadata:
         require(self.contrast in ("dark", "light"), "contrast", '"dark" or "light"')
         require(self.output in ("logits", "probabilities"), "output", '"logits" or "probabilities"')
         for name in ("voxel_size_angstrom", "window_nm"):
-            require(is_length_or_none(getattr(self, name)), name, "a length above 0 or null")
+            length = getattr(self, name)
+            length_valid = length is None or (isinstance(length, (int, float)) and 0 < length < float("inf"))
+            require(length_valid, name, "a length above 0 or null")
         window_valid = self.window_px is None or is_integer(self.window_px, 2, 4096)
         require(window_valid, "window_px", "an integer from 2 to 4096 or null")
         slices_valid = is_integer(self.slices, 1, MAX_SLICES) and self.slices % 2 == 1
@@ -136,13 +127,7 @@ class ModelMetadata:
 
     @classmethod
     def from_json(cls, text: str) -> ModelMetadata:
-        """Invert `to_json`; unknown keys are ignored and the keys of earlier versions accepted.
-
-        Raises
-        ------
-        ModelError
-            The text is not such a document, has a newer format, or holds an invalid value.
-        """
+        """Invert `to_json` or raise ModelError; ignore unknown keys, accept those of earlier versions."""
         try:
             document = json.loads(text)
             if document.get("format", METADATA_FORMAT) > METADATA_FORMAT:
@@ -157,8 +142,6 @@ class ModelMetadata:
             if "classes" in known:
                 known["classes"] = tuple(str(name) for name in known["classes"])
             return cls(**known)
-        except ModelError:
-            raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
             raise ModelError(
                 f"The model's metadata cannot be read ({error}); save the model again with "

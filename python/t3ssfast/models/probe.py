@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor, nn
@@ -32,23 +33,18 @@ class _RunError(Exception):
 def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     """Run a model on a small deterministic input, check its outputs, and return them.
 
-    Raises
-    ------
-    ModelError
-        The model does not accept the input or takes too long, or its outputs have the wrong shape, are not
-        finite, are random, or depend on the rest of the batch.
+    ModelError: the model does not accept the input or takes too long, or its outputs have the wrong shape,
+    are not finite, are random, or depend on the rest of the batch.
     """
     side = metadata.window_px or DEFAULT_WINDOW_PX
+    shape = (metadata.slices, side, side)
+    inputs = f"windows (M, 1, {side}, {side})"
     classes = len(metadata.classes)
     output_axes = f"(M, {classes or 'classes'})"
     if metadata.model_kind == "segmenter":
-        side = SEGMENTER_SIDE
-        shape = (metadata.slices, side, side)
+        shape = (metadata.slices, SEGMENTER_SIDE, SEGMENTER_SIDE)
         inputs, output_axes = f"slices (N, {metadata.slices}, H, W)", "(N, 1, H, W)"
-    elif metadata.model_kind == "classifier":
-        shape = (metadata.slices, side, side)
-        inputs = f"windows (M, 1, {side}, {side})"
-    else:
+    elif metadata.model_kind == "verifier":
         shape = (AZIMUTHS, side, side // 2)
         inputs = f"half-planes (M, {AZIMUTHS}, {side}, {side // 2})"
     # A batch of two reveals a model that drops or mixes the batch axis.
@@ -63,7 +59,7 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
         ) from error
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if metadata.model_kind == "segmenter":
-        valid = found == (2, 1, side, side)
+        valid = found == (2, 1, SEGMENTER_SIDE, SEGMENTER_SIDE)
     else:
         # One output can stand for two classes.
         allowed = (1, 2) if classes == 2 else (classes,)
@@ -82,15 +78,14 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
 
 def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
     """Run a module in a daemon thread, because PyTorch has no way to stop one that takes too long."""
-    results: list[Tensor] = []
-    failures: list[Exception] = []
+    future: Future[Tensor] = Future()
 
     def run() -> None:
         try:
             with torch.inference_mode(), quiet_torchscript():
-                results.append(module(batch))
+                future.set_result(module(batch))
         except Exception as error:
-            failures.append(error)
+            future.set_exception(error)
 
     worker = threading.Thread(target=run, name="t3ssfast-probe", daemon=True)
     worker.start()
@@ -105,11 +100,12 @@ def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
             f"{name} did not return outputs for an input of shape {tuple(batch.shape)} within "
             f"{TIMEOUT_SECONDS:g} s; give a smaller model."
         )
-    if failures:
-        if is_out_of_memory(failures[0]):
-            raise failures[0]
-        raise _RunError(str(failures[0])) from failures[0]
-    return results[0]
+    try:
+        return future.result()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise _RunError(str(error)) from error
 
 
 def _check_evaluation_mode(module: nn.Module, batch: Tensor, outputs: Tensor, name: str) -> None:

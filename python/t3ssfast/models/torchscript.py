@@ -25,8 +25,8 @@ def quiet_torchscript() -> Iterator[None]:
 def copy_module(module: nn.Module) -> nn.Module:
     """Copy a module; a TorchScript module is copied to the CPU through an archive in memory."""
     if isinstance(module, torch.jit.ScriptModule):
+        buffer = stdio.BytesIO()
         with quiet_torchscript():
-            buffer = stdio.BytesIO()
             torch.jit.save(module, buffer)
             buffer.seek(0)
             loaded: nn.Module = torch.jit.load(buffer, map_location="cpu")  # type: ignore[no-untyped-call]

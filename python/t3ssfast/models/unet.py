@@ -27,14 +27,7 @@ def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
 class UNet(nn.Module):
     """A 2D U-Net (Ronneberger et al. 2015) with batch normalisation; padding keeps the image size.
 
-    Parameters
-    ----------
-    depth
-        Number of poolings. The sides of the input must be multiples of 2**depth.
-    base
-        Channels of the first level; each further level has twice as many.
-    slices
-        Number of consecutive slices in the input. The output is for the middle one.
+    The first level has `base` channels, each further one twice as many. The output is for the middle slice.
     """
 
     def __init__(self, depth: int = 4, base: int = 16, slices: int = 1) -> None:

@@ -25,24 +25,7 @@ RINGS_DEGREES = (30, 60, 90, 120, 150)
 
 
 def draw_average(path: StrPath, average: Average) -> None:
-    """Draw an average as a PNG, atomically.
-
-    The plot shows central sections with the needle pointing up and sections across the axis (protein dark);
-    the Fourier shell correlation of the half maps; the particles' axes in an equal-area projection along the
-    beam; and the particles' scores.
-
-    Parameters
-    ----------
-    path
-        PNG file.
-    average
-        Result of `t3ssfast.average`.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
-    """
+    """Draw sections of an average (protein dark), its Fourier shell correlation, axes and scores as a PNG."""
     figure = new_figure(11.0, 5.9)
     subfigures: Any = figure.subfigures(2, 1, height_ratios=[1.0, 1.25])
     upper, lower = subfigures
@@ -66,10 +49,7 @@ def _draw_sections(panel: SubFigure, average: Average) -> None:
     nm = average.voxel_size_angstrom / 10
     inside = volume[average.mask > 0.5]
     low, high = np.percentile(inside if inside.size else volume, [0.5, 99.8])
-    images: list[tuple[str, npt.NDArray[np.float32]]] = [
-        ("x-z", volume[:, middle]),
-        ("y-z", volume[:, :, middle]),
-    ]
+    images = [("x-z", volume[:, middle]), ("y-z", volume[:, :, middle])]
     for fraction in HEIGHTS:
         z = int(np.clip(middle + round(fraction * size), 0, size - 1))
         section = volume[max(0, z - 1) : z + 2].mean(axis=0)
@@ -93,9 +73,8 @@ def _draw_fsc(axes: Axes, average: Average) -> None:
     for value, name in ((fsc.resolution_angstrom, "0.143"), (fsc.half_angstrom, "0.5")):
         if np.isfinite(value):
             axes.plot([1 / value], [float(name)], "o", color=KEPT_COLOUR, ms=4)
-            axes.annotate(
-                f"{value:.1f} Å", (1 / value, float(name)), (5, 4), textcoords="offset points", fontsize=8
-            )
+            point = (1 / value, float(name))
+            axes.annotate(f"{value:.1f} Å", point, (5, 4), textcoords="offset points", fontsize=8)
     ticks = np.linspace(0, frequency[-1], 5)[1:]
     axes.set_xticks(ticks, [f"1/{1 / tick:.0f}" for tick in ticks])
     axes.set(xlim=(0, frequency[-1]), ylim=(-0.1, 1.04))
@@ -128,9 +107,8 @@ def _draw_orientations(axes: Axes, average: Average) -> None:
 def _equal_area_projection(normal_zyx: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Project unit vectors to (n, 2) x, y by Lambert's projection: +z at the origin, -z on the rim."""
     z, y, x = normal_zyx.T.astype(np.float64)
-    lateral = np.hypot(x, y)
     radius = np.sqrt(np.clip((1 - z) / 2, 0, 1))
-    direction = np.stack([x, y], axis=1) / np.maximum(lateral, 1e-9)[:, None]
+    direction = np.stack([x, y], axis=1) / np.maximum(np.hypot(x, y), 1e-9)[:, None]
     return np.asarray(direction * radius[:, None])
 
 

@@ -30,6 +30,7 @@ MAX_SLICE_DISTANCE_NM = 11.0
 SLICE_THICKNESS_NM = 7.0
 MAX_PANELS = 9
 MAX_GALLERY = 60
+GALLERY_WINDOW_NM = 68.0
 GALLERY_COLUMNS = 8
 PANEL_INCHES = 3.6
 # Colour, line style and legend label of each outcome.
@@ -61,41 +62,18 @@ def draw_candidates(
     *,
     membrane: npt.NDArray[Any] | None = None,
     truth: Candidates | None = None,
-    tolerance_angstrom: float = 120.0,
     contrast_sign: int = 1,
-    max_panels: int = MAX_PANELS,
 ) -> None:
-    """Draw candidates on the slices that show most of them, as a PNG, atomically.
+    """Draw candidates and the outline of the membrane on the slices that show most of them, as a PNG.
 
-    Parameters
-    ----------
-    path
-        PNG file.
-    tomogram
-        Tomogram to show, protein dark.
-    candidates
-        Each is drawn as a circle with its score and a line along its normal.
-    membrane
-        (z, y, x) mask, drawn as an outline.
-    truth
-        Known particles. If given, candidates are coloured as true or false, and missed particles are marked.
-    tolerance_angstrom
-        Largest distance of a match with the truth.
-    contrast_sign
-        -1 inverts the grey values of a tomogram with bright protein.
-    max_panels
-        Largest number of slices.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
+    With truth, candidates are coloured as true or false, and missed particles are marked. A contrast sign
+    of -1 inverts the grey values of a tomogram with bright protein.
     """
-    marks = _marks(candidates, truth, tolerance_angstrom)
+    marks = _marks(candidates, truth)
     nm = tomogram.voxel_size_angstrom / 10
     reach = MAX_SLICE_DISTANCE_NM / nm
     depth, height, width = tomogram.shape
-    slices = _choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth, max_panels)
+    slices = _choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth)
     columns = min(len(slices), max(1, round(math.sqrt(len(slices) * height / width))))
     panel_height = PANEL_INCHES * height / width + 0.12
     figure, panels = panel_grid(len(slices), columns, PANEL_INCHES, panel_height)
@@ -118,40 +96,24 @@ def draw_gallery(
     tomogram: Tomogram,
     candidates: Candidates,
     *,
-    window_nm: float = 68.0,
     truth: Candidates | None = None,
-    tolerance_angstrom: float = 120.0,
     contrast_sign: int = 1,
-    max_windows: int = MAX_GALLERY,
 ) -> None:
-    """Draw the window around each candidate, highest score first and missed particles last, as a PNG.
-
-    Parameters
-    ----------
-    window_nm
-        Side of the windows.
-    max_windows
-        Largest number of windows.
-
-    The other parameters are those of `draw_candidates`.
-    """
-    marks = _marks(candidates, truth, tolerance_angstrom)[:max_windows]
+    """Draw the window around each candidate, highest score first and missed particles last, as a PNG."""
+    marks = _marks(candidates, truth)[:MAX_GALLERY]
     nm = tomogram.voxel_size_angstrom / 10
-    size = max(8, round(window_nm / nm))
+    size = max(8, round(GALLERY_WINDOW_NM / nm))
     figure, panels = panel_grid(len(marks), GALLERY_COLUMNS, 1.2, 1.33)
     for axes, mark in zip(panels, marks, strict=False):
-        window = contrast_sign * _window(tomogram, mark.zyx, size)
-        _show(axes, window, interpolation="bicubic")
+        _show(axes, contrast_sign * _window(tomogram, mark.zyx, size), interpolation="bicubic")
         colour, line, _ = STYLES[mark.outcome]
         for spine in axes.spines.values():
             spine.set(edgecolor=colour, linewidth=2.0, linestyle=line)
         axes.set_title(mark.label or "missed", fontsize=7, color="0.1", pad=3)
         # The projection of the normal, shorter the closer it is to z.
         middle = (size - 1) / 2
-        dy, dx = mark.normal_zyx[1] * size * 0.22, mark.normal_zyx[2] * size * 0.22
-        axes.plot(
-            [middle + 0.9 * dx, middle + 1.9 * dx], [middle + 0.9 * dy, middle + 1.9 * dy], color=colour
-        )
+        y, x = ([middle + 0.9 * d, middle + 1.9 * d] for d in mark.normal_zyx[1:] * size * 0.22)
+        axes.plot(x, y, color=colour)
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     if marks:
         scale_bar(panels[0], size, nm)
@@ -161,11 +123,11 @@ def draw_gallery(
     save(figure, path)
 
 
-def _marks(candidates: Candidates, truth: Candidates | None, tolerance: float) -> list[_Mark]:
+def _marks(candidates: Candidates, truth: Candidates | None) -> list[_Mark]:
     """Return marks for the candidates by score, followed by the missed particles."""
     matched: dict[int, int] = {}
     if truth is not None:
-        matched = {pair.candidate: pair.truth for pair in evaluate(candidates, truth, tolerance).pairs}
+        matched = {pair.candidate: pair.truth for pair in evaluate(candidates, truth).pairs}
     marks = []
     for i in np.argsort(-candidates.score, kind="stable").tolist():
         outcome = "candidate" if truth is None else "true" if i in matched else "false"
@@ -178,13 +140,13 @@ def _marks(candidates: Candidates, truth: Candidates | None, tolerance: float) -
     return marks
 
 
-def _choose_slices(depths: Sequence[float], reach: float, count: int, most: int) -> list[int]:
+def _choose_slices(depths: Sequence[float], reach: float, count: int) -> list[int]:
     """Choose greedily the slices within reach of most marks; three evenly spaced ones without marks."""
     remaining = np.sort(np.asarray(depths))
     if not len(remaining):
         return sorted({int(count * part) for part in (0.25, 0.5, 0.75)})
     chosen: list[int] = []
-    while len(remaining) and len(chosen) < most:
+    while len(remaining) and len(chosen) < MAX_PANELS:
         options = np.clip(np.round(remaining + reach / 2), 0, count - 1)
         within_reach = np.abs(options[:, None] - remaining) <= reach
         best = options[within_reach.sum(axis=1).argmax()]
@@ -234,18 +196,13 @@ def _draw_mark(axes: Axes, mark: _Mark, radius: float) -> None:
     _, y, x = (float(v) for v in mark.zyx)
     dy, dx = float(mark.normal_zyx[1]), float(mark.normal_zyx[2])
     circle = Circle((x, y), radius, fill=False, edgecolor=colour, linewidth=1.3, linestyle=line_style)
-    outline(axes.add_patch(circle))
     xs, ys = ([c + radius * d, c + 1.6 * radius * d] for c, d in ((x, dx), (y, dy)))
-    (line,) = axes.plot(xs, ys, color=colour, lw=1.3)
-    outline(line)
+    outline(axes.add_patch(circle), *axes.plot(xs, ys, color=colour, lw=1.3))
     if mark.label:
         # Opposite to the normal, clipped at the border of the image.
-        side, alignment = (1, "top") if dy < 0 else (-1, "bottom")
+        side, va = (1, "top") if dy < 0 else (-1, "bottom")
         y += side * radius * 1.15
-        label = axes.text(
-            x, y, mark.label, color=colour, fontsize=6.5, ha="center", va=alignment, clip_on=True
-        )
-        outline(label)
+        outline(axes.text(x, y, mark.label, color=colour, fontsize=6.5, ha="center", va=va, clip_on=True))
 
 
 def _legend(figure: Figure, marks: Sequence[_Mark], with_membrane: bool) -> None:
@@ -260,10 +217,8 @@ def _legend(figure: Figure, marks: Sequence[_Mark], with_membrane: bool) -> None
     if with_membrane:
         handles.append(Line2D([], [], color=MEMBRANE_COLOUR, label="membrane", linewidth=1.2))
     if handles:
-        legend = figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=7.5)
-        legend.get_frame().set(facecolor="0.25", edgecolor="none")
-        for text in legend.get_texts():
-            text.set_color("white")
+        place: dict[str, Any] = {"loc": "outside lower left", "ncols": len(handles), "fontsize": 7.5}
+        figure.legend(handles=handles, facecolor="0.25", edgecolor="none", labelcolor="white", **place)
 
 
 def _title(tomogram: Tomogram, marks: Sequence[_Mark], truth: Candidates | None) -> str:

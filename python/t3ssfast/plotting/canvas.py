@@ -21,12 +21,9 @@ DPI = 160
 
 def new_figure(width: float, height: float) -> Figure:
     """Create a figure in inches without pyplot, which needs no display and changes no global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def panel_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -47,11 +44,12 @@ def save(figure: Figure, path: StrPath) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": "t3ssfast"})
 
 
-def outline(artist: Artist) -> None:
-    """Give an artist a dark outline, which keeps thin bright lines visible on a grey image."""
+def outline(*artists: Artist) -> None:
+    """Give artists a dark outline, which keeps thin bright lines visible on a grey image."""
     from matplotlib.patheffects import withStroke
 
-    artist.set_path_effects([withStroke(linewidth=2.2, foreground="black", alpha=0.55)])
+    for artist in artists:
+        artist.set_path_effects([withStroke(linewidth=2.2, foreground="black", alpha=0.55)])
 
 
 def scale_bar(axes: Axes, width: int, nm_per_voxel: float) -> None:
@@ -61,16 +59,7 @@ def scale_bar(axes: Axes, width: int, nm_per_voxel: float) -> None:
     length = max(step * power for step in (1, 2, 5) if step * power <= longest)
     bottom, top = axes.get_ylim()
     x, y = 0.05 * width, bottom + 0.06 * (top - bottom)
-    end = x + length / nm_per_voxel
-    (bar,) = axes.plot([x, end], [y, y], color="white", lw=2.5, solid_capstyle="butt")
-    outline(bar)
-    label = axes.text(
-        x + length / nm_per_voxel / 2,
-        y + 0.02 * (top - bottom),
-        f"{length:g} nm",
-        color="white",
-        fontsize=6.5,
-        ha="center",
-        va="bottom",
-    )
-    outline(label)
+    middle, above = x + length / nm_per_voxel / 2, y + 0.02 * (top - bottom)
+    (bar,) = axes.plot([x, x + length / nm_per_voxel], [y, y], color="white", lw=2.5, solid_capstyle="butt")
+    label = axes.text(middle, above, f"{length:g} nm", color="white", fontsize=6.5, ha="center", va="bottom")
+    outline(bar, label)

@@ -18,10 +18,7 @@ WARM_UP_RUNS = 3
 
 
 def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
-    """Convert the floating-point constants of a graph to float16, in place; 4D ones to channels last.
-
-    Fold batch normalisation first, so that its scales are multiplied in float32.
-    """
+    """Convert a graph's floating-point constants to float16, in place; fold batch normalisation before."""
     for node in graph.graph.find_nodes(op="get_attr"):
         value = getattr(graph, node.target)
         if isinstance(value, Tensor) and value.is_floating_point():

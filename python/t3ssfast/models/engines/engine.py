@@ -28,30 +28,9 @@ class SegmenterEngine:
 
     "auto" selects CUDA graphs on a CUDA device, OpenVINO on a CPU if it is installed, else PyTorch. The first
     output of each shape is compared with PyTorch's. An engine that fails or differs is replaced by PyTorch,
-    and `reason` records why.
+    and `reason` (part of the provenance) records why; one requested by name is never replaced.
 
-    Parameters
-    ----------
-    network
-        Frozen TorchScript, channels last.
-    probability
-        Converts outputs to probabilities, which are compared.
-    device
-        Device of the network.
-    requested
-        One of `SEGMENTER_ENGINES`. An engine requested by name is never replaced.
-
-    Attributes
-    ----------
-    name
-        "torch", "openvino" or "cuda-graphs".
-    reason
-        Why this engine is used; part of the provenance.
-
-    Raises
-    ------
-    ConfigError
-        The engine does not exist or is not available on this device.
+    `network` is frozen TorchScript, channels last; `probability` converts its outputs to the values compared.
     """
 
     def __init__(
@@ -74,10 +53,7 @@ class SegmenterEngine:
     def __call__(self, tile: Tensor) -> Tensor:
         """(N, slices, H, W) float32 -> (N, 1, H, W), the network's output.
 
-        Raises
-        ------
-        ModelError
-            An engine requested by name cannot run this network.
+        ModelError: an engine requested by name cannot run this network.
         """
         if self._engine is None:
             return self._run_torch(tile)
@@ -116,10 +92,7 @@ class SegmenterEngine:
 
 
 def _select(requested: str, device: torch.device) -> tuple[str, str]:
-    """Return the name of the engine and the reason for it.
-
-    The reasons are written to provenance files and must not change.
-    """
+    """Return the engine's name and the reason for it, which is written to provenance and must not change."""
     if requested not in SEGMENTER_ENGINES:
         raise ConfigError(f'The engine is {requested!r}; give "auto", "torch", "openvino" or "cuda-graphs".')
     if requested == "torch":
@@ -147,7 +120,5 @@ def _summary(error: Exception) -> str:
     """Reduce an exception to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     # OpenVINO's messages start with its own source lines and end with a list of unsupported operations.
-    unsupported = [
-        line.removeprefix("-- ") for line in lines if line.startswith("-- ") and "perations" in line
-    ]
+    unsupported = [line[3:] for line in lines if line.startswith("-- ") and "perations" in line]
     return f"{type(error).__name__}: {(unsupported or lines)[0]}"

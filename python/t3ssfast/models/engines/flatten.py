@@ -1,8 +1,4 @@
-"""Conversion of a network to a flat graph of tensor operations.
-
-TorchScript contains loops, lists and submodule calls that other runtimes cannot read. Tracing with `make_fx`
-leaves only the operations that reach the dispatcher, with the weights as constants.
-"""
+"""Conversion of TorchScript to a flat graph of tensor operations, which other runtimes can read."""
 
 from __future__ import annotations
 
@@ -19,10 +15,10 @@ __all__ = ["flatten_network"]
 def flatten_network(network: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
     """Trace a network in evaluation mode for one input shape; any exception of the tracer is passed on.
 
-    Batch normalisation that freezing could not fold becomes plain arithmetic. Control flow that depends on
-    the values of the input is recorded as it ran for zeros, so compare the result with the network.
+    Control flow that depends on the input is recorded as it ran for zeros; compare results with the network.
     """
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    # Batch normalisation that freezing could not fold becomes plain arithmetic.
     decompositions = get_decompositions([torch.ops.aten.native_batch_norm])
 
     def run(image: torch.Tensor) -> torch.Tensor:

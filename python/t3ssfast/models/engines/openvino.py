@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,35 +20,24 @@ __all__ = ["OpenVinoEngine"]
 MAX_COMPILED_SHAPES = 2
 
 
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Prevent OpenVINO from loading its telemetry, which uses the network and writes to the home folder."""
+@cache
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which uses the network and writes to the home folder."""
     name = "openvino_telemetry"
     loaded = sys.modules.get(name)
     sys.modules[name] = None  # type: ignore[assignment]
     try:
-        yield
-    finally:
-        if loaded is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = loaded
-
-
-@cache
-def _openvino() -> ModuleType:
-    with _without_telemetry():
         import openvino
         import openvino.frontend.pytorch.ts_decoder
-    module: ModuleType = openvino
-    return module
+    finally:
+        del sys.modules[name]
+        if loaded is not None:
+            sys.modules[name] = loaded
+    return openvino
 
 
 class OpenVinoEngine:
-    """Run frozen TorchScript with OpenVINO in float32, on as many threads as PyTorch uses.
-
-    The network is compiled for each input shape. No compile cache is written to disk.
-    """
+    """Run frozen TorchScript with OpenVINO in float32, on as many threads as PyTorch uses."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
