@@ -40,17 +40,7 @@ TIMED_WINDOWS = 2048
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one comparison.
-
-    Attributes
-    ----------
-    work
-        Description of the work.
-    seconds, torch_seconds
-        Median time of t3ssfast and of PyTorch alone.
-    how
-        How PyTorch did the work.
-    """
+    """Median times of some work by t3ssfast and by PyTorch alone, and how PyTorch did it."""
 
     work: str
     seconds: float
@@ -70,24 +60,7 @@ class Timing:
 def run_benchmarks(device: str | torch.device = "auto", threads: int | None = None) -> Iterator[Timing]:
     """Run every comparison: check that the results are equal, then time both sides in turns.
 
-    Parameters
-    ----------
-    device
-        Device of both sides.
-    threads
-        Number of threads of both sides; PyTorch's setting if None.
-
-    Yields
-    ------
-    Timing
-        One per comparison; all take about a minute on two cores.
-
-    Raises
-    ------
-    T3Error
-        If two results differ.
-    DeviceError
-        If the device does not exist.
+    `threads` is the number of threads of both sides; PyTorch's if None. Different results raise `T3Error`.
     """
     device = check_device(device)
     with torch_threads(threads):
@@ -119,20 +92,8 @@ def time_in_turns(
 ) -> list[list[float]]:
     """Time functions in turns, so that other work on the machine slows all of them alike.
 
-    Parameters
-    ----------
-    functions
-        Functions to time, which have been run before.
-    rounds
-        Number of turns.
-    device
-        CUDA device to wait for.
-    clock
-        `time.process_time` measures CPU time instead.
-
-    Returns
-    -------
-    Seconds of each round, per function.
+    Returns the seconds of each round, per function. A CUDA device is waited for; `time.process_time` as the
+    clock measures CPU time instead.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
@@ -254,14 +215,8 @@ def detect_like_torch(
     tomogram: Tomogram, segmenter: LoadedModel, classifier: LoadedModel, device: torch.device
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Run `detect` with the configuration of `detect_by_torch`; return centres and scores as it does."""
-    candidates = detect(
-        tomogram,
-        segmenter=segmenter,
-        classifier=classifier,
-        config=BASELINE_CONFIG,
-        device=device,
-        progress=False,
-    ).candidates
+    options: dict[str, Any] = {"config": BASELINE_CONFIG, "device": device, "progress": False}
+    candidates = detect(tomogram, segmenter=segmenter, classifier=classifier, **options).candidates
     return candidates.centre_zyx, candidates.score
 
 
@@ -271,9 +226,7 @@ def _compare_detection(device: torch.device) -> Iterator[Timing]:
     segmenter = load_model(None, model_kind="segmenter", device=device)
     classifier = load_model(None, model_kind="classifier", device=device)
 
-    def ours() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        return detect_like_torch(tomogram, segmenter, classifier, device)
-
+    ours = partial(detect_like_torch, tomogram, segmenter, classifier, device)
     found = ours()
     start = time.perf_counter()
     expected = detect_by_torch(tomogram, segmenter, classifier)

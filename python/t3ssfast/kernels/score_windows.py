@@ -129,24 +129,14 @@ def _score_batches(
     """Run the model on batches of windows: (M, C) for a list of windows, (C, ...) for all windows."""
     if batch_size is None:
         batch_size = CUDA_BATCH if stack.device.type == "cuda" else CPU_BATCH
+    index = torch.arange(windows.count, device=stack.device) if windows.index is None else windows.index
     buffer = torch.zeros((min(batch_size, max(windows.count, 1)), 1, size, size), device=stack.device)
-    out: torch.Tensor | None = None
-    for first in range(0, max(windows.count, 1), batch_size):
-        last = min(first + batch_size, windows.count)
-        if windows.index is None:
-            index = torch.arange(first, last, device=stack.device)
-        else:
-            index = windows.index[first:last]
+    batches = []
+    for part in torch.split(index, batch_size):
         # For an empty mask, the model is run on a blank window to find the number of classes.
-        batch = buffer[: max(last - first, 1)]
-        _native.unfold(stack, size, _native.Windows(windows.shape, index), zscore=False, out=batch)
-        scores = run_model(model, batch, precision=precision)[: last - first]
-        if out is None:
-            shape = (scores.shape[1], windows.count)
-            out = scores.new_empty(shape if windows.index is None else shape[::-1])
-        if windows.index is None:
-            out[:, first:last] = scores.T
-        else:
-            out[first:last] = scores
-    assert out is not None  # at least one batch is run
-    return out if windows.index is not None else out.reshape(len(out), *windows.shape)
+        batch = buffer[: max(len(part), 1)]
+        _native.unfold(stack, size, _native.Windows(windows.shape, part), zscore=False, out=batch)
+        # Copied, because a model may return a view of its input, which the next batch overwrites.
+        batches.append(run_model(model, batch, precision=precision)[: len(part)].clone())
+    scores = torch.cat(batches)
+    return scores if windows.index is not None else scores.T.reshape(scores.shape[1], *windows.shape)

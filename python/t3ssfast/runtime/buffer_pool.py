@@ -41,11 +41,6 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any
 
     The region of the last result of up to `MAX_KEPT_BYTES` is kept after it is freed, and reused for a result
     of at least half its size. The system may reclaim it meanwhile.
-
-    Parameters
-    ----------
-    shape, dtype
-        As for `numpy.empty`.
     """
     dtype = np.dtype(dtype)
     count = math.prod(shape) * dtype.itemsize
@@ -85,9 +80,7 @@ def _take_kept(count: int) -> mmap.mmap | None:
 def retain_freed_memory() -> Iterator[None]:
     """Keep memory that C libraries free in the process while inside the block; glibc only.
 
-    PyTorch allocates CPU tensors through the C library. With glibc's defaults each large tensor gets new
-    pages, and a training spends up to half of its time on them. Free memory goes back to the system at the
-    end.
+    With glibc's defaults each large CPU tensor gets new pages, on which a training spends half of its time.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

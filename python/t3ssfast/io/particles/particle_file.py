@@ -29,16 +29,10 @@ MAX_VALUE = 1e7
 
 @dataclass(frozen=True)
 class ParticleFile:
-    """A particle file and what the caller knows about its tomogram; `str` gives its name for messages.
+    """A particle file, or folder of a copick run; `str` gives its name for messages.
 
-    Parameters
-    ----------
-    path
-        File, or folder of a copick run.
-    voxel_size_angstrom, tomogram_shape
-        Voxel size and (z, y, x) shape that the returned positions refer to; None: those in the file.
-    tomograms_star
-        RELION tomograms.star, for files with positions relative to the centre of the tomogram.
+    Positions are returned for the voxel size and (z, y, x) shape given, or else those in the file. Files with
+    positions relative to the centre of the tomogram need RELION's tomograms.star.
     """
 
     path: Path

@@ -27,8 +27,7 @@ class ChainBuilder:
 
     def expected_shape(self) -> tuple[int, ...]:
         """Return the shape that the current tensor must have."""
-        window_shape = (self.flat_size,) if self.flat else (self.channels, *self.map_size)
-        return (int(self.tensor.shape[0]), *window_shape)
+        return (len(self.tensor), *((self.flat_size,) if self.flat else (self.channels, *self.map_size)))
 
     @property
     def flat_size(self) -> int:
@@ -58,9 +57,7 @@ class ChainBuilder:
     ) -> None:
         """Append a convolution or linear layer with `weight` (out, in, y, x)."""
         weight = weight.detach().cpu().to(torch.float64)
-        shift = torch.zeros(weight.shape[0], dtype=torch.float64)
-        if bias is not None:
-            shift = bias.detach().cpu().to(torch.float64)
+        shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().cpu().to(torch.float64)
         if self.layers and self.layers[-1].kind == LayerKind.AFFINE:
             # Without padding, an affine map before a weighted sum is part of the sum.
             affine = self.layers.pop()
@@ -94,7 +91,7 @@ class ChainBuilder:
         if not (torch.isfinite(scale).all() and torch.isfinite(shift).all()):
             raise NoDensePlanError("a normalisation has a scale or shift that is NaN or infinite")
         last = self.layers[-1] if self.layers else None
-        if last is not None and last.weight is not None and last.bias is not None:
+        if last is None or last.weight is None or last.bias is None:
+            self.append(LayerKind.AFFINE, weight=scale, bias=shift)
+        else:
             self.layers[-1] = replace(last, weight=last.weight * scale, bias=last.bias * scale + shift)
-            return
-        self.append(LayerKind.AFFINE, weight=scale, bias=shift)

@@ -38,34 +38,19 @@ class LayerKind(IntEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a plan.
+    """One layer of a plan; kernel and dilation are (y, x).
 
-    Parameters
-    ----------
-    kind
-        What it computes.
-    channels
-        (in, out).
-    kernel
-        (y, x) size of the kernel.
-    dilation
-        (y, x) distance between the kernel's taps on the stride-1 map.
-    weight
-        (y, x, in, out) float64 of a convolution or linear layer; (channels,) scale of an affine layer; (1,)
-        slope of a leaky ReLU.
-    bias
-        (out,) float64 of a convolution or linear layer; (channels,) shift of an affine layer.
-    outputs_in_window
-        Number of output values for a single window, over all channels.
+    `weight` is (y, x, in, out) float64 of a convolution or linear layer, the (channels,) scale of an affine
+    layer, or the (1,) slope of a leaky ReLU; `bias` is (out,) or the (channels,) shift.
     """
 
     kind: LayerKind
-    channels: tuple[int, int]
+    channels: tuple[int, int]  # in, out
     kernel: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)  # distance between the kernel's taps on the stride-1 map
     weight: torch.Tensor | None = None
     bias: torch.Tensor | None = None
-    outputs_in_window: int = 1
+    outputs_in_window: int = 1  # number of output values for a single window, over all channels
 
     @property
     def products(self) -> int:
@@ -78,19 +63,12 @@ class Layer:
 class Plan:
     """A model as a chain of layers for windows of one size.
 
-    Parameters
-    ----------
-    size
-        Side of a window in pixels.
-    layers
-        The chain. The first linear layer begins the head, which is computed only at the requested windows.
-    winograd
-        Whether the CPU kernel may use Winograd's minimal filtering, which rounds differently.
+    The first linear layer begins the head, which is computed only at the requested windows.
     """
 
     size: int
     layers: tuple[Layer, ...]
-    winograd: bool = True
+    winograd: bool = True  # whether the CPU kernel may use this minimal filtering, which rounds differently
 
     @property
     def map_layers(self) -> int:
@@ -114,17 +92,14 @@ class Plan:
     @cached_property
     def _program(self) -> _native.LayerProgram:
         rows = []
-        parameters: list[torch.Tensor] = []
-        offset = 0
+        parameters = torch.zeros(0)
         for layer in self.layers:
-            values = [p.reshape(-1) for p in (layer.weight, layer.bias) if p is not None]
-            packed = torch.cat(values or [torch.zeros(0)]).to(torch.float32)
-            count = packed.numel()
+            values = [p.reshape(-1).to(torch.float32) for p in (layer.weight, layer.bias) if p is not None]
+            offset, count = len(parameters), sum(map(len, values))
             rows.append((int(layer.kind), *layer.channels, *layer.kernel, *layer.dilation, offset, count))
-            parameters.append(packed)
-            offset += count
+            parameters = torch.cat([parameters, *values])
         return _native.LayerProgram(
-            tuple(rows), self.map_layers, self.classes, torch.cat(parameters), self.winograd_min_windows
+            tuple(rows), self.map_layers, self.classes, parameters, self.winograd_min_windows
         )
 
     def describe(self) -> str:
