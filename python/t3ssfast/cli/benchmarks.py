@@ -37,6 +37,8 @@ ROUNDS = 5
 # Windows that PyTorch is timed on; all of them take it many seconds, in proportion to their number.
 TIMED_WINDOWS = 2048
 
+Work = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -85,7 +87,7 @@ def check_equal(work: str, found: Any, expected: Any, tolerance: float) -> None:
 
 
 def time_in_turns(
-    *functions: Callable[[], object],
+    *functions: Work,
     rounds: int,
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -107,17 +109,11 @@ def time_in_turns(
 
 
 def _compare(
-    work: str,
-    device: torch.device,
-    ours: Callable[[], object],
-    baseline: Callable[[], object],
-    how: str,
-    tolerance: float,
-    rounds: int | None = None,
+    work: str, how: str, device: torch.device, ours: Work, baseline: Work, tolerance: float
 ) -> Timing:
     check_equal(work, ours(), baseline(), tolerance)
-    seconds = time_in_turns(ours, baseline, rounds=rounds or ROUNDS, device=device)
-    return Timing(work, statistics.median(seconds[0]), statistics.median(seconds[1]), how)
+    seconds, torch_seconds = time_in_turns(ours, baseline, rounds=ROUNDS, device=device)
+    return Timing(work, statistics.median(seconds), statistics.median(torch_seconds), how)
 
 
 def _image(height: int, width: int, device: torch.device) -> Tensor:
@@ -128,10 +124,10 @@ def _compare_unfold(device: torch.device) -> Iterator[Timing]:
     image = _image(160, 230, device)
     yield _compare(
         f"unfold, every window of {SIZE} x {SIZE} in 160 x 230",
+        "torch.nn.functional.unfold",
         device,
         lambda: unfold(image, SIZE).reshape(-1, SIZE * SIZE),
         lambda: torch.nn.functional.unfold(image[None, None], SIZE)[0].T,
-        "torch.nn.functional.unfold",
         tolerance=0.0,
     )
 
@@ -141,10 +137,10 @@ def _compare_moments(device: torch.device) -> Iterator[Timing]:
     names = ("mean", "std", "skewness", "kurtosis", "min", "max")
     yield _compare(
         f"{', '.join(names)} of every window in 192 x 192",
+        "average and maximum pooling",
         device,
         lambda: window_statistics(image, SIZE, names),
         lambda: moments_and_extrema(image[None], SIZE)[:, 0],
-        "average and maximum pooling",
         tolerance=1e-4,
     )
 
@@ -153,12 +149,11 @@ def _compare_median(device: torch.device) -> Iterator[Timing]:
     image = _image(128, 128, device)
     yield _compare(
         "median of every window in 128 x 128",
+        "windows sorted, row by row",
         device,
         lambda: window_statistics(image, SIZE, ("median",))[0],
         lambda: medians(image, SIZE),
-        "windows sorted, row by row",
         tolerance=1e-6,
-        rounds=3,
     )
 
 
@@ -196,12 +191,11 @@ def _compare_segmenter(device: torch.device) -> Iterator[Timing]:
 
     yield _compare(
         f"the segmenter on a slice of 512 x 512, by {model.engine('auto').name}",
+        "the TorchScript file run as it is",
         device,
         lambda: segment_slice(slices, model),
         baseline,
-        "the TorchScript file run as it is",
-        # float16 on a CUDA device
-        tolerance=1e-4 if device.type == "cpu" else 0.02,
+        tolerance=1e-4 if device.type == "cpu" else 0.02,  # float16 on a CUDA device
     )
 
 

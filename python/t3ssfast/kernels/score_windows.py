@@ -90,10 +90,8 @@ def score_windows(
         raise ConfigError(
             f'precision "bfloat16" needs a CUDA device, and the image is on {stack.device}; use "float32".'
         )
-    dense_plan = None
-    if plan != "windows":
-        requested_share = windows.count / max(1, math.prod(windows.shape))
-        dense_plan = _choose_dense_plan(module, size, stack.device, requested_share, required=plan == "dense")
+    requested = windows.count / max(1, math.prod(windows.shape))
+    dense_plan = None if plan == "windows" else _dense_plan(module, size, stack.device, requested, plan)
     if dense_plan is not None:
         scores = _native.score_windows(stack, size, dense_plan.program(), windows, precision=precision)
     else:
@@ -101,21 +99,20 @@ def score_windows(
     return _native.to_caller(scores, stack)
 
 
-def _choose_dense_plan(
-    model: torch.nn.Module, size: int, device: torch.device, requested_share: float, *, required: bool
+def _dense_plan(
+    model: torch.nn.Module, size: int, device: torch.device, requested: float, plan: str
 ) -> Plan | None:
-    """Return the model's dense plan if it is required or cheaper than running the windows one by one."""
+    """Return the model's dense plan if `plan` requires it, or if it is cheaper for the requested share."""
     try:
-        plan = read_plan(model, size, device)
+        dense_plan = read_plan(model, size, device)
     except NoDensePlanError as reason:
-        if not required:
+        if plan == "auto":
             return None
         raise ModelError(
             f'The model cannot be run by plan "dense", because {reason}; use plan "windows" or "auto".'
         ) from reason
-    if required or estimate_cost(plan, requested_share).cheaper_plan == "dense":
-        return plan
-    return None
+    dense = plan == "dense" or estimate_cost(dense_plan, requested).cheaper_plan == "dense"
+    return dense_plan if dense else None
 
 
 def _score_batches(

@@ -46,9 +46,12 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any
     count = math.prod(shape) * dtype.itemsize
     if count < MIN_POOLED_BYTES or not _CAN_KEEP:
         return np.empty(shape, dtype), False
-    region = _take_kept(count)
-    reused = region is not None
-    if region is None:
+    try:
+        region = _kept.pop()
+        reused = count <= len(region) <= 2 * count
+    except IndexError:
+        reused = False
+    if not reused:
         region = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # Not every system has huge pages.
         with contextlib.suppress(OSError, AttributeError):
@@ -65,15 +68,6 @@ def _keep(region: mmap.mmap) -> None:
         if len(region) <= MAX_KEPT_BYTES:
             region.madvise(mmap.MADV_FREE)
             _kept.append(region)
-
-
-def _take_kept(count: int) -> mmap.mmap | None:
-    """Return the kept region if its size suits `count` bytes; drop it otherwise."""
-    try:
-        region = _kept.pop()
-    except IndexError:
-        return None
-    return region if count <= len(region) <= 2 * count else None
 
 
 @contextlib.contextmanager

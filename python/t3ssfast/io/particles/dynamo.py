@@ -37,15 +37,12 @@ COLUMNS |= {name: 23 + i for i, name in enumerate(POSITION)} | {"apix": 35}
 
 
 def dynamo_from_relion(euler_zyz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Convert (n, 3) rot, tilt, psi to tdrot, tilt, narot in degrees."""
+    """Convert (n, 3) rot, tilt, psi to tdrot, tilt, narot in degrees, or back: it is its own inverse."""
     rot, tilt, psi = np.asarray(euler_zyz, dtype=np.float64).reshape(-1, 3).T
     return np.stack([wrap_degrees(psi - 90.0), tilt, wrap_degrees(rot + 90.0)], axis=1)
 
 
-def relion_from_dynamo(angles: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Convert (n, 3) tdrot, tilt, narot to rot, tilt, psi in degrees."""
-    tdrot, tilt, narot = np.asarray(angles, dtype=np.float64).reshape(-1, 3).T
-    return np.stack([wrap_degrees(narot - 90.0), tilt, wrap_degrees(tdrot + 90.0)], axis=1)
+relion_from_dynamo = dynamo_from_relion
 
 
 def write_dynamo(path: Path, candidates: Sequence[Candidates]) -> None:

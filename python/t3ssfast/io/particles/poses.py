@@ -23,8 +23,7 @@ def wrap_degrees(angle: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def rotation_from_relion(euler_zyz: npt.ArrayLike) -> Rotation:
     """Return the object-to-tomogram rotations of (n, 3) RELION angles in degrees; n > 0."""
-    inverse: Rotation = Rotation.from_euler("ZYZ", np.asarray(euler_zyz, np.float64), degrees=True)
-    rotation: Rotation = inverse.inv()
+    rotation: Rotation = Rotation.from_euler("ZYZ", np.asarray(euler_zyz, np.float64), degrees=True).inv()
     return rotation
 
 

@@ -40,7 +40,5 @@ def open_tomogram(
 
 def as_numpy(array: Array) -> npt.NDArray[Any]:
     """Convert an array or tensor to NumPy, without a copy if it is on the CPU."""
-    if isinstance(array, np.ndarray):
-        return array
-    values: npt.NDArray[Any] = array.detach().cpu().numpy()
+    values: npt.NDArray[Any] = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
     return values

@@ -23,11 +23,6 @@ class ChainBuilder:
         self.map_size = (int(tensor.shape[2]), int(tensor.shape[3]))  # of a window's own feature map
         self.stride = (1, 1)  # product of all strides
         self.flat = False  # whether `tensor` is (M, channels * y * x)
-        self.has_head = False  # whether there is a fully connected layer
-
-    def expected_shape(self) -> tuple[int, ...]:
-        """Return the shape that the current tensor must have."""
-        return (len(self.tensor), *((self.flat_size,) if self.flat else (self.channels, *self.map_size)))
 
     @property
     def flat_size(self) -> int:
@@ -75,11 +70,10 @@ class ChainBuilder:
             weight=weight.permute(2, 3, 1, 0).contiguous(),
             bias=shift,
         )
-        self.has_head = self.has_head or linear
 
     def ensure_head(self) -> None:
         """Append an identity layer as the head if there is no fully connected layer yet."""
-        if self.has_head:
+        if any(layer.kind == LayerKind.LINEAR for layer in self.layers):
             return
         if self.map_size != (1, 1):
             raise NoDensePlanError("the answer is not made by a fully connected layer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -9,9 +10,29 @@ from functools import cached_property
 import torch
 
 from t3ssfast.kernels import _native
-from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF, winograd_min_windows
 
-__all__ = ["Layer", "LayerKind", "NoDensePlanError", "Plan"]
+__all__ = ["WINOGRAD_OFF", "Layer", "LayerKind", "NoDensePlanError", "Plan", "winograd_block_cost"]
+
+# Above the nine windows of a 3 x 3 block, so that the CPU kernel computes none of them together.
+WINOGRAD_OFF = 10
+# Measured time per product of Winograd over that of direct sums: transforms, and windows not requested.
+# `python bench/bench_score_windows.py --calibrate` prints it.
+COST_PER_PRODUCT = 1.4
+
+
+def winograd_block_cost(kernel: tuple[int, int]) -> float:
+    """Return the cost of a 3 x 3 block of windows by Winograd's filtering, relative to one by direct sums.
+
+    F(3 x 3, 3 x 3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), takes 25
+    products instead of 81; see `csrc/core/winograd.h`.
+    """
+    products = 25 * math.ceil(kernel[0] / 3) * math.ceil(kernel[1] / 3)
+    return COST_PER_PRODUCT * products / (kernel[0] * kernel[1])
+
+
+def winograd_min_windows(kernel: tuple[int, int]) -> int:
+    """Return the minimum number of requested windows per block for which it is cheaper, or `WINOGRAD_OFF`."""
+    return min(WINOGRAD_OFF, math.ceil(winograd_block_cost(kernel)))
 
 
 class NoDensePlanError(Exception):
@@ -106,11 +127,9 @@ class Plan:
         """Return the chain in words, such as "convolution 5x5 to 6, relu, max pool 2x2, ..."."""
         words = []
         for i, layer in enumerate(self.layers):
-            name = layer.kind.name.lower().replace("_", " ")
-            if layer.kind in (LayerKind.CONVOLUTION, LayerKind.LINEAR):
-                kernel = f" {layer.kernel[0]}x{layer.kernel[1]}" if i <= self.map_layers else ""
-                name = f"{name}{kernel} to {layer.channels[1]}"
-            elif layer.kernel != (1, 1):
-                name = f"{name} {layer.kernel[0]}x{layer.kernel[1]}"
-            words.append(name)
+            words.append(layer.kind.name.lower().replace("_", " "))
+            if layer.kernel != (1, 1) or (layer.products and i <= self.map_layers):
+                words[-1] += f" {layer.kernel[0]}x{layer.kernel[1]}"
+            if layer.products:
+                words[-1] += f" to {layer.channels[1]}"
         return ", ".join(words)

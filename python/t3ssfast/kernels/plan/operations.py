@@ -85,14 +85,11 @@ def _global_mean(chain: ChainBuilder, name: str, args: dict[str, Any], output: t
 
 
 def _activation(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+    slope = None
     if name == "leaky_relu":
         slope = torch.tensor([float(args["negative_slope"])], dtype=torch.float64)
-        chain.append(LayerKind.LEAKY_RELU, weight=slope)
-        return
-    kind = LayerKind[name.upper()]
-    if name == "gelu" and args["approximate"] == "tanh":
-        kind = LayerKind.GELU_TANH
-    chain.append(kind)
+    tanh_form = name == "gelu" and args["approximate"] == "tanh"
+    chain.append(LayerKind.GELU_TANH if tanh_form else LayerKind[name.upper()], weight=slope)
 
 
 def _batch_norm(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
@@ -192,8 +189,11 @@ def apply_operation(chain: ChainBuilder, name: str, args: dict[str, Any], result
     if name not in _OPERATIONS:
         raise NoDensePlanError(f"{name} is not among the layers that a plan can hold")
     _OPERATIONS[name](chain, name, args, output)
-    expected = chain.expected_shape()
-    if tuple(output.shape) != expected:
-        raise NoDensePlanError(f"{name} gives a map of shape {tuple(output.shape)[1:]}, not {expected[1:]}")
+    shape, expected = (
+        tuple(output.shape),
+        (chain.flat_size,) if chain.flat else (chain.channels, *chain.map_size),
+    )
+    if shape != (len(chain.tensor), *expected):
+        raise NoDensePlanError(f"{name} gives a map of shape {shape[1:]}, not {expected}")
     chain.tensor = output
     chain.visited.add(id(output))

@@ -12,10 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan.chain import ChainBuilder
-from t3ssfast.kernels.plan.layers import NoDensePlanError, Plan
+from t3ssfast.kernels.plan.layers import WINOGRAD_OFF, NoDensePlanError, Plan
 from t3ssfast.kernels.plan.operations import apply_operation
 from t3ssfast.kernels.plan.run import check_model, named_tensors, run_model
-from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF
 
 __all__ = ["has_dense_plan", "read_plan"]
 
