@@ -197,7 +197,7 @@ def test_picking_threshold_of_a_configuration() -> None:
     assert picking_threshold(curve, DetectConfig(min_precision=0.5)) == 0.2
     assert picking_threshold(curve, DetectConfig(min_recall=0.95)) == 0.5
     for options in ({"min_precision": 0.9}, {"min_recall": 0.9}):
-        with pytest.raises(ModelError, match="carries no calibration"):
+        with pytest.raises(ModelError, match="has no calibration"):
             picking_threshold(None, DetectConfig(**options))
     with pytest.raises(ConfigError, match="one of the two"):
         DetectConfig(min_precision=0.9, min_recall=0.9)

@@ -1,11 +1,9 @@
-"""Round trips through every format, and the folder of results."""
+"""Round trips through every format."""
 
 from __future__ import annotations
 
-import json
 import time
 
-import mrcfile
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 
 from formats import EXPORT_OPTIONS, FILE_NAMES, assert_equal_candidates
 from t3ssfast.candidates import Candidates, normal_from_euler_zyz
-from t3ssfast.detection.result import save_results
 from t3ssfast.errors import ConfigError, InputError, OutputError, ReadError
 from t3ssfast.io.particles import FORMATS, export, load_all_candidates, load_candidates
 
@@ -163,35 +160,3 @@ def test_missing_information_raises_and_leaves_no_file(tmp_path, make_candidates
     with pytest.raises(OutputError):
         export(make_candidates(2), tmp_path / "missing" / "a.star")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_folder_of_results(tmp_path, make_candidates):
-    candidates = make_candidates(6, tomogram_shape=None)
-    membrane = np.zeros((8, 9, 10), np.uint8)
-    membrane[2:4] = 1
-    provenance = {"n": np.int64(3), "path": tmp_path, "times": np.array([1.5])}
-    save_results(tmp_path / "new" / "out", candidates, membrane, 13.6, provenance)
-    names = sorted(p.name for p in (tmp_path / "new" / "out").iterdir())
-    tables = [f"candidates.{suffix}" for suffix in ("csv", "doc", "mod", "star", "tbl")]
-    assert names == [*tables, "membrane.mrc", "provenance.json"]
-    with mrcfile.open(tmp_path / "new" / "out" / "membrane.mrc") as file:
-        np.testing.assert_array_equal(file.data, membrane)
-        assert file.voxel_size.x == pytest.approx(13.6)
-    assert json.loads((tmp_path / "new" / "out" / "provenance.json").read_text())["n"] == 3
-    for name in ("candidates.star", "candidates.csv", "candidates.mod", "candidates.tbl"):
-        assert len(load_candidates(tmp_path / "new" / "out" / name)) == 6
-
-
-def test_results_without_membrane_and_without_folder(tmp_path, make_candidates):
-    save_results(tmp_path, make_candidates(0), None, 13.6, {})
-    assert not (tmp_path / "membrane.mrc").exists()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError):
-        save_results(tmp_path / "file", make_candidates(1), None, 13.6, {})
-
-
-def test_failed_save_leaves_no_provenance(tmp_path, make_candidates):
-    save_results(tmp_path, make_candidates(2), None, 13.6, {})
-    with pytest.raises(ConfigError):
-        save_results(tmp_path, make_candidates(2, tomogram_shape=None), None, 13.6, {})
-    assert not (tmp_path / "provenance.json").exists()
