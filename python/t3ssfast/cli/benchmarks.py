@@ -92,10 +92,9 @@ def time_in_turns(
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-    """Time functions in turns, so that other work on the machine slows all of them alike.
+    """Return the seconds of each round, per function; by CPU time if the clock is `time.process_time`.
 
-    Returns the seconds of each round, per function. A CUDA device is waited for; `time.process_time` as the
-    clock measures CPU time instead.
+    Functions run in turns, so that other work on the machine slows all of them alike.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
@@ -219,7 +218,6 @@ def _compare_detection(device: torch.device) -> Iterator[Timing]:
     tomogram = small_tomogram()
     segmenter = load_model(None, model_kind="segmenter", device=device)
     classifier = load_model(None, model_kind="classifier", device=device)
-
     ours = partial(detect_like_torch, tomogram, segmenter, classifier, device)
     found = ours()
     start = time.perf_counter()

@@ -69,10 +69,7 @@ def read(path: StrPath, *, voxel_size_angstrom: float | None = None) -> Tomogram
 
 
 def release_pages(array: npt.NDArray[Any]) -> None:
-    """Release the memory of pages read from a memory-mapped array; they are read again when needed.
-
-    Pages of a map count as memory of the process. Arrays that are not memory-mapped are left alone.
-    """
+    """Release the pages of a memory-mapped array, which count as the process's memory, until needed again."""
     base: Any = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)

@@ -82,24 +82,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """A model as a chain of layers for windows of one size.
-
-    The first linear layer begins the head, which is computed only at the requested windows.
-    """
+    """A model as a chain of layers for windows of one size."""
 
     size: int
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...]  # the first linear one begins the head, computed only at the requested windows
     winograd: bool = True  # whether the CPU kernel may use this minimal filtering, which rounds differently
 
     @property
     def map_layers(self) -> int:
         """Number of layers over feature maps; the others are the head."""
         return next(i for i, layer in enumerate(self.layers) if layer.kind == LayerKind.LINEAR)
-
-    @property
-    def classes(self) -> int:
-        """Number of scores per window."""
-        return self.layers[-1].channels[1]
 
     @property
     def winograd_min_windows(self) -> int:
@@ -119,8 +111,9 @@ class Plan:
             offset, count = len(parameters), sum(map(len, values))
             rows.append((int(layer.kind), *layer.channels, *layer.kernel, *layer.dilation, offset, count))
             parameters = torch.cat([parameters, *values])
+        classes = self.layers[-1].channels[1]
         return _native.LayerProgram(
-            tuple(rows), self.map_layers, self.classes, parameters, self.winograd_min_windows
+            tuple(rows), self.map_layers, classes, parameters, self.winograd_min_windows
         )
 
     def describe(self) -> str:
