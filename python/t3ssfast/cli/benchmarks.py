@@ -60,10 +60,7 @@ class Timing:
 
 
 def run_benchmarks(device: str | torch.device = "auto", threads: int | None = None) -> Iterator[Timing]:
-    """Run every comparison: check that the results are equal, then time both sides in turns.
-
-    `threads` is the number of threads of both sides; PyTorch's if None. Different results raise `T3Error`.
-    """
+    """Check that the results of every comparison are equal, or raise `T3Error`, then time both sides."""
     device = check_device(device)
     with torch_threads(threads):
         for benchmark in BENCHMARKS.values():

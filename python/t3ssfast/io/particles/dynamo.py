@@ -86,10 +86,8 @@ def read_dynamo(file: ParticleFile) -> list[Candidates]:
 
 
 def _read_table(file: ParticleFile) -> pd.DataFrame:
-    """Read the columns in `COLUMNS`; apix is 0 if the table has fewer columns.
-
-    dynamotable accepts any text as a table, and a line of several megabytes takes it minutes.
-    """
+    """Read the columns in `COLUMNS`; apix is 0 if the table has fewer columns."""
+    # dynamotable accepts any text as a table, and a line of several megabytes takes it minutes.
     lines = file.read_text().splitlines()
     first = next((line.split(maxsplit=MAX_COLUMNS) for line in lines if line.strip()), [""] * MIN_COLUMNS)
     width = min(len(first), MAX_COLUMNS)

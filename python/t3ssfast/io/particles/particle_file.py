@@ -103,10 +103,8 @@ class ParticleFile:
         return check_voxel_size(in_file, source=str(self))
 
     def voxel_size_and_scale(self, in_file: float | None) -> tuple[float, float]:
-        """Return the voxel size of the positions to return, and the factor from the file's voxels to these.
-
-        As in tomogram headers, 1 A in the file means that the voxel size is unknown.
-        """
+        """Return the voxel size of the positions to return, and the factor from the file's voxels to it."""
+        # As in tomogram headers, 1 A in the file means that the voxel size is unknown.
         if in_file is not None and abs(in_file - PLACEHOLDER_VOXEL_SIZE_ANGSTROM) <= 1e-4:
             in_file = None
         voxel_size = self.resolve_voxel_size(in_file)

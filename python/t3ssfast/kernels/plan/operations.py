@@ -173,10 +173,7 @@ _OPERATIONS = {name: operation for operation, names in _NAMES.items() for name i
 
 
 def apply_operation(chain: ChainBuilder, name: str, args: dict[str, Any], result: Any) -> None:
-    """Extend the chain by one recorded operation, such as "conv2d", with its arguments and its result.
-
-    Operations on constants only are skipped. Raises `NoDensePlanError` for one that a plan cannot represent.
-    """
+    """Extend the chain by one recorded operation, such as "conv2d"; skip operations on constants only."""
     values = (value if isinstance(value, list | tuple) else [value] for value in args.values())
     inputs = [v for v in itertools.chain(*values) if isinstance(v, torch.Tensor) and id(v) in chain.visited]
     if not inputs:

@@ -129,10 +129,7 @@ def _read_chain(model: torch.nn.Module, size: int) -> Plan:
 
 
 def _check_plan(plan: Plan, model: torch.nn.Module, device: torch.device) -> Plan:
-    """Return a plan that agrees with its model on noise of several amplitudes and offsets.
-
-    Winograd is switched off if only that path differs; `NoDensePlanError` is raised if the plan differs.
-    """
+    """Return a plan that agrees with its model on noise, with Winograd off if only that path differs."""
     size, margin = plan.size, 5
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, size + margin, size + margin, generator=generator)

@@ -166,14 +166,11 @@ class _Tomogram(NamedTuple):
 
 
 class _Coordinates:
-    """The coordinates of a table of particles, and the tomograms that they refer to.
-
-    `written` are the tomograms in the block that t3ssfast writes, by name.
-    """
+    """The coordinates of a table of particles, and the tomograms that they refer to."""
 
     def __init__(self, file: ParticleFile, blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> None:
         self._file = file
-        self.written = {}
+        self.written = {}  # tomograms in the block that t3ssfast writes, by name
         table = blocks.get("t3ssfast")
         if table is not None and {*TOMOGRAM_COLUMNS, columns.VOXEL_SIZE} <= set(table):
             self.written = _read_tomograms(file, table, columns.VOXEL_SIZE)
