@@ -20,7 +20,7 @@ from t3ssfast.kernels.plan import (
     read_plan,
     run_model,
 )
-from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF
+from t3ssfast.kernels.plan.layers import WINOGRAD_OFF
 
 SIZE = 20
 

@@ -12,7 +12,7 @@ from lenets import lenet
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import estimate_cost, explain_plan, read_plan
-from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF, winograd_min_windows
+from t3ssfast.kernels.plan.layers import WINOGRAD_OFF, winograd_min_windows
 
 SIZE = 20
 

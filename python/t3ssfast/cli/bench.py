@@ -49,6 +49,6 @@ def bench(
         table.add_column(column, justify="right", overflow="fold")
     table.add_column("PyTorch's way", overflow="fold")
     for t in timings:
-        milliseconds = (f"{seconds * 1e3:.1f}" for seconds in (t.seconds, t.torch_seconds))
-        table.add_row(t.work, *milliseconds, f"{t.times_faster:.1f}", t.how)
+        numbers = (t.seconds * 1e3, t.torch_seconds * 1e3, t.times_faster)
+        table.add_row(t.work, *(f"{number:.1f}" for number in numbers), t.how)
     Console().print(table)

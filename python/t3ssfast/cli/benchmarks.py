@@ -37,20 +37,12 @@ ROUNDS = 5
 # Windows that PyTorch is timed on; all of them take it many seconds, in proportion to their number.
 TIMED_WINDOWS = 2048
 
+Work = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one comparison.
-
-    Attributes
-    ----------
-    work
-        Description of the work.
-    seconds, torch_seconds
-        Median time of t3ssfast and of PyTorch alone.
-    how
-        How PyTorch did the work.
-    """
+    """Median times of some work by t3ssfast and by PyTorch alone, and how PyTorch did it."""
 
     work: str
     seconds: float
@@ -68,27 +60,7 @@ class Timing:
 
 
 def run_benchmarks(device: str | torch.device = "auto", threads: int | None = None) -> Iterator[Timing]:
-    """Run every comparison: check that the results are equal, then time both sides in turns.
-
-    Parameters
-    ----------
-    device
-        Device of both sides.
-    threads
-        Number of threads of both sides; PyTorch's setting if None.
-
-    Yields
-    ------
-    Timing
-        One per comparison; all take about a minute on two cores.
-
-    Raises
-    ------
-    T3Error
-        If two results differ.
-    DeviceError
-        If the device does not exist.
-    """
+    """Check that the results of every comparison are equal, or raise `T3Error`, then time both sides."""
     device = check_device(device)
     with torch_threads(threads):
         for benchmark in BENCHMARKS.values():
@@ -112,27 +84,14 @@ def check_equal(work: str, found: Any, expected: Any, tolerance: float) -> None:
 
 
 def time_in_turns(
-    *functions: Callable[[], object],
+    *functions: Work,
     rounds: int,
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-    """Time functions in turns, so that other work on the machine slows all of them alike.
+    """Return the seconds of each round, per function; by CPU time if the clock is `time.process_time`.
 
-    Parameters
-    ----------
-    functions
-        Functions to time, which have been run before.
-    rounds
-        Number of turns.
-    device
-        CUDA device to wait for.
-    clock
-        `time.process_time` measures CPU time instead.
-
-    Returns
-    -------
-    Seconds of each round, per function.
+    Functions run in turns, so that other work on the machine slows all of them alike.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
@@ -146,17 +105,11 @@ def time_in_turns(
 
 
 def _compare(
-    work: str,
-    device: torch.device,
-    ours: Callable[[], object],
-    baseline: Callable[[], object],
-    how: str,
-    tolerance: float,
-    rounds: int | None = None,
+    work: str, how: str, device: torch.device, ours: Work, baseline: Work, tolerance: float
 ) -> Timing:
     check_equal(work, ours(), baseline(), tolerance)
-    seconds = time_in_turns(ours, baseline, rounds=rounds or ROUNDS, device=device)
-    return Timing(work, statistics.median(seconds[0]), statistics.median(seconds[1]), how)
+    seconds, torch_seconds = time_in_turns(ours, baseline, rounds=ROUNDS, device=device)
+    return Timing(work, statistics.median(seconds), statistics.median(torch_seconds), how)
 
 
 def _image(height: int, width: int, device: torch.device) -> Tensor:
@@ -167,10 +120,10 @@ def _compare_unfold(device: torch.device) -> Iterator[Timing]:
     image = _image(160, 230, device)
     yield _compare(
         f"unfold, every window of {SIZE} x {SIZE} in 160 x 230",
+        "torch.nn.functional.unfold",
         device,
         lambda: unfold(image, SIZE).reshape(-1, SIZE * SIZE),
         lambda: torch.nn.functional.unfold(image[None, None], SIZE)[0].T,
-        "torch.nn.functional.unfold",
         tolerance=0.0,
     )
 
@@ -180,10 +133,10 @@ def _compare_moments(device: torch.device) -> Iterator[Timing]:
     names = ("mean", "std", "skewness", "kurtosis", "min", "max")
     yield _compare(
         f"{', '.join(names)} of every window in 192 x 192",
+        "average and maximum pooling",
         device,
         lambda: window_statistics(image, SIZE, names),
         lambda: moments_and_extrema(image[None], SIZE)[:, 0],
-        "average and maximum pooling",
         tolerance=1e-4,
     )
 
@@ -192,12 +145,11 @@ def _compare_median(device: torch.device) -> Iterator[Timing]:
     image = _image(128, 128, device)
     yield _compare(
         "median of every window in 128 x 128",
+        "windows sorted, row by row",
         device,
         lambda: window_statistics(image, SIZE, ("median",))[0],
         lambda: medians(image, SIZE),
-        "windows sorted, row by row",
         tolerance=1e-6,
-        rounds=3,
     )
 
 
@@ -235,12 +187,11 @@ def _compare_segmenter(device: torch.device) -> Iterator[Timing]:
 
     yield _compare(
         f"the segmenter on a slice of 512 x 512, by {model.engine('auto').name}",
+        "the TorchScript file run as it is",
         device,
         lambda: segment_slice(slices, model),
         baseline,
-        "the TorchScript file run as it is",
-        # float16 on a CUDA device
-        tolerance=1e-4 if device.type == "cpu" else 0.02,
+        tolerance=1e-4 if device.type == "cpu" else 0.02,  # float16 on a CUDA device
     )
 
 
@@ -254,14 +205,8 @@ def detect_like_torch(
     tomogram: Tomogram, segmenter: LoadedModel, classifier: LoadedModel, device: torch.device
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Run `detect` with the configuration of `detect_by_torch`; return centres and scores as it does."""
-    candidates = detect(
-        tomogram,
-        segmenter=segmenter,
-        classifier=classifier,
-        config=BASELINE_CONFIG,
-        device=device,
-        progress=False,
-    ).candidates
+    options: dict[str, Any] = {"config": BASELINE_CONFIG, "device": device, "progress": False}
+    candidates = detect(tomogram, segmenter=segmenter, classifier=classifier, **options).candidates
     return candidates.centre_zyx, candidates.score
 
 
@@ -270,10 +215,7 @@ def _compare_detection(device: torch.device) -> Iterator[Timing]:
     tomogram = small_tomogram()
     segmenter = load_model(None, model_kind="segmenter", device=device)
     classifier = load_model(None, model_kind="classifier", device=device)
-
-    def ours() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        return detect_like_torch(tomogram, segmenter, classifier, device)
-
+    ours = partial(detect_like_torch, tomogram, segmenter, classifier, device)
     found = ours()
     start = time.perf_counter()
     expected = detect_by_torch(tomogram, segmenter, classifier)

@@ -65,12 +65,8 @@ def detect_by_torch(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     """Detect with the U-Net slice by slice and the LeNet in batches of windows, as `BASELINE_CONFIG` says.
 
-    Everything else (normalisation, search region, picking) is taken from t3ssfast, so the picks equal those
-    of `detect`.
-
-    Returns
-    -------
-    (n, 3) centres in voxels of the tomogram, and (n,) scores, highest first.
+    Returns (n, 3) centres in voxels and (n,) scores, highest first. Everything else (normalisation, search
+    region, picking) is taken from t3ssfast, so the picks equal those of `detect`.
     """
     config = BASELINE_CONFIG
     size, calibration = classifier.metadata.window_px, read_calibration(classifier.metadata.calibration)
@@ -80,12 +76,11 @@ def detect_by_torch(
         voxel_size_angstrom=classifier.metadata.voxel_size_angstrom,
         normalisation=classifier.metadata.normalisation,
     )
-    values = grid.slab(0, grid.shape[0])
+    values, voxel_size = grid.slab(0, grid.shape[0]), grid.voxel_size_angstrom
     mask = _membrane(values, segmenter, config.search_threshold)
-    voxel_size, nm = grid.voxel_size_angstrom, grid.voxel_size_angstrom / 10
     # In a volume thinner than the smallest piece is wide, a piece is as long but no taller than the volume.
     min_area = config.membrane_min_area_nm2
-    mask = prune_membrane(mask, voxel_size, min(min_area, len(values) * nm * min_area**0.5))
+    mask = prune_membrane(mask, voxel_size, min(min_area, len(values) * voxel_size / 10 * min_area**0.5))
     region = SearchRegion.of(mask, voxel_size, config).slab(0, len(values))
     scores = np.zeros(grid.shape, np.float32)
     for z in np.flatnonzero(region.any(axis=(1, 2))):

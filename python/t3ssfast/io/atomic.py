@@ -18,19 +18,9 @@ TEMPORARY_PREFIX = ".t3ssfast-"
 
 
 def results_folder(folder: StrPath, completion_marker: str | None = None) -> Path:
-    """Create a folder for results.
+    """Create a folder for results, with its parents, unless it exists; raise OutputError if that fails.
 
-    Parameters
-    ----------
-    folder
-        Folder to create, with its parents, unless it exists.
-    completion_marker
-        Name of the file in it that is written last and marks the results as complete; removed here.
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be created.
+    `completion_marker` is the file in it that marks the results as complete when written; it is removed here.
     """
     out = Path(folder)
     try:
@@ -47,13 +37,8 @@ def results_folder(folder: StrPath, completion_marker: str | None = None) -> Pat
 def atomic_path(path: StrPath) -> Iterator[Path]:
     """Provide a temporary path that replaces `path` when the block ends without an exception.
 
-    The temporary file is in the same folder. It is flushed to disk before it is renamed. After an exception
-    it is removed, and an existing file at `path` is unchanged.
-
-    Raises
-    ------
-    OutputError
-        If the folder is missing or not writable, or the disk is full.
+    It is in the same folder, and flushed to disk before it is renamed. After an exception an existing file is
+    unchanged. OutputError is raised if the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
     if not target.name or target.is_dir():

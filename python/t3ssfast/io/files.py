@@ -61,13 +61,7 @@ def read_error(path: StrPath, error: Exception) -> ReadError:
 
 
 def file_sha256(path: StrPath) -> str:
-    """Return the SHA-256 of a file, or of the sorted names and contents of all files in a folder.
-
-    Raises
-    ------
-    ReadError
-        If a file cannot be read.
-    """
+    """Return the SHA-256 of a file, or of the sorted names and contents of all files in a folder."""
     digest = hashlib.sha256()
     root = Path(path)
     try:

@@ -90,10 +90,8 @@ def score_windows(
         raise ConfigError(
             f'precision "bfloat16" needs a CUDA device, and the image is on {stack.device}; use "float32".'
         )
-    dense_plan = None
-    if plan != "windows":
-        requested_share = windows.count / max(1, math.prod(windows.shape))
-        dense_plan = _choose_dense_plan(module, size, stack.device, requested_share, required=plan == "dense")
+    requested = windows.count / max(1, math.prod(windows.shape))
+    dense_plan = None if plan == "windows" else _dense_plan(module, size, stack.device, requested, plan)
     if dense_plan is not None:
         scores = _native.score_windows(stack, size, dense_plan.program(), windows, precision=precision)
     else:
@@ -101,21 +99,20 @@ def score_windows(
     return _native.to_caller(scores, stack)
 
 
-def _choose_dense_plan(
-    model: torch.nn.Module, size: int, device: torch.device, requested_share: float, *, required: bool
+def _dense_plan(
+    model: torch.nn.Module, size: int, device: torch.device, requested: float, plan: str
 ) -> Plan | None:
-    """Return the model's dense plan if it is required or cheaper than running the windows one by one."""
+    """Return the model's dense plan if `plan` requires it, or if it is cheaper for the requested share."""
     try:
-        plan = read_plan(model, size, device)
+        dense_plan = read_plan(model, size, device)
     except NoDensePlanError as reason:
-        if not required:
+        if plan == "auto":
             return None
         raise ModelError(
             f'The model cannot be run by plan "dense", because {reason}; use plan "windows" or "auto".'
         ) from reason
-    if required or estimate_cost(plan, requested_share).cheaper_plan == "dense":
-        return plan
-    return None
+    dense = plan == "dense" or estimate_cost(dense_plan, requested).cheaper_plan == "dense"
+    return dense_plan if dense else None
 
 
 def _score_batches(
@@ -129,24 +126,14 @@ def _score_batches(
     """Run the model on batches of windows: (M, C) for a list of windows, (C, ...) for all windows."""
     if batch_size is None:
         batch_size = CUDA_BATCH if stack.device.type == "cuda" else CPU_BATCH
+    index = torch.arange(windows.count, device=stack.device) if windows.index is None else windows.index
     buffer = torch.zeros((min(batch_size, max(windows.count, 1)), 1, size, size), device=stack.device)
-    out: torch.Tensor | None = None
-    for first in range(0, max(windows.count, 1), batch_size):
-        last = min(first + batch_size, windows.count)
-        if windows.index is None:
-            index = torch.arange(first, last, device=stack.device)
-        else:
-            index = windows.index[first:last]
+    batches = []
+    for part in torch.split(index, batch_size):
         # For an empty mask, the model is run on a blank window to find the number of classes.
-        batch = buffer[: max(last - first, 1)]
-        _native.unfold(stack, size, _native.Windows(windows.shape, index), zscore=False, out=batch)
-        scores = run_model(model, batch, precision=precision)[: last - first]
-        if out is None:
-            shape = (scores.shape[1], windows.count)
-            out = scores.new_empty(shape if windows.index is None else shape[::-1])
-        if windows.index is None:
-            out[:, first:last] = scores.T
-        else:
-            out[first:last] = scores
-    assert out is not None  # at least one batch is run
-    return out if windows.index is not None else out.reshape(len(out), *windows.shape)
+        batch = buffer[: max(len(part), 1)]
+        _native.unfold(stack, size, _native.Windows(windows.shape, part), zscore=False, out=batch)
+        # Copied, because a model may return a view of its input, which the next batch overwrites.
+        batches.append(run_model(model, batch, precision=precision)[: len(part)].clone())
+    scores = torch.cat(batches)
+    return scores if windows.index is not None else scores.T.reshape(scores.shape[1], *windows.shape)

@@ -79,10 +79,9 @@ def unfold(
 
 
 def _torch_dtype(dtype: npt.DTypeLike | torch.dtype) -> torch.dtype:
-    if isinstance(dtype, str | torch.dtype):
-        name = str(dtype).removeprefix("torch.")
-    else:
-        name = np.dtype(dtype).name
+    if not isinstance(dtype, str | torch.dtype):
+        dtype = np.dtype(dtype).name
+    name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
         raise InputError(f"dtype is {dtype}; give one of {', '.join(_DTYPES)}.")
     return _DTYPES[name]

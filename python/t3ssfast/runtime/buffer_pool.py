@@ -41,19 +41,17 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any
 
     The region of the last result of up to `MAX_KEPT_BYTES` is kept after it is freed, and reused for a result
     of at least half its size. The system may reclaim it meanwhile.
-
-    Parameters
-    ----------
-    shape, dtype
-        As for `numpy.empty`.
     """
     dtype = np.dtype(dtype)
     count = math.prod(shape) * dtype.itemsize
     if count < MIN_POOLED_BYTES or not _CAN_KEEP:
         return np.empty(shape, dtype), False
-    region = _take_kept(count)
-    reused = region is not None
-    if region is None:
+    try:
+        region = _kept.pop()
+        reused = count <= len(region) <= 2 * count
+    except IndexError:
+        reused = False
+    if not reused:
         region = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # Not every system has huge pages.
         with contextlib.suppress(OSError, AttributeError):
@@ -72,22 +70,11 @@ def _keep(region: mmap.mmap) -> None:
             _kept.append(region)
 
 
-def _take_kept(count: int) -> mmap.mmap | None:
-    """Return the kept region if its size suits `count` bytes; drop it otherwise."""
-    try:
-        region = _kept.pop()
-    except IndexError:
-        return None
-    return region if count <= len(region) <= 2 * count else None
-
-
 @contextlib.contextmanager
 def retain_freed_memory() -> Iterator[None]:
     """Keep memory that C libraries free in the process while inside the block; glibc only.
 
-    PyTorch allocates CPU tensors through the C library. With glibc's defaults each large tensor gets new
-    pages, and a training spends up to half of its time on them. Free memory goes back to the system at the
-    end.
+    With glibc's defaults each large CPU tensor gets new pages, on which a training spends half of its time.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

@@ -39,23 +39,14 @@ SETTLE_SECONDS = 1.0
 
 
 class FolderLock:
-    """Context manager that holds the lock of a folder; entering it does not wait for another holder.
+    """Context manager that holds the lock of an existing folder.
 
-    `filelock.SoftFileLease` is no replacement: it takes over from a dead machine only after one process has
-    watched the file for the whole lease, which a run that is refused at once never does.
-
-    Parameters
-    ----------
-    folder
-        An existing folder.
-
-    Raises
-    ------
-    BusyError
-        On entering, if another process holds the lock; the message names it.
-    OutputError
-        On entering, if the folder is not writable.
+    Entering it does not wait: it raises `BusyError`, which names the holder, if another process holds the
+    lock, and `OutputError` if the folder is not writable.
     """
+
+    # `filelock.SoftFileLease` is no replacement: it takes over from a dead machine only after one process has
+    # watched the file for the whole lease, which a run that is refused at once never does.
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -15,15 +15,8 @@ Result = TypeVar("Result")
 def prefetch(prepare: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Yield ``prepare(item)`` for each item in order, preparing the next one in a thread meanwhile.
 
-    At most three results exist at a time. Errors of `prepare` are raised in order. If the loop may end early,
-    close the iterator (`contextlib.closing`): this waits for the item in preparation and starts no other.
-
-    Parameters
-    ----------
-    prepare
-        Called in one thread, for one item at a time.
-    items
-        Iterated in the caller's thread.
+    At most three results exist at a time; `items` are iterated in the caller's thread. If the loop may end
+    early, close the iterator (`contextlib.closing`): this waits for the current item and starts no other.
     """
     pool = ThreadPoolExecutor(1, "t3ssfast-prefetch")
     try:

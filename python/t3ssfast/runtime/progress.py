@@ -18,21 +18,10 @@ Item = TypeVar("Item")
 
 
 class Stages:
-    """Times named stages and shows progress bars; a context manager.
-
-    Parameters
-    ----------
-    visible
-        Whether to show bars. They are shown only if standard error is a terminal.
-
-    Attributes
-    ----------
-    seconds
-        Total wall time of each stage, in the order in which the stages were first entered.
-    """
+    """Context manager that times named stages, and shows progress bars if standard error is a terminal."""
 
     def __init__(self, visible: bool) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # wall time of each stage, in the order of first entry
         self._progress = Progress(
             TextColumn("{task.description:<18}"),
             BarColumn(),

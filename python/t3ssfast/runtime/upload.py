@@ -22,15 +22,7 @@ _UPLOADED_AS |= {"bool": "uint8", "uint16": "int16"}
 
 
 def as_float32(values: Tensor, stored: np.dtype[Any]) -> Tensor:
-    """Convert uploaded values to float32, exactly for the dtypes that are uploaded as they are stored.
-
-    Parameters
-    ----------
-    values
-        Result of `Uploader.upload`.
-    stored
-        Dtype of the array that was uploaded.
-    """
+    """Convert the result of `Uploader.upload` of an array of dtype `stored` to float32."""
     if stored.kind == "u" and stored.itemsize == 2:
         return (values.to(torch.int32) & 0xFFFF).to(torch.float32)
     return values.to(torch.float32)
@@ -39,14 +31,8 @@ def as_float32(values: Tensor, stored: np.dtype[Any]) -> Tensor:
 class Uploader:
     """Uploads slices of volumes to one device, for one thread.
 
-    While the device copies from one of two pinned buffers, the next slices are read from the file into the
-    other. Copies run on a separate stream, in parallel with the caller's kernels. On a CPU the buffers are
-    ordinary memory, for tests.
-
-    Parameters
-    ----------
-    device
-        Target device; kept as an attribute.
+    While the device copies from one of two pinned buffers, the next slices are read into the other. Copies
+    run on a separate stream, in parallel with the caller's kernels. On a CPU the buffers are ordinary memory.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -72,13 +58,7 @@ class Uploader:
         return result
 
     def upload(self, data: npt.NDArray[Any], z0: int, z1: int) -> Tensor:
-        """Upload slices z0 to z1 (exclusive) of a (z, y, x) array, possibly memory-mapped, inside `stream()`.
-
-        Returns
-        -------
-        (z1 - z0, y, x) tensor on the device: int8, uint8, int16, float16 and float32 as stored, uint16 as the
-        int16 of the same bits, other dtypes as float32; see `as_float32`.
-        """
+        """Upload slices z0 to z1 (exclusive) of a (z, y, x) array inside `stream()`; see `as_float32`."""
         dtype = np.dtype(_UPLOADED_AS.get(data.dtype.name, "float32"))
         height, width = data.shape[1:]
         slice_bytes = height * width * dtype.itemsize

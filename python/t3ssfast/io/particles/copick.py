@@ -102,8 +102,7 @@ def _read_picks(file: ParticleFile) -> Candidates:
         matrices = [point.get("transformation_") or np.eye(4).tolist() for point in points]
         orientation = np.array(matrices, dtype=np.float64).reshape(-1, 4, 4)[:, :3, :3]
         run = content.get("run_name")
-        spacing = content.get("voxel_spacing")
-        spacing = None if spacing is None else float(spacing)
+        spacing = None if content.get("voxel_spacing") is None else float(content["voxel_spacing"])
         kind = str(content.get("pickable_object_name") or "t3ss")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(f"{file}: not a copick file of picks; give such a file.") from error

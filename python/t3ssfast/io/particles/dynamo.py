@@ -37,15 +37,12 @@ COLUMNS |= {name: 23 + i for i, name in enumerate(POSITION)} | {"apix": 35}
 
 
 def dynamo_from_relion(euler_zyz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Convert (n, 3) rot, tilt, psi to tdrot, tilt, narot in degrees."""
+    """Convert (n, 3) rot, tilt, psi to tdrot, tilt, narot in degrees, or back: it is its own inverse."""
     rot, tilt, psi = np.asarray(euler_zyz, dtype=np.float64).reshape(-1, 3).T
     return np.stack([wrap_degrees(psi - 90.0), tilt, wrap_degrees(rot + 90.0)], axis=1)
 
 
-def relion_from_dynamo(angles: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Convert (n, 3) tdrot, tilt, narot to rot, tilt, psi in degrees."""
-    tdrot, tilt, narot = np.asarray(angles, dtype=np.float64).reshape(-1, 3).T
-    return np.stack([wrap_degrees(narot - 90.0), tilt, wrap_degrees(tdrot + 90.0)], axis=1)
+relion_from_dynamo = dynamo_from_relion
 
 
 def write_dynamo(path: Path, candidates: Sequence[Candidates]) -> None:
@@ -89,10 +86,8 @@ def read_dynamo(file: ParticleFile) -> list[Candidates]:
 
 
 def _read_table(file: ParticleFile) -> pd.DataFrame:
-    """Read the columns in `COLUMNS`; apix is 0 if the table has fewer columns.
-
-    dynamotable accepts any text as a table, and a line of several megabytes takes it minutes.
-    """
+    """Read the columns in `COLUMNS`; apix is 0 if the table has fewer columns."""
+    # dynamotable accepts any text as a table, and a line of several megabytes takes it minutes.
     lines = file.read_text().splitlines()
     first = next((line.split(maxsplit=MAX_COLUMNS) for line in lines if line.strip()), [""] * MIN_COLUMNS)
     width = min(len(first), MAX_COLUMNS)

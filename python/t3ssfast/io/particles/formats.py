@@ -111,10 +111,7 @@ def _check_format(format: str) -> None:
 
 
 def format_of(path: StrPath) -> str:
-    """Return the format of a particle file by its suffix; raise ConfigError if it is unknown.
-
-    A .star file gives "relion5", a folder "copick".
-    """
+    """Return the format of a particle file by its suffix: "relion5" for .star; "copick" for a folder."""
     file = Path(path)
     if file.is_dir():
         return "copick"

@@ -111,10 +111,8 @@ def read_imod(file: ParticleFile) -> list[Candidates]:
 
 
 def _order_of_normals(centre: Points, normals: list[Points]) -> list[int]:
-    """Return the indices of the centres at which the normals start; empty unless they match one to one.
-
-    Objects sort the particles by kind; the normals are in the original order.
-    """
+    """Return the indices of the centres at which the normals start; empty unless they match one to one."""
+    # Objects sort the particles by kind; the normals are in the original order.
     if len(normals) != len(centre):
         return []
     indices = defaultdict(list)
@@ -139,10 +137,8 @@ def _read_text_points(file: ParticleFile) -> Candidates:
 def _parse_model(
     file: ParticleFile, raw: bytes
 ) -> tuple[str, tuple[int, int, int] | None, float | None, list[tuple[str, list[Points]]]]:
-    """Return the name, shape (zyx), pixel size in Angstrom and objects (name, contours) of a model.
-
-    imodmodel reads truncated files forever. Here every step advances by at least 8 bytes.
-    """
+    """Return the name, shape (zyx), pixel size in Angstrom and objects (name, contours) of a model."""
+    # imodmodel reads truncated files forever. Here every step advances by at least 8 bytes.
     damaged = ReadError(f"{file}: the IMOD model is damaged, it ends within a chunk; save it again.")
     if not raw.startswith(MAGIC):
         raise ReadError(f"{file}: not an IMOD model ({MAGIC.decode()}); give a .mod file.")

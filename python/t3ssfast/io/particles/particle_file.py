@@ -29,16 +29,10 @@ MAX_VALUE = 1e7
 
 @dataclass(frozen=True)
 class ParticleFile:
-    """A particle file and what the caller knows about its tomogram; `str` gives its name for messages.
+    """A particle file, or folder of a copick run; `str` gives its name for messages.
 
-    Parameters
-    ----------
-    path
-        File, or folder of a copick run.
-    voxel_size_angstrom, tomogram_shape
-        Voxel size and (z, y, x) shape that the returned positions refer to; None: those in the file.
-    tomograms_star
-        RELION tomograms.star, for files with positions relative to the centre of the tomogram.
+    Positions are returned for the voxel size and (z, y, x) shape given, or else those in the file. Files with
+    positions relative to the centre of the tomogram need RELION's tomograms.star.
     """
 
     path: Path
@@ -109,10 +103,8 @@ class ParticleFile:
         return check_voxel_size(in_file, source=str(self))
 
     def voxel_size_and_scale(self, in_file: float | None) -> tuple[float, float]:
-        """Return the voxel size of the positions to return, and the factor from the file's voxels to these.
-
-        As in tomogram headers, 1 A in the file means that the voxel size is unknown.
-        """
+        """Return the voxel size of the positions to return, and the factor from the file's voxels to it."""
+        # As in tomogram headers, 1 A in the file means that the voxel size is unknown.
         if in_file is not None and abs(in_file - PLACEHOLDER_VOXEL_SIZE_ANGSTROM) <= 1e-4:
             in_file = None
         voxel_size = self.resolve_voxel_size(in_file)

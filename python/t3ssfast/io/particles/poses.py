@@ -23,8 +23,7 @@ def wrap_degrees(angle: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def rotation_from_relion(euler_zyz: npt.ArrayLike) -> Rotation:
     """Return the object-to-tomogram rotations of (n, 3) RELION angles in degrees; n > 0."""
-    inverse: Rotation = Rotation.from_euler("ZYZ", np.asarray(euler_zyz, np.float64), degrees=True)
-    rotation: Rotation = inverse.inv()
+    rotation: Rotation = Rotation.from_euler("ZYZ", np.asarray(euler_zyz, np.float64), degrees=True).inv()
     return rotation
 
 
@@ -34,13 +33,8 @@ def rotation_of(candidates: Candidates) -> Rotation:
 
 
 def normal_and_rot(rotation: Rotation) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Decompose object-to-tomogram rotations into normals and rotations about them, as in `Candidates`.
-
-    Returns
-    -------
-    (n, 3) float32 unit normals, zyx, and (n,) rot in degrees. The rotation equals that of the normal with
-    rot = 0, after rotating the particle by -rot about its own axis.
-    """
+    """Decompose object-to-tomogram rotations into (n, 3) float32 unit normals zyx and (n,) rot in degrees."""
+    # The rotation equals that of the normal with rot = 0, after rotating the particle by -rot about its axis.
     normal = rotation.apply([0.0, 0.0, 1.0])[:, ::-1].astype(np.float32)
     without_rot = rotation_from_relion(euler_zyz_from_normal(normal))
     in_plane = (without_rot.inv() * rotation).as_matrix()

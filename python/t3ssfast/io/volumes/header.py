@@ -30,16 +30,13 @@ VOLUME_STACK_SPACE_GROUPS = range(401, 631)
 
 @dataclass(frozen=True)
 class Header:
-    """The checked fields of an MRC header that are needed to read the data.
-
-    `zyx_axes` are the stored axes of z, y, x; `voxel_sizes` are x, y, z in Angstrom, NaN if undefined.
-    """
+    """The checked fields of an MRC header that are needed to read the data."""
 
     stored_shape: tuple[int, int, int]  # sections, rows, columns
     dtype: np.dtype[Any]
     offset: int
-    zyx_axes: tuple[int, int, int]
-    voxel_sizes: tuple[float, ...]
+    zyx_axes: tuple[int, int, int]  # stored axes of z, y, x
+    voxel_sizes: tuple[float, ...]  # x, y, z in Angstrom, NaN if undefined
     mode: int
     imod_stamp: bool
 
@@ -126,10 +123,7 @@ def _parse_fields(raw: bytes, byte_order: str, file_bytes: int | None, name: str
 def new_header(
     shape: tuple[int, ...], mode: int, voxel_size: float, statistics: tuple[float, float, float, float]
 ) -> bytes:
-    """Return an MRC2014 header: version 20141, little-endian, without extended header.
-
-    `statistics` are the minimum, maximum, mean and standard deviation of the data.
-    """
+    """Return a little-endian MRC2014 header; `statistics` are minimum, maximum, mean, standard deviation."""
     header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
     header["nz"], header["ny"], header["nx"] = header["mz"], header["my"], header["mx"] = shape
     header["mode"] = mode

@@ -19,21 +19,9 @@ __all__ = ["as_numpy", "open_tomogram"]
 def open_tomogram(
     source: TomogramSource, voxel_size_angstrom: float | None = None, name: str = "tomogram"
 ) -> Tomogram:
-    """Return the tomogram that a caller passed as a path, a `Tomogram` or an array.
+    """Return the tomogram that a caller passed as a path, a `Tomogram` or a (z, y, x) array.
 
-    Parameters
-    ----------
-    source
-        Path of an MRC file or OME-Zarr folder, a `Tomogram`, or a (z, y, x) array.
-    voxel_size_angstrom
-        Overrides the voxel size of a file or `Tomogram`; required for an array.
-    name
-        Name of the tomogram if `source` is an array.
-
-    Raises
-    ------
-    ReadError, InputError, VoxelSizeError
-        If the file cannot be read, `source` has another type, or an array has no voxel size.
+    The voxel size overrides that of a file or `Tomogram`, and is required for an array, which gets `name`.
     """
     if isinstance(source, str | os.PathLike):
         return read(source, voxel_size_angstrom=voxel_size_angstrom)
@@ -52,7 +40,5 @@ def open_tomogram(
 
 def as_numpy(array: Array) -> npt.NDArray[Any]:
     """Convert an array or tensor to NumPy, without a copy if it is on the CPU."""
-    if isinstance(array, np.ndarray):
-        return array
-    values: npt.NDArray[Any] = array.detach().cpu().numpy()
+    values: npt.NDArray[Any] = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
     return values

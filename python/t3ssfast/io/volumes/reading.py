@@ -69,10 +69,7 @@ def read(path: StrPath, *, voxel_size_angstrom: float | None = None) -> Tomogram
 
 
 def release_pages(array: npt.NDArray[Any]) -> None:
-    """Release the memory of pages read from a memory-mapped array; they are read again when needed.
-
-    Pages of a map count as memory of the process. Arrays that are not memory-mapped are left alone.
-    """
+    """Release the pages of a memory-mapped array, which count as the process's memory, until needed again."""
     base: Any = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
@@ -82,24 +79,12 @@ def release_pages(array: npt.NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class VolumeLayout:
-    """Format and data layout of a tomogram file.
+    """Format and data layout of a tomogram file."""
 
-    Parameters
-    ----------
-    format
-        "MRC", "MRC, compressed" or "OME-Zarr".
-    mode
-        MRC data mode; None for OME-Zarr.
-    axes
-        Axes of the stored columns, rows and sections; usually "xyz".
-    imod_stamp
-        Whether the header has IMOD's stamp, which declares the sign of bytes.
-    """
-
-    format: str
-    mode: int | None = None
-    axes: str = "xyz"
-    imod_stamp: bool = False
+    format: str  # "MRC", "MRC, compressed" or "OME-Zarr"
+    mode: int | None = None  # None for OME-Zarr
+    axes: str = "xyz"  # of the stored columns, rows and sections
+    imod_stamp: bool = False  # declares the sign of bytes
 
 
 def volume_layout(path: StrPath) -> VolumeLayout:

@@ -19,6 +19,7 @@ __all__ = ["write"]
 
 # The largest integer up to which float32 is exact.
 MAX_FLOAT32_INTEGER = 1 << 24
+MODES = {"i1": 0, "i2": 1, "f4": 2, "u2": 6, "f2": 12}
 
 
 def write(path: StrPath, array: npt.ArrayLike, voxel_size_angstrom: float) -> None:
@@ -68,20 +69,16 @@ def write(path: StrPath, array: npt.ArrayLike, voxel_size_angstrom: float) -> No
 
 def _mode_and_dtype(volume: npt.NDArray[Any]) -> tuple[int, np.dtype[Any]]:
     """Return the MRC mode and the little-endian dtype that hold the values of an array."""
-    kind, size = volume.dtype.kind, volume.dtype.itemsize
-    if kind == "f":
-        return (12, np.dtype("<f2")) if size == 2 else (2, np.dtype("<f4"))
-    if kind not in "biu":
+    if volume.dtype.kind not in "biuf":
         raise InputError(f"array: the dtype is {volume.dtype}; give real numbers.")
-    if kind == "i" and size <= 2:
-        return (0, np.dtype("i1")) if size == 1 else (1, np.dtype("<i2"))
-    if kind == "u" and size == 2:
-        return 6, np.dtype("<u2")
-    low, high = int(volume.min()), int(volume.max())
-    for mode, code in ((0, "i1"), (1, "<i2"), (6, "<u2")):
-        limits = np.iinfo(np.dtype(code))
-        if limits.min <= low and high <= limits.max:
-            return mode, np.dtype(code)
-    if max(-low, high) <= MAX_FLOAT32_INTEGER:
-        return 2, np.dtype("<f4")
-    raise InputError(f"array: integers from {low} to {high} fit no MRC mode; rescale or relabel the array.")
+    code = volume.dtype.str[1:]  # without the byte order
+    if volume.dtype.kind == "f":
+        code = "f2" if code == "f2" else "f4"
+    elif code not in MODES:
+        low, high = int(volume.min()), int(volume.max())
+        limits = {code: np.iinfo(code) for code in ("i1", "i2", "u2")}
+        code = next((c for c, limit in limits.items() if limit.min <= low and high <= limit.max), "f4")
+        if max(-low, high) > MAX_FLOAT32_INTEGER:
+            integers = f"integers from {low} to {high}"
+            raise InputError(f"array: {integers} fit no MRC mode; rescale or relabel the array.")
+    return MODES[code], np.dtype(f"<{code}")

@@ -23,12 +23,6 @@ class ChainBuilder:
         self.map_size = (int(tensor.shape[2]), int(tensor.shape[3]))  # of a window's own feature map
         self.stride = (1, 1)  # product of all strides
         self.flat = False  # whether `tensor` is (M, channels * y * x)
-        self.has_head = False  # whether there is a fully connected layer
-
-    def expected_shape(self) -> tuple[int, ...]:
-        """Return the shape that the current tensor must have."""
-        window_shape = (self.flat_size,) if self.flat else (self.channels, *self.map_size)
-        return (int(self.tensor.shape[0]), *window_shape)
 
     @property
     def flat_size(self) -> int:
@@ -58,9 +52,7 @@ class ChainBuilder:
     ) -> None:
         """Append a convolution or linear layer with `weight` (out, in, y, x)."""
         weight = weight.detach().cpu().to(torch.float64)
-        shift = torch.zeros(weight.shape[0], dtype=torch.float64)
-        if bias is not None:
-            shift = bias.detach().cpu().to(torch.float64)
+        shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().cpu().to(torch.float64)
         if self.layers and self.layers[-1].kind == LayerKind.AFFINE:
             # Without padding, an affine map before a weighted sum is part of the sum.
             affine = self.layers.pop()
@@ -78,11 +70,10 @@ class ChainBuilder:
             weight=weight.permute(2, 3, 1, 0).contiguous(),
             bias=shift,
         )
-        self.has_head = self.has_head or linear
 
     def ensure_head(self) -> None:
         """Append an identity layer as the head if there is no fully connected layer yet."""
-        if self.has_head:
+        if any(layer.kind == LayerKind.LINEAR for layer in self.layers):
             return
         if self.map_size != (1, 1):
             raise NoDensePlanError("the answer is not made by a fully connected layer")
@@ -94,7 +85,7 @@ class ChainBuilder:
         if not (torch.isfinite(scale).all() and torch.isfinite(shift).all()):
             raise NoDensePlanError("a normalisation has a scale or shift that is NaN or infinite")
         last = self.layers[-1] if self.layers else None
-        if last is not None and last.weight is not None and last.bias is not None:
+        if last is None or last.weight is None or last.bias is None:
+            self.append(LayerKind.AFFINE, weight=scale, bias=shift)
+        else:
             self.layers[-1] = replace(last, weight=last.weight * scale, bias=last.bias * scale + shift)
-            return
-        self.append(LayerKind.AFFINE, weight=scale, bias=shift)

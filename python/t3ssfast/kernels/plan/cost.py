@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from t3ssfast.errors import ConfigError, DeviceError, InputError
-from t3ssfast.kernels.plan.layers import NoDensePlanError, Plan
+from t3ssfast.kernels.plan.layers import NoDensePlanError, Plan, winograd_block_cost
 from t3ssfast.kernels.plan.read import read_plan
-from t3ssfast.kernels.plan.winograd import winograd_block_cost
 
 __all__ = ["estimate_cost", "explain_plan"]
 

@@ -16,12 +16,9 @@ __all__ = ["apply_operation"]
 
 def _pair(value: Any, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
     """Return an int, [n] or [y, x] argument as (y, x); `default` for an empty list."""
-    if isinstance(value, int):
-        return value, value
-    values = [int(v) for v in value]
-    if not values:
-        return default
-    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+    values = [value] if isinstance(value, int) else [int(v) for v in value]
+    y, x = (values * 2)[:2] or default
+    return y, x
 
 
 def _convolution(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
@@ -88,14 +85,11 @@ def _global_mean(chain: ChainBuilder, name: str, args: dict[str, Any], output: t
 
 
 def _activation(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+    slope = None
     if name == "leaky_relu":
         slope = torch.tensor([float(args["negative_slope"])], dtype=torch.float64)
-        chain.append(LayerKind.LEAKY_RELU, weight=slope)
-        return
-    kind = LayerKind[name.upper()]
-    if name == "gelu" and args["approximate"] == "tanh":
-        kind = LayerKind.GELU_TANH
-    chain.append(kind)
+    tanh_form = name == "gelu" and args["approximate"] == "tanh"
+    chain.append(LayerKind.GELU_TANH if tanh_form else LayerKind[name.upper()], weight=slope)
 
 
 def _batch_norm(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
@@ -103,7 +97,6 @@ def _batch_norm(chain: ChainBuilder, name: str, args: dict[str, Any], output: to
         raise NoDensePlanError("a batch normalisation is in training mode")
     if chain.flat and chain.map_size != (1, 1):
         raise NoDensePlanError("a batch normalisation stands between the flattening and the next layer")
-
     mean, variance, weight, bias = (
         None if args[key] is None else args[key].detach().cpu().to(torch.float64)
         for key in ("running_mean", "running_var", "weight", "bias")
@@ -123,14 +116,12 @@ def _arithmetic(chain: ChainBuilder, name: str, args: dict[str, Any], output: to
             raise NoDensePlanError(f"{name} takes the feature maps away from a constant")
         first, second = second, first
     constant = torch.as_tensor(second).detach().cpu().to(torch.float64)
-    if constant.numel() == 1:
-        constant = constant.reshape(1).expand(chain.channels)
-    else:
+    if constant.numel() != 1:
         shape = (1,) * (chain.tensor.ndim - constant.ndim) + tuple(constant.shape)
         per_channel = (1, chain.channels, 1, 1)[: chain.tensor.ndim]
         if shape != per_channel or (chain.flat and chain.map_size != (1, 1)):
             raise NoDensePlanError(f"{name} takes a constant that is not one number a channel")
-        constant = constant.reshape(-1)
+    constant = constant.reshape(-1).expand(chain.channels)
     if args.get("rounding_mode") is not None:
         raise NoDensePlanError("a division rounds")
     one, zero = torch.ones_like(constant), torch.zeros_like(constant)
@@ -166,33 +157,23 @@ def _identity(chain: ChainBuilder, name: str, args: dict[str, Any], output: torc
         raise NoDensePlanError(f"{name} changes the numbers it is given")
 
 
-_Operation = Callable[[ChainBuilder, str, dict[str, Any], torch.Tensor], None]
-_OPERATIONS: dict[str, _Operation] = {
-    **dict.fromkeys(("convolution", "_convolution", "conv2d"), _convolution),
-    **dict.fromkeys(("linear", "addmm", "mm"), _linear),
-    **dict.fromkeys(("max_pool2d", "max_pool2d_with_indices", "avg_pool2d"), _pool),
-    **dict.fromkeys(("mean", "adaptive_avg_pool2d", "_adaptive_avg_pool2d"), _global_mean),
-    **dict.fromkeys(("relu", "leaky_relu", "tanh", "sigmoid", "gelu"), _activation),
-    **dict.fromkeys(
-        ("native_batch_norm", "batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
-        _batch_norm,
-    ),
-    **dict.fromkeys(("add", "sub", "rsub", "mul", "div"), _arithmetic),
-    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), _softmax),
-    **dict.fromkeys(
-        ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "squeeze", "unsqueeze", "unflatten"),
-        _shape,
-    ),
-    **dict.fromkeys(("dropout", "native_dropout", "feature_dropout"), _identity),
-    **dict.fromkeys(("clone", "contiguous", "alias", "detach", "_to_copy"), _identity),
+_NAMES: dict[Callable[[ChainBuilder, str, dict[str, Any], torch.Tensor], None], str] = {
+    _convolution: "convolution _convolution conv2d",
+    _linear: "linear addmm mm",
+    _pool: "max_pool2d max_pool2d_with_indices avg_pool2d",
+    _global_mean: "mean adaptive_avg_pool2d _adaptive_avg_pool2d",
+    _activation: "relu leaky_relu tanh sigmoid gelu",
+    _batch_norm: "native_batch_norm batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
+    _arithmetic: "add sub rsub mul div",
+    _softmax: "softmax _softmax log_softmax _log_softmax",
+    _shape: "view _unsafe_view reshape _reshape_alias flatten squeeze unsqueeze unflatten",
+    _identity: "dropout native_dropout feature_dropout clone contiguous alias detach _to_copy",
 }
+_OPERATIONS = {name: operation for operation, names in _NAMES.items() for name in names.split()}
 
 
 def apply_operation(chain: ChainBuilder, name: str, args: dict[str, Any], result: Any) -> None:
-    """Extend the chain by one recorded operation, such as "conv2d", with its arguments and its result.
-
-    Operations on constants only are skipped. Raises `NoDensePlanError` for one that a plan cannot represent.
-    """
+    """Extend the chain by one recorded operation, such as "conv2d"; skip operations on constants only."""
     values = (value if isinstance(value, list | tuple) else [value] for value in args.values())
     inputs = [v for v in itertools.chain(*values) if isinstance(v, torch.Tensor) and id(v) in chain.visited]
     if not inputs:
@@ -205,8 +186,11 @@ def apply_operation(chain: ChainBuilder, name: str, args: dict[str, Any], result
     if name not in _OPERATIONS:
         raise NoDensePlanError(f"{name} is not among the layers that a plan can hold")
     _OPERATIONS[name](chain, name, args, output)
-    expected = chain.expected_shape()
-    if tuple(output.shape) != expected:
-        raise NoDensePlanError(f"{name} gives a map of shape {tuple(output.shape)[1:]}, not {expected[1:]}")
+    shape, expected = (
+        tuple(output.shape),
+        (chain.flat_size,) if chain.flat else (chain.channels, *chain.map_size),
+    )
+    if shape != (len(chain.tensor), *expected):
+        raise NoDensePlanError(f"{name} gives a map of shape {shape[1:]}, not {expected}")
     chain.tensor = output
     chain.visited.add(id(output))

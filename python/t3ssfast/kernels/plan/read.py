@@ -12,10 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan.chain import ChainBuilder
-from t3ssfast.kernels.plan.layers import NoDensePlanError, Plan
+from t3ssfast.kernels.plan.layers import WINOGRAD_OFF, NoDensePlanError, Plan
 from t3ssfast.kernels.plan.operations import apply_operation
 from t3ssfast.kernels.plan.run import check_model, named_tensors, run_model
-from t3ssfast.kernels.plan.winograd import WINOGRAD_OFF
 
 __all__ = ["has_dense_plan", "read_plan"]
 
@@ -64,26 +63,10 @@ _cache: weakref.WeakKeyDictionary[torch.nn.Module, _CacheEntry] = weakref.WeakKe
 
 
 def read_plan(model: torch.nn.Module, size: int, device: torch.device | None = None) -> Plan:
-    """Read a model as a plan, and compare the plan with the model on random windows.
+    """Read a model as a plan, and compare the plan with the model on random windows; cached by its weights.
 
-    The result is cached until the weights change.
-
-    Parameters
-    ----------
-    model
-        TorchScript (scripted, traced or frozen) or eager module in evaluation mode, mapping (M, 1, size,
-        size) to (M, C).
-    size
-        Side of a window in pixels.
-    device
-        Device of the windows, on which the model must run. None leaves this unchecked.
-
-    Raises
-    ------
-    NoDensePlanError
-        If the model cannot be represented by a plan.
-    ModelError
-        If the model cannot be run on such windows.
+    Raises `NoDensePlanError` if there is no plan, and `ModelError` if the model cannot be run on windows of
+    `size` x `size` pixels on `device`; None leaves the device unchecked.
     """
     if device is not None:
         check_model(model, device)
@@ -108,7 +91,7 @@ def read_plan(model: torch.nn.Module, size: int, device: torch.device | None = N
 
 
 def has_dense_plan(model: torch.nn.Module, size: int, device: torch.device | None = None) -> bool:
-    """Return whether `read_plan` finds a plan; parameters and `ModelError` as there."""
+    """Return whether `read_plan` finds a plan; raise `ModelError` as it does."""
     try:
         read_plan(model, size, device)
     except NoDensePlanError:
@@ -146,11 +129,7 @@ def _read_chain(model: torch.nn.Module, size: int) -> Plan:
 
 
 def _check_plan(plan: Plan, model: torch.nn.Module, device: torch.device) -> Plan:
-    """Compare a plan with its model on windows of noise with several amplitudes and offsets.
-
-    Returns the plan, with Winograd switched off if only that path differs from the model. Raises
-    `NoDensePlanError` if the plan differs.
-    """
+    """Return a plan that agrees with its model on noise, with Winograd off if only that path differs."""
     size, margin = plan.size, 5
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, size + margin, size + margin, generator=generator)

@@ -31,26 +31,10 @@ def _precision(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str = "float32") -> torch.Tensor:
-    """Run a model on windows and check the shape of its output.
+    """Run a model on (M, 1, size, size) float32 windows; return (M, C) float32 scores.
 
-    Parameters
-    ----------
-    model
-        Maps (M, 1, size, size) to (M, C).
-    windows
-        (M, 1, size, size) float32.
-    precision
-        "float32", "tf32" or "bfloat16"; a CPU always computes in float32.
-
-    Returns
-    -------
-    (M, C) float32 scores.
-
-    Raises
-    ------
-    ModelError
-        If the model is in training mode, does not accept the windows, has weights of another dtype or on
-        another device, or does not return (M, C) real numbers.
+    A CPU computes in float32 at any precision. ModelError is raised for a model that `check_model` refuses,
+    that does not accept the windows, or that does not return (M, C) real numbers.
     """
     check_model(model, windows.device)
     size = int(windows.shape[-1])

@@ -49,11 +49,10 @@ def read_relion(file: ParticleFile) -> list[Candidates]:
         names = [str(name) for name in particles[name_column]]
     coordinates = _Coordinates(file, blocks, particles)
     rotation, shift = _rotation_and_shift(file, particles, coordinates.pixel_sizes)
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"kind": _kinds(blocks, particles)}
     score_column = next((name for name in columns.SCORES if name in particles), None)
     if score_column is not None:
         fields["score"] = file.parse_numbers(particles[score_column])
-    fields["kind"] = _kinds(blocks, particles)
     # Positions and voxel sizes are set below.
     whole = file.candidates(np.zeros((len(particles), 3)), rotation, voxel_size_angstrom=1.0, **fields)
     found = []
@@ -167,14 +166,11 @@ class _Tomogram(NamedTuple):
 
 
 class _Coordinates:
-    """The coordinates of a table of particles, and the tomograms that they refer to.
-
-    `written` are the tomograms in the block that t3ssfast writes, by name.
-    """
+    """The coordinates of a table of particles, and the tomograms that they refer to."""
 
     def __init__(self, file: ParticleFile, blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> None:
         self._file = file
-        self.written = {}
+        self.written = {}  # tomograms in the block that t3ssfast writes, by name
         table = blocks.get("t3ssfast")
         if table is not None and {*TOMOGRAM_COLUMNS, columns.VOXEL_SIZE} <= set(table):
             self.written = _read_tomograms(file, table, columns.VOXEL_SIZE)

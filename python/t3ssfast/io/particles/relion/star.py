@@ -32,11 +32,10 @@ TOKEN = re.compile(r"""'([^']*)'(?=\s|$)|"([^"]*)"(?=\s|$)|(\S+)""")
 
 
 def read_star(path: Path) -> dict[str, pd.DataFrame]:
-    """Read every block of a star file.
+    """Read every block of a star file; raise ReadError for other files, or after a minute.
 
     A block of name-value pairs is a table of one row. Columns in `columns.TEXT` are text; others are integers
-    or floats if all their values are. A number is appended to a repeated block name. ReadError is raised for
-    other files, and if reading takes longer than a minute.
+    or floats if all their values are. A number is appended to a repeated block name.
     """
     file = ParticleFile(path)
     deadline = time.monotonic() + MAX_SECONDS

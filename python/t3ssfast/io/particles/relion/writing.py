@@ -136,9 +136,8 @@ def write_companions(
 ) -> list[Path]:
     """Write RELION's companion files into the folder of a particle file, and return their paths.
 
-    tomograms.star holds the sizes in pixels of the tilt series and the binning, optimisation_set.star names
-    tomograms.star and the particle file, and import.star names one file per tomogram in coordinates/, with
-    positions in unbinned voxels. Paths in the files are relative if `path` is, to the RELION project folder.
+    import.star names one file per tomogram in coordinates/, with positions in unbinned voxels. Paths in the
+    files are relative if `path` is, to the RELION project folder.
     """
     names = ("tomograms.star", "optimisation_set.star", "import.star")
     if path.name in names:
