@@ -114,7 +114,7 @@ def extract(
         If a candidate lies outside the tomogram, or a box does and ``edge="error"``.
     """
     volume = open_for_candidates(tomogram, candidates)
-    size = _box_voxel_size(volume, voxel_size_angstrom)
+    size = check_voxel_size(voxel_size_angstrom or volume.voxel_size_angstrom, source="voxel_size_angstrom")
     n = box_voxels(box, box_nm, size)
     positions = box_positions(volume, candidates, n, voxel_size_angstrom=voxel_size_angstrom, edge=edge)
     _check_choice("contrast", contrast, CONTRASTS)
@@ -149,10 +149,9 @@ def box_positions(
             f"{tuple(tomogram.shape)} voxels; check that the candidates belong to this tomogram and their "
             "voxel size."
         )
-    size = _box_voxel_size(tomogram, voxel_size_angstrom)
-    scale = size / tomogram.voxel_size_angstrom
+    scale = (voxel_size_angstrom or tomogram.voxel_size_angstrom) / tomogram.voxel_size_angstrom
     nearest = np.floor(centre + 0.5).astype(np.int64)
-    same = _same_voxel_size(size, tomogram.voxel_size_angstrom)
+    same = _same_voxel_size(scale, 1.0)
     corner = nearest - box // 2 if same else np.floor(centre - scale * (box // 2)).astype(np.int64)
     extent = box if same else int(np.ceil(scale * (box - 1))) + 2
     beyond = ((corner < 0) | (corner + extent > shape)).any(axis=1)
@@ -173,12 +172,6 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _same_voxel_size(first: float, second: float) -> bool:
     return abs(first / second - 1) < VOXEL_SIZE_TOLERANCE
-
-
-def _box_voxel_size(tomogram: Tomogram, requested: float | None) -> float:
-    if requested is None:
-        return tomogram.voxel_size_angstrom
-    return check_voxel_size(requested, source="voxel_size_angstrom")
 
 
 def _centres(tomogram: Tomogram, candidates: Candidates) -> Float64:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +22,16 @@ from t3ssfast.averaging.config import AverageConfig
 from t3ssfast.averaging.fourier import FourierInterpolator, FourierShells, phase_ramp, rotate_and_shift
 from t3ssfast.averaging.missing_wedge import missing_wedge_weights
 from t3ssfast.averaging.reject_outliers import reject_outliers
-from t3ssfast.averaging.resolution import FSC_THRESHOLD, half_map_fsc
+from t3ssfast.averaging.resolution import FSC_THRESHOLD, FourierShellCorrelation, half_map_fsc
 from t3ssfast.averaging.search import Pose, RotatedReference, ShiftSearch, find_pose, rotation_grid
 from t3ssfast.averaging.stack import ParticleStack, zyx_matrices
-from t3ssfast.averaging.state import State
 from t3ssfast.errors import InputError
+from t3ssfast.runtime.checkpoint import CheckpointStore
 
-__all__ = ["N_GROUPS", "Refinement", "split_particles"]
+__all__ = ["N_GROUPS", "Refinement", "State", "split_particles"]
 
 Tensor = torch.Tensor
+Float32 = npt.NDArray[np.float32]
 Advance = Callable[[int], None]
 Result = TypeVar("Result")
 
@@ -46,19 +48,39 @@ HALF_MAP_SHIFT_VOXELS = 3.0
 HALF_MAP_REFINEMENTS = 4
 
 
-class Refinement:
-    """Refinement of the poses of a stack of particles.
+@dataclass(frozen=True)
+class State:
+    """The result of an iteration for n particles: what a checkpoint holds."""
 
-    Parameters
-    ----------
-    mask
-        (n, n, n) soft mask of the structure.
-    fold
-        Order of the rotational symmetry about the axis.
-    reference
-        (n, n, n) initial reference; None: the average of each half set at the prior poses.
-    threads
-        Number of particles processed in parallel on a CPU.
+    # Number of finished iterations.
+    iteration: int
+    # (n, 3, 3) particle-to-tomogram rotations, acting on zyx vectors.
+    rotation: Float32
+    # (n, 3) positions relative to voxel box // 2 of each box, zyx voxels.
+    offset: Float32
+    # (n,) correlations with the reference of the particle's half set; NaN before the first iteration.
+    score: npt.NDArray[np.float64]
+    # (n,) whether the particle is part of the averages.
+    kept: npt.NDArray[np.bool_]
+    # (2, box, box, box) half maps, aligned to each other.
+    halves: Float32
+    # (2, groups, box, box, box) half maps without one group of their particles.
+    references: Float32
+
+    @classmethod
+    def load(cls, store: CheckpointStore, max_iterations: int) -> State | None:
+        """Load the stored state; None if there is none, or one of more than `max_iterations` iterations."""
+        arrays = store.load("state")
+        if arrays is None or arrays["iteration"] > max_iterations:
+            return None
+        return cls(int(arrays.pop("iteration")), **arrays)
+
+
+class Refinement:
+    """Refinement of the poses of a stack of particles, about an axis of `fold`-fold symmetry.
+
+    `mask` is (n, n, n), and so is the initial `reference`; None: the average of each half set at the prior
+    poses. A CPU processes as many particles in parallel as there are `threads`.
     """
 
     def __init__(
@@ -83,6 +105,10 @@ class Refinement:
     def shared_angstrom(self) -> float:
         """Resolution up to which the half sets share information."""
         return self.size * self.stack.voxel_size_angstrom / self.initial_radius
+
+    def fsc(self, halves: Tensor, **options: Any) -> FourierShellCorrelation:
+        """Compute the Fourier shell correlation of (2, n, n, n) half maps under the mask."""
+        return half_map_fsc(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold, **options)
 
     def measure_noise(self, advance: Advance) -> None:
         """Measure the mean amplitude of the particles, almost all noise, per shell; reads every box."""
@@ -118,7 +144,10 @@ class Refinement:
             references = torch.from_numpy(state.references).to(self.device)
             weight = self._fsc_weight(torch.from_numpy(state.halves).to(self.device))
         else:
-            references, weight = self._initial_references(advance), self._initial_weight()
+            references = self._initial_references(advance)
+            # A soft low-pass filter.
+            shell = torch.arange(self.initial_radius + 3, device=self.device)
+            weight = torch.sigmoid(2.0 * (self.initial_radius - shell))[: self.shells.radius + 1]
         rotation, offset, score = self._align(references, weight, state.iteration, advance)
         kept = self._kept(score, state.iteration)
         halves, references = self._average(rotation, offset, kept, advance)
@@ -139,19 +168,12 @@ class Refinement:
         all_kept = np.ones(len(self.stack), dtype=bool)
         return self._average(self.stack.rotation, self.stack.offset, all_kept, advance)[1]
 
-    def _initial_weight(self) -> Tensor:
-        """Return the (s,) shell weights of a soft low-pass filter."""
-        shell = torch.arange(self.initial_radius + 3, device=self.device)
-        return torch.sigmoid(2.0 * (self.initial_radius - shell))[: self.shells.radius + 1]
-
     def _fsc_weight(self, halves: Tensor) -> Tensor:
         """Return the (s,) shell weights ``sqrt(2 F / (1 + F))`` of the FSC F (Rosenthal & Henderson 2003)."""
-        fsc = half_map_fsc(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold)
-        correlation = torch.from_numpy(fsc.correlation).to(self.device)
+        correlation = torch.from_numpy(self.fsc(halves).correlation).to(self.device)
         below = torch.nonzero(correlation < FSC_THRESHOLD)
         crossing = int(below[0]) if len(below) else self.shells.radius
-        finest = int(self.size / self.config.finest_alignment_voxels)
-        initial = self.initial_radius
+        initial, finest = self.initial_radius, int(self.size / self.config.finest_alignment_voxels)
         radius = min(max(crossing, initial), max(finest, initial), self.shells.radius)
         signal = correlation[: radius + 1].clamp(0.0, 1.0)
         signal[: initial + 1] = signal[: initial + 1].clamp_min(FSC_THRESHOLD)
@@ -182,6 +204,12 @@ class Refinement:
         fine_shifts = ShiftSearch(shells, max_shift)
         rotation, offset = stack.rotation.clone(), stack.offset.clone()
         score = np.zeros(len(stack))
+
+        def search(reference: RotatedReference, coarse_shifts: ShiftSearch, index: int) -> Pose:
+            values, wedge = self._particle(index, stack.rotation[index], stack.offset[index], shells)
+            values = values / noise[shells.shell]
+            return find_pose(reference, values, wedge, coarse_shifts, fine_shifts, config.refinements)
+
         for number, group in np.ndindex(2, N_GROUPS):
             members = np.flatnonzero((self.half_set == number) & (self.group == group)).tolist()
             if not members:
@@ -189,7 +217,7 @@ class Refinement:
             volume = references[number, group] * self.mask
             reference = RotatedReference(volume, whitened, shells, grid, min(COARSE_RADIUS, shells.radius))
             coarse_shifts = ShiftSearch(reference.coarse, max_shift)
-            find = partial(self._find_pose, reference, noise, coarse_shifts, fine_shifts)
+            find = partial(search, reference, coarse_shifts)
             for index, pose in zip(members, self._map(find, members), strict=True):
                 prior = stack.rotation[index]
                 rotation[index] = prior @ pose.rotation
@@ -197,19 +225,6 @@ class Refinement:
                 score[index] = pose.score
                 advance(1)
         return rotation, offset, score
-
-    def _find_pose(
-        self,
-        reference: RotatedReference,
-        noise: Tensor,
-        coarse_shifts: ShiftSearch,
-        fine_shifts: ShiftSearch,
-        index: int,
-    ) -> Pose:
-        stack = self.stack
-        values, wedge = self._particle(index, stack.rotation[index], stack.offset[index], reference.shells)
-        values = values / noise[reference.shells.shell]
-        return find_pose(reference, values, wedge, coarse_shifts, fine_shifts, self.config.refinements)
 
     def _particle(
         self, index: int, rotation: Tensor, offset: Tensor, shells: FourierShells
@@ -224,7 +239,7 @@ class Refinement:
         self, rotation: Tensor, offset: Tensor, kept: npt.NDArray[np.bool_], advance: Advance
     ) -> tuple[Tensor, Tensor]:
         """Return the (2, n, n, n) half maps, and (2, groups, n, n, n) half maps without one of the groups."""
-        count = len(self.shells.frequency)
+        shape = (N_GROUPS, len(self.shells.frequency))
         halves, references = [], []
 
         def weighted(index: int) -> tuple[Tensor, Tensor]:
@@ -232,8 +247,8 @@ class Refinement:
             return values * wedge, wedge
 
         for number in (0, 1):
-            total = torch.zeros(N_GROUPS, count, dtype=torch.complex64, device=self.device)
-            measured = torch.zeros(N_GROUPS, count, device=self.device)
+            total = torch.zeros(shape, dtype=torch.complex64, device=self.device)
+            measured = torch.zeros(shape, device=self.device)
             in_half = self.half_set == number
             advance(int((in_half & ~kept).sum()))
             members = np.flatnonzero(in_half & kept).tolist()
@@ -253,10 +268,9 @@ class Refinement:
         if self.fold == 1:
             return volume
         rotations = Rotation.from_euler("Z", np.arange(self.fold)[:, None] * 360 / self.fold, degrees=True)
-        no_shift = torch.zeros(3, device=self.device)
         symmetric = torch.zeros_like(volume)
         for rotation in zyx_matrices(rotations, self.device):
-            symmetric += rotate_and_shift(volume, rotation, no_shift)
+            symmetric += rotate_and_shift(volume, rotation, torch.zeros(3, device=self.device))
         return symmetric / self.fold
 
     def _map(self, work: Callable[[int], Result], indices: Sequence[int]) -> Iterator[Result]:
@@ -292,9 +306,8 @@ class Refinement:
         no_wedge = torch.ones(len(first), device=self.device)
         shifts = ShiftSearch(shells, HALF_MAP_SHIFT_VOXELS)
         pose = find_pose(second, first, no_wedge, shifts, shifts, HALF_MAP_REFINEMENTS)
-        moved = [
-            rotate_and_shift(volume, pose.rotation, pose.shift_zyx) for volume in (halves[1], *references[1])
-        ]
+        volumes = halves[1], *references[1]
+        moved = [rotate_and_shift(volume, pose.rotation, pose.shift_zyx) for volume in volumes]
         rotation, offset = rotation.clone(), offset.clone()
         in_second = torch.from_numpy(self.half_set == 1).to(self.device)
         rotation[in_second] = rotation[in_second] @ pose.rotation.T

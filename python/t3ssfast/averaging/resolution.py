@@ -104,16 +104,8 @@ def half_map_fsc(
 ) -> FourierShellCorrelation:
     """Compute the Fourier shell correlation of (2, n, n, n) half maps, corrected for a (n, n, n) mask.
 
-    Parameters
-    ----------
-    halves, mask, voxel_size_angstrom
-        Half maps, mask from 0 to 1, and voxel size of both.
-    fold
-        Order of the imposed symmetry, which reduces the number of independent samples.
-    shared_angstrom
-        See `FourierShellCorrelation`.
-    seed
-        Random seed of the randomised phases.
+    `fold` is the order of the imposed symmetry, which reduces the number of independent samples; `seed` that
+    of the randomised phases.
     """
     n = mask.shape[-1]
     shells = FourierShells(n, n // 2 - 1, mask.device)
@@ -122,28 +114,23 @@ def half_map_fsc(
     start = int(below[0]) if len(below) else shells.radius + 1
     generator = torch.Generator(device="cpu").manual_seed(seed)
     first, second = (shells.volume(_randomise_phases(shells, half, start, generator)) for half in halves)
-    by_chance = _masked_correlation(first, second, mask, shells)
-    # The mask carries true phases over into the first two randomised shells.
     corrected = masked.clone()
-    beyond = slice(min(start + 2, shells.radius + 1), None)
-    chance = by_chance[beyond].clamp(max=0.99)
+    # The mask carries true phases over into the first two randomised shells.
+    beyond = slice(start + 2, None)
+    chance = _masked_correlation(first, second, mask, shells)[beyond].clamp(max=0.99)
     corrected[beyond] = (masked[beyond] - chance) / (1 - chance)
     independent = (shells.shell_count * float(mask.square().mean()) / fold).clamp_min(1.0)
-    noise = SIGNIFICANCE / independent.sqrt()
     frequency = torch.arange(shells.radius + 1, dtype=torch.float64) / (n * voxel_size_angstrom)
-    curves = [curve.double().cpu().numpy() for curve in (frequency, corrected, masked, noise)]
-    return FourierShellCorrelation(curves[0], curves[1], curves[2], curves[3], shared_angstrom)
+    curves = frequency, corrected, masked, SIGNIFICANCE / independent.sqrt()
+    return FourierShellCorrelation(*(curve.double().cpu().numpy() for curve in curves), shared_angstrom)
 
 
 def _masked_correlation(first: Tensor, second: Tensor, mask: Tensor, shells: FourierShells) -> Tensor:
     """Correlate two volumes under a mask, in each shell."""
-
-    def masked_transform(volume: Tensor) -> Tensor:
-        # Without the mean, because otherwise the mask itself correlates.
-        mean = (volume * mask).sum() / mask.sum().clamp_min(1e-20)
-        return shells.transform((volume - mean) * mask)
-
-    return shell_correlation(masked_transform(first), masked_transform(second), shells)
+    # Without the mean, because otherwise the mask itself correlates.
+    means = ((volume * mask).sum() / mask.sum().clamp_min(1e-20) for volume in (first, second))
+    transforms = (shells.transform((v - mean) * mask) for v, mean in zip((first, second), means, strict=True))
+    return shell_correlation(*transforms, shells)
 
 
 def _randomise_phases(
@@ -154,11 +141,7 @@ def _randomise_phases(
     angle = torch.rand(len(values), generator=generator).to(values.device) * (2 * torch.pi)
     random = torch.polar(values.abs(), angle)
     # The list holds both members of the conjugate pairs in the plane kx = 0: one is made from the other.
-    k = shells.frequency
-    keep = (k[:, 2] != 0) | (k[:, 0] > 0) | ((k[:, 0] == 0) & (k[:, 1] > 0))
-    grid = shells.on_grid(torch.where(keep, random, 0))
-    plane = grid[..., 0]
-    hermitian = plane + plane.flip(0, 1).conj()
-    grid = torch.cat([hermitian[..., None], grid[..., 1:]], dim=-1)
-    random = grid.reshape(-1)[shells.index]
-    return torch.where(shells.shell >= start, random, values)
+    z, y, x = shells.frequency.T
+    grid = shells.on_grid(torch.where((x != 0) | (z > 0) | ((z == 0) & (y > 0)), random, 0))
+    grid[..., 0] += grid[..., 0].flip(0, 1).conj()
+    return torch.where(shells.shell >= start, grid.reshape(-1)[shells.index], values)

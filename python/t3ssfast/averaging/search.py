@@ -74,10 +74,9 @@ class Pose:
 
 
 class RotatedReference:
-    """A masked reference in all rotations of a grid, computed once for all particles.
+    """A masked reference in all rotations of a grid, with (radius + 1,) weights of the shells.
 
-    `weight` (radius + 1,) is that of each shell. The global search uses `grid` and frequencies up to
-    `coarse_radius`; poses are refined on all `shells`.
+    The global search uses `grid` and frequencies up to `coarse_radius`; poses are refined on all `shells`.
     """
 
     def __init__(
@@ -127,13 +126,14 @@ class ShiftSearch:
     def refined_maximum(self, correlation: Tensor, index: int) -> Tensor:
         """Return the (3,) shift at the maximum of a parabola through `index` of (T, T, T), axis by axis."""
         edge = len(self._offsets)
-        place = [index // (edge * edge), index // edge % edge, index % edge]
+        place = np.unravel_index(index, (edge, edge, edge))
         shift = []
-        for axis, i in enumerate(place):
+        for axis, i in enumerate(map(int, place)):
             top = float(self._offsets[i])
             if 0 < i < edge - 1:
-                line = [[*place[:axis], i + d, *place[axis + 1 :]] for d in (-1, 0, 1)]
-                low, mid, high = (float(correlation[tuple(p)]) for p in line)
+                low, mid, high = correlation[
+                    (*place[:axis], slice(i - 1, i + 2), *place[axis + 1 :])
+                ].tolist()
                 curvature = low - 2 * mid + high
                 if curvature < 0:
                     top += self._step * min(max(0.5 * (low - high) / curvature, -1.0), 1.0)
@@ -151,16 +151,8 @@ def find_pose(
 ) -> Pose:
     """Find the best pose of a particle by constrained cross-correlation (Foerster et al. 2008).
 
-    Parameters
-    ----------
-    reference
-        Reference in all rotations of the search.
-    particle, wedge
-        (K,) whitened transform in the frame of the prior pose, and its missing-wedge weights.
-    coarse_shifts, fine_shifts
-        Shifts of the global search, on the coarse shells, and of the final refinement, on all shells.
-    refinements
-        Number of times that the angular step is halved around the best rotation, on the coarse shells.
+    `particle` and `wedge` are (K,): the whitened transform in the frame of the prior pose, and its
+    missing-wedge weights. The angular step is halved `refinements` times, on the coarse shells.
     """
     grid, inner, coarse = reference.grid, reference.inner, reference.coarse
     measured, coarse_wedge = particle * wedge, wedge[inner]
