@@ -186,7 +186,7 @@ def _key(refinement: Refinement) -> str:
         "tomograms": [some.tomogram_name for some in stack.candidates],
         "voxel_size_angstrom": stack.voxel_size_angstrom,
         "box": stack.size,
-        "boxes": stack.checksum,
+        "boxes": refinement.checksum,
         "arrays": arrays.hexdigest(),
     }
     return key_of(options.to_dict(), particles, {"fold": refinement.fold, "version": code_version()})

@@ -24,8 +24,7 @@ EDGES = ("reflect", "mean", "drop", "error")
 NORMALISATIONS = ("zscore", "mean", "none")
 CONTRASTS = ("dark", "light")
 MAX_BOX_VOXELS = 1024
-# Headers hold float32: voxel sizes are equal below this relative difference.
-VOXEL_SIZE_TOLERANCE = 1e-3
+VOXEL_SIZE_TOLERANCE = 1e-3  # Headers hold float32: voxel sizes are equal below this relative difference.
 # Extra voxels around a box before cubic interpolation, whose prefilter reaches beyond the box.
 INTERPOLATION_MARGIN_VOXELS = 4
 
@@ -36,10 +35,8 @@ class BoxPositions:
 
     # (m,) indices of the candidates that have a box: all, except those that edge="drop" excludes.
     index: Int64
-    # (m, 3) first voxel of each box in the tomogram.
-    corner_zyx: Int64
-    # (m, 3) offset of the candidate from voxel box // 2, in voxels of the box.
-    offset_zyx: Float64
+    corner_zyx: Int64  # (m, 3) first voxel of each box in the tomogram.
+    offset_zyx: Float64  # (m, 3) offset of the candidate from voxel box // 2, in voxels of the box.
 
 
 def box_voxels(box: int | None, box_nm: float | None, voxel_size_angstrom: float) -> int:

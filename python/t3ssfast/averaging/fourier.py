@@ -16,27 +16,14 @@ __all__ = ["FourierInterpolator", "FourierShells", "phase_ramp", "rotate_and_shi
 
 Tensor = torch.Tensor
 
-# Zero padding to twice the box makes the transform smooth enough for linear interpolation.
-PADDING = 2
+PADDING = 2  # Zero padding to twice the box makes the transform smooth enough for linear interpolation.
 
 
 class FourierShells:
     """The K frequencies of a (n, n, n) box with ``|k| <= radius``, as a list. `radius` is at most n / 2 - 1.
 
-    Attributes
-    ----------
-    grid_shape
-        Shape of the smallest half grid of all frequencies: kz and ky from -radius, kx from 0.
-    index
-        (K,) positions in the flattened half grid.
-    frequency
-        (K, 3) float32 frequencies kz, ky, kx.
-    shell
-        (K,) shell numbers: distances from the origin, rounded.
-    multiplicity
-        (K,) number of samples of the full transform per frequency: 1 where kx = 0, else 2.
-    shell_count
-        (radius + 1,) number of samples of the full transform in each shell.
+    `frequency` is (K, 3) float32, `shell` (K,) the rounded distance from the origin, and `index` (K,) the
+    position in the flattened half grid, with kz and ky from -radius and kx from 0.
     """
 
     def __init__(self, size: int, radius: int, device: torch.device) -> None:
@@ -49,6 +36,7 @@ class FourierShells:
         self.index = torch.nonzero(grid.square().sum(1) <= radius**2)[:, 0]
         self.frequency = grid[self.index].to(torch.float32)
         self.shell = torch.linalg.vector_norm(self.frequency, dim=1).round().to(torch.int64)
+        # Samples of the full transform per frequency, and per shell.
         self.multiplicity = torch.where(self.frequency[:, 2] == 0, 1.0, 2.0)
         self.shell_count = self.multiplicity.new_zeros(radius + 1)
         self.shell_count.index_add_(0, self.shell, self.multiplicity)
@@ -117,7 +105,7 @@ class FourierInterpolator:
         return torch.complex(values[:, 0], values[:, 1] * sign)
 
     def sample_rotated(self, rotations: Tensor, frequency_zyx: Tensor) -> Tensor:
-        """Interpolate a single volume, rotated by (q, 3, 3) matrices, at (K, 3) frequencies: (q, K) complex."""
+        """Interpolate a single volume, rotated by (q, 3, 3) matrices, at (K, 3) frequencies: (q, K)."""
         # The transform of a volume rotated by R at k is that of the volume at R^-1 k.
         k = (frequency_zyx @ rotations).reshape(1, -1, 3)
         return self.sample(k).reshape(len(rotations), -1)

@@ -7,6 +7,7 @@ are aligned to the reference without them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,8 +38,7 @@ Result = TypeVar("Result")
 
 # Highest frequency of the global search: 12 cycles per box separate rotations 5 degrees apart at its rim.
 COARSE_RADIUS = 12
-# Groups per half set. Each reference lacks one of them: a fifth of the half set's signal.
-N_GROUPS = 5
+N_GROUPS = 5  # Groups per half set. Each reference lacks one of them: a fifth of the half set's signal.
 # Added to the sum of missing-wedge weights, to damp frequencies that hardly any particle has measured.
 WEIGHT_REGULARISATION = 0.5
 # Search that aligns the second half map to the first.
@@ -52,20 +52,14 @@ HALF_MAP_REFINEMENTS = 4
 class State:
     """The result of an iteration for n particles: what a checkpoint holds."""
 
-    # Number of finished iterations.
-    iteration: int
-    # (n, 3, 3) particle-to-tomogram rotations, acting on zyx vectors.
-    rotation: Float32
-    # (n, 3) positions relative to voxel box // 2 of each box, zyx voxels.
-    offset: Float32
+    iteration: int  # Number of finished iterations.
+    rotation: Float32  # (n, 3, 3) particle-to-tomogram rotations, acting on zyx vectors.
+    offset: Float32  # (n, 3) positions relative to voxel box // 2 of each box, zyx voxels.
     # (n,) correlations with the reference of the particle's half set; NaN before the first iteration.
     score: npt.NDArray[np.float64]
-    # (n,) whether the particle is part of the averages.
-    kept: npt.NDArray[np.bool_]
-    # (2, box, box, box) half maps, aligned to each other.
-    halves: Float32
-    # (2, groups, box, box, box) half maps without one group of their particles.
-    references: Float32
+    kept: npt.NDArray[np.bool_]  # (n,) whether the particle is part of the averages.
+    halves: Float32  # (2, box, box, box) half maps, aligned to each other.
+    references: Float32  # (2, groups, box, box, box) half maps without one group of their particles.
 
     @classmethod
     def load(cls, store: CheckpointStore, max_iterations: int) -> State | None:
@@ -99,7 +93,7 @@ class Refinement:
         radius = self.size * stack.voxel_size_angstrom / config.initial_resolution_angstrom
         self.initial_radius = min(max(round(radius), 3), self.shells.radius)
         self.half_set, self.group = split_particles(len(stack), config.seed)
-        self.noise = torch.ones(self.shells.radius + 1, device=self.device)
+        self.noise, self.checksum = torch.ones(self.shells.radius + 1, device=self.device), 0
 
     @property
     def shared_angstrom(self) -> float:
@@ -111,11 +105,12 @@ class Refinement:
         return half_map_fsc(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold, **options)
 
     def measure_noise(self, advance: Advance) -> None:
-        """Measure the mean amplitude of the particles, almost all noise, per shell; reads every box."""
+        """Measure the mean amplitude of the particles, almost all noise, per shell, and the boxes' CRC-32."""
         power = torch.zeros(self.shells.radius + 1, dtype=torch.float64, device=self.device)
         for index in range(len(self.stack)):
-            self.stack.add_to_checksum(index)
-            values = self.shells.transform(self.stack.box(index)).abs().square()
+            box = self.stack.box(index)
+            self.checksum = zlib.crc32(box.cpu().numpy().tobytes(), self.checksum)
+            values = self.shells.transform(box).abs().square()
             power += self.shells.shell_mean(values).double()
             advance(1)
         amplitude = (power / len(self.stack)).sqrt()
@@ -127,16 +122,10 @@ class Refinement:
 
     def initial_state(self) -> State:
         """Return the state before the first iteration: prior poses, and empty averages."""
-        count, shape = len(self.stack), (self.size,) * 3
-        return State(
-            iteration=0,
-            rotation=self.stack.rotation.cpu().numpy(),
-            offset=self.stack.offset.cpu().numpy(),
-            score=np.full(count, np.nan),
-            kept=np.ones(count, dtype=bool),
-            halves=np.zeros((2, *shape), np.float32),
-            references=np.zeros((2, N_GROUPS, *shape), np.float32),
-        )
+        rotation, offset = self.stack.rotation.cpu().numpy(), self.stack.offset.cpu().numpy()
+        score, kept = np.full(len(offset), np.nan), np.ones(len(offset), dtype=bool)
+        references = np.zeros((2, N_GROUPS, *(self.size,) * 3), np.float32)
+        return State(0, rotation, offset, score, kept, references[:, 0].copy(), references)
 
     def iterate(self, state: State, advance: Advance) -> State:
         """Align and average once. `advance` is called with 1 twice per particle, at first three times."""
@@ -151,16 +140,9 @@ class Refinement:
         rotation, offset, score = self._align(references, weight, state.iteration, advance)
         kept = self._kept(score, state.iteration)
         halves, references = self._average(rotation, offset, kept, advance)
-        halves, references, rotation, offset = self._align_half_maps(halves, references, rotation, offset)
-        return State(
-            iteration=state.iteration + 1,
-            rotation=rotation.cpu().numpy(),
-            offset=offset.cpu().numpy(),
-            score=score,
-            kept=kept,
-            halves=halves.cpu().numpy(),
-            references=references.cpu().numpy(),
-        )
+        aligned = self._align_half_maps(halves, references, rotation, offset)
+        half_maps, without, rotations, offsets = (tensor.cpu().numpy() for tensor in aligned)
+        return State(state.iteration + 1, rotations, offsets, score, kept, half_maps, without)
 
     def _initial_references(self, advance: Advance) -> Tensor:
         if self.reference is not None:
@@ -294,8 +276,7 @@ class Refinement:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Align the second half map, its references and the poses of its particles to the first half map.
 
-        The half sets settle on different rotations about the axis. They exchange only this rotation and
-        shift, found at the initial resolution, at which no resolution is claimed.
+        The half sets exchange only this pose, found at the initial resolution, where none is claimed.
         """
         shells = FourierShells(self.size, self.initial_radius, self.device)
         weight = 1 / self.noise[: shells.radius + 1]

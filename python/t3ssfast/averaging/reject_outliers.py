@@ -10,8 +10,7 @@ __all__ = ["reject_outliers"]
 Float64 = npt.NDArray[np.float64]
 
 MIN_PARTICLES = 12
-# Two groups are separate if their means differ by this many standard deviations ...
-MIN_SEPARATION = 2.0
+MIN_SEPARATION = 2.0  # Two groups are separate if their means differ by this many standard deviations ...
 # ... and if two Gaussians explain the scores better than one by this difference in BIC ("strong evidence",
 # Kass & Raftery 1995).
 MIN_BIC_GAIN = 6.0

@@ -16,8 +16,7 @@ __all__ = ["FSC_THRESHOLD", "FourierShellCorrelation", "half_map_fsc", "shell_co
 Float64 = npt.NDArray[np.float64]
 Tensor = torch.Tensor
 
-# Threshold of the "gold standard" (Rosenthal & Henderson 2003).
-FSC_THRESHOLD = 0.143
+FSC_THRESHOLD = 0.143  # Threshold of the "gold standard" (Rosenthal & Henderson 2003).
 # Phases are randomised from the shell where the masked correlation first falls below this (Chen et al. 2013).
 RANDOMISE_BELOW = 0.8
 # Standard deviations above which a shell's correlation is significant: 3 for one false shell in a thousand.
@@ -122,15 +121,18 @@ def half_map_fsc(
     independent = (shells.shell_count * float(mask.square().mean()) / fold).clamp_min(1.0)
     frequency = torch.arange(shells.radius + 1, dtype=torch.float64) / (n * voxel_size_angstrom)
     curves = frequency, corrected, masked, SIGNIFICANCE / independent.sqrt()
-    return FourierShellCorrelation(*(curve.double().cpu().numpy() for curve in curves), shared_angstrom)
+    frequencies, *arrays = (curve.double().cpu().numpy() for curve in curves)
+    return FourierShellCorrelation(frequencies, arrays[0], arrays[1], arrays[2], shared_angstrom)
 
 
 def _masked_correlation(first: Tensor, second: Tensor, mask: Tensor, shells: FourierShells) -> Tensor:
     """Correlate two volumes under a mask, in each shell."""
     # Without the mean, because otherwise the mask itself correlates.
-    means = ((volume * mask).sum() / mask.sum().clamp_min(1e-20) for volume in (first, second))
-    transforms = (shells.transform((v - mean) * mask) for v, mean in zip((first, second), means, strict=True))
-    return shell_correlation(*transforms, shells)
+    one, other = (
+        shells.transform((volume - (volume * mask).sum() / mask.sum().clamp_min(1e-20)) * mask)
+        for volume in (first, second)
+    )
+    return shell_correlation(one, other, shells)
 
 
 def _randomise_phases(

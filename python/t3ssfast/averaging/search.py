@@ -18,8 +18,7 @@ __all__ = ["Pose", "RotatedReference", "ShiftSearch", "find_pose", "rotation_gri
 
 Tensor = torch.Tensor
 
-# Rotations compared at a time: bounds the memory of their correlations.
-CHUNK = 64
+CHUNK = 64  # Rotations compared at a time: bounds the memory of their correlations.
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class RotationGrid:
 
     matrix: Tensor
     step_degrees: float
-    # Maximum tilt of the particle's axis (+z of the particle).
-    cone_degrees: float
+    cone_degrees: float  # Maximum tilt of the particle's axis (+z of the particle).
 
     def neighbours(self, rotation: Tensor, step_degrees: float) -> Tensor:
         """Return the (q, 3, 3) rotations within the cone up to one step away about each axis, at most 27."""
@@ -65,12 +63,9 @@ def rotation_grid(step_degrees: float, cone_degrees: float, fold: int, device: t
 class Pose:
     """The pose at which a particle fits the reference best."""
 
-    # (3, 3), acting on zyx vectors.
-    rotation: Tensor
-    # (3,) voxels.
-    shift_zyx: Tensor
-    # Constrained cross-correlation on the coarse shells, -1 to 1.
-    score: float
+    rotation: Tensor  # (3, 3), acting on zyx vectors.
+    shift_zyx: Tensor  # (3,) voxels.
+    score: float  # Constrained cross-correlation on the coarse shells, -1 to 1.
 
 
 class RotatedReference:
@@ -126,14 +121,13 @@ class ShiftSearch:
     def refined_maximum(self, correlation: Tensor, index: int) -> Tensor:
         """Return the (3,) shift at the maximum of a parabola through `index` of (T, T, T), axis by axis."""
         edge = len(self._offsets)
-        place = np.unravel_index(index, (edge, edge, edge))
+        z, y, x = index // (edge * edge), index // edge % edge, index % edge
+        lines = correlation[:, y, x], correlation[z, :, x], correlation[z, y]
         shift = []
-        for axis, i in enumerate(map(int, place)):
+        for i, line in zip((z, y, x), lines, strict=True):
             top = float(self._offsets[i])
             if 0 < i < edge - 1:
-                low, mid, high = correlation[
-                    (*place[:axis], slice(i - 1, i + 2), *place[axis + 1 :])
-                ].tolist()
+                low, mid, high = line[i - 1 : i + 2].tolist()
                 curvature = low - 2 * mid + high
                 if curvature < 0:
                     top += self._step * min(max(0.5 * (low - high) / curvature, -1.0), 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,8 +32,8 @@ def zyx_matrices(rotation: Rotation, device: torch.device) -> Tensor:
 class ParticleStack:
     """The particles of one or more tomograms, numbered consecutively. `box` is in voxels.
 
-    `rotation` (n, 3, 3) and `offset` (n, 3) are the prior poses, as in `State`, `tomogram_index` (n,) the
-    tomograms of the particles, and `checksum` the CRC-32 of the boxes passed to `add_to_checksum`.
+    `rotation` (n, 3, 3) and `offset` (n, 3) are the prior poses, as in `State`, and `tomogram_index` (n,) the
+    tomograms of the particles.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class ParticleStack:
         self.offset = torch.as_tensor(np.concatenate(offsets), dtype=torch.float32, device=device)
         self._boxes: dict[int, Tensor] = {}
         self._max_boxes = config.memory_budget_bytes // (4 * box**3)
-        self.checksum = 0
 
     def __len__(self) -> int:
         return len(self.tomogram_index)
@@ -78,10 +76,6 @@ class ParticleStack:
         if len(self._boxes) < self._max_boxes:
             self._boxes[index] = box
         return box
-
-    def add_to_checksum(self, index: int) -> None:
-        """Update `checksum` with a particle's box."""
-        self.checksum = zlib.crc32(self.box(index).cpu().numpy().tobytes(), self.checksum)
 
     def refined(
         self, rotation: npt.NDArray[Any], offset: npt.NDArray[Any], score: npt.NDArray[Any]

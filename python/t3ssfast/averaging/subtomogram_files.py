@@ -109,8 +109,7 @@ def _missing_wedge_volume(n: int, tilt_range_degrees: tuple[float, float]) -> Fl
     whole = torch.fft.fftfreq(n, 1 / n)
     half = torch.arange(n // 2 + 1, dtype=torch.float32)
     frequency = torch.stack(torch.meshgrid(whole, whole, half, indexing="ij"), dim=-1)
-    weights: Float32 = missing_wedge_weights(frequency, tilt_range_degrees).numpy()
-    return weights
+    return np.asarray(missing_wedge_weights(frequency, tilt_range_degrees))
 
 
 def _write_stack(path: Path, boxes: Sequence[Float32], voxel_size_angstrom: float) -> None:

@@ -22,8 +22,7 @@ __all__ = [
 # Density of gold and of a ribosome with its RNA, relative to protein.
 GOLD_DENSITY = np.float32(10)
 RIBOSOME_DENSITY = np.float32(1.3)
-# Lattice constant of chemoreceptor arrays (Briegel et al. 2009).
-CHEMORECEPTOR_LATTICE_NM = 12.0
+CHEMORECEPTOR_LATTICE_NM = 12.0  # Lattice constant of chemoreceptor arrays (Briegel et al. 2009).
 
 
 def flagellar_motor(rng: np.random.Generator, gap_nm: float) -> Particle:
@@ -99,9 +98,8 @@ def chemoreceptor_patch(rng: np.random.Generator, gap_nm: float) -> Particle:
         wave = np.float32(4 * np.pi / (np.sqrt(3) * CHEMORECEPTOR_LATTICE_NM))
         lattice = np.cos(wave * first)
         for angle in (2 * np.pi / 3, 4 * np.pi / 3):
-            lattice = lattice + np.cos(
-                wave * np.float32(np.cos(angle)) * first + wave * np.float32(np.sin(angle)) * second
-            )
+            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+            lattice = lattice + np.cos(wave * cos * first + wave * sin * second)
         pillars = np.clip((lattice - np.float32(0.3)) / 2, 0, 1) * between(s, plate, -half)
         base_plate = between(s, plate - 2.5, plate + 2.5)
         found = inside * union(pillars * np.float32(0.7), base_plate * np.float32(0.7))
@@ -176,11 +174,8 @@ def membrane_protein(rng: np.random.Generator, height_nm: float, outward: bool) 
             return found, union(tube(local, r, -3, 3, 0, outer), found)
         if style == "stalk":
             # An F-type ATP synthase: a 10 nm head on a stalk.
-            found = union(
-                tube(local, r, -3, 3, 0, 3.2),
-                tube(local, r, 0, 8, 0, 1.5),
-                ball(local, r, phi, (12.0, 0.0, 0.0), 5.0),
-            )
+            stalk = union(tube(local, r, -3, 3, 0, 3.2), tube(local, r, 0, 8, 0, 1.5))
+            found = union(stalk, ball(local, r, phi, (12.0, 0.0, 0.0), 5.0))
         else:
             centre = (2 + length / 2, 0.0, 0.0)
             found = union(tube(local, r, -3, 3, 0, radius), ball(local, r, phi, centre, head))

@@ -17,18 +17,15 @@ __all__ = ["Float32", "Particle", "ball", "below", "between", "tube", "union"]
 
 Float32 = npt.NDArray[np.float32]
 
-# Width of soft edges. Sharper ones would alias at the usual 1 to 2 nm per voxel.
-EDGE_NM = 1.6
+EDGE_NM = 1.6  # Width of soft edges. Sharper ones would alias at the usual 1 to 2 nm per voxel.
 
 
 @dataclass(frozen=True)
 class Particle:
     """A particle with its origin half-way between the membranes, or at its centre if it floats freely."""
 
-    # Label, such as "t3ss".
-    kind: str
-    # Lowest s, highest s and largest r of its density.
-    extent_nm: tuple[float, float, float]
+    kind: str  # Label, such as "t3ss".
+    extent_nm: tuple[float, float, float]  # Lowest s, highest s and largest r of its density.
     # (s, r, phi) -> density, and the fraction, 0 to 1, of membrane and solvent that the particle replaces.
     density: Callable[[Float32, Float32, Float32], tuple[Float32, Float32]]
 

@@ -32,8 +32,7 @@ Float64 = npt.NDArray[np.float64]
 ATTEMPTS, ATTEMPTS_IN_PLACE = 8, 3
 # Lateral space that a particle takes on a cell, nm.
 CHEMORECEPTOR_SPACE_NM, SECRETIN_SPACE_NM, RIBOSOME_SPACE_NM, PROTEIN_SPACE_NM = 90.0, 28.0, 26.0, 12.0
-# Free particles are placed this far from membranes and other particles.
-FREE_SPACE_NM = 12
+FREE_SPACE_NM = 12  # Free particles are placed this far from membranes and other particles.
 # Distance of docked ribosomes from the inner membrane.
 DOCKED_RIBOSOME_NM = (13, 16)
 
@@ -189,15 +188,13 @@ def _populate(
         if site is not None:
             below = site[0] - site[1] * (gap / 2 + rng.uniform(*DOCKED_RIBOSOME_NM))
             scene.put(particles.ribosome(rng), below, random_direction(rng), 0.0)
-    for count, height in (
-        (physics.inner_membrane_proteins_per_cell, -gap / 2),
-        (physics.outer_membrane_proteins_per_cell, gap / 2),
-    ):
 
-        def draw_protein(height: float = height) -> Particle:
-            return particles.membrane_protein(rng, height, rng.random() < 0.5)
+    def draw_protein(height: float) -> Particle:
+        return particles.membrane_protein(rng, height, rng.random() < 0.5)
 
-        put(count, PROTEIN_SPACE_NM, 6.0, draw_protein)
+    inner, outer = physics.inner_membrane_proteins_per_cell, physics.outer_membrane_proteins_per_cell
+    put(inner, PROTEIN_SPACE_NM, 6.0, lambda: draw_protein(-gap / 2))
+    put(outer, PROTEIN_SPACE_NM, 6.0, lambda: draw_protein(gap / 2))
 
 
 def _scatter(
