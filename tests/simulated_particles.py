@@ -18,8 +18,8 @@ from t3ssfast.simulation import particles
 from t3ssfast.simulation.geometry import irregular_surface
 from t3ssfast.simulation.imaging import reconstruct, tilt_series
 from t3ssfast.simulation.parameters import Physics
+from t3ssfast.simulation.particles import Particle
 from t3ssfast.simulation.scene import Scene, add_crowding, add_membranes, random_direction
-from t3ssfast.simulation.shapes import Particle
 from t3ssfast.simulation.specimen import DOCKED_RIBOSOME_NM
 from t3ssfast.simulation.t3ss import Architecture, t3ss
 from t3ssfast.tomogram import Tomogram

@@ -40,13 +40,7 @@ class BoxPositions:
 
 
 def box_voxels(box: int | None, box_nm: float | None, voxel_size_angstrom: float) -> int:
-    """Return the edge of a box in voxels: `box`, or the even number nearest to `box_nm`.
-
-    Raises
-    ------
-    ConfigError
-        Unless exactly one of the two is given and the edge has 4 to 1024 voxels.
-    """
+    """Return the edge in voxels: `box`, or the even number nearest to `box_nm`; ConfigError if invalid."""
     if (box is None) == (box_nm is None):
         raise ConfigError("Give the box either in voxels (box, --box) or in nm (box_nm, --box-nm).")
     edge = box if box_nm is None else 2 * round(box_nm * 10 / voxel_size_angstrom / 2)
@@ -111,7 +105,7 @@ def extract(
         If a candidate lies outside the tomogram, or a box does and ``edge="error"``.
     """
     volume = open_for_candidates(tomogram, candidates)
-    size = check_voxel_size(voxel_size_angstrom or volume.voxel_size_angstrom, source="voxel_size_angstrom")
+    size = _box_voxel_size(volume, voxel_size_angstrom)
     n = box_voxels(box, box_nm, size)
     positions = box_positions(volume, candidates, n, voxel_size_angstrom=voxel_size_angstrom, edge=edge)
     _check_choice("contrast", contrast, CONTRASTS)
@@ -119,7 +113,7 @@ def extract(
     boxes = np.empty((len(positions.index), n, n, n), np.float32)
     centres = _centres(volume, candidates)
     for row, index in enumerate(positions.index):
-        if _same_voxel_size(size, volume.voxel_size_angstrom):
+        if _is_one(size / volume.voxel_size_angstrom):
             cut = _cut(volume, positions.corner_zyx[row], n, edge)
         else:
             cut = _resample(volume, centres[index], n, size / volume.voxel_size_angstrom, edge)
@@ -146,9 +140,9 @@ def box_positions(
             f"{tuple(tomogram.shape)} voxels; check that the candidates belong to this tomogram and their "
             "voxel size."
         )
-    scale = (voxel_size_angstrom or tomogram.voxel_size_angstrom) / tomogram.voxel_size_angstrom
+    scale = _box_voxel_size(tomogram, voxel_size_angstrom) / tomogram.voxel_size_angstrom
     nearest = np.floor(centre + 0.5).astype(np.int64)
-    same = _same_voxel_size(scale, 1.0)
+    same = _is_one(scale)
     corner = nearest - box // 2 if same else np.floor(centre - scale * (box // 2)).astype(np.int64)
     extent = box if same else int(np.ceil(scale * (box - 1))) + 2
     beyond = ((corner < 0) | (corner + extent > shape)).any(axis=1)
@@ -167,15 +161,19 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {value!r}; give one of {', '.join(choices)}.")
 
 
-def _same_voxel_size(first: float, second: float) -> bool:
-    return abs(first / second - 1) < VOXEL_SIZE_TOLERANCE
+def _box_voxel_size(tomogram: Tomogram, requested: float | None) -> float:
+    size = tomogram.voxel_size_angstrom if requested is None else requested
+    return check_voxel_size(size, source="voxel_size_angstrom")
+
+
+def _is_one(ratio_of_voxel_sizes: float) -> bool:
+    return abs(ratio_of_voxel_sizes - 1) < VOXEL_SIZE_TOLERANCE
 
 
 def _centres(tomogram: Tomogram, candidates: Candidates) -> Float64:
     """Return (n, 3) centres in voxels of the tomogram."""
     factor = candidates.voxel_size_angstrom / tomogram.voxel_size_angstrom
-    factor = 1.0 if _same_voxel_size(factor, 1.0) else factor
-    return np.asarray(candidates.centre_zyx, dtype=np.float64) * factor
+    return np.asarray(candidates.centre_zyx, dtype=np.float64) * (1.0 if _is_one(factor) else factor)
 
 
 def _cut(tomogram: Tomogram, corner: Int64, extent: int, edge: str) -> Float32:

@@ -133,7 +133,10 @@ class Refinement:
             references = torch.from_numpy(state.references).to(self.device)
             weight = self._fsc_weight(torch.from_numpy(state.halves).to(self.device))
         else:
-            references = self._initial_references(advance)
+            if self.reference is not None:
+                references = self.reference.expand(2, N_GROUPS, *self.reference.shape)
+            else:
+                _, references = self._average(self.stack.rotation, self.stack.offset, state.kept, advance)
             # A soft low-pass filter.
             shell = torch.arange(self.initial_radius + 3, device=self.device)
             weight = torch.sigmoid(2.0 * (self.initial_radius - shell))[: self.shells.radius + 1]
@@ -143,12 +146,6 @@ class Refinement:
         aligned = self._align_half_maps(halves, references, rotation, offset)
         half_maps, without, rotations, offsets = (tensor.cpu().numpy() for tensor in aligned)
         return State(state.iteration + 1, rotations, offsets, score, kept, half_maps, without)
-
-    def _initial_references(self, advance: Advance) -> Tensor:
-        if self.reference is not None:
-            return self.reference.expand(2, N_GROUPS, *self.reference.shape)
-        all_kept = np.ones(len(self.stack), dtype=bool)
-        return self._average(self.stack.rotation, self.stack.offset, all_kept, advance)[1]
 
     def _fsc_weight(self, halves: Tensor) -> Tensor:
         """Return the (s,) shell weights ``sqrt(2 F / (1 + F))`` of the FSC F (Rosenthal & Henderson 2003)."""
@@ -178,7 +175,8 @@ class Refinement:
         """Return the best rotation (n, 3, 3), offset (n, 3) and score (n,) of every particle."""
         stack, config = self.stack, self.config
         shells = FourierShells(self.size, len(weight) - 1, self.device)
-        grid = rotation_grid(config.step_degrees(iteration), config.cone_degrees, self.fold, self.device)
+        step = max(config.finest_step_degrees, config.angular_step_degrees * 0.8**iteration)
+        grid = rotation_grid(step, config.cone_degrees, self.fold, self.device)
         noise = self.noise[: shells.radius + 1]
         whitened = weight / noise
         whitened[0] = 0

@@ -29,20 +29,11 @@ MASK_BLUR_SHELLS = 2
 class FourierShellCorrelation:
     """Fourier shell correlation (FSC) of two half maps in s shells, from the origin outwards.
 
-    Parameters
-    ----------
-    frequency_per_angstrom
-        (s,) spatial frequencies.
-    correlation
-        (s,) FSC corrected for the mask: ``(F - R) / (1 - R)``, with F the FSC of the masked maps and R the
-        same after phase randomisation (Chen et al. 2013, Ultramicroscopy 135, 24).
-    masked
-        (s,) F.
-    noise
-        (s,) FSC that pure noise exceeds in less than one shell of a thousand: three standard deviations, from
-        the number of independent samples under the mask and the symmetry (van Heel & Schatz 2005).
-    shared_angstrom
-        The half maps share everything coarser than this; their agreement there is no evidence.
+    `correlation` is corrected for the mask: ``(F - R) / (1 - R)``, with F the FSC of the masked maps
+    (`masked`) and R the same after phase randomisation (Chen et al. 2013, Ultramicroscopy 135, 24). `noise`
+    is the FSC that pure noise exceeds in less than one shell of a thousand: three standard deviations, from
+    the number of independent samples under the mask and the symmetry (van Heel & Schatz 2005). The half maps
+    share everything coarser than `shared_angstrom`; their agreement there is no evidence.
     """
 
     frequency_per_angstrom: Float64

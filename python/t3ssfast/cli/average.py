@@ -66,7 +66,7 @@ def average(
     from t3ssfast.io import display_path, read
     from t3ssfast.plotting import draw_average
 
-    given = options.given_options(
+    chosen = options.given_options(
         iterations=iterations,
         reject_outliers=reject_outliers,
         contrast=contrast,
@@ -78,7 +78,7 @@ def average(
         b_factor=b_factor,
         threads=threads,
     )
-    config = averaging.AverageConfig(**given)
+    config = averaging.AverageConfig(**chosen)
     volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
     size = volumes[0].voxel_size_angstrom
     result = averaging.average(

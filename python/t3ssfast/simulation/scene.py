@@ -8,7 +8,7 @@ import scipy.ndimage
 
 from t3ssfast.simulation.geometry import Surface
 from t3ssfast.simulation.parameters import Physics
-from t3ssfast.simulation.shapes import Particle
+from t3ssfast.simulation.particles import Particle
 
 __all__ = [
     "CYTOPLASM",

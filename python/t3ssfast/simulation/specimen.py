@@ -11,6 +11,7 @@ import numpy.typing as npt
 from t3ssfast.simulation import particles
 from t3ssfast.simulation.geometry import Surface, irregular_surface
 from t3ssfast.simulation.parameters import Physics
+from t3ssfast.simulation.particles import Particle
 from t3ssfast.simulation.scene import (
     CYTOPLASM,
     LABELS,
@@ -21,7 +22,6 @@ from t3ssfast.simulation.scene import (
     add_membranes,
     random_direction,
 )
-from t3ssfast.simulation.shapes import Particle
 from t3ssfast.simulation.t3ss import Architecture, t3ss
 
 __all__ = ["build_specimen"]

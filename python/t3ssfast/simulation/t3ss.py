@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from t3ssfast.simulation.parameters import Physics
-from t3ssfast.simulation.shapes import Float32, Particle, below, between, tube, union
+from t3ssfast.simulation.particles import Float32, Particle, below, between, tube, union
 
 __all__ = ["Architecture", "t3ss"]
 
