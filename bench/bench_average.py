@@ -28,9 +28,8 @@ from simulated_particles import (
     rotation_errors_degrees,
     simulate_subtomograms,
 )
-from t3ssfast.averaging.average import Average, AverageConfig, average
+from t3ssfast.averaging.average import Average, AverageConfig, average, soft_mask
 from t3ssfast.averaging.fourier import FourierShells
-from t3ssfast.averaging.mask import soft_mask
 from t3ssfast.averaging.missing_wedge import missing_wedge_weights
 from t3ssfast.averaging.search import RotatedReference, ShiftSearch, find_pose, rotation_grid
 

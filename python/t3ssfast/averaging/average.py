@@ -17,7 +17,6 @@ import torch
 
 from t3ssfast.averaging.config import AverageConfig
 from t3ssfast.averaging.extract import box_voxels, open_for_candidates
-from t3ssfast.averaging.mask import soft_mask
 from t3ssfast.averaging.refine import Refinement, State
 from t3ssfast.averaging.resolution import FourierShellCorrelation
 from t3ssfast.averaging.result import Average
@@ -29,7 +28,7 @@ from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import StrPath, Tomogram, TomogramSource
 
-__all__ = ["Average", "AverageConfig", "average"]
+__all__ = ["Average", "AverageConfig", "average", "soft_mask"]
 
 MAX_FOLD = 60
 MIN_BOX_VOXELS = 16
@@ -95,9 +94,7 @@ def average(
     voxel_size = tomograms[0].voxel_size_angstrom
     edge = box_voxels(box, box_nm, voxel_size)
     if edge % 2 or edge < MIN_BOX_VOXELS:
-        raise ConfigError(
-            f"The box is {edge} voxels; averaging needs an even number, at least {MIN_BOX_VOXELS}."
-        )
+        raise ConfigError(f"The box is {edge} voxels; give an even number, at least {MIN_BOX_VOXELS}.")
     torch_device = check_device(device)
     threads = torch.get_num_threads()
     with ExitStack() as restore, torch.inference_mode(), Stages(progress) as stages:
@@ -109,11 +106,24 @@ def average(
         if soft is None:
             nm = voxel_size / 10
             soft = soft_mask(edge, config.mask_radius_nm / nm, config.mask_edge_nm / nm, torch_device)
+        soft, fold = soft.clamp(0, 1), int(order[1])
         start = _checked_volume("reference", reference, edge, torch_device)
-        refinement = Refinement(
-            stack, soft.clamp(0, 1), int(order[1]), config, start, config.threads or threads
-        )
+        refinement = Refinement(stack, soft, fold, config, start, config.threads or threads)
         return _result(refinement, _refine(refinement, folder, stages), symmetry.upper())
+
+
+def soft_mask(size: int, radius_voxels: float, edge_voxels: float, device: torch.device) -> torch.Tensor:
+    """Make a (n, n, n) soft cylinder about z through voxel n // 2, within the sphere inscribed in the box."""
+    axis = torch.arange(size, device=device, dtype=torch.float32) - size // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    lateral = torch.hypot(y, x)
+
+    def soft_edge(distance: torch.Tensor, radius: float) -> torch.Tensor:
+        return 0.5 * (1 + torch.cos(torch.pi * ((distance - radius) / edge_voxels).clamp(0, 1)))
+
+    # The edge of the sphere ends at the faces of the box.
+    sphere = soft_edge(torch.hypot(lateral, z), max(size / 2 - 1 - edge_voxels, 1.0))
+    return soft_edge(lateral, radius_voxels) * sphere
 
 
 def _matched(
@@ -130,9 +140,7 @@ def _matched(
         )
     name, count = Counter(some.tomogram_name for some in sets).most_common(1)[0]
     if count > 1:
-        raise InputError(
-            f"Several sets of candidates have the tomogram name {name!r}; give each its own name."
-        )
+        raise InputError(f"Several sets of candidates have the tomogram name {name!r}; rename one of them.")
     volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     for row, (volume, some) in enumerate(zip(volumes, sets, strict=True)):
         if some.tomogram_shape is None:

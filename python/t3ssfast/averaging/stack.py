@@ -87,14 +87,10 @@ class ParticleStack:
         refined = []
         for number, some in enumerate(self.candidates):
             rows = np.flatnonzero(self.tomogram_index == number)
-            centre = some.centre_zyx + moved[rows] / some.voxel_size_angstrom
+            centre = (some.centre_zyx + moved[rows] / some.voxel_size_angstrom).astype(np.float32)
+            scores = np.clip(score[rows], 0, 1).astype(np.float32)
+            rots = rot[rows].astype(np.float32)
             refined.append(
-                replace(
-                    some,
-                    centre_zyx=centre.astype(np.float32),
-                    score=np.clip(score[rows], 0, 1).astype(np.float32),
-                    normal_zyx=normal[rows],
-                    rot_degrees=rot[rows].astype(np.float32),
-                )
+                replace(some, centre_zyx=centre, score=scores, normal_zyx=normal[rows], rot_degrees=rots)
             )
         return refined

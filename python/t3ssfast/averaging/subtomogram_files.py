@@ -66,7 +66,11 @@ def save_subtomograms(
     n = next((cut.shape[-1] for cut in boxes if len(cut)), 0)
     if n and format == "stack":
         written.append(out / "subtomograms.mrcs")
-        _write_stack(written[-1], boxes, voxel_size_angstrom)
+        shape = (len(particles), n, n, n)
+        with atomic_path(written[-1]) as temporary, mrcfile.new_mmap(temporary, shape, mrc_mode=2) as file:
+            np.concatenate(boxes, out=file.data)
+            file.voxel_size = voxel_size_angstrom
+            file.update_header_stats()
     elif n:
         written.append(out / "missing_wedge.mrc")
         write(written[-1], _missing_wedge_volume(n, tilts), voxel_size_angstrom)
@@ -110,12 +114,3 @@ def _missing_wedge_volume(n: int, tilt_range_degrees: tuple[float, float]) -> Fl
     half = torch.arange(n // 2 + 1, dtype=torch.float32)
     frequency = torch.stack(torch.meshgrid(whole, whole, half, indexing="ij"), dim=-1)
     return np.asarray(missing_wedge_weights(frequency, tilt_range_degrees))
-
-
-def _write_stack(path: Path, boxes: Sequence[Float32], voxel_size_angstrom: float) -> None:
-    """Write all boxes as one MRC volume stack (space group 401)."""
-    shape = (sum(map(len, boxes)), *boxes[0].shape[1:])
-    with atomic_path(path) as temporary, mrcfile.new_mmap(temporary, shape=shape, mrc_mode=2) as file:
-        np.concatenate(boxes, out=file.data)
-        file.voxel_size = voxel_size_angstrom
-        file.update_header_stats()

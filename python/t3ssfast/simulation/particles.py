@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Float32 = npt.NDArray[np.float32]
+Range = tuple[float, float]
 
 EDGE_NM = 1.6  # Width of soft edges. Sharper ones would alias at the usual 1 to 2 nm per voxel.
 # Density of gold and of a ribosome with its RNA, relative to protein.
@@ -161,11 +162,7 @@ def chemoreceptor_patch(rng: np.random.Generator, gap_nm: float) -> Particle:
 
 
 def _random_balls(
-    rng: np.random.Generator,
-    count: int,
-    height: float,
-    lateral: tuple[float, float],
-    radius: tuple[float, float],
+    rng: np.random.Generator, count: int, height: float, lateral: Range, radius: Range
 ) -> list[tuple[tuple[float, float, float], float]]:
     """Draw centres (s, r, phi) and radii of balls, with -height < s < height."""
     balls = []

@@ -105,8 +105,7 @@ class Scene:
 
         def along(vector: Float64) -> Float32:
             w = vector.astype(np.float32)
-            component: Float32 = w[0] * z + w[1] * y + w[2] * x
-            return component
+            return np.asarray(w[0] * z + w[1] * y + w[2] * x)
 
         a, b = along(first), along(second)
         return along(axis_zyx), np.hypot(a, b), np.arctan2(b, a)

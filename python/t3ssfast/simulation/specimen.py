@@ -198,16 +198,12 @@ def _populate(
 
 
 def _scatter(
-    scene: Scene,
-    compartment: int,
-    per_cubic_um: float,
-    draw: Callable[[], Particle],
-    rng: np.random.Generator,
+    scene: Scene, compartment: int, per_um3: float, draw: Callable[[], Particle], rng: np.random.Generator
 ) -> None:
     """Put free particles at random positions of a compartment."""
     volume = float(np.count_nonzero(scene.compartment == compartment)) * (scene.voxel_nm / 1000) ** 3
     space = round(FREE_SPACE_NM / scene.voxel_nm)
-    for _ in range(rng.poisson(per_cubic_um * volume)):
+    for _ in range(rng.poisson(per_um3 * volume)):
         for _attempt in range(20):
             position = rng.uniform(0, 1, 3) * scene.size_nm
             voxel = np.round(position / scene.voxel_nm).astype(int)
