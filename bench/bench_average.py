@@ -21,13 +21,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.spatial.transform import Rotation
 from torch.nn.functional import affine_grid, grid_sample
 
-from simulated_particles import CPU, perturbed, rotation_errors_degrees
-from t3ssfast.averaging.average import Average, AverageConfig, average
+from simulated_particles import (
+    CPU,
+    Subtomograms,
+    perturbed,
+    rotation_errors_degrees,
+    simulate_subtomograms,
+)
+from t3ssfast.averaging.average import Average, AverageConfig, average, soft_mask
 from t3ssfast.averaging.fourier import FourierShells
-from t3ssfast.averaging.mask import soft_mask
 from t3ssfast.averaging.missing_wedge import missing_wedge_weights
 from t3ssfast.averaging.search import RotatedReference, ShiftSearch, find_pose, rotation_grid
-from t3ssfast.simulation.subtomograms import Subtomograms, simulate_subtomograms
 
 COUNT = int(os.environ.get("T3SSFAST_BENCH_PARTICLES", "24"))
 BOX, VOXEL_ANGSTROM = (64, 13.6) if COUNT >= 100 else (44, 20.0)

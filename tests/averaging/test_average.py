@@ -16,6 +16,7 @@ from simulated_particles import (
     VOXEL_ANGSTROM,
     perturbed,
     rotation_errors_degrees,
+    simulate_subtomograms,
     true_density,
 )
 from t3ssfast.averaging.average import AverageConfig, average
@@ -26,7 +27,6 @@ from t3ssfast.averaging.stack import zyx_matrices
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError, T3Error
 from t3ssfast.simulation.simulate import simulate
-from t3ssfast.simulation.subtomograms import simulate_subtomograms
 from t3ssfast.tomogram import Tomogram
 
 ONE_ITERATION = replace(CONFIG, iterations=1, reject_outliers=False)

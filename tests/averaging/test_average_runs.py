@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from simulated_particles import BOX, CONFIG, CPU, VOXEL_ANGSTROM, perturbed
 from t3ssfast.averaging.average import average
 from t3ssfast.averaging.fourier import FourierShells
-from t3ssfast.averaging.refine import Refinement
-from t3ssfast.averaging.state import State, load_state, save_state
+from t3ssfast.averaging.refine import Refinement, State
 from t3ssfast.cli import app
 from t3ssfast.errors import CheckpointWarning
 from t3ssfast.io import write
@@ -97,10 +96,10 @@ def test_damaged_checkpoint_is_ignored(tmp_path, simulated, iterations):
 def test_state_of_more_iterations_than_requested_is_not_used(tmp_path):
     arrays = [np.zeros(1, np.float32)] * 6
     store = CheckpointStore(tmp_path, "key", name="average")
-    assert load_state(store, 5) is None
-    save_state(store, State(5, *arrays))
-    assert load_state(store, 4) is None
-    assert load_state(store, 5).iteration == 5
+    assert State.load(store, 5) is None
+    store.save("state", **vars(State(5, *arrays)))
+    assert State.load(store, 4) is None
+    assert State.load(store, 5).iteration == 5
 
 
 def test_memory_and_threads_change_no_bit(simulated):

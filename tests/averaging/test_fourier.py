@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from simulated_particles import CPU, blobs, voxel_grid
+from t3ssfast.averaging.average import soft_mask
 from t3ssfast.averaging.fourier import FourierInterpolator, FourierShells, phase_ramp, rotate_and_shift
-from t3ssfast.averaging.mask import soft_mask
 from t3ssfast.averaging.stack import zyx_matrices
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from simulated_particles import BOX, CPU
+from t3ssfast.averaging.average import soft_mask
 from t3ssfast.averaging.fourier import FourierShells
-from t3ssfast.averaging.mask import soft_mask
 from t3ssfast.averaging.resolution import half_map_fsc, shell_correlation
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from t3ssfast.simulation.parameters import Physics
-from t3ssfast.simulation.shapes import Particle
+from t3ssfast.simulation.particles import Particle
 from t3ssfast.simulation.t3ss import Architecture, t3ss
 
 PHYSICS = Physics(t3ss_size_spread=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,12 +17,10 @@ import torch
 
 from t3ssfast.averaging.config import AverageConfig
 from t3ssfast.averaging.extract import box_voxels, open_for_candidates
-from t3ssfast.averaging.mask import soft_mask
-from t3ssfast.averaging.refine import Refinement
-from t3ssfast.averaging.resolution import FourierShellCorrelation, half_map_fsc
+from t3ssfast.averaging.refine import Refinement, State
+from t3ssfast.averaging.resolution import FourierShellCorrelation
 from t3ssfast.averaging.result import Average
 from t3ssfast.averaging.stack import ParticleStack
-from t3ssfast.averaging.state import State, load_state, save_state
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import check_device, code_version
@@ -29,7 +28,7 @@ from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import StrPath, Tomogram, TomogramSource
 
-__all__ = ["Average", "AverageConfig", "average"]
+__all__ = ["Average", "AverageConfig", "average", "soft_mask"]
 
 MAX_FOLD = 60
 MIN_BOX_VOXELS = 16
@@ -89,13 +88,13 @@ def average(
     """
     config = AverageConfig() if config is None else config
     tomograms, candidates = _matched(tomograms, candidates)
-    fold = _fold(symmetry)
+    order = re.fullmatch(r"[Cc]([1-9][0-9]?)", symmetry)
+    if order is None or int(order[1]) > MAX_FOLD:
+        raise ConfigError(f"The symmetry is {symmetry!r}; give C1 to C{MAX_FOLD}.")
     voxel_size = tomograms[0].voxel_size_angstrom
     edge = box_voxels(box, box_nm, voxel_size)
     if edge % 2 or edge < MIN_BOX_VOXELS:
-        raise ConfigError(
-            f"The box is {edge} voxels; averaging needs an even number, at least {MIN_BOX_VOXELS}."
-        )
+        raise ConfigError(f"The box is {edge} voxels; give an even number, at least {MIN_BOX_VOXELS}.")
     torch_device = check_device(device)
     threads = torch.get_num_threads()
     with ExitStack() as restore, torch.inference_mode(), Stages(progress) as stages:
@@ -107,10 +106,24 @@ def average(
         if soft is None:
             nm = voxel_size / 10
             soft = soft_mask(edge, config.mask_radius_nm / nm, config.mask_edge_nm / nm, torch_device)
+        soft, fold = soft.clamp(0, 1), int(order[1])
         start = _checked_volume("reference", reference, edge, torch_device)
-        refinement = Refinement(stack, soft.clamp(0, 1), fold, config, start, config.threads or threads)
-        state = _refine(refinement, folder, stages)
-        return _result(refinement, state, symmetry.upper())
+        refinement = Refinement(stack, soft, fold, config, start, config.threads or threads)
+        return _result(refinement, _refine(refinement, folder, stages), symmetry.upper())
+
+
+def soft_mask(size: int, radius_voxels: float, edge_voxels: float, device: torch.device) -> torch.Tensor:
+    """Make a (n, n, n) soft cylinder about z through voxel n // 2, within the sphere inscribed in the box."""
+    axis = torch.arange(size, device=device, dtype=torch.float32) - size // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    lateral = torch.hypot(y, x)
+
+    def soft_edge(distance: torch.Tensor, radius: float) -> torch.Tensor:
+        return 0.5 * (1 + torch.cos(torch.pi * ((distance - radius) / edge_voxels).clamp(0, 1)))
+
+    # The edge of the sphere ends at the faces of the box.
+    sphere = soft_edge(torch.hypot(lateral, z), max(size / 2 - 1 - edge_voxels, 1.0))
+    return soft_edge(lateral, radius_voxels) * sphere
 
 
 def _matched(
@@ -125,12 +138,9 @@ def _matched(
             f"{len(sources)} tomograms and {len(sets)} sets of candidates were given; give one set for each "
             "tomogram, in the same order."
         )
-    names = [some.tomogram_name for some in sets]
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(
-            f"Several sets of candidates have the tomogram name {repeated!r}; give each its own name."
-        )
+    name, count = Counter(some.tomogram_name for some in sets).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"Several sets of candidates have the tomogram name {name!r}; rename one of them.")
     volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     for row, (volume, some) in enumerate(zip(volumes, sets, strict=True)):
         if some.tomogram_shape is None:
@@ -138,13 +148,6 @@ def _matched(
             z, y, x = (round(n * scale) for n in volume.shape)
             sets[row] = replace(some, tomogram_shape=(z, y, x))
     return volumes, sets
-
-
-def _fold(symmetry: str) -> int:
-    match = re.fullmatch(r"[Cc]([1-9][0-9]?)", symmetry)
-    if match is None or int(match[1]) > MAX_FOLD:
-        raise ConfigError(f"The symmetry is {symmetry!r}; give C1 to C{MAX_FOLD}.")
-    return int(match[1])
 
 
 def _checked_volume(
@@ -167,13 +170,13 @@ def _refine(refinement: Refinement, folder: StrPath | None, stages: Stages) -> S
     with stages("noise"), stages.bar("reading boxes", count) as advance:
         refinement.measure_noise(advance)
     store = CheckpointStore(folder, _key(refinement), name="average")
-    state = load_state(store, iterations) or refinement.initial_state()
+    state = State.load(store, iterations) or refinement.initial_state()
     while state.iteration < iterations:
         averages_first = state.iteration == 0 and refinement.reference is None
         title = f"iteration {state.iteration + 1}/{iterations}"
         with stages(title), stages.bar(title, count * (3 if averages_first else 2)) as advance:
             state = refinement.iterate(state, advance)
-        save_state(store, state)
+        store.save("state", **vars(state))
     return state
 
 
@@ -191,7 +194,7 @@ def _key(refinement: Refinement) -> str:
         "tomograms": [some.tomogram_name for some in stack.candidates],
         "voxel_size_angstrom": stack.voxel_size_angstrom,
         "box": stack.size,
-        "boxes": stack.checksum,
+        "boxes": refinement.checksum,
         "arrays": arrays.hexdigest(),
     }
     return key_of(options.to_dict(), particles, {"fold": refinement.fold, "version": code_version()})
@@ -199,18 +202,8 @@ def _key(refinement: Refinement) -> str:
 
 def _result(refinement: Refinement, state: State, symmetry: str) -> Average:
     stack, config = refinement.stack, refinement.config
-    halves, rotation, offset = (
-        torch.from_numpy(array).to(refinement.device)
-        for array in (state.halves, state.rotation, state.offset)
-    )
-    fsc = half_map_fsc(
-        halves,
-        refinement.mask,
-        stack.voxel_size_angstrom,
-        fold=refinement.fold,
-        shared_angstrom=refinement.shared_angstrom,
-        seed=config.seed,
-    )
+    halves = torch.from_numpy(state.halves).to(refinement.device)
+    fsc = refinement.fsc(halves, shared_angstrom=refinement.shared_angstrom, seed=config.seed)
     rows = [np.flatnonzero(stack.tomogram_index == number) for number in range(len(stack.candidates))]
     return Average(
         map=_filtered(refinement, halves.mean(0), fsc).cpu().numpy(),
@@ -218,7 +211,7 @@ def _result(refinement: Refinement, state: State, symmetry: str) -> Average:
         mask=refinement.mask.cpu().numpy(),
         voxel_size_angstrom=stack.voxel_size_angstrom,
         fsc=fsc,
-        candidates=stack.refined(rotation, offset, state.score),
+        candidates=stack.refined(state.rotation, state.offset, state.score),
         kept=[state.kept[some] for some in rows],
         half=[refinement.half_set[some] for some in rows],
         symmetry=symmetry,
@@ -236,7 +229,7 @@ def _filtered(refinement: Refinement, volume: torch.Tensor, fsc: FourierShellCor
     shells = refinement.shells
     factor = torch.from_numpy(weight).float().to(refinement.device)[shells.shell]
     if refinement.config.b_factor is not None:
-        frequency = shells.frequency.norm(dim=1) / box_angstrom
         # Undoes a fall-off by exp(-B f^2 / 4) (Rosenthal & Henderson 2003).
+        frequency = shells.frequency.norm(dim=1) / box_angstrom
         factor = factor * torch.exp(refinement.config.b_factor / 4 * frequency**2)
     return shells.volume(shells.transform(volume) * factor)

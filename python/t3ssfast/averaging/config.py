@@ -99,7 +99,3 @@ class AverageConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return field names and values."""
         return asdict(self)
-
-    def step_degrees(self, iteration: int) -> float:
-        """Return the angular step of an iteration, counted from 0."""
-        return max(self.finest_step_degrees, self.angular_step_degrees * 0.8**iteration)

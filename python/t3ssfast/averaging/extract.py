@@ -24,8 +24,7 @@ EDGES = ("reflect", "mean", "drop", "error")
 NORMALISATIONS = ("zscore", "mean", "none")
 CONTRASTS = ("dark", "light")
 MAX_BOX_VOXELS = 1024
-# Headers hold float32: voxel sizes are equal below this relative difference.
-VOXEL_SIZE_TOLERANCE = 1e-3
+VOXEL_SIZE_TOLERANCE = 1e-3  # Headers hold float32: voxel sizes are equal below this relative difference.
 # Extra voxels around a box before cubic interpolation, whose prefilter reaches beyond the box.
 INTERPOLATION_MARGIN_VOXELS = 4
 
@@ -36,20 +35,12 @@ class BoxPositions:
 
     # (m,) indices of the candidates that have a box: all, except those that edge="drop" excludes.
     index: Int64
-    # (m, 3) first voxel of each box in the tomogram.
-    corner_zyx: Int64
-    # (m, 3) offset of the candidate from voxel box // 2, in voxels of the box.
-    offset_zyx: Float64
+    corner_zyx: Int64  # (m, 3) first voxel of each box in the tomogram.
+    offset_zyx: Float64  # (m, 3) offset of the candidate from voxel box // 2, in voxels of the box.
 
 
 def box_voxels(box: int | None, box_nm: float | None, voxel_size_angstrom: float) -> int:
-    """Return the edge of a box in voxels: `box`, or the even number nearest to `box_nm`.
-
-    Raises
-    ------
-    ConfigError
-        Unless exactly one of the two is given and the edge has 4 to 1024 voxels.
-    """
+    """Return the edge in voxels: `box`, or the even number nearest to `box_nm`; ConfigError if invalid."""
     if (box is None) == (box_nm is None):
         raise ConfigError("Give the box either in voxels (box, --box) or in nm (box_nm, --box-nm).")
     edge = box if box_nm is None else 2 * round(box_nm * 10 / voxel_size_angstrom / 2)
@@ -122,7 +113,7 @@ def extract(
     boxes = np.empty((len(positions.index), n, n, n), np.float32)
     centres = _centres(volume, candidates)
     for row, index in enumerate(positions.index):
-        if _same_voxel_size(size, volume.voxel_size_angstrom):
+        if _is_one(size / volume.voxel_size_angstrom):
             cut = _cut(volume, positions.corner_zyx[row], n, edge)
         else:
             cut = _resample(volume, centres[index], n, size / volume.voxel_size_angstrom, edge)
@@ -149,10 +140,9 @@ def box_positions(
             f"{tuple(tomogram.shape)} voxels; check that the candidates belong to this tomogram and their "
             "voxel size."
         )
-    size = _box_voxel_size(tomogram, voxel_size_angstrom)
-    scale = size / tomogram.voxel_size_angstrom
+    scale = _box_voxel_size(tomogram, voxel_size_angstrom) / tomogram.voxel_size_angstrom
     nearest = np.floor(centre + 0.5).astype(np.int64)
-    same = _same_voxel_size(size, tomogram.voxel_size_angstrom)
+    same = _is_one(scale)
     corner = nearest - box // 2 if same else np.floor(centre - scale * (box // 2)).astype(np.int64)
     extent = box if same else int(np.ceil(scale * (box - 1))) + 2
     beyond = ((corner < 0) | (corner + extent > shape)).any(axis=1)
@@ -171,21 +161,19 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {value!r}; give one of {', '.join(choices)}.")
 
 
-def _same_voxel_size(first: float, second: float) -> bool:
-    return abs(first / second - 1) < VOXEL_SIZE_TOLERANCE
-
-
 def _box_voxel_size(tomogram: Tomogram, requested: float | None) -> float:
-    if requested is None:
-        return tomogram.voxel_size_angstrom
-    return check_voxel_size(requested, source="voxel_size_angstrom")
+    size = tomogram.voxel_size_angstrom if requested is None else requested
+    return check_voxel_size(size, source="voxel_size_angstrom")
+
+
+def _is_one(ratio_of_voxel_sizes: float) -> bool:
+    return abs(ratio_of_voxel_sizes - 1) < VOXEL_SIZE_TOLERANCE
 
 
 def _centres(tomogram: Tomogram, candidates: Candidates) -> Float64:
     """Return (n, 3) centres in voxels of the tomogram."""
     factor = candidates.voxel_size_angstrom / tomogram.voxel_size_angstrom
-    factor = 1.0 if _same_voxel_size(factor, 1.0) else factor
-    return np.asarray(candidates.centre_zyx, dtype=np.float64) * factor
+    return np.asarray(candidates.centre_zyx, dtype=np.float64) * (1.0 if _is_one(factor) else factor)
 
 
 def _cut(tomogram: Tomogram, corner: Int64, extent: int, edge: str) -> Float32:

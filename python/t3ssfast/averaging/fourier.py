@@ -7,8 +7,7 @@ the transform of a real volume is Hermitian.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import math
 
 import torch
 from torch.nn.functional import grid_sample, pad
@@ -17,58 +16,30 @@ __all__ = ["FourierInterpolator", "FourierShells", "phase_ramp", "rotate_and_shi
 
 Tensor = torch.Tensor
 
-# Zero padding to twice the box makes the transform smooth enough for linear interpolation.
-PADDING = 2
+PADDING = 2  # Zero padding to twice the box makes the transform smooth enough for linear interpolation.
 
 
-@dataclass(frozen=True)
 class FourierShells:
-    """The K frequencies of a (n, n, n) box within a radius, as a list."""
+    """The K frequencies of a (n, n, n) box with ``|k| <= radius``, as a list. `radius` is at most n / 2 - 1.
 
-    # Edge n of the box.
-    size: int
-    # Largest |k|, at most n / 2 - 1 (below the Nyquist frequency).
-    radius: int
-    device: torch.device
+    `frequency` is (K, 3) float32, `shell` (K,) the rounded distance from the origin, and `index` (K,) the
+    position in the flattened half grid, with kz and ky from -radius and kx from 0.
+    """
 
-    @cached_property
-    def grid_shape(self) -> tuple[int, int, int]:
-        """Shape of the smallest half grid of all frequencies: kz and ky from -radius, kx from 0."""
-        edge = 2 * self.radius + 1
-        return edge, edge, self.radius + 1
-
-    @cached_property
-    def index(self) -> Tensor:
-        """(K,) positions in the flattened half grid."""
-        axis = torch.arange(-self.radius, self.radius + 1, device=self.device)
-        z, y, x = torch.meshgrid(axis, axis, axis[self.radius :], indexing="ij")
-        return torch.nonzero((z * z + y * y + x * x <= self.radius**2).reshape(-1))[:, 0]
-
-    @cached_property
-    def frequency(self) -> Tensor:
-        """(K, 3) float32 frequencies kz, ky, kx."""
-        _, ny, nx = self.grid_shape
-        z, rest = self.index // (ny * nx), self.index % (ny * nx)
-        zyx = torch.stack([z - self.radius, rest // nx - self.radius, rest % nx], dim=1)
-        frequency: Tensor = zyx.to(torch.float32)
-        return frequency
-
-    @cached_property
-    def shell(self) -> Tensor:
-        """(K,) shell numbers: distances from the origin, rounded."""
-        shell: Tensor = torch.linalg.vector_norm(self.frequency, dim=1).round().to(torch.int64)
-        return shell
-
-    @cached_property
-    def multiplicity(self) -> Tensor:
-        """(K,) number of samples of the full transform per frequency: 1 where kx = 0, else 2."""
-        return torch.where(self.frequency[:, 2] == 0, 1.0, 2.0)
-
-    @cached_property
-    def shell_count(self) -> Tensor:
-        """(radius + 1,) number of samples of the full transform in each shell."""
-        count = self.multiplicity.new_zeros(self.radius + 1)
-        return count.index_add_(0, self.shell, self.multiplicity)
+    def __init__(self, size: int, radius: int, device: torch.device) -> None:
+        self.size, self.radius, self.device = size, radius, device
+        both = slice(size // 2 - radius, size // 2 + radius + 1)
+        self._within_radius = (..., both, both, slice(radius + 1))
+        self.grid_shape = 2 * radius + 1, 2 * radius + 1, radius + 1
+        axis = torch.arange(-radius, radius + 1, device=device)
+        grid = torch.stack(torch.meshgrid(axis, axis, axis[radius:], indexing="ij"), dim=-1).reshape(-1, 3)
+        self.index = torch.nonzero(grid.square().sum(1) <= radius**2)[:, 0]
+        self.frequency = grid[self.index].to(torch.float32)
+        self.shell = torch.linalg.vector_norm(self.frequency, dim=1).round().to(torch.int64)
+        # Samples of the full transform per frequency, and per shell.
+        self.multiplicity = torch.where(self.frequency[:, 2] == 0, 1.0, 2.0)
+        self.shell_count = self.multiplicity.new_zeros(radius + 1)
+        self.shell_count.index_add_(0, self.shell, self.multiplicity)
 
     def shell_mean(self, values: Tensor) -> Tensor:
         """Average real (..., K) values over each shell of the full transform: (..., radius + 1)."""
@@ -78,28 +49,23 @@ class FourierShells:
 
     def on_grid(self, values: Tensor) -> Tensor:
         """Place (..., K) values on the half grid, 0 beyond the radius."""
-        depth, height, width = self.grid_shape
-        grid = values.new_zeros(*values.shape[:-1], depth * height * width)
+        grid = values.new_zeros(*values.shape[:-1], math.prod(self.grid_shape))
         grid[..., self.index] = values
-        return grid.reshape(*values.shape[:-1], depth, height, width)
+        return grid.reshape(*values.shape[:-1], *self.grid_shape)
 
     def volume(self, values: Tensor) -> Tensor:
         """Return the (..., n, n, n) real volumes with the given (..., K) transforms."""
-        n, r = self.size, self.radius
+        n = self.size
         half = values.new_zeros(*values.shape[:-1], n, n, n // 2 + 1)
-        low = n // 2 - r
-        half[..., low : low + 2 * r + 1, low : low + 2 * r + 1, : r + 1] = self.on_grid(values)
+        half[self._within_radius] = self.on_grid(values)
         spectrum = torch.fft.ifftshift(half, dim=(-3, -2))
         real: Tensor = torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(n, n, n)), dim=(-3, -2, -1))
         return real
 
     def transform(self, volume: Tensor) -> Tensor:
         """Return the (..., K) transforms of (..., n, n, n) volumes; inverse of `volume` within the radius."""
-        n, r = self.size, self.radius
         spectrum = torch.fft.rfftn(torch.fft.ifftshift(volume, dim=(-3, -2, -1)), dim=(-3, -2, -1))
-        spectrum = torch.fft.fftshift(spectrum, dim=(-3, -2))
-        low = n // 2 - r
-        part = spectrum[..., low : low + 2 * r + 1, low : low + 2 * r + 1, : r + 1]
+        part = torch.fft.fftshift(spectrum, dim=(-3, -2))[self._within_radius]
         values: Tensor = part.reshape(*volume.shape[:-3], -1)[..., self.index]
         return values
 
@@ -139,10 +105,8 @@ class FourierInterpolator:
         return torch.complex(values[:, 0], values[:, 1] * sign)
 
     def sample_rotated(self, rotations: Tensor, frequency_zyx: Tensor) -> Tensor:
-        """Interpolate a single volume, rotated by (q, 3, 3) matrices, at (K, 3) frequencies: (q, K) complex.
-
-        The transform of a volume rotated by R at k is that of the volume at ``R^-1 k``.
-        """
+        """Interpolate a single volume, rotated by (q, 3, 3) matrices, at (K, 3) frequencies: (q, K)."""
+        # The transform of a volume rotated by R at k is that of the volume at R^-1 k.
         k = (frequency_zyx @ rotations).reshape(1, -1, 3)
         return self.sample(k).reshape(len(rotations), -1)
 

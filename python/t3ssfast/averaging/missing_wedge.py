@@ -26,10 +26,9 @@ def check_tilt_range(tilt_range_degrees: tuple[float, float]) -> tuple[float, fl
 def missing_wedge_weights(
     frequency_zyx: torch.Tensor, tilt_range_degrees: tuple[float, float]
 ) -> torch.Tensor:
-    """Weight frequencies by whether a tilt series about y measured them: 1 measured, 0 in the missing wedge.
+    """Weight (..., 3) frequencies in cycles per box: 1 measured by a tilt series about y, 0 in the wedge.
 
-    The beam runs along z. A projection at tilt a measures the plane spanned by y and (cos a, sin a) in
-    (x, z). The edge of the wedge is one frequency sample wide. Frequencies (..., 3) are in cycles per box.
+    A projection at tilt a measures the plane spanned by y and (cos a, sin a) in (x, z).
     """
     kz, kx = frequency_zyx[..., 0], frequency_zyx[..., 2]
     # Friedel symmetry: the half with kx >= 0 has all its angles within -90 to 90 degrees.

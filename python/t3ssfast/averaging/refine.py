@@ -7,10 +7,12 @@ are aligned to the reference without them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,22 +23,22 @@ from t3ssfast.averaging.config import AverageConfig
 from t3ssfast.averaging.fourier import FourierInterpolator, FourierShells, phase_ramp, rotate_and_shift
 from t3ssfast.averaging.missing_wedge import missing_wedge_weights
 from t3ssfast.averaging.reject_outliers import reject_outliers
-from t3ssfast.averaging.resolution import FSC_THRESHOLD, half_map_fsc
+from t3ssfast.averaging.resolution import FSC_THRESHOLD, FourierShellCorrelation, half_map_fsc
 from t3ssfast.averaging.search import Pose, RotatedReference, ShiftSearch, find_pose, rotation_grid
 from t3ssfast.averaging.stack import ParticleStack, zyx_matrices
-from t3ssfast.averaging.state import State
 from t3ssfast.errors import InputError
+from t3ssfast.runtime.checkpoint import CheckpointStore
 
-__all__ = ["N_GROUPS", "Refinement", "split_particles"]
+__all__ = ["N_GROUPS", "Refinement", "State", "split_particles"]
 
 Tensor = torch.Tensor
+Float32 = npt.NDArray[np.float32]
 Advance = Callable[[int], None]
 Result = TypeVar("Result")
 
 # Highest frequency of the global search: 12 cycles per box separate rotations 5 degrees apart at its rim.
 COARSE_RADIUS = 12
-# Groups per half set. Each reference lacks one of them: a fifth of the half set's signal.
-N_GROUPS = 5
+N_GROUPS = 5  # Groups per half set. Each reference lacks one of them: a fifth of the half set's signal.
 # Added to the sum of missing-wedge weights, to damp frequencies that hardly any particle has measured.
 WEIGHT_REGULARISATION = 0.5
 # Search that aligns the second half map to the first.
@@ -46,19 +48,33 @@ HALF_MAP_SHIFT_VOXELS = 3.0
 HALF_MAP_REFINEMENTS = 4
 
 
-class Refinement:
-    """Refinement of the poses of a stack of particles.
+@dataclass(frozen=True)
+class State:
+    """The result of an iteration for n particles: what a checkpoint holds."""
 
-    Parameters
-    ----------
-    mask
-        (n, n, n) soft mask of the structure.
-    fold
-        Order of the rotational symmetry about the axis.
-    reference
-        (n, n, n) initial reference; None: the average of each half set at the prior poses.
-    threads
-        Number of particles processed in parallel on a CPU.
+    iteration: int  # Number of finished iterations.
+    rotation: Float32  # (n, 3, 3) particle-to-tomogram rotations, acting on zyx vectors.
+    offset: Float32  # (n, 3) positions relative to voxel box // 2 of each box, zyx voxels.
+    # (n,) correlations with the reference of the particle's half set; NaN before the first iteration.
+    score: npt.NDArray[np.float64]
+    kept: npt.NDArray[np.bool_]  # (n,) whether the particle is part of the averages.
+    halves: Float32  # (2, box, box, box) half maps, aligned to each other.
+    references: Float32  # (2, groups, box, box, box) half maps without one group of their particles.
+
+    @classmethod
+    def load(cls, store: CheckpointStore, max_iterations: int) -> State | None:
+        """Load the stored state; None if there is none, or one of more than `max_iterations` iterations."""
+        arrays = store.load("state")
+        if arrays is None or arrays["iteration"] > max_iterations:
+            return None
+        return cls(int(arrays.pop("iteration")), **arrays)
+
+
+class Refinement:
+    """Refinement of the poses of a stack of particles, about an axis of `fold`-fold symmetry.
+
+    `mask` is (n, n, n), and so is the initial `reference`; None: the average of each half set at the prior
+    poses. A CPU processes as many particles in parallel as there are `threads`.
     """
 
     def __init__(
@@ -77,19 +93,24 @@ class Refinement:
         radius = self.size * stack.voxel_size_angstrom / config.initial_resolution_angstrom
         self.initial_radius = min(max(round(radius), 3), self.shells.radius)
         self.half_set, self.group = split_particles(len(stack), config.seed)
-        self.noise = torch.ones(self.shells.radius + 1, device=self.device)
+        self.noise, self.checksum = torch.ones(self.shells.radius + 1, device=self.device), 0
 
     @property
     def shared_angstrom(self) -> float:
         """Resolution up to which the half sets share information."""
         return self.size * self.stack.voxel_size_angstrom / self.initial_radius
 
+    def fsc(self, halves: Tensor, **options: Any) -> FourierShellCorrelation:
+        """Compute the Fourier shell correlation of (2, n, n, n) half maps under the mask."""
+        return half_map_fsc(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold, **options)
+
     def measure_noise(self, advance: Advance) -> None:
-        """Measure the mean amplitude of the particles, almost all noise, per shell; reads every box."""
+        """Measure the mean amplitude of the particles, almost all noise, per shell, and the boxes' CRC-32."""
         power = torch.zeros(self.shells.radius + 1, dtype=torch.float64, device=self.device)
         for index in range(len(self.stack)):
-            self.stack.add_to_checksum(index)
-            values = self.shells.transform(self.stack.box(index)).abs().square()
+            box = self.stack.box(index)
+            self.checksum = zlib.crc32(box.cpu().numpy().tobytes(), self.checksum)
+            values = self.shells.transform(box).abs().square()
             power += self.shells.shell_mean(values).double()
             advance(1)
         amplitude = (power / len(self.stack)).sqrt()
@@ -101,16 +122,10 @@ class Refinement:
 
     def initial_state(self) -> State:
         """Return the state before the first iteration: prior poses, and empty averages."""
-        count, shape = len(self.stack), (self.size,) * 3
-        return State(
-            iteration=0,
-            rotation=self.stack.rotation.cpu().numpy(),
-            offset=self.stack.offset.cpu().numpy(),
-            score=np.full(count, np.nan),
-            kept=np.ones(count, dtype=bool),
-            halves=np.zeros((2, *shape), np.float32),
-            references=np.zeros((2, N_GROUPS, *shape), np.float32),
-        )
+        rotation, offset = self.stack.rotation.cpu().numpy(), self.stack.offset.cpu().numpy()
+        score, kept = np.full(len(offset), np.nan), np.ones(len(offset), dtype=bool)
+        references = np.zeros((2, N_GROUPS, *(self.size,) * 3), np.float32)
+        return State(0, rotation, offset, score, kept, references[:, 0].copy(), references)
 
     def iterate(self, state: State, advance: Advance) -> State:
         """Align and average once. `advance` is called with 1 twice per particle, at first three times."""
@@ -118,40 +133,26 @@ class Refinement:
             references = torch.from_numpy(state.references).to(self.device)
             weight = self._fsc_weight(torch.from_numpy(state.halves).to(self.device))
         else:
-            references, weight = self._initial_references(advance), self._initial_weight()
+            if self.reference is not None:
+                references = self.reference.expand(2, N_GROUPS, *self.reference.shape)
+            else:
+                _, references = self._average(self.stack.rotation, self.stack.offset, state.kept, advance)
+            # A soft low-pass filter.
+            shell = torch.arange(self.initial_radius + 3, device=self.device)
+            weight = torch.sigmoid(2.0 * (self.initial_radius - shell))[: self.shells.radius + 1]
         rotation, offset, score = self._align(references, weight, state.iteration, advance)
         kept = self._kept(score, state.iteration)
         halves, references = self._average(rotation, offset, kept, advance)
-        halves, references, rotation, offset = self._align_half_maps(halves, references, rotation, offset)
-        return State(
-            iteration=state.iteration + 1,
-            rotation=rotation.cpu().numpy(),
-            offset=offset.cpu().numpy(),
-            score=score,
-            kept=kept,
-            halves=halves.cpu().numpy(),
-            references=references.cpu().numpy(),
-        )
-
-    def _initial_references(self, advance: Advance) -> Tensor:
-        if self.reference is not None:
-            return self.reference.expand(2, N_GROUPS, *self.reference.shape)
-        all_kept = np.ones(len(self.stack), dtype=bool)
-        return self._average(self.stack.rotation, self.stack.offset, all_kept, advance)[1]
-
-    def _initial_weight(self) -> Tensor:
-        """Return the (s,) shell weights of a soft low-pass filter."""
-        shell = torch.arange(self.initial_radius + 3, device=self.device)
-        return torch.sigmoid(2.0 * (self.initial_radius - shell))[: self.shells.radius + 1]
+        aligned = self._align_half_maps(halves, references, rotation, offset)
+        half_maps, without, rotations, offsets = (tensor.cpu().numpy() for tensor in aligned)
+        return State(state.iteration + 1, rotations, offsets, score, kept, half_maps, without)
 
     def _fsc_weight(self, halves: Tensor) -> Tensor:
         """Return the (s,) shell weights ``sqrt(2 F / (1 + F))`` of the FSC F (Rosenthal & Henderson 2003)."""
-        fsc = half_map_fsc(halves, self.mask, self.stack.voxel_size_angstrom, fold=self.fold)
-        correlation = torch.from_numpy(fsc.correlation).to(self.device)
+        correlation = torch.from_numpy(self.fsc(halves).correlation).to(self.device)
         below = torch.nonzero(correlation < FSC_THRESHOLD)
         crossing = int(below[0]) if len(below) else self.shells.radius
-        finest = int(self.size / self.config.finest_alignment_voxels)
-        initial = self.initial_radius
+        initial, finest = self.initial_radius, int(self.size / self.config.finest_alignment_voxels)
         radius = min(max(crossing, initial), max(finest, initial), self.shells.radius)
         signal = correlation[: radius + 1].clamp(0.0, 1.0)
         signal[: initial + 1] = signal[: initial + 1].clamp_min(FSC_THRESHOLD)
@@ -174,7 +175,8 @@ class Refinement:
         """Return the best rotation (n, 3, 3), offset (n, 3) and score (n,) of every particle."""
         stack, config = self.stack, self.config
         shells = FourierShells(self.size, len(weight) - 1, self.device)
-        grid = rotation_grid(config.step_degrees(iteration), config.cone_degrees, self.fold, self.device)
+        step = max(config.finest_step_degrees, config.angular_step_degrees * 0.8**iteration)
+        grid = rotation_grid(step, config.cone_degrees, self.fold, self.device)
         noise = self.noise[: shells.radius + 1]
         whitened = weight / noise
         whitened[0] = 0
@@ -182,6 +184,12 @@ class Refinement:
         fine_shifts = ShiftSearch(shells, max_shift)
         rotation, offset = stack.rotation.clone(), stack.offset.clone()
         score = np.zeros(len(stack))
+
+        def search(reference: RotatedReference, coarse_shifts: ShiftSearch, index: int) -> Pose:
+            values, wedge = self._particle(index, stack.rotation[index], stack.offset[index], shells)
+            values = values / noise[shells.shell]
+            return find_pose(reference, values, wedge, coarse_shifts, fine_shifts, config.refinements)
+
         for number, group in np.ndindex(2, N_GROUPS):
             members = np.flatnonzero((self.half_set == number) & (self.group == group)).tolist()
             if not members:
@@ -189,7 +197,7 @@ class Refinement:
             volume = references[number, group] * self.mask
             reference = RotatedReference(volume, whitened, shells, grid, min(COARSE_RADIUS, shells.radius))
             coarse_shifts = ShiftSearch(reference.coarse, max_shift)
-            find = partial(self._find_pose, reference, noise, coarse_shifts, fine_shifts)
+            find = partial(search, reference, coarse_shifts)
             for index, pose in zip(members, self._map(find, members), strict=True):
                 prior = stack.rotation[index]
                 rotation[index] = prior @ pose.rotation
@@ -197,19 +205,6 @@ class Refinement:
                 score[index] = pose.score
                 advance(1)
         return rotation, offset, score
-
-    def _find_pose(
-        self,
-        reference: RotatedReference,
-        noise: Tensor,
-        coarse_shifts: ShiftSearch,
-        fine_shifts: ShiftSearch,
-        index: int,
-    ) -> Pose:
-        stack = self.stack
-        values, wedge = self._particle(index, stack.rotation[index], stack.offset[index], reference.shells)
-        values = values / noise[reference.shells.shell]
-        return find_pose(reference, values, wedge, coarse_shifts, fine_shifts, self.config.refinements)
 
     def _particle(
         self, index: int, rotation: Tensor, offset: Tensor, shells: FourierShells
@@ -224,7 +219,7 @@ class Refinement:
         self, rotation: Tensor, offset: Tensor, kept: npt.NDArray[np.bool_], advance: Advance
     ) -> tuple[Tensor, Tensor]:
         """Return the (2, n, n, n) half maps, and (2, groups, n, n, n) half maps without one of the groups."""
-        count = len(self.shells.frequency)
+        shape = (N_GROUPS, len(self.shells.frequency))
         halves, references = [], []
 
         def weighted(index: int) -> tuple[Tensor, Tensor]:
@@ -232,8 +227,8 @@ class Refinement:
             return values * wedge, wedge
 
         for number in (0, 1):
-            total = torch.zeros(N_GROUPS, count, dtype=torch.complex64, device=self.device)
-            measured = torch.zeros(N_GROUPS, count, device=self.device)
+            total = torch.zeros(shape, dtype=torch.complex64, device=self.device)
+            measured = torch.zeros(shape, device=self.device)
             in_half = self.half_set == number
             advance(int((in_half & ~kept).sum()))
             members = np.flatnonzero(in_half & kept).tolist()
@@ -253,10 +248,9 @@ class Refinement:
         if self.fold == 1:
             return volume
         rotations = Rotation.from_euler("Z", np.arange(self.fold)[:, None] * 360 / self.fold, degrees=True)
-        no_shift = torch.zeros(3, device=self.device)
         symmetric = torch.zeros_like(volume)
         for rotation in zyx_matrices(rotations, self.device):
-            symmetric += rotate_and_shift(volume, rotation, no_shift)
+            symmetric += rotate_and_shift(volume, rotation, torch.zeros(3, device=self.device))
         return symmetric / self.fold
 
     def _map(self, work: Callable[[int], Result], indices: Sequence[int]) -> Iterator[Result]:
@@ -280,8 +274,7 @@ class Refinement:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Align the second half map, its references and the poses of its particles to the first half map.
 
-        The half sets settle on different rotations about the axis. They exchange only this rotation and
-        shift, found at the initial resolution, at which no resolution is claimed.
+        The half sets exchange only this pose, found at the initial resolution, where none is claimed.
         """
         shells = FourierShells(self.size, self.initial_radius, self.device)
         weight = 1 / self.noise[: shells.radius + 1]
@@ -292,9 +285,8 @@ class Refinement:
         no_wedge = torch.ones(len(first), device=self.device)
         shifts = ShiftSearch(shells, HALF_MAP_SHIFT_VOXELS)
         pose = find_pose(second, first, no_wedge, shifts, shifts, HALF_MAP_REFINEMENTS)
-        moved = [
-            rotate_and_shift(volume, pose.rotation, pose.shift_zyx) for volume in (halves[1], *references[1])
-        ]
+        volumes = halves[1], *references[1]
+        moved = [rotate_and_shift(volume, pose.rotation, pose.shift_zyx) for volume in volumes]
         rotation, offset = rotation.clone(), offset.clone()
         in_second = torch.from_numpy(self.half_set == 1).to(self.device)
         rotation[in_second] = rotation[in_second] @ pose.rotation.T

@@ -10,8 +10,7 @@ __all__ = ["reject_outliers"]
 Float64 = npt.NDArray[np.float64]
 
 MIN_PARTICLES = 12
-# Two groups are separate if their means differ by this many standard deviations ...
-MIN_SEPARATION = 2.0
+MIN_SEPARATION = 2.0  # Two groups are separate if their means differ by this many standard deviations ...
 # ... and if two Gaussians explain the scores better than one by this difference in BIC ("strong evidence",
 # Kass & Raftery 1995).
 MIN_BIC_GAIN = 6.0
@@ -44,7 +43,10 @@ def _fit_two_gaussians(values: Float64) -> tuple[Float64, float, Float64]:
     ordered = np.sort(values)
     # A width of 0 would make a group of equal scores infinitely likely.
     min_width = 0.05 * float(values.std())
-    cut = _otsu_cut(ordered)
+    # The cut with the largest variance between the two parts (Otsu 1979).
+    total, count = np.cumsum(ordered), np.arange(1, len(ordered))
+    low, high = total[:-1] / count, (total[-1] - total[:-1]) / count[::-1]
+    cut = int(np.argmax(count * count[::-1] * (high - low) ** 2)) + 1
     parts = ordered[:cut], ordered[cut:]
     mean = np.array([part.mean() for part in parts])
     share = np.array([len(part) / len(ordered) for part in parts])
@@ -62,12 +64,3 @@ def _fit_two_gaussians(values: Float64) -> tuple[Float64, float, Float64]:
             break
     order = np.argsort(mean)
     return mean[order], width, share[order]
-
-
-def _otsu_cut(ordered: Float64) -> int:
-    """Return where to cut sorted values for the largest variance between the two parts (Otsu 1979)."""
-    n = len(ordered)
-    total = np.cumsum(ordered)
-    count = np.arange(1, n)
-    low, high = total[:-1] / count, (total[-1] - total[:-1]) / (n - count)
-    return int(np.argmax(count * (n - count) * (high - low) ** 2)) + 1

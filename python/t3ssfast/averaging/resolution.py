@@ -16,8 +16,7 @@ __all__ = ["FSC_THRESHOLD", "FourierShellCorrelation", "half_map_fsc", "shell_co
 Float64 = npt.NDArray[np.float64]
 Tensor = torch.Tensor
 
-# Threshold of the "gold standard" (Rosenthal & Henderson 2003).
-FSC_THRESHOLD = 0.143
+FSC_THRESHOLD = 0.143  # Threshold of the "gold standard" (Rosenthal & Henderson 2003).
 # Phases are randomised from the shell where the masked correlation first falls below this (Chen et al. 2013).
 RANDOMISE_BELOW = 0.8
 # Standard deviations above which a shell's correlation is significant: 3 for one false shell in a thousand.
@@ -30,20 +29,11 @@ MASK_BLUR_SHELLS = 2
 class FourierShellCorrelation:
     """Fourier shell correlation (FSC) of two half maps in s shells, from the origin outwards.
 
-    Parameters
-    ----------
-    frequency_per_angstrom
-        (s,) spatial frequencies.
-    correlation
-        (s,) FSC corrected for the mask: ``(F - R) / (1 - R)``, with F the FSC of the masked maps and R the
-        same after phase randomisation (Chen et al. 2013, Ultramicroscopy 135, 24).
-    masked
-        (s,) F.
-    noise
-        (s,) FSC that pure noise exceeds in less than one shell of a thousand: three standard deviations, from
-        the number of independent samples under the mask and the symmetry (van Heel & Schatz 2005).
-    shared_angstrom
-        The half maps share everything coarser than this; their agreement there is no evidence.
+    `correlation` is corrected for the mask: ``(F - R) / (1 - R)``, with F the FSC of the masked maps
+    (`masked`) and R the same after phase randomisation (Chen et al. 2013, Ultramicroscopy 135, 24). `noise`
+    is the FSC that pure noise exceeds in less than one shell of a thousand: three standard deviations, from
+    the number of independent samples under the mask and the symmetry (van Heel & Schatz 2005). The half maps
+    share everything coarser than `shared_angstrom`; their agreement there is no evidence.
     """
 
     frequency_per_angstrom: Float64
@@ -104,16 +94,8 @@ def half_map_fsc(
 ) -> FourierShellCorrelation:
     """Compute the Fourier shell correlation of (2, n, n, n) half maps, corrected for a (n, n, n) mask.
 
-    Parameters
-    ----------
-    halves, mask, voxel_size_angstrom
-        Half maps, mask from 0 to 1, and voxel size of both.
-    fold
-        Order of the imposed symmetry, which reduces the number of independent samples.
-    shared_angstrom
-        See `FourierShellCorrelation`.
-    seed
-        Random seed of the randomised phases.
+    `fold` is the order of the imposed symmetry, which reduces the number of independent samples; `seed` that
+    of the randomised phases.
     """
     n = mask.shape[-1]
     shells = FourierShells(n, n // 2 - 1, mask.device)
@@ -122,28 +104,26 @@ def half_map_fsc(
     start = int(below[0]) if len(below) else shells.radius + 1
     generator = torch.Generator(device="cpu").manual_seed(seed)
     first, second = (shells.volume(_randomise_phases(shells, half, start, generator)) for half in halves)
-    by_chance = _masked_correlation(first, second, mask, shells)
-    # The mask carries true phases over into the first two randomised shells.
     corrected = masked.clone()
-    beyond = slice(min(start + 2, shells.radius + 1), None)
-    chance = by_chance[beyond].clamp(max=0.99)
+    # The mask carries true phases over into the first two randomised shells.
+    beyond = slice(start + 2, None)
+    chance = _masked_correlation(first, second, mask, shells)[beyond].clamp(max=0.99)
     corrected[beyond] = (masked[beyond] - chance) / (1 - chance)
     independent = (shells.shell_count * float(mask.square().mean()) / fold).clamp_min(1.0)
-    noise = SIGNIFICANCE / independent.sqrt()
     frequency = torch.arange(shells.radius + 1, dtype=torch.float64) / (n * voxel_size_angstrom)
-    curves = [curve.double().cpu().numpy() for curve in (frequency, corrected, masked, noise)]
-    return FourierShellCorrelation(curves[0], curves[1], curves[2], curves[3], shared_angstrom)
+    curves = frequency, corrected, masked, SIGNIFICANCE / independent.sqrt()
+    frequencies, *arrays = (curve.double().cpu().numpy() for curve in curves)
+    return FourierShellCorrelation(frequencies, arrays[0], arrays[1], arrays[2], shared_angstrom)
 
 
 def _masked_correlation(first: Tensor, second: Tensor, mask: Tensor, shells: FourierShells) -> Tensor:
     """Correlate two volumes under a mask, in each shell."""
-
-    def masked_transform(volume: Tensor) -> Tensor:
-        # Without the mean, because otherwise the mask itself correlates.
-        mean = (volume * mask).sum() / mask.sum().clamp_min(1e-20)
-        return shells.transform((volume - mean) * mask)
-
-    return shell_correlation(masked_transform(first), masked_transform(second), shells)
+    # Without the mean, because otherwise the mask itself correlates.
+    one, other = (
+        shells.transform((volume - (volume * mask).sum() / mask.sum().clamp_min(1e-20)) * mask)
+        for volume in (first, second)
+    )
+    return shell_correlation(one, other, shells)
 
 
 def _randomise_phases(
@@ -154,11 +134,7 @@ def _randomise_phases(
     angle = torch.rand(len(values), generator=generator).to(values.device) * (2 * torch.pi)
     random = torch.polar(values.abs(), angle)
     # The list holds both members of the conjugate pairs in the plane kx = 0: one is made from the other.
-    k = shells.frequency
-    keep = (k[:, 2] != 0) | (k[:, 0] > 0) | ((k[:, 0] == 0) & (k[:, 1] > 0))
-    grid = shells.on_grid(torch.where(keep, random, 0))
-    plane = grid[..., 0]
-    hermitian = plane + plane.flip(0, 1).conj()
-    grid = torch.cat([hermitian[..., None], grid[..., 1:]], dim=-1)
-    random = grid.reshape(-1)[shells.index]
-    return torch.where(shells.shell >= start, random, values)
+    z, y, x = shells.frequency.T
+    grid = shells.on_grid(torch.where((x != 0) | (z > 0) | ((z == 0) & (y > 0)), random, 0))
+    grid[..., 0] += grid[..., 0].flip(0, 1).conj()
+    return torch.where(shells.shell >= start, grid.reshape(-1)[shells.index], values)

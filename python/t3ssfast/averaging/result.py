@@ -109,17 +109,18 @@ class Average:
         names = ["average.mrc", "half_map_1.mrc", "half_map_2.mrc", "mask.mrc"]
         for name, volume in zip(names, (self.map, *self.half_maps, self.mask), strict=True):
             write(out / name, volume, self.voxel_size_angstrom)
-        columns = ("frequency_per_angstrom", "correlation", "masked", "noise")
-        curve = pd.DataFrame({column: getattr(self.fsc, column) for column in columns})
+        columns = ["frequency_per_angstrom", "correlation", "masked", "noise"]
         with atomic_path(out / "fsc.csv") as temporary:
-            curve.to_csv(temporary, index=False)
-        tables = []
-        for some, kept, half in zip(self.candidates, self.kept, self.half, strict=True):
-            table = some.to_dataframe()
-            table["tomogram"] = [some.tomogram_name] * len(some)
-            table["voxel_size_angstrom"] = some.voxel_size_angstrom
-            table["half"], table["kept"] = half + 1, kept.astype(int)
-            tables.append(table)
+            pd.DataFrame(vars(self.fsc))[columns].to_csv(temporary, index=False)
+        tables = [
+            some.to_dataframe().assign(
+                tomogram=some.tomogram_name,
+                voxel_size_angstrom=some.voxel_size_angstrom,
+                half=half + 1,
+                kept=kept.astype(int),
+            )
+            for some, kept, half in zip(self.candidates, self.kept, self.half, strict=True)
+        ]
         with atomic_path(out / "particles.csv") as temporary:
             pd.concat(tables, ignore_index=True).to_csv(temporary, index=False)
         export(self.curated, out / "candidates.star", "relion5")

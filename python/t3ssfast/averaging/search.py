@@ -18,8 +18,7 @@ __all__ = ["Pose", "RotatedReference", "ShiftSearch", "find_pose", "rotation_gri
 
 Tensor = torch.Tensor
 
-# Rotations compared at a time: bounds the memory of their correlations.
-CHUNK = 64
+CHUNK = 64  # Rotations compared at a time: bounds the memory of their correlations.
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class RotationGrid:
 
     matrix: Tensor
     step_degrees: float
-    # Maximum tilt of the particle's axis (+z of the particle).
-    cone_degrees: float
+    cone_degrees: float  # Maximum tilt of the particle's axis (+z of the particle).
 
     def neighbours(self, rotation: Tensor, step_degrees: float) -> Tensor:
         """Return the (q, 3, 3) rotations within the cone up to one step away about each axis, at most 27."""
@@ -65,19 +63,15 @@ def rotation_grid(step_degrees: float, cone_degrees: float, fold: int, device: t
 class Pose:
     """The pose at which a particle fits the reference best."""
 
-    # (3, 3), acting on zyx vectors.
-    rotation: Tensor
-    # (3,) voxels.
-    shift_zyx: Tensor
-    # Constrained cross-correlation on the coarse shells, -1 to 1.
-    score: float
+    rotation: Tensor  # (3, 3), acting on zyx vectors.
+    shift_zyx: Tensor  # (3,) voxels.
+    score: float  # Constrained cross-correlation on the coarse shells, -1 to 1.
 
 
 class RotatedReference:
-    """A masked reference in all rotations of a grid, computed once for all particles.
+    """A masked reference in all rotations of a grid, with (radius + 1,) weights of the shells.
 
-    `weight` (radius + 1,) is that of each shell. The global search uses `grid` and frequencies up to
-    `coarse_radius`; poses are refined on all `shells`.
+    The global search uses `grid` and frequencies up to `coarse_radius`; poses are refined on all `shells`.
     """
 
     def __init__(
@@ -127,13 +121,13 @@ class ShiftSearch:
     def refined_maximum(self, correlation: Tensor, index: int) -> Tensor:
         """Return the (3,) shift at the maximum of a parabola through `index` of (T, T, T), axis by axis."""
         edge = len(self._offsets)
-        place = [index // (edge * edge), index // edge % edge, index % edge]
+        z, y, x = index // (edge * edge), index // edge % edge, index % edge
+        lines = correlation[:, y, x], correlation[z, :, x], correlation[z, y]
         shift = []
-        for axis, i in enumerate(place):
+        for i, line in zip((z, y, x), lines, strict=True):
             top = float(self._offsets[i])
             if 0 < i < edge - 1:
-                line = [[*place[:axis], i + d, *place[axis + 1 :]] for d in (-1, 0, 1)]
-                low, mid, high = (float(correlation[tuple(p)]) for p in line)
+                low, mid, high = line[i - 1 : i + 2].tolist()
                 curvature = low - 2 * mid + high
                 if curvature < 0:
                     top += self._step * min(max(0.5 * (low - high) / curvature, -1.0), 1.0)
@@ -151,16 +145,8 @@ def find_pose(
 ) -> Pose:
     """Find the best pose of a particle by constrained cross-correlation (Foerster et al. 2008).
 
-    Parameters
-    ----------
-    reference
-        Reference in all rotations of the search.
-    particle, wedge
-        (K,) whitened transform in the frame of the prior pose, and its missing-wedge weights.
-    coarse_shifts, fine_shifts
-        Shifts of the global search, on the coarse shells, and of the final refinement, on all shells.
-    refinements
-        Number of times that the angular step is halved around the best rotation, on the coarse shells.
+    `particle` and `wedge` are (K,): the whitened transform in the frame of the prior pose, and its
+    missing-wedge weights. The angular step is halved `refinements` times, on the coarse shells.
     """
     grid, inner, coarse = reference.grid, reference.inner, reference.coarse
     measured, coarse_wedge = particle * wedge, wedge[inner]

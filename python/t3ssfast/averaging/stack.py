@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,8 @@ def zyx_matrices(rotation: Rotation, device: torch.device) -> Tensor:
 class ParticleStack:
     """The particles of one or more tomograms, numbered consecutively. `box` is in voxels.
 
-    Attributes
-    ----------
-    rotation
-        (n, 3, 3) prior particle-to-tomogram rotations, acting on zyx vectors.
-    offset
-        (n, 3) prior positions relative to voxel box // 2 of the box, zyx voxels.
-    tomogram_index
-        (n,) index of each particle's tomogram.
-    checksum
-        CRC-32 of the boxes passed to `add_to_checksum`.
+    `rotation` (n, 3, 3) and `offset` (n, 3) are the prior poses, as in `State`, and `tomogram_index` (n,) the
+    tomograms of the particles.
     """
 
     def __init__(
@@ -68,7 +60,6 @@ class ParticleStack:
         self.offset = torch.as_tensor(np.concatenate(offsets), dtype=torch.float32, device=device)
         self._boxes: dict[int, Tensor] = {}
         self._max_boxes = config.memory_budget_bytes // (4 * box**3)
-        self.checksum = 0
 
     def __len__(self) -> int:
         return len(self.tomogram_index)
@@ -78,38 +69,28 @@ class ParticleStack:
         if index in self._boxes:
             return self._boxes[index]
         number = self.tomogram_index[index]
-        box = extract(
-            self._tomograms[number],
-            self.candidates[number][[self._row[index]]],
-            self.size,
-            voxel_size_angstrom=self.voxel_size_angstrom,
-            contrast=self._contrast,
-        )[0]
-        tensor = torch.from_numpy(box).to(self.device)
+        tomogram, candidate = self._tomograms[number], self.candidates[number][[self._row[index]]]
+        size, contrast = self.voxel_size_angstrom, self._contrast
+        boxes = extract(tomogram, candidate, self.size, voxel_size_angstrom=size, contrast=contrast)
+        box = torch.from_numpy(boxes[0]).to(self.device)
         if len(self._boxes) < self._max_boxes:
-            self._boxes[index] = tensor
-        return tensor
+            self._boxes[index] = box
+        return box
 
-    def add_to_checksum(self, index: int) -> None:
-        """Update `checksum` with a particle's box."""
-        self.checksum = zlib.crc32(self.box(index).cpu().numpy().tobytes(), self.checksum)
-
-    def refined(self, rotation: Tensor, offset: Tensor, score: npt.NDArray[np.float64]) -> list[Candidates]:
+    def refined(
+        self, rotation: npt.NDArray[Any], offset: npt.NDArray[Any], score: npt.NDArray[Any]
+    ) -> list[Candidates]:
         """Return the candidates of each tomogram with new poses and scores."""
-        matrices = rotation.cpu().double().numpy()[..., ::-1, ::-1]
+        matrices = rotation.astype(np.float64)[..., ::-1, ::-1]
         normal, rot = normal_and_rot(Rotation.from_matrix(matrices))
-        moved = (offset - self.offset).cpu().double().numpy() * self.voxel_size_angstrom
+        moved = (offset - self.offset.cpu().numpy()).astype(np.float64) * self.voxel_size_angstrom
         refined = []
         for number, some in enumerate(self.candidates):
             rows = np.flatnonzero(self.tomogram_index == number)
-            centre = some.centre_zyx + moved[rows] / some.voxel_size_angstrom
+            centre = (some.centre_zyx + moved[rows] / some.voxel_size_angstrom).astype(np.float32)
+            scores = np.clip(score[rows], 0, 1).astype(np.float32)
+            rots = rot[rows].astype(np.float32)
             refined.append(
-                replace(
-                    some,
-                    centre_zyx=centre.astype(np.float32),
-                    score=np.clip(score[rows], 0, 1).astype(np.float32),
-                    normal_zyx=normal[rows],
-                    rot_degrees=rot[rows].astype(np.float32),
-                )
+                replace(some, centre_zyx=centre, score=scores, normal_zyx=normal[rows], rot_degrees=rots)
             )
         return refined

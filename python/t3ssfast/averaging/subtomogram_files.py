@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,63 +37,40 @@ def save_subtomograms(
     format: str = "stack",
     tilt_range_degrees: tuple[float, float] = (-60.0, 60.0),
 ) -> list[Path]:
-    """Write subtomograms and a particles.star with their tomogram, position, residual shift and angles.
+    """Write subtomograms, each file atomically, and last a particles.star with positions and angles.
 
-    Each file is written atomically, particles.star last.
-
-    Parameters
-    ----------
-    folder
-        Folder to write to; created if missing.
-    boxes, candidates, positions
-        Results of `extract`, its candidates, and results of `box_positions`; one of each per tomogram.
-    voxel_size_angstrom
-        Voxel size of the boxes.
-    format
-        "stack": subtomograms.mrcs, all boxes along z (n * box sections); "relion": a folder per tomogram with
-        ``{name}_{number}.mrc``, and missing_wedge.mrc (rlnCtfImage), the weights of the transform, 0 to 1,
-        with kz, ky, kx from 0.
-    tilt_range_degrees
-        Tilt range, for the missing wedge.
-
-    Returns
-    -------
-    The files written.
-
-    Raises
-    ------
-    ConfigError, InputError
-        If an option is invalid, or several tomograms have the same name.
-    OutputError
-        If a file cannot be written.
+    `boxes` and `positions` are those of `extract` and `box_positions`, one of each per tomogram. Formats are
+    "stack": subtomograms.mrcs, all boxes along z (n * box sections); "relion": a folder per tomogram with
+    ``{name}_{number}.mrc``, and missing_wedge.mrc, the weights of the transform, with kz, ky, kx from 0.
     """
     if format not in ("stack", "relion"):
         raise ConfigError(f'format is {format!r}; give "stack" or "relion".')
     tilts = check_tilt_range(tilt_range_degrees)
-    out = Path(folder)
     names = [star_name(some.tomogram_name).replace("/", "_") for some in candidates]
     if len(set(names)) != len(names):
         raise InputError(f"Several tomograms have the same name ({names}); give them different names.")
-    for each in [out, *(out / name for name in names if format == "relion")]:
-        results_folder(each)
+    out = results_folder(folder)
     written: list[Path] = []
     tables = []
-    number = 0
+    numbers = count(1)
     for name, cut, some, position in zip(names, boxes, candidates, positions, strict=True):
-        images = []
-        for row, volume in enumerate(cut):
-            number += 1
-            images.append(f"{number:06d}@subtomograms.mrcs")
-            if format == "relion":
-                images[-1] = f"{name}/{name}_{row + 1:06d}.mrc"
-                write(out / images[-1], volume, voxel_size_angstrom)
-                written.append(out / images[-1])
+        images = [f"{next(numbers):06d}@subtomograms.mrcs" for _ in cut]
+        if format == "relion":
+            results_folder(out / name)
+            images = [f"{name}/{name}_{row + 1:06d}.mrc" for row in range(len(cut))]
+            for image, volume in zip(images, cut, strict=True):
+                write(out / image, volume, voxel_size_angstrom)
+                written.append(out / image)
         tables.append(_particle_table(some, position, images, voxel_size_angstrom))
     particles = pd.concat(tables, ignore_index=True)
     n = next((cut.shape[-1] for cut in boxes if len(cut)), 0)
     if n and format == "stack":
         written.append(out / "subtomograms.mrcs")
-        _write_stack(written[-1], boxes, voxel_size_angstrom)
+        shape = (len(particles), n, n, n)
+        with atomic_path(written[-1]) as temporary, mrcfile.new_mmap(temporary, shape, mrc_mode=2) as file:
+            np.concatenate(boxes, out=file.data)
+            file.voxel_size = voxel_size_angstrom
+            file.update_header_stats()
     elif n:
         written.append(out / "missing_wedge.mrc")
         write(written[-1], _missing_wedge_volume(n, tilts), voxel_size_angstrom)
@@ -107,8 +85,8 @@ def save_subtomograms(
         "t3ssTiltHighest": tilts[1],
     }
     with atomic_path(out / "particles.star") as temporary:
-        tables_of_file = {"optics": pd.DataFrame([optics]), "particles": particles}
-        starfile.write(tables_of_file, temporary, overwrite=True)
+        blocks = {"optics": pd.DataFrame([optics]), "particles": particles}
+        starfile.write(blocks, temporary, overwrite=True)
     return [*written, out / "particles.star"]
 
 
@@ -126,8 +104,7 @@ def _particle_table(
         columns[f"rlnOrigin{name}Angst"] = -offset[:, axis]
     columns |= dict(zip(ANGLES, chosen.euler_zyz.astype(np.float64).T, strict=True))
     columns |= {"rlnImageName": images, "rlnOpticsGroup": np.ones(len(chosen), np.int64)}
-    columns["rlnPixelSize"] = np.full(len(chosen), voxel_size)
-    table: pd.DataFrame = pd.DataFrame(columns)
+    table: pd.DataFrame = pd.DataFrame(columns | {"rlnPixelSize": np.full(len(chosen), voxel_size)})
     return table
 
 
@@ -136,15 +113,4 @@ def _missing_wedge_volume(n: int, tilt_range_degrees: tuple[float, float]) -> Fl
     whole = torch.fft.fftfreq(n, 1 / n)
     half = torch.arange(n // 2 + 1, dtype=torch.float32)
     frequency = torch.stack(torch.meshgrid(whole, whole, half, indexing="ij"), dim=-1)
-    weights: Float32 = missing_wedge_weights(frequency, tilt_range_degrees).numpy()
-    return weights
-
-
-def _write_stack(path: Path, boxes: Sequence[Float32], voxel_size_angstrom: float) -> None:
-    """Write all boxes as one MRC volume stack (space group 401)."""
-    count, n = sum(map(len, boxes)), boxes[0].shape[-1]
-    shape = (count, n, n, n)
-    with atomic_path(path) as temporary, mrcfile.new_mmap(temporary, shape=shape, mrc_mode=2) as file:
-        np.concatenate(boxes, out=file.data)
-        file.voxel_size = voxel_size_angstrom
-        file.update_header_stats()
+    return np.asarray(missing_wedge_weights(frequency, tilt_range_degrees))

@@ -8,19 +8,16 @@ from typing import Annotated
 
 import typer
 
-from t3ssfast.cli import matched_particles as options
-from t3ssfast.cli.candidate_files import Tomograms as RelionTomograms
-from t3ssfast.cli.candidate_files import VoxelSize
+from t3ssfast.cli import options
+from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
 
 
 def average(
     tomograms: options.Tomograms,
-    candidates: options.CandidateFiles,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Output folder; an interrupted run resumes from it.")
-    ],
-    box: options.Box = None,
-    box_nm: options.BoxNm = None,
+    candidates: CandidateFiles,
+    out: options.OutFolder,
+    box: Box = None,
+    box_nm: BoxNm = None,
     symmetry: Annotated[str, typer.Option(help="Symmetry about the particle's axis, C1 to C60.")] = "C1",
     iterations: Annotated[int, typer.Option(help="Number of alignment and averaging iterations.")] = 5,
     reference: Annotated[
@@ -31,12 +28,8 @@ def average(
         Path | None, typer.Option(help="Mask (0 to 1); default: a soft cylinder.", metavar="FILE")
     ] = None,
     mask_radius: Annotated[float | None, typer.Option(help="Radius of the cylinder, nm.")] = None,
-    cone: Annotated[
-        float | None, typer.Option(help="Maximum tilt from the membrane normal, degrees.")
-    ] = None,
-    max_shift: Annotated[
-        float | None, typer.Option(help="Maximum shift from the initial position, nm.")
-    ] = None,
+    cone: Annotated[float | None, typer.Option(help="Maximum tilt from the normal, degrees.")] = None,
+    max_shift: Annotated[float | None, typer.Option(help="Maximum shift of a particle, nm.")] = None,
     reject_outliers: Annotated[
         bool,
         typer.Option(
@@ -50,51 +43,45 @@ def average(
         typer.Option(help="B-factor for sharpening the map, square Angstrom.", show_default="none"),
     ] = None,
     contrast: options.Contrast = "dark",
-    tilt_range: options.TiltRange = (-60.0, 60.0),
-    voxel_size: VoxelSize = None,
-    relion_tomograms: RelionTomograms = None,
+    tilt_range: TiltRange = (-60.0, 60.0),
+    voxel_size: options.VoxelSize = None,
+    relion_tomograms: options.RelionTomograms = None,
     min_score: options.MinScore = 0.0,
     seed: Annotated[int, typer.Option(help="Random seed of the split into half sets.")] = 0,
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1".')] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="Number of CPU threads.", show_default="PyTorch's")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print counts and resolutions as JSON.")] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Align and average candidates in two independent half sets, and estimate the resolution.
 
     Writes average.mrc, half_map_1.mrc, half_map_2.mrc, mask.mrc, fsc.csv, candidates.star (the particles in
-    the maps), particles.csv (all particles, with scores), average.png and average.json.
+    the maps), particles.csv (all particles, with scores), average.png and average.json. An interrupted run
+    resumes from the output folder.
 
     \b
     Example:
       t3ssfast average TS_*.mrc --candidates picks.star --box 64 --symmetry C6 -o average
     """
-    from t3ssfast.averaging.average import AverageConfig
-    from t3ssfast.averaging.average import average as average_particles
+    from t3ssfast.averaging import average as averaging
     from t3ssfast.io import display_path, read
     from t3ssfast.plotting import draw_average
 
-    optional = {
-        "mask_radius_nm": mask_radius,
-        "cone_degrees": cone,
-        "max_shift_nm": max_shift,
-        "b_factor": b_factor,
-        "threads": threads,
-    }
-    config = AverageConfig(
+    chosen = options.given_options(
         iterations=iterations,
         reject_outliers=reject_outliers,
         contrast=contrast,
         tilt_range_degrees=tilt_range,
         seed=seed,
-        **{name: value for name, value in optional.items() if value is not None},  # type: ignore[arg-type]
+        mask_radius_nm=mask_radius,
+        cone_degrees=cone,
+        max_shift_nm=max_shift,
+        b_factor=b_factor,
+        threads=threads,
     )
-    volumes, matched = options.read_matched(
-        tomograms, candidates, voxel_size=voxel_size, relion_tomograms=relion_tomograms, min_score=min_score
-    )
+    config = averaging.AverageConfig(**chosen)
+    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
     size = volumes[0].voxel_size_angstrom
-    result = average_particles(
+    result = averaging.average(
         volumes,
         matched,
         box,

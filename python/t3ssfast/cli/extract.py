@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from t3ssfast.cli import matched_particles as options
-from t3ssfast.cli.candidate_files import Tomograms as RelionTomograms
-from t3ssfast.cli.candidate_files import VoxelSize
+from t3ssfast.cli import options
+from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
 
 
 def extract(
     tomograms: options.Tomograms,
-    candidates: options.CandidateFiles,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")],
-    box: options.Box = None,
-    box_nm: options.BoxNm = None,
+    candidates: CandidateFiles,
+    out: options.OutFolder,
+    box: Box = None,
+    box_nm: BoxNm = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help='"stack": one MRC stack; "relion": one file per particle.')
     ] = "stack",
@@ -33,11 +31,11 @@ def extract(
     normalise: Annotated[
         str, typer.Option(help='"zscore" (mean 0, standard deviation 1), "mean" (mean 0) or "none".')
     ] = "zscore",
-    tilt_range: options.TiltRange = (-60.0, 60.0),
-    voxel_size: VoxelSize = None,
-    relion_tomograms: RelionTomograms = None,
+    tilt_range: TiltRange = (-60.0, 60.0),
+    voxel_size: options.VoxelSize = None,
+    relion_tomograms: options.RelionTomograms = None,
     min_score: options.MinScore = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Extract a subtomogram around each candidate, protein bright, and write a particles.star.
 
@@ -45,24 +43,18 @@ def extract(
     Example:
       t3ssfast extract TS_01.mrc --candidates results/candidates.star --box 64 -o boxes
     """
-    from t3ssfast.averaging.extract import box_positions, box_voxels
-    from t3ssfast.averaging.extract import extract as extract_boxes
+    from t3ssfast.averaging import extract as extraction
     from t3ssfast.averaging.subtomogram_files import save_subtomograms
     from t3ssfast.io import display_path
 
-    volumes, matched = options.read_matched(
-        tomograms, candidates, voxel_size=voxel_size, relion_tomograms=relion_tomograms, min_score=min_score
-    )
+    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
     size = volumes[0].voxel_size_angstrom if box_voxel_size is None else box_voxel_size
-    n = box_voxels(box, box_nm, size)
+    n = extraction.box_voxels(box, box_nm, size)
+    cut: dict[str, Any] = {"voxel_size_angstrom": size, "edge": edge}
     boxes, positions = [], []
     for volume, some in zip(volumes, matched, strict=True):
-        positions.append(box_positions(volume, some, n, voxel_size_angstrom=size, edge=edge))
-        boxes.append(
-            extract_boxes(
-                volume, some, n, voxel_size_angstrom=size, edge=edge, contrast=contrast, normalise=normalise
-            )
-        )
+        positions.append(extraction.box_positions(volume, some, n, **cut))
+        boxes.append(extraction.extract(volume, some, n, contrast=contrast, normalise=normalise, **cut))
     files = save_subtomograms(
         out, boxes, matched, positions, size, format=format, tilt_range_degrees=tilt_range
     )

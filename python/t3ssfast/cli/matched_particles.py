@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
     from t3ssfast.tomogram import Tomogram
 
-Tomograms = Annotated[
-    list[Path],
-    typer.Argument(help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False),
-]
 CandidateFiles = Annotated[
     list[Path],
     typer.Option(
@@ -29,18 +25,15 @@ CandidateFiles = Annotated[
 ]
 Box = Annotated[int | None, typer.Option(help="Edge of the boxes in voxels.", metavar="N")]
 BoxNm = Annotated[float | None, typer.Option(help="Edge of the boxes in nm.", metavar="NM")]
-Contrast = Annotated[str, typer.Option(help='Contrast of protein in the tomograms: "dark" or "light".')]
 TiltRange = Annotated[
     tuple[float, float],
     typer.Option(help="Lowest and highest tilt angle about y, degrees.", metavar="LOW HIGH"),
 ]
-MinScore = Annotated[float, typer.Option(help="Minimum score of the candidates used.")]
 
 
 def read_matched(
     tomograms: list[Path],
     candidate_files: list[Path],
-    *,
     voxel_size: float | None,
     relion_tomograms: Path | None,
     min_score: float,
@@ -62,8 +55,7 @@ def read_matched(
         sets = load(file, voxel_size=size, tomogram=path, tomograms=relion_tomograms)
         chosen = [some for some in sets if some.tomogram_name == volume.name]
         if not chosen and len(sets) == 1 and len(volumes) in (1, len(candidate_files)):
-            # A file for a single tomogram belongs to it, whatever name it holds.
-            chosen = sets
+            chosen = sets  # A file for a single tomogram belongs to it, whatever name it holds.
         if not chosen:
             names = ", ".join(repr(some.tomogram_name) for some in sets[:5]) or "none"
             raise InputError(

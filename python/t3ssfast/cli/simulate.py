@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from t3ssfast.cli import options
+
 
 def simulate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")],
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    out: options.OutFolder,
+    seed: options.Seed = 0,
     shape: Annotated[str, typer.Option(help="Voxels along z,y,x.")] = "128,512,512",
     voxel_size: Annotated[float, typer.Option(help="Voxel size in Angstrom.")] = 13.6,
     physics: Annotated[
@@ -22,7 +23,7 @@ def simulate(
             metavar="NAME=VALUE",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Simulate a tomogram of minicells with T3SS, look-alikes and known ground truth.
 

@@ -16,10 +16,8 @@ Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 
-# Step of the finite differences that give tangents, in units of the unit sphere.
-TANGENT_STEP = 1e-4
-# Number of cosine waves of the outline. Few waves of length 1 to 4 keep the curvature low.
-N_WAVES = 5
+TANGENT_STEP = 1e-4  # Step of the finite differences that give tangents, in units of the unit sphere.
+N_WAVES = 5  # Number of cosine waves of the outline. Few waves of length 1 to 4 keep the curvature low.
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ class SurfacePoints:
 class Surface:
     """A star-shaped surface: ``centre + rotation @ (axes * u * (1 + sum a cos(k.u + p)))``, u unit vectors.
 
-    `centre_zyx` and `axes_zyx` are (3,) in nm, `rotation` (3, 3) acts on zyx vectors. k, p and a are `waves`
-    (m, 3), `phases` (m,) and `amplitudes` (m,).
+    Lengths are in nm. k, p and a are `waves` (m, 3), `phases` (m,) and `amplitudes` (m,).
     """
 
     centre_zyx: Float64
@@ -55,10 +52,7 @@ class Surface:
         return position
 
     def _radial_offset(self, position_zyx: Float64) -> Float64:
-        """Return (n,) signed distances of (n, 3) positions along the ray from the centre, negative inside.
-
-        They are measured in the frame where all axes are 1, times the shortest axis in nm.
-        """
+        """Return (n,) approximate distances of (n, 3) positions along rays from the centre; inside < 0."""
         local = ((position_zyx - self.centre_zyx) @ self.rotation) / self.axes_zyx
         length = np.linalg.norm(local, axis=1)
         radius = self._radius(local / np.maximum(length, 1e-9)[:, None])
@@ -91,22 +85,17 @@ class Surface:
     def signed_distance(
         self, shape: tuple[int, int, int], voxel_nm: float, pad_nm: float, reach_nm: float
     ) -> tuple[Box, Float32] | None:
-        """Return the distances of voxels from the surface in nm, negative inside.
+        """Return a box around the surface, padded by `pad_nm`, and the distances of its voxels in nm.
 
-        They are exact on a coarse grid and interpolated linearly. Between nodes h apart, the distance to a
-        surface of curvature radius R deviates by less than h^2 / (8 R), here 0.1 nm. Voxel (0, 0, 0) of the
-        volume is centred at 0 nm. Distances are only valid up to `reach_nm`.
-
-        Returns
-        -------
-        The box around the surface, padded by `pad_nm`, and the distances in it; None if the box lies outside
-        the volume.
+        Distances are negative inside and valid up to `reach_nm`. None if the box lies outside the volume.
         """
+        # Interpolated between nodes h apart, the distance to a surface of curvature radius R deviates by less
+        # than h^2 / (8 R), here 0.1 nm.
         spacing = min(2.5, float(self.axes_zyx.min()) / 12)
         points = self.points(spacing)
         low = np.floor((points.position_zyx.min(axis=0) - pad_nm) / voxel_nm).astype(np.int64)
         high = np.ceil((points.position_zyx.max(axis=0) + pad_nm) / voxel_nm).astype(np.int64) + 1
-        low, high = np.clip(low, 0, shape), np.clip(high, 0, shape)
+        low, high = np.clip([low, high], 0, shape)
         size = high - low
         if np.any(size < 1):
             return None
@@ -148,11 +137,7 @@ class Surface:
 def irregular_surface(
     rng: np.random.Generator, centre_zyx: npt.ArrayLike, axes_zyx: npt.ArrayLike, roughness: float
 ) -> Surface:
-    """Draw a closed surface with a random smooth outline, rotated at random about z.
-
-    `centre_zyx` and the semi-axes `axes_zyx` are (3,) in nm; `roughness` is the relative standard deviation
-    of the radius.
-    """
+    """Draw a surface with semi-axes in nm, rotated about z; `roughness`: relative spread of the radius."""
     waves = rng.normal(size=(N_WAVES, 3))
     waves *= rng.uniform(1.0, 3.5, size=(N_WAVES, 1)) / np.linalg.norm(waves, axis=1, keepdims=True)
     return Surface(

@@ -33,16 +33,14 @@ def tilt_angles(physics: Physics) -> Float64:
 
 
 class Projector:
-    """Projection along the beam at tilts about y, and its exact transpose.
+    """Projection of (z, x, y) volumes to (x, y) images at tilts about y, and its exact transpose.
 
-    A voxel at (z, x) from the centre of the volume projects to ``x cos(tilt) + z sin(tilt)``, shared linearly
-    by two pixels. Volumes have shape (z, x, y), images (x, y). If `mirrored`, the specimen continues beyond
-    the sides of the volume as its mirror image: at high tilt, the detector records what lies there.
+    A voxel at (z, x) from the centre projects to ``x cos(tilt) + z sin(tilt)``, shared linearly by two
+    pixels. If `mirrored`, the specimen continues beyond the sides, as at high tilt, as its mirror image.
     """
 
     def __init__(self, shape_zxy: tuple[int, int, int], *, mirrored: bool) -> None:
-        self._shape = shape_zxy
-        self._mirrored = mirrored
+        self._shape, self._mirrored = shape_zxy, mirrored
 
     def _matrix(self, angle_degrees: float) -> scipy.sparse.csr_matrix:
         """Return (x, z * x) weights at one tilt."""
@@ -59,18 +57,14 @@ class Projector:
         share = (position - pixel).astype(np.float32)
         folded = np.mod(x, 2 * width)
         source = z * width + np.where(folded < width, folded, 2 * width - 1 - folded)
-        rows = np.concatenate([pixel.ravel(), pixel.ravel() + 1])
-        columns = np.concatenate([source.ravel(), source.ravel()])
-        weights = np.concatenate([1 - share.ravel(), share.ravel()])
+        rows, columns, weights = map(np.ravel, ([pixel, pixel + 1], [source, source], [1 - share, share]))
         inside = (rows >= 0) & (rows < width)
         entries = (weights[inside], (rows[inside], columns[inside]))
         return scipy.sparse.csr_matrix(entries, shape=(width, depth * width), dtype=np.float32)
 
     def project(self, volume_zxy: Float32, angle_degrees: float) -> Float32:
         """Sum a (z, x, y) volume along the beam: (x, y)."""
-        depth, width, height = self._shape
-        image: Float32 = self._matrix(angle_degrees) @ volume_zxy.reshape(depth * width, height)
-        return image
+        return np.asarray(self._matrix(angle_degrees) @ volume_zxy.reshape(-1, volume_zxy.shape[-1]))
 
     def back_project(self, images: Float32, angles_degrees: npt.ArrayLike) -> Float32:
         """Apply the transpose of `project` to (n, x, y) images and sum over tilts: (z, x, y)."""
@@ -90,10 +84,7 @@ def electron_wavelength(voltage_kv: float) -> float:
 
 
 def contrast_transfer(frequency: Float64, defocus_angstrom: float, physics: Physics) -> Float64:
-    """Return the transfer from phase to contrast, ``-2 sin(gamma + w)``: protein is dark in underfocus.
-
-    `frequency` is in 1/Angstrom; underfocus is positive.
-    """
+    """Return the transfer from phase to contrast, ``-2 sin(gamma + w)``, at frequencies in 1/Angstrom."""
     wavelength = electron_wavelength(physics.voltage_kv)
     gamma = np.pi * wavelength * defocus_angstrom * frequency**2
     gamma -= np.pi / 2 * physics.spherical_aberration_mm * 1e7 * wavelength**3 * frequency**4
@@ -110,11 +101,8 @@ def _interpolation_gain(length: int) -> Float64:
 
 
 def _deconvolution_filter(frequency: Float64, physics: Physics) -> Float32:
-    """Return a Wiener filter for the mean transfer function, with maximum 1.
-
-    The assumed signal-to-noise ratio is that of Warp (Tegunov & Cramer 2019): 10^(3 strength) at the origin,
-    with an e-fold decrease per 1 / (100 A).
-    """
+    """Return a Wiener filter for the mean transfer function, with maximum 1."""
+    # The signal-to-noise ratio of Warp (Tegunov & Cramer 2019).
     transfer = -contrast_transfer(frequency, physics.defocus_um * 1e4, physics) / 2
     ratio = 10 ** (3 * physics.deconvolution) * np.exp(-100 * frequency)
     wiener = transfer / (transfer**2 + 1 / ratio)
@@ -134,12 +122,7 @@ def _filter_padded(image: Float32, transfer: npt.NDArray[np.inexact]) -> Float32
 def tilt_series(
     density: Float32, voxel_nm: float, physics: Physics, rng: np.random.Generator
 ) -> tuple[Float32, Float64]:
-    """Simulate the images of a (z, y, x) specimen (protein 1, ice 0), relative to their mean intensity.
-
-    Returns
-    -------
-    (n, x, y) images and the (n,) nominal tilts in degrees.
-    """
+    """Simulate (n, x, y) images of a (z, y, x) specimen, with mean 0; return also their nominal tilts."""
     depth, height, width = density.shape
     volume = np.ascontiguousarray(density.transpose(0, 2, 1))
     projector = Projector((depth, width, height), mirrored=True)
@@ -184,12 +167,7 @@ def _radial_weights(length: int, physics: Physics) -> Float64:
 
 
 def reconstruct(images: Float32, angles_degrees: Float64, depth: int, physics: Physics) -> Float32:
-    """Reconstruct `depth` slices from (n, x, y) images at (n,) tilts by weighted back-projection.
-
-    Returns
-    -------
-    (z, y, x) float32, mean 0, standard deviation 1.
-    """
+    """Reconstruct (z, y, x) by weighted back-projection, with mean 0 and standard deviation 1."""
     _, width, height = images.shape
     pad = width // 2
     padded = scipy.fft.next_fast_len(width + 2 * pad, real=True)

@@ -201,26 +201,18 @@ def random_physics(rng: np.random.Generator | int, *, widen: float = 0.0, **fixe
         tomograms unlike those of the training.
     **fixed
         Fields of `Physics` with fixed values.
-
-    Raises
-    ------
-    ConfigError
-        If `fixed` holds an unknown field or invalid value, or `widen` is not between 0 and 2.
     """
     if not 0 <= widen <= 2:
         raise ConfigError(f"widen is {widen!r}; give a fraction from 0 to 2.")
     rng = np.random.default_rng(rng)
 
-    def widened(low: float, high: float) -> tuple[float, float]:
-        more = widen * (high - low) / 2
-        return low - more, high + more
-
     def uniform(low: float, high: float) -> float:
-        return float(rng.uniform(*widened(low, high)))
+        more = widen * (high - low) / 2
+        return float(rng.uniform(low - more, high + more))
 
     def count(low: float, high: float) -> int:
-        first, last = widened(low, high)
-        return max(int(rng.integers(round(first), round(last) + 1)), 0)
+        more = widen * (high - low) / 2
+        return max(int(rng.integers(round(low - more), round(high + more) + 1)), 0)
 
     specimen = rng.choice(["t3ss", "bare", "vesicles"], p=[0.75, 0.10, 0.15])
     cells = 0 if specimen == "vesicles" else max(1, count(1, 3))

@@ -1,15 +1,24 @@
-"""Look-alikes of the T3SS and other particles, with random sizes.
+"""Soft-edged shapes in cylindrical coordinates, and look-alikes of the T3SS made of them, of random sizes.
 
-`gap_nm` is the distance between the middles of the two membranes. Lengths are in nm.
+s is the height along the particle's axis, r the distance from it and phi the angle about it. Lengths are in
+nm, densities relative to ice (0), in units of protein (1). `gap_nm` is the distance between the membranes.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
 
-from t3ssfast.simulation.shapes import Float32, Particle, ball, below, between, tube, union
+import numpy as np
+import numpy.typing as npt
 
 __all__ = [
+    "Float32",
+    "Particle",
+    "ball",
+    "below",
+    "between",
     "chemoreceptor_patch",
     "flagellar_motor",
     "globule",
@@ -17,13 +26,56 @@ __all__ = [
     "membrane_protein",
     "ribosome",
     "secretin",
+    "tube",
+    "union",
 ]
 
+Float32 = npt.NDArray[np.float32]
+Range = tuple[float, float]
+
+EDGE_NM = 1.6  # Width of soft edges. Sharper ones would alias at the usual 1 to 2 nm per voxel.
 # Density of gold and of a ribosome with its RNA, relative to protein.
 GOLD_DENSITY = np.float32(10)
 RIBOSOME_DENSITY = np.float32(1.3)
-# Lattice constant of chemoreceptor arrays (Briegel et al. 2009).
-CHEMORECEPTOR_LATTICE_NM = 12.0
+CHEMORECEPTOR_LATTICE_NM = 12.0  # Lattice constant of chemoreceptor arrays (Briegel et al. 2009).
+
+
+@dataclass(frozen=True)
+class Particle:
+    """A particle with its origin half-way between the membranes, or at its centre if it floats freely."""
+
+    kind: str  # Label, such as "t3ss".
+    extent_nm: tuple[float, float, float]  # Lowest s, highest s and largest r of its density.
+    # (s, r, phi) -> density, and the fraction, 0 to 1, of membrane and solvent that the particle replaces.
+    density: Callable[[Float32, Float32, Float32], tuple[Float32, Float32]]
+
+
+def below(value: Float32, edge: float) -> Float32:
+    """Return 1 where value < edge and 0 above, with a soft edge."""
+    return np.asarray(np.clip(np.float32(0.5) - (value - np.float32(edge)) / np.float32(EDGE_NM), 0, 1))
+
+
+def between(value: Float32, low: float, high: float) -> Float32:
+    """Return 1 where low < value < high and 0 elsewhere, with soft edges."""
+    return below(value, high) * below(-value, -low)
+
+
+def tube(s: Float32, r: Float32, low: float, high: float, inner: float, outer: float) -> Float32:
+    """Return a tube from height `low` to `high` between two radii; solid if `inner` <= 0."""
+    wall = below(r, outer) if inner <= 0 else between(r, inner, outer)
+    return wall * between(s, low, high)
+
+
+def ball(s: Float32, r: Float32, phi: Float32, centre: tuple[float, float, float], radius: float) -> Float32:
+    """Return a ball centred at (s, r, phi)."""
+    height, lateral, angle = map(np.float32, centre)
+    across = r * r + np.float32(centre[1] ** 2) - 2 * lateral * r * np.cos(phi - angle)
+    return below(np.sqrt(np.maximum(across + (s - height) ** 2, 0)), radius)
+
+
+def union(*parts: Float32) -> Float32:
+    """Return the highest of several densities."""
+    return reduce(np.maximum, parts)
 
 
 def flagellar_motor(rng: np.random.Generator, gap_nm: float) -> Particle:
@@ -99,9 +151,8 @@ def chemoreceptor_patch(rng: np.random.Generator, gap_nm: float) -> Particle:
         wave = np.float32(4 * np.pi / (np.sqrt(3) * CHEMORECEPTOR_LATTICE_NM))
         lattice = np.cos(wave * first)
         for angle in (2 * np.pi / 3, 4 * np.pi / 3):
-            lattice = lattice + np.cos(
-                wave * np.float32(np.cos(angle)) * first + wave * np.float32(np.sin(angle)) * second
-            )
+            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+            lattice = lattice + np.cos(wave * cos * first + wave * sin * second)
         pillars = np.clip((lattice - np.float32(0.3)) / 2, 0, 1) * between(s, plate, -half)
         base_plate = between(s, plate - 2.5, plate + 2.5)
         found = inside * union(pillars * np.float32(0.7), base_plate * np.float32(0.7))
@@ -111,11 +162,7 @@ def chemoreceptor_patch(rng: np.random.Generator, gap_nm: float) -> Particle:
 
 
 def _random_balls(
-    rng: np.random.Generator,
-    count: int,
-    height: float,
-    lateral: tuple[float, float],
-    radius: tuple[float, float],
+    rng: np.random.Generator, count: int, height: float, lateral: Range, radius: Range
 ) -> list[tuple[tuple[float, float, float], float]]:
     """Draw centres (s, r, phi) and radii of balls, with -height < s < height."""
     balls = []
@@ -159,10 +206,7 @@ def globule(rng: np.random.Generator) -> Particle:
 
 
 def membrane_protein(rng: np.random.Generator, height_nm: float, outward: bool) -> Particle:
-    """Draw a complex in one membrane: a plug with a soluble head, a pore, or a head on a stalk.
-
-    `height_nm` is s of the middle of the membrane; `outward`: the head points out of the cell.
-    """
+    """Draw a complex in the membrane at s = `height_nm`: a plug with a head, a pore, or a head on a stalk."""
     sign = 1.0 if outward else -1.0
     radius = float(rng.uniform(2, 4.5))
     head, length = float(rng.uniform(2.5, 5.5)), float(rng.uniform(2, 9))
@@ -176,11 +220,8 @@ def membrane_protein(rng: np.random.Generator, height_nm: float, outward: bool) 
             return found, union(tube(local, r, -3, 3, 0, outer), found)
         if style == "stalk":
             # An F-type ATP synthase: a 10 nm head on a stalk.
-            found = union(
-                tube(local, r, -3, 3, 0, 3.2),
-                tube(local, r, 0, 8, 0, 1.5),
-                ball(local, r, phi, (12.0, 0.0, 0.0), 5.0),
-            )
+            stalk = union(tube(local, r, -3, 3, 0, 3.2), tube(local, r, 0, 8, 0, 1.5))
+            found = union(stalk, ball(local, r, phi, (12.0, 0.0, 0.0), 5.0))
         else:
             centre = (2 + length / 2, 0.0, 0.0)
             found = union(tube(local, r, -3, 3, 0, radius), ball(local, r, phi, centre, head))

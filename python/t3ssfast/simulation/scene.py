@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
 from t3ssfast.simulation.geometry import Surface
 from t3ssfast.simulation.parameters import Physics
-from t3ssfast.simulation.shapes import Particle
+from t3ssfast.simulation.particles import Particle
 
 __all__ = [
     "CYTOPLASM",
@@ -25,7 +23,6 @@ __all__ = [
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
 
 # Index = value in the label volume.
 LABELS = (
@@ -44,35 +41,25 @@ LABELS = (
 # Values in the compartment volume.
 OUTSIDE, ENVELOPE, CYTOPLASM, LUMEN = 0, 1, 2, 3
 
-# Densities across a membrane are tabulated in steps of this distance.
-TABLE_STEP_NM = 0.05
+TABLE_STEP_NM = 0.05  # Densities across a membrane are tabulated in steps of this distance.
 # Extent of a bilayer from its middle, and free space around it.
 BILAYER_NM, MARGIN_NM = 5.0, 1.0
 # Peptidoglycan: position as a fraction of the periplasm from the inner membrane, and Gaussian width.
 PEPTIDOGLYCAN_POSITION, PEPTIDOGLYCAN_SIGMA_NM = 0.68, 1.8
-# A particle labels the voxels that it fills by more than this fraction.
-LABEL_FILL = 0.4
+LABEL_FILL = 0.4  # A particle labels the voxels that it fills by more than this fraction.
 # Diameters of the proteins that crowd a compartment, half of the volume fraction each.
 CROWDER_DIAMETERS_NM = (4.0, 7.0)
 
 
-@dataclass
 class Scene:
     """A specimen under construction. Voxel (0, 0, 0) is centred at 0 nm."""
 
-    shape: tuple[int, int, int]
-    voxel_nm: float
-    # (z, y, x) volumes.
-    density: Float32 = field(init=False)
-    membrane: UInt8 = field(init=False)
-    labels: UInt8 = field(init=False)
-    compartment: UInt8 = field(init=False)
-    # Kind, centre (voxels, zyx) and axis (zyx) of every particle.
-    placed: list[tuple[str, Float64, Float64]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.density = np.zeros(self.shape, np.float32)
-        self.membrane, self.labels, self.compartment = (np.zeros(self.shape, np.uint8) for _ in range(3))
+    def __init__(self, shape: tuple[int, int, int], voxel_nm: float) -> None:
+        self.shape, self.voxel_nm = shape, voxel_nm
+        self.density = np.zeros(shape, np.float32)
+        self.membrane, self.labels, self.compartment = (np.zeros(shape, np.uint8) for _ in range(3))
+        # Kind, centre (voxels, zyx) and axis (zyx) of every particle.
+        self.placed: list[tuple[str, Float64, Float64]] = []
 
     @property
     def size_nm(self) -> Float64:
@@ -108,21 +95,17 @@ class Scene:
         first = np.cross(axis_zyx, helper)
         first /= np.linalg.norm(first)
         second = np.cross(axis_zyx, first)
-        first, second = (
-            np.cos(rot) * first + np.sin(rot) * second,
-            np.cos(rot) * second - np.sin(rot) * first,
+        cos, sin = np.cos(rot), np.sin(rot)
+        first, second = cos * first + sin * second, cos * second - sin * first
+        offsets = (
+            (np.arange(cut.start, cut.stop) * self.voxel_nm - c).astype(np.float32)
+            for cut, c in zip(box, centre_nm, strict=True)
         )
-        z, y, x = np.ix_(
-            *(
-                (np.arange(cut.start, cut.stop) * self.voxel_nm - c).astype(np.float32)
-                for cut, c in zip(box, centre_nm, strict=True)
-            )
-        )
+        z, y, x = np.ix_(*offsets)
 
         def along(vector: Float64) -> Float32:
             w = vector.astype(np.float32)
-            component: Float32 = w[0] * z + w[1] * y + w[2] * x
-            return component
+            return np.asarray(w[0] * z + w[1] * y + w[2] * x)
 
         a, b = along(first), along(second)
         return along(axis_zyx), np.hypot(a, b), np.arctan2(b, a)
@@ -147,9 +130,7 @@ def _bilayer(distance: Float64, physics: Physics, voxel_nm: float) -> Float64:
 def add_membranes(scene: Scene, surface: Surface, physics: Physics, outer_nm: float | None) -> bool:
     """Add a cell (outer membrane at +outer_nm from the inner) or a vesicle (outer_nm None) to free space.
 
-    Returns
-    -------
-    False, without any change, if it would overlap something or lies outside the volume.
+    Return False, without any change, if it would overlap something or lies outside the volume.
     """
     last = 0.0 if outer_nm is None else outer_nm
     reach = last + (BILAYER_NM + MARGIN_NM)

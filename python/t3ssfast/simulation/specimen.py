@@ -11,6 +11,7 @@ import numpy.typing as npt
 from t3ssfast.simulation import particles
 from t3ssfast.simulation.geometry import Surface, irregular_surface
 from t3ssfast.simulation.parameters import Physics
+from t3ssfast.simulation.particles import Particle
 from t3ssfast.simulation.scene import (
     CYTOPLASM,
     LABELS,
@@ -21,7 +22,6 @@ from t3ssfast.simulation.scene import (
     add_membranes,
     random_direction,
 )
-from t3ssfast.simulation.shapes import Particle
 from t3ssfast.simulation.t3ss import Architecture, t3ss
 
 __all__ = ["build_specimen"]
@@ -32,8 +32,7 @@ Float64 = npt.NDArray[np.float64]
 ATTEMPTS, ATTEMPTS_IN_PLACE = 8, 3
 # Lateral space that a particle takes on a cell, nm.
 CHEMORECEPTOR_SPACE_NM, SECRETIN_SPACE_NM, RIBOSOME_SPACE_NM, PROTEIN_SPACE_NM = 90.0, 28.0, 26.0, 12.0
-# Free particles are placed this far from membranes and other particles.
-FREE_SPACE_NM = 12
+FREE_SPACE_NM = 12  # Free particles are placed this far from membranes and other particles.
 # Distance of docked ribosomes from the inner membrane.
 DOCKED_RIBOSOME_NM = (13, 16)
 
@@ -189,28 +188,22 @@ def _populate(
         if site is not None:
             below = site[0] - site[1] * (gap / 2 + rng.uniform(*DOCKED_RIBOSOME_NM))
             scene.put(particles.ribosome(rng), below, random_direction(rng), 0.0)
-    for count, height in (
-        (physics.inner_membrane_proteins_per_cell, -gap / 2),
-        (physics.outer_membrane_proteins_per_cell, gap / 2),
-    ):
 
-        def draw_protein(height: float = height) -> Particle:
-            return particles.membrane_protein(rng, height, rng.random() < 0.5)
+    def draw_protein(height: float) -> Particle:
+        return particles.membrane_protein(rng, height, rng.random() < 0.5)
 
-        put(count, PROTEIN_SPACE_NM, 6.0, draw_protein)
+    inner, outer = physics.inner_membrane_proteins_per_cell, physics.outer_membrane_proteins_per_cell
+    put(inner, PROTEIN_SPACE_NM, 6.0, lambda: draw_protein(-gap / 2))
+    put(outer, PROTEIN_SPACE_NM, 6.0, lambda: draw_protein(gap / 2))
 
 
 def _scatter(
-    scene: Scene,
-    compartment: int,
-    per_cubic_um: float,
-    draw: Callable[[], Particle],
-    rng: np.random.Generator,
+    scene: Scene, compartment: int, per_um3: float, draw: Callable[[], Particle], rng: np.random.Generator
 ) -> None:
     """Put free particles at random positions of a compartment."""
     volume = float(np.count_nonzero(scene.compartment == compartment)) * (scene.voxel_nm / 1000) ** 3
     space = round(FREE_SPACE_NM / scene.voxel_nm)
-    for _ in range(rng.poisson(per_cubic_um * volume)):
+    for _ in range(rng.poisson(per_um3 * volume)):
         for _attempt in range(20):
             position = rng.uniform(0, 1, 3) * scene.size_nm
             voxel = np.round(position / scene.voxel_nm).astype(int)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from t3ssfast.simulation.parameters import Physics
-from t3ssfast.simulation.shapes import Float32, Particle, below, between, tube, union
+from t3ssfast.simulation.particles import Float32, Particle, below, between, tube, union
 
 __all__ = ["Architecture", "t3ss"]
 
-# Above this value of `Architecture.wall`, the pods form a closed wall.
-CLOSED_WALL = 0.75
+CLOSED_WALL = 0.75  # Above this value of `Architecture.wall`, the pods form a closed wall.
 
 
 def _range(published: float, low: float, high: float) -> Any:
@@ -63,9 +62,9 @@ class Architecture:
     @classmethod
     def draw(cls, rng: np.random.Generator, variety: float) -> Architecture:
         """Draw an architecture: with `variety` 0 the published one, with 1 from anywhere in the ranges."""
-        published, drawn = cls(), {}
+        drawn = {}
         for item in fields(cls):
-            default = getattr(published, item.name)
+            default = float(getattr(cls, item.name))
             value = float(rng.uniform(item.metadata["low"], item.metadata["high"]))
             drawn[item.name] = default + variety * (value - default)
         return cls(**drawn)
@@ -79,10 +78,7 @@ def t3ss(
     needle_length_nm: float,
     with_platform: bool = True,
 ) -> Particle:
-    """Draw a T3SS around the mean architecture of its species.
-
-    `needle_length_nm` is measured from the outer membrane; 0: a base without needle.
-    """
+    """Draw a T3SS around the mean architecture of its species; needle length 0: a base without needle."""
     gap_nm = physics.membrane_gap_nm
 
     def drawn(size: float) -> float:
