@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from t3ssfast.cli.options import CandidateVoxelSize as VoxelSize
-from t3ssfast.cli.options import RelionTomograms as Tomograms
-from t3ssfast.cli.options import TomogramFile as Tomogram
 from t3ssfast.errors import VoxelSizeError
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
 
-__all__ = ["Tomogram", "Tomograms", "VoxelSize", "load"]
+__all__ = ["load"]
 
 
 def load(
