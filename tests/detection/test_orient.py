@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from t3ssfast.detection.orient import orient
-from threads import on_threads
+from t3ssfast.runtime.threads import torch_threads
 
 VOXEL = 13.6
 NM = VOXEL / 10
@@ -71,7 +71,7 @@ def test_normals_do_not_depend_on_threads(voxel: float) -> None:
     chosen = np.argwhere(distance < 1.0)[::400]
     found = []
     for threads in (1, 2, 5):
-        with on_threads(threads):
+        with torch_threads(threads):
             found.append(orient(membrane, chosen, voxel_size_angstrom=voxel))
     assert len(chosen) > 10
     np.testing.assert_array_equal(found[0], found[1])

@@ -18,7 +18,7 @@ from reference import windows_of, zscored
 from t3ssfast.errors import InputError
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.unfold import unfold
-from threads import on_threads
+from t3ssfast.runtime.threads import torch_threads
 
 FAST = settings(deadline=None, max_examples=30)
 
@@ -129,9 +129,9 @@ def test_out_is_written_and_returned() -> None:
 @pytest.mark.parametrize("threads", [2, 3])
 def test_results_do_not_depend_on_threads(threads: int) -> None:
     image = np.random.default_rng(6).normal(size=(60, 60)).astype(np.float32)
-    with on_threads(1):
+    with torch_threads(1):
         one = unfold(image, 9, normalise="zscore")
-    with on_threads(threads):
+    with torch_threads(threads):
         np.testing.assert_array_equal(unfold(image, 9, normalise="zscore"), one)
 
 

@@ -19,7 +19,7 @@ from reference import statistic
 from t3ssfast.errors import InputError
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.window_statistics import window_statistics
-from threads import on_threads
+from t3ssfast.runtime.threads import torch_threads
 
 FAST = settings(deadline=None, max_examples=40)
 
@@ -212,9 +212,9 @@ def test_masked_results_equal_the_unmasked_ones(size: int, share: float) -> None
 def test_results_do_not_depend_on_threads(threads: int) -> None:
     image = noise((3, 90, 170))
     mask = np.random.default_rng(7).random((3, 81, 161)) < 0.05
-    with on_threads(1):
+    with torch_threads(1):
         one, one_masked = window_statistics(image, 10, ALL), window_statistics(image, 10, ALL, mask=mask)
-    with on_threads(threads):
+    with torch_threads(threads):
         np.testing.assert_array_equal(window_statistics(image, 10, ALL), one)
         np.testing.assert_array_equal(window_statistics(image, 10, ALL, mask=mask), one_masked)
 

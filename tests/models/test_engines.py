@@ -17,7 +17,7 @@ from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models.engines import engine as engine_module
 from t3ssfast.models.engines.cuda_graphs import half_precision
 from t3ssfast.models.engines.flatten import flatten_network
-from threads import on_threads
+from t3ssfast.runtime.threads import torch_threads
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_engines_equal_the_network_with_any_number_of_threads(unet, engine):
         expected = torch.sigmoid(unet.module(torch.from_numpy(slab)[:, None]))[:, 0].numpy()
     answers = []
     for threads in (1, 2, 3):
-        with on_threads(threads):
+        with torch_threads(threads):
             answers.append(segment(slab, unet, engine=engine))
     np.testing.assert_allclose(answers[0], expected, atol=1e-4)
     for other in answers[1:]:

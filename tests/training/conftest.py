@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from training_toys import ball_example, columns, sheet_example
 
-from threads import on_threads
+from t3ssfast.runtime.threads import torch_threads
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    with on_threads(1):
+    with torch_threads(1):
         yield
 
 
