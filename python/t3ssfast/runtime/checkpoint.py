@@ -1,7 +1,7 @@
 """The checkpoint store: finished pieces of a long computation on disk, from which an interrupted run resumes.
 
 One store serves detection, averaging, training and the recipe of the bundled models, with one rule: a store
-belongs to the key of everything that decides about the result, and resumes from pieces of that key alone.
+belongs to a key of all inputs and options that determine the result, and only pieces of that key are used.
 Pieces of another key stay untouched, and a warning says that the run starts from the beginning.
 """
 
@@ -50,7 +50,7 @@ class CheckpointStore:
     folder
         The store makes a folder of its own in it, with the first piece; None keeps nothing.
     key
-        Of everything that decides about the pieces (`key_of`).
+        Identifies the inputs and options that determine the pieces (`key_of`).
     name
         Of the computation. Computations of different names share a folder without knowing of each other.
     """
