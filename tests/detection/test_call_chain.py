@@ -8,12 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
 import t3ssfast as t3
-from t3ssfast.candidates import Candidates
 from t3ssfast.tomogram import Tomogram
-from toy import Models, toy_detect
+from toy import Models, toy_detect, toy_tomogram
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "dev" / "architecture.md"
 # Functions from detect() to the C++ entry, that one included.
@@ -42,10 +39,9 @@ def chains_to_the_kernel(models: Models, tomogram: Tomogram) -> set[tuple[str, .
     return chains
 
 
-def test_documented_chain_from_detect_to_the_kernel(
-    models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
-) -> None:
-    chains = {chain for chain in chains_to_the_kernel(models, world[0]) if "classify" in chain}
+def test_documented_chain_from_detect_to_the_kernel(models: Models) -> None:
+    tomogram, _, _ = toy_tomogram((6, 90, 100), particles=1)
+    chains = {chain for chain in chains_to_the_kernel(models, tomogram) if "classify" in chain}
     section = re.search(r"## From detect\(\) to the kernel\n(.*?)\n## ", DOCUMENT.read_text("utf-8"), re.S)
     assert section is not None
     documented = tuple(re.findall(r"^\d+\. `(\w+)`", section[1], re.M))
