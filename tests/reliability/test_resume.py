@@ -22,7 +22,7 @@ from t3ssfast.detection import folder as folder_module
 from t3ssfast.detection import run_to_folder
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import CheckpointWarning, ConfigError, OutputError
-from t3ssfast.runtime.checkpoint import CheckpointStore
+from t3ssfast.runtime.checkpoint import CheckpointStore, remove_checkpoints
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
 SLICES = 36
@@ -299,6 +299,18 @@ def test_overlapping_pieces_are_used_in_order(tmp_path):
         another = CheckpointStore(tmp_path, "another")
     assert list(another.runs("some", 3)) == [((0, 3), None)]
     assert list(checkpoint.runs("some", 4)) != [((0, 4), None)], "the pieces of the first key are still there"
+
+
+@pytest.mark.parametrize("name", ["lenet[1].pt", "work"])
+def test_checkpoints_are_found_by_their_whole_name(tmp_path, name):
+    CheckpointStore(tmp_path, "first", name=name).save("some", value=1)
+    CheckpointStore(tmp_path, "first", name=f"{name}-2").save("some", value=2)
+    with pytest.warns(CheckpointWarning, match="-first"):
+        CheckpointStore(tmp_path, "second", name=name)
+    remove_checkpoints(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f".t3ssfast-{name}-2-first" in left
+    assert (f".t3ssfast-{name}-first" in left) == (name != "work")
 
 
 def test_modules_cannot_be_checkpointed(tmp_path):

@@ -266,8 +266,8 @@ def bundled(
     from t3ssfast.training.bundled import train_bundled
 
     options = given_options(tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume)
-    figures = train_bundled(out, device=device, log=log, **options)
-    typer.echo(json.dumps(figures, indent=None if as_json else 1))
+    metrics = train_bundled(out, device=device, log=log, **options)
+    typer.echo(json.dumps(metrics, indent=None if as_json else 1))
 
 
 def _read(

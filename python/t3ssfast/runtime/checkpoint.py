@@ -61,7 +61,7 @@ class CheckpointStore:
         if folder is None:
             return
         self.folder = Path(folder) / f".t3ssfast-{name}-{key[:KEY_DIGITS]}"
-        others = sorted(path.name for path in Path(folder).glob(f".t3ssfast-{name}-*"))
+        others = sorted(path.name for path in _stores(Path(folder), name))
         if others and not self.folder.is_dir():
             warnings.warn(
                 f"{display_path(str(folder))}: the checkpoint {others[0]} belongs to another input, other "
@@ -129,5 +129,11 @@ class CheckpointStore:
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove the stores of detections in a folder, of any key."""
-    for path in folder.glob(".t3ssfast-work-*"):
+    for path in _stores(folder, "work"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _stores(folder: Path, name: str) -> list[Path]:
+    """Stores of a name, of any key. Names may hold dashes and brackets, keys hold neither."""
+    pattern = re.compile(rf"\.t3ssfast-{re.escape(name)}-[^-]+")
+    return [path for path in folder.glob(".t3ssfast-*") if pattern.fullmatch(path.name)]

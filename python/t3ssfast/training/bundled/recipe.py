@@ -162,7 +162,7 @@ def train_bundled(
     metrics, evaluation = measure(held_out, *models, device=device, log=log)
     draw_curves(evaluation, folder / "held_out.png")
     update_metadata(verifier, "verifier", metrics={**models[2].metadata.metrics, **metrics})
-    figures = {
+    metrics = {
         **metrics,
         **{f"{model.metadata.model_kind}_validation": model.metadata.metrics for model in models},
         "seed": seed,
@@ -172,10 +172,10 @@ def train_bundled(
         "deep_shape": recipe.deep_shape,
     }
     checksums = {path.name: file_sha256(path) for path in paths}
-    for name, document in (("figures.json", figures), ("checksums.json", checksums)):
+    for name, document in (("figures.json", metrics), ("checksums.json", checksums)):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return figures
+    return metrics
 
 
 def _keep(model: Path, finished: CheckpointStore) -> None:
