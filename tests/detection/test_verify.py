@@ -364,4 +364,4 @@ def test_the_bundled_verifier_is_used_with_the_bundled_classifier_only(tmp_path:
     own = t3.detect(tomogram, classifier=classifier, membrane=membrane, config=config, progress=False)
     assert own.provenance["models"]["verifier"] is None
     bundled = t3.detect(tomogram, membrane=membrane, config=config, progress=False)
-    assert bundled.provenance["models"]["verifier"]["path"] == "bundled:verifier.pt"
+    assert bundled.provenance["models"]["verifier"]["path"] == "bundled:verifier"

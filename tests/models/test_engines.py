@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from networks import ENGINES, loaded_segmenter, openvino_only, segment, small_unet
 from processes import search_path
 from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models.engines import engine as engine_module
 from t3ssfast.models.engines.cuda_graphs import half_precision
-from t3ssfast.models.engines.flatten import flatten_network
 from t3ssfast.runtime.threads import torch_threads
 
 
@@ -157,7 +157,7 @@ def test_missing_engines_raise(unet, monkeypatch):
 
 def test_half_precision_is_close_to_the_network(unet):
     image = torch.randn(1, 1, 32, 48, generator=torch.Generator().manual_seed(0))
-    flat = half_precision(flatten_network(unet.frozen, tuple(image.shape)))
+    flat = half_precision(graph_of(unet.frozen, image))
     with torch.no_grad():
         answer = flat(image.half())
         expected = unet.module(image)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from archives import read_archive, write_archive
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models import (
     VERIFIER_ANSWERS,
@@ -24,6 +26,7 @@ from t3ssfast.models import (
     load_model,
     save_model,
 )
+from t3ssfast.models.bundled import BUNDLED_SHA256
 from t3ssfast.models.normalisation import Normalisation
 
 CLASSES = ("background", "t3ss")
@@ -298,17 +301,76 @@ def test_unscriptable_modules_are_refused(tmp_path):
 
 
 def test_bundled_models_must_match_their_checksums(tmp_path, monkeypatch, lenet):
-    monkeypatch.setattr("t3ssfast.models.loading.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("t3ssfast.models.bundled.resources.files", lambda package: tmp_path)
     weights = tmp_path / "weights"
     weights.mkdir()
     with pytest.raises(ModelError, match="not installed"):
         load_model(None, model_kind="classifier")
-    sha256 = save_model(lenet, weights / "classifier.pt", metadata())
-    (weights / "checksums.json").write_text(json.dumps({"classifier.pt": sha256}))
-    assert load_model(None, model_kind="classifier").path == "bundled:classifier.pt"
-    with pytest.raises(ModelError, match="not installed"):
-        load_model(None, model_kind="segmenter")
-    save_model(LeNet((2, 3), (8, 6)), tmp_path / "other.pt", metadata())
-    shutil.copy(tmp_path / "other.pt", weights / "classifier.pt")
+    sha256 = save_model(lenet, weights / "classifier.safetensors", metadata())
     with pytest.raises(ModelError, match="damaged"):
         load_model(None, model_kind="classifier")
+    monkeypatch.setitem(BUNDLED_SHA256, "classifier", sha256)
+    assert load_model(None, model_kind="classifier").path == "bundled:classifier"
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_networks_of_the_package_are_saved_in_both_formats(tmp_path, suffix):
+    """Neither the code in a TorchScript file nor a child process is needed to read them."""
+    networks = {
+        "classifier": (LeNet((2, 3), (8, 6), window=53), (2, 1, 53, 53), {"window_px": 53}),
+        "segmenter": (UNet(depth=2, base=4, slices=3), (2, 3, 32, 32), {"slices": 3}),
+        "verifier": (
+            AxialNet((2, 3, 4, 5), hidden=6, height=32),
+            (2, 12, 32, 16),
+            {"window_px": 32, "classes": VERIFIER_ANSWERS},
+        ),
+    }
+    for model_kind, (network, shape, options) in networks.items():
+        path = tmp_path / f"{model_kind}{suffix}"
+        save_model(network, path, ModelMetadata(model_kind, **options))
+        loaded = load_model(path, model_kind=model_kind)
+        assert type(loaded.module) is type(network)
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert torch.equal(loaded.module(x), network.eval()(x))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"name": "Elsewhere"},
+        {"name": "LeNet", "channels": [2, 3], "hidden": [8, 7]},
+        {"name": "LeNet", "channels": [2**40, 3]},
+        {"name": "LeNet", "depth": 3},
+        {"name": "UNet", "depth": 200},
+        {"name": "LeNet", "channels": "no", "hidden": None},
+        {"name": ["LeNet"]},
+    ],
+    ids=str,
+)
+def test_architectures_that_the_weights_do_not_have_are_refused(tmp_path, lenet, architecture):
+    path = tmp_path / "model.pt"
+    save_model(lenet, path, metadata())
+    members = read_archive(path)
+    (name,) = (name for name in members if name.endswith("t3ssfast.json"))
+    members[name] = replace(metadata(), architecture=architecture).to_json().encode()
+    path.write_bytes(write_archive(members))
+    with pytest.raises(ModelError, match="does not hold the network"):
+        load_model(path, model_kind="classifier")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}", (2**40).to_bytes(8, "little"), b"[" * 5000],
+    ids=["empty", "long header", "no metadata", "huge header", "depth"],
+)
+def test_damaged_safetensors_are_refused(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError):
+        load_model(tmp_path / "model.safetensors", model_kind="classifier")
+
+
+def test_other_modules_are_not_saved_as_safetensors(tmp_path):
+    with pytest.raises(ModelError, match=r"ends in \"\.pt\""):
+        save_model(nn.Sequential(nn.Flatten(), nn.Linear(2500, 2)), tmp_path / "m.safetensors", metadata())
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Networks, and the TorchScript files that hold them with their `ModelMetadata`."""
+"""Networks, and the files that hold them with their `ModelMetadata`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from t3ssfast.models.axialnet import AZIMUTHS, DEFAULT_HEIGHT_PX, AxialNet
 from t3ssfast.models.device import check_device
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.loaded import LoadedModel
-from t3ssfast.models.loading import load_model, save_model
+from t3ssfast.models.loading import load_model
 from t3ssfast.models.metadata import MAX_SLICES, VERIFIER_ANSWERS, ModelMetadata, code_version
+from t3ssfast.models.saving import save_model
 from t3ssfast.models.unet import UNet
 
 __all__ = [

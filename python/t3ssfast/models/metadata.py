@@ -69,6 +69,8 @@ class ModelMetadata:
         Number of consecutive slices in a segmenter's input.
     recipe, code_version, metrics
         Training options, version of t3ssfast at training time, and metrics on held-out data.
+    architecture
+        Name and options of one of the package's networks, see `models.architectures`; None of any other.
     preselect, calibration
         Plain values of a `detection.preselect.PreselectRule` and an `evaluation.calibration.Calibration`.
     """
@@ -87,6 +89,7 @@ class ModelMetadata:
     preselect: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         def require(valid: bool, name: str, expected: str) -> None:
@@ -96,9 +99,14 @@ class ModelMetadata:
                 )
 
         def is_integer(value: object, low: int, high: int) -> bool:
-            return isinstance(value, int) and low <= value <= high
+            return type(value) is int and low <= value <= high
 
         require(self.model_kind in MODEL_KINDS, "model_kind", '"classifier", "segmenter" or "verifier"')
+        require(
+            self.architecture is None or isinstance(self.architecture, dict),
+            "architecture",
+            "an object or null",
+        )
         require(self.contrast in ("dark", "light"), "contrast", '"dark" or "light"')
         require(self.output in ("logits", "probabilities"), "output", '"logits" or "probabilities"')
         for name in ("voxel_size_angstrom", "window_nm"):

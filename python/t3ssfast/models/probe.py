@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import ModelError
 from t3ssfast.models.axialnet import AZIMUTHS
+from t3ssfast.models.foreign import Refusal
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import quiet_torchscript
@@ -102,6 +103,8 @@ def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
         )
     try:
         return future.result()
+    except Refusal:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -22,16 +22,23 @@ def quiet_torchscript() -> Iterator[None]:
         yield
 
 
-def copy_module(module: nn.Module) -> nn.Module:
-    """Copy a module; a TorchScript module is copied to the CPU through an archive in memory."""
+def copy_module(module: nn.Module, device: torch.device | None = None) -> nn.Module:
+    """Copy a module to a device (None: TorchScript to the CPU, others stay where they are).
+
+    TorchScript is copied through an archive in memory, which also moves the constants of frozen modules:
+    `Module.to` does not reach them.
+    """
     if isinstance(module, torch.jit.ScriptModule):
         buffer = stdio.BytesIO()
         with quiet_torchscript():
             torch.jit.save(module, buffer)
             buffer.seek(0)
-            loaded: nn.Module = torch.jit.load(buffer, map_location="cpu")  # type: ignore[no-untyped-call]
+            loaded: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+                buffer, map_location=device or torch.device("cpu")
+            )
             return loaded
     with warnings.catch_warnings():
         # Modules of torch.export warn about their own parts when they are copied.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        return copy.deepcopy(module)
+        duplicate = copy.deepcopy(module)
+    return duplicate if device is None else duplicate.to(device)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import fx
 
 from t3ssfast.kernels.plan.layers import Layer, LayerKind, NoDensePlanError
 
@@ -15,14 +16,18 @@ __all__ = ["ChainBuilder"]
 class ChainBuilder:
     """Collects the layers of a plan while following a (M, 1, size, size) input through a model."""
 
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor  # output of the last operation
-        self.visited = {id(tensor)}  # ids of the outputs of all operations
+    def __init__(self, node: fx.Node) -> None:
+        self.node = node  # the last operation
         self.layers: list[Layer] = []
         self.channels = 1
-        self.map_size = (int(tensor.shape[2]), int(tensor.shape[3]))  # of a window's own feature map
+        self.map_size: tuple[int, int] = node.meta["shape"][2:4]  # of a window's own feature map
         self.stride = (1, 1)  # product of all strides
-        self.flat = False  # whether `tensor` is (M, channels * y * x)
+        self.flat = False  # whether the last output is (M, channels * y * x)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the last output."""
+        return len(self.node.meta["shape"])
 
     @property
     def flat_size(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import fx
 
+from t3ssfast.kernels.graph import operator_name
 from t3ssfast.kernels.plan.chain import ChainBuilder
 from t3ssfast.kernels.plan.layers import LayerKind, NoDensePlanError
 
@@ -21,7 +23,7 @@ def _pair(value: Any, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
     return y, x
 
 
-def _convolution(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _convolution(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     padding = args["padding"]
     if args.get("transposed") or (padding != "valid" and _pair(padding, (0, 0)) != (0, 0)):
         raise NoDensePlanError("a convolution pads its input, and what lies beyond a window is not zero")
@@ -38,14 +40,14 @@ def _convolution(chain: ChainBuilder, name: str, args: dict[str, Any], output: t
     chain.append_weighted(weight, args["bias"], dense_dilation, linear)
 
 
-def _linear(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _linear(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     if name == "linear":
         weight, bias, is_layer = args["weight"], args["bias"], True
     elif name == "addmm":
         weight, bias = args["mat2"].t(), args["self"]
-        is_layer = args["mat1"] is chain.tensor and args["alpha"] == 1 and args["beta"] == 1
+        is_layer = args["mat1"] is chain.node and args["alpha"] == 1 and args["beta"] == 1
     else:
-        weight, bias, is_layer = args["mat2"].t(), None, args["self"] is chain.tensor
+        weight, bias, is_layer = args["mat2"].t(), None, args["self"] is chain.node
     if not is_layer:
         raise NoDensePlanError("a matrix product is not of the form of a fully connected layer")
     if not chain.flat and chain.map_size != (1, 1):
@@ -57,7 +59,7 @@ def _linear(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.
     chain.append_weighted(weight, bias, chain.stride, linear=True)
 
 
-def _pool(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _pool(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     kernel = _pair(args["kernel_size"])
     if _pair(args["padding"], (0, 0)) != (0, 0):
         raise NoDensePlanError("a pooling pads its input, and what lies beyond a window is not empty")
@@ -70,10 +72,10 @@ def _pool(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Te
         chain.append(kind, kernel=kernel, dilation=dense_dilation)
 
 
-def _global_mean(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _global_mean(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     kernel = chain.map_size
     if name == "mean":
-        axes = sorted(d % chain.tensor.ndim for d in args["dim"] or [])
+        axes = sorted(d % chain.ndim for d in args["dim"] or [])
         if chain.flat or axes != [2, 3] or args["dtype"] is not None:
             raise NoDensePlanError("a mean is taken over something else than the whole map of a channel")
         chain.flat = not args["keepdim"]
@@ -84,7 +86,7 @@ def _global_mean(chain: ChainBuilder, name: str, args: dict[str, Any], output: t
         chain.append(LayerKind.AVERAGE_POOL, kernel=kernel, dilation=chain.stride)
 
 
-def _activation(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _activation(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     slope = None
     if name == "leaky_relu":
         slope = torch.tensor([float(args["negative_slope"])], dtype=torch.float64)
@@ -92,7 +94,7 @@ def _activation(chain: ChainBuilder, name: str, args: dict[str, Any], output: to
     chain.append(LayerKind.GELU_TANH if tanh_form else LayerKind[name.upper()], weight=slope)
 
 
-def _batch_norm(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _batch_norm(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     if args.get("training"):
         raise NoDensePlanError("a batch normalisation is in training mode")
     if chain.flat and chain.map_size != (1, 1):
@@ -109,16 +111,16 @@ def _batch_norm(chain: ChainBuilder, name: str, args: dict[str, Any], output: to
     chain.append_affine(scale, shift if bias is None else shift + bias)
 
 
-def _arithmetic(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
+def _arithmetic(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
     first, second = args["self"], args["other"]
-    if first is not chain.tensor:
+    if first is not chain.node:
         if name in ("sub", "div"):
             raise NoDensePlanError(f"{name} takes the feature maps away from a constant")
         first, second = second, first
     constant = torch.as_tensor(second).detach().cpu().to(torch.float64)
     if constant.numel() != 1:
-        shape = (1,) * (chain.tensor.ndim - constant.ndim) + tuple(constant.shape)
-        per_channel = (1, chain.channels, 1, 1)[: chain.tensor.ndim]
+        shape = (1,) * (chain.ndim - constant.ndim) + tuple(constant.shape)
+        per_channel = (1, chain.channels, 1, 1)[: chain.ndim]
         if shape != per_channel or (chain.flat and chain.map_size != (1, 1)):
             raise NoDensePlanError(f"{name} takes a constant that is not one number a channel")
     constant = constant.reshape(-1).expand(chain.channels)
@@ -133,8 +135,8 @@ def _arithmetic(chain: ChainBuilder, name: str, args: dict[str, Any], output: to
         chain.append_affine(constant.clone() if name == "mul" else 1.0 / constant, zero)
 
 
-def _softmax(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
-    if args["dim"] % chain.tensor.ndim != 1 or args.get("half_to_float") or args.get("dtype") is not None:
+def _softmax(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
+    if args["dim"] % chain.ndim != 1 or args.get("half_to_float") or args.get("dtype") is not None:
         raise NoDensePlanError("a softmax is taken along another axis than the classes")
     chain.ensure_head()
     if chain.map_size != (1, 1):
@@ -142,8 +144,8 @@ def _softmax(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch
     chain.append(LayerKind.LOG_SOFTMAX if "log" in name else LayerKind.SOFTMAX)
 
 
-def _shape(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
-    shape = tuple(output.shape)[1:]
+def _shape(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
+    shape = output.meta["shape"][1:]
     if shape == (chain.flat_size,):
         chain.flat = True
     elif shape == (chain.channels, *chain.map_size) and (not chain.flat or chain.map_size == (1, 1)):
@@ -152,12 +154,12 @@ def _shape(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.T
         raise NoDensePlanError(f"{name} rearranges the feature maps to shape {shape}")
 
 
-def _identity(chain: ChainBuilder, name: str, args: dict[str, Any], output: torch.Tensor) -> None:
-    if output.dtype != torch.float32 or args.get("train"):
+def _identity(chain: ChainBuilder, name: str, args: dict[str, Any], output: fx.Node) -> None:
+    if output.meta["dtype"] != torch.float32 or args.get("train"):
         raise NoDensePlanError(f"{name} changes the numbers it is given")
 
 
-_NAMES: dict[Callable[[ChainBuilder, str, dict[str, Any], torch.Tensor], None], str] = {
+_NAMES: dict[Callable[[ChainBuilder, str, dict[str, Any], fx.Node], None], str] = {
     _convolution: "convolution _convolution conv2d",
     _linear: "linear addmm mm",
     _pool: "max_pool2d max_pool2d_with_indices avg_pool2d",
@@ -172,25 +174,41 @@ _NAMES: dict[Callable[[ChainBuilder, str, dict[str, Any], torch.Tensor], None], 
 _OPERATIONS = {name: operation for operation, names in _NAMES.items() for name in names.split()}
 
 
-def apply_operation(chain: ChainBuilder, name: str, args: dict[str, Any], result: Any) -> None:
-    """Extend the chain by one recorded operation, such as "conv2d"; skip operations on constants only."""
-    values = (value if isinstance(value, list | tuple) else [value] for value in args.values())
-    inputs = [v for v in itertools.chain(*values) if isinstance(v, torch.Tensor) and id(v) in chain.visited]
-    if not inputs:
+def apply_operation(chain: ChainBuilder, node: fx.Node) -> None:
+    """Extend the chain by one operation of a graph."""
+    inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    if node.target is operator.getitem:
+        if inputs[0] is chain.node and node.args[1] == 0:
+            chain.node = node
         return
-    if len(inputs) > 1 or inputs[0] is not chain.tensor:
+    name = operator_name(node)
+    if len(inputs) != 1 or inputs[0] is not chain.node:
         raise NoDensePlanError(f"{name} takes up an earlier feature map again, so the layers are no chain")
-    output = result[0] if isinstance(result, list | tuple) else result
-    if not isinstance(output, torch.Tensor):
-        raise NoDensePlanError(f"{name} turns the feature maps into a number")
     if name not in _OPERATIONS:
         raise NoDensePlanError(f"{name} is not among the layers that a plan can hold")
-    _OPERATIONS[name](chain, name, args, output)
-    shape, expected = (
-        tuple(output.shape),
-        (chain.flat_size,) if chain.flat else (chain.channels, *chain.map_size),
-    )
-    if shape != (len(chain.tensor), *expected):
+    if "shape" not in node.meta:  # of several outputs, the first
+        first = [user for user in node.users if user.target is operator.getitem and user.args[1] == 0]
+        if not first:
+            raise NoDensePlanError(f"{name} turns the feature maps into a number")
+        node.meta |= first[0].meta
+    _OPERATIONS[name](chain, name, _arguments(node), node)
+    shape: tuple[int, ...] = node.meta["shape"]
+    expected = (chain.flat_size,) if chain.flat else (chain.channels, *chain.map_size)
+    if shape[1:] != expected:
         raise NoDensePlanError(f"{name} gives a map of shape {shape[1:]}, not {expected}")
-    chain.tensor = output
-    chain.visited.add(id(output))
+    chain.node = node
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of a node by name, constants as tensors."""
+    signature = node.target._schema.arguments  # type: ignore[union-attr]
+    owner = node.graph.owning_module
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, fx.Node) and argument.op == "get_attr":
+            return getattr(owner, str(argument.target))
+        return argument
+
+    named = {argument.name: argument.default_value for argument in signature}
+    named |= dict(zip(named, map(value, node.args), strict=False))
+    return named | {key: value(argument) for key, argument in node.kwargs.items()}

@@ -1,16 +1,15 @@
-"""Reading of a classifier as a plan by recording its tensor operations, and the check of the plan."""
+"""Reading of a classifier as a plan from the graph of its operators, and the check of the plan."""
 
 from __future__ import annotations
 
 import weakref
 import zlib
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from t3ssfast.kernels import _native
+from t3ssfast.kernels.graph import graph_of
 from t3ssfast.kernels.plan.chain import ChainBuilder
 from t3ssfast.kernels.plan.layers import WINOGRAD_OFF, NoDensePlanError, Plan
 from t3ssfast.kernels.plan.operations import apply_operation
@@ -20,31 +19,6 @@ __all__ = ["has_dense_plan", "read_plan"]
 
 # Largest difference between plan and model, relative to the largest score or 1.
 TOLERANCE = 1e-4
-
-
-class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records every tensor operation with its arguments by name."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False, so that torch does not spend a second importing its compiler, which is not used."""
-        return False
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[tuple[str, dict[str, Any], Any]] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        named = {argument.name: argument.default_value for argument in func._schema.arguments}
-        named |= dict(zip(named, args, strict=False)) | kwargs
-        name = func._schema.name.removeprefix("aten::")
-        # The in-place x.relu_() is the same layer as relu(x); names such as __and__ are not in-place.
-        self.calls.append((name if name.endswith("__") else name.rstrip("_"), named, result))
-        return result
 
 
 @dataclass
@@ -102,10 +76,18 @@ def has_dense_plan(model: torch.nn.Module, size: int, device: torch.device | Non
 def _checksum(model: torch.nn.Module) -> int:
     """Return a checksum of the weights, the only way to notice in-place changes through `.data`."""
     checksum = int(getattr(model, "training", False))
+    on_device = []
     for name, tensor in named_tensors(model):
-        values = tensor.detach().cpu().contiguous()
         checksum = zlib.crc32(f"{name} {tensor.device} {tensor.dtype}".encode(), checksum)
-        checksum = zlib.crc32(values.view(-1).view(torch.uint8).numpy().data, checksum)
+        values = tensor.detach().contiguous().view(-1).view(torch.uint8)
+        if values.device.type == "cpu":
+            checksum = zlib.crc32(values.numpy().data, checksum)
+        elif len(values):
+            # Summed on the device, with weights that tell the order of values: one copy for all tensors.
+            weights = torch.arange(1, len(values) + 1, device=values.device)
+            on_device.append(torch.stack([values.sum(dtype=torch.int64), (values * weights).sum()]))
+    if on_device:
+        checksum = zlib.crc32(torch.cat(on_device).cpu().numpy().data, checksum)
     return checksum
 
 
@@ -115,14 +97,13 @@ def _read_chain(model: torch.nn.Module, size: int) -> Plan:
     # Three windows, so that the batch axis differs in length from the channel axis.
     windows = torch.randn(3, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     run_model(model, windows)
-    # Without the optimiser, TorchScript runs its operations one by one, as they are written.
-    unoptimised = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
-    with torch.no_grad(), unoptimised, _OperationRecorder() as recorder:
-        scores = model(windows)
-    chain = ChainBuilder(windows)
-    for name, args, result in recorder.calls:
-        apply_operation(chain, name, args, result)
-    if chain.tensor is not scores and chain.tensor.data_ptr() != scores.data_ptr():
+    graph = graph_of(model, windows).graph
+    chain = ChainBuilder(next(iter(graph.find_nodes(op="placeholder"))))
+    for node in graph.nodes:
+        if node.op == "call_function":
+            apply_operation(chain, node)
+    (answer,) = graph.output_node().args
+    if chain.node is not answer:
         raise NoDensePlanError("its answer is not the end of the chain of layers")
     chain.ensure_head()
     return _check_plan(Plan(size, tuple(chain.layers)), model, device)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
-from t3ssfast.models.engines.flatten import flatten_network
+from t3ssfast.kernels.graph import graph_of
 
 __all__ = ["CudaGraphEngine", "half_precision"]
 
@@ -18,7 +20,8 @@ WARM_UP_RUNS = 3
 
 
 def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
-    """Convert a graph's floating-point constants to float16, in place; fold batch normalisation before."""
+    """Return a copy of a graph with floating-point constants in float16; fold batch normalisation before."""
+    graph = fx.GraphModule(graph, copy.deepcopy(graph.graph))
     for node in graph.graph.find_nodes(op="get_attr"):
         value = getattr(graph, node.target)
         if isinstance(value, Tensor) and value.is_floating_point():
@@ -27,14 +30,23 @@ def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
     return graph
 
 
+@dataclass(frozen=True)
+class _Captured:
+    """A captured graph with everything whose memory it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    input: Tensor
+    output: Tensor
+    # The graph holds the addresses of these weights but does not own them.
+    network: fx.GraphModule
+
+
 class CudaGraphEngine:
-    """Run frozen TorchScript on a CUDA device in float16 by replaying captured CUDA graphs."""
+    """Run a frozen network on a CUDA device in float16 by replaying captured CUDA graphs."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._captured: OrderedDict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = (
-            OrderedDict()
-        )
+        self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
 
     def __call__(self, tile: Tensor) -> Tensor:
         """(N, slices, H, W) float32 on the device -> the network's output, float32."""
@@ -44,18 +56,18 @@ class CudaGraphEngine:
                 self._captured.popitem(last=False)
             self._captured[shape] = self._capture(tile)
         self._captured.move_to_end(shape)
-        graph, static_input, static_output = self._captured[shape]
-        static_input.copy_(tile)
-        graph.replay()
+        captured = self._captured[shape]
+        captured.input.copy_(tile)
+        captured.graph.replay()
         # float() copies the output, which the next replay overwrites.
-        return static_output.float()
+        return captured.output.float()
 
-    def _capture(self, tile: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        flat = half_precision(flatten_network(self._network, tuple(tile.shape)))
+    def _capture(self, tile: Tensor) -> _Captured:
+        flat = half_precision(graph_of(self._network, torch.zeros_like(tile)))
         with torch.cuda.device(tile.device):
             static_input = tile.half().contiguous(memory_format=torch.channels_last)
             # Warm up on a side stream: work on the default stream would break the capture.
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side = torch.cuda.Stream(tile.device)  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP_RUNS):
@@ -63,6 +75,7 @@ class CudaGraphEngine:
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             # Only calls of this thread are captured: another one prepares the next slab at the same time.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # The stream is this device's; the default one belongs to the first device that captured.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 static_output: Tensor = flat(static_input)
-        return graph, static_input, static_output
+        return _Captured(graph, static_input, static_output, flat)

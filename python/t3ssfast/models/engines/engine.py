@@ -30,7 +30,7 @@ class SegmenterEngine:
     output of each shape is compared with PyTorch's. An engine that fails or differs is replaced by PyTorch,
     and `reason` (part of the provenance) records why; one requested by name is never replaced.
 
-    `network` is frozen TorchScript, channels last; `probability` converts its outputs to the values compared.
+    `network` is a frozen network, channels last; `probability` converts its outputs to the values compared.
     """
 
     def __init__(

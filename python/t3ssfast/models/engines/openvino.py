@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from t3ssfast.models.engines.flatten import flatten_network
+from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models.torchscript import quiet_torchscript
 
 __all__ = ["OpenVinoEngine"]
@@ -37,7 +37,7 @@ def _openvino() -> Any:
 
 
 class OpenVinoEngine:
-    """Run frozen TorchScript with OpenVINO in float32, on as many threads as PyTorch uses."""
+    """Run a frozen network with OpenVINO in float32, on as many threads as PyTorch uses."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
@@ -61,7 +61,7 @@ class OpenVinoEngine:
 
     def _compile(self, shape: tuple[int, ...], threads: int) -> Any:
         openvino = _openvino()
-        flat = flatten_network(self._network, shape)
+        flat = graph_of(self._network, torch.zeros(shape))
         with quiet_torchscript(), torch.inference_mode(False), torch.no_grad():
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 flat, torch.zeros(shape), check_trace=False
