@@ -1,0 +1,319 @@
+"""Load foreign model files in child processes with limits, call each once, and report what happened.
+
+    python run_foreign.py [--kind KIND] [--seconds S] [--memory-gb G] FILE...
+
+prints one line per file. `ForeignRunner` does the same for tests. A child handles many files, and is replaced
+when it dies or takes too long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+TESTS = Path(__file__).parents[1]
+# Importing PyTorch takes seconds, minutes on a busy machine.
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one file did.
+
+    Parameters
+    ----------
+    what
+        "refused" (an error of t3ssfast), "answered", "failed" (any other exception), "crashed", "hung".
+    sentence
+        The message of the error, or the name of the signal.
+    finite, shape
+        Of the answer.
+    seconds, peak_mb
+        Wall time, and the highest resident memory beyond that of the idle child.
+    printed
+        What the child wrote to its terminal.
+    created
+        Files that appeared in the child's folder.
+    """
+
+    name: str
+    what: str
+    sentence: str = ""
+    finite: bool = False
+    shape: tuple[int, ...] = ()
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    printed: str = ""
+    created: tuple[str, ...] = ()
+
+    def faults(self, *, seconds: float = 10.0, peak_mb: float = 1024.0) -> list[str]:
+        """What a hostile file must not do: all but be refused in one sentence, or answer with finite numbers."""
+        found = []
+        if self.what not in ("refused", "answered"):
+            found.append(f"{self.what}: {self.sentence[:200]!r}")
+        if self.what == "answered" and not self.finite:
+            found.append("answered with NaN or infinity")
+        if self.what == "refused":
+            found += sentence_faults(self.sentence)
+        if self.seconds > seconds:
+            found.append(f"took {self.seconds:.1f} s")
+        if self.peak_mb > peak_mb:
+            found.append(f"took {self.peak_mb:.0f} MB")
+        if any(not (character.isprintable() or character in "\n\t") for character in self.printed):
+            found.append(f"printed {self.printed[-200:]!r}")
+        if self.created:
+            found.append(f"created {', '.join(self.created)}")
+        return found
+
+    def __str__(self) -> str:
+        answer = f"{'finite' if self.finite else 'NOT FINITE'} {self.shape} " if self.what == "answered" else ""
+        return (
+            f"{self.name}: {self.what} in {self.seconds:.2f} s, {self.peak_mb:.0f} MB: {answer}"
+            f"{self.sentence.encode('unicode_escape').decode()[:300]}"
+        )
+
+
+def sentence_faults(sentence: str) -> list[str]:
+    """What is wrong with the message of a refusal."""
+    found = []
+    if not sentence.isprintable():
+        found.append(f"the message is not one printable line: {sentence[:200]!r}")
+    if not sentence.endswith("."):
+        found.append(f"the message does not end as a sentence: {sentence[-100:]!r}")
+    if len(sentence) > 600:
+        found.append(f"the message has {len(sentence)} characters")
+    if "<" in sentence.replace("<module>", "") and ">" in sentence:
+        found.append(f"the message holds HTML: {sentence[:200]!r}")
+    return found
+
+
+class ForeignRunner:
+    """Children that load foreign files; a context manager.
+
+    Parameters
+    ----------
+    seconds
+        Wall time of one file, after which its child is killed.
+    memory_gb
+        Address space of a child.
+    """
+
+    def __init__(self, *, seconds: float = 60.0, memory_gb: float = 8.0) -> None:
+        self.seconds = seconds
+        self.memory_gb = memory_gb
+        self.started = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._answers = -1
+        self._terminal = tempfile.TemporaryFile()
+        self._folder = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> ForeignRunner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+        self._terminal.close()
+        self._folder.cleanup()
+
+    def run(self, path: Path, model_kind: str, name: str = "") -> Outcome:
+        """Load and call one file."""
+        if self._child is None:
+            self._start()
+        child = self._child
+        assert child is not None
+        assert child.stdin is not None
+        self._terminal.seek(0)
+        self._terminal.truncate()
+        start = time.monotonic()
+        name = name or path.name
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(json.dumps([str(path.resolve()), model_kind, self.seconds]).encode() + b"\n")
+            child.stdin.flush()
+        line = self._read(self.seconds)
+        seconds = time.monotonic() - start
+        self._terminal.seek(0)
+        printed = self._terminal.read(100_000).decode(errors="replace")
+        created = self._created()
+        if line:
+            answer = json.loads(line)
+            answer["shape"] = tuple(answer.get("shape", ()))
+            return Outcome(name, seconds=seconds, printed=printed, created=created, **answer)
+        if line is None:
+            self._stop()
+            return Outcome(name, "hung", f"no answer in {self.seconds:g} s", seconds=seconds, printed=printed, created=created)
+        status = child.wait()
+        self._stop()
+        sentence = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        last = printed.strip().splitlines()[-1:] if printed else []
+        return Outcome(
+            name, "crashed", " ".join([sentence, *last]), seconds=seconds, printed=printed, created=created
+        )  # fmt: skip
+
+    def run_bytes(self, content: bytes, model_kind: str, name: str) -> Outcome:
+        """Write a file, load and call it; the file is named "model.pt" in its messages."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.pt"
+            path.write_bytes(content)
+            return self.run(path, model_kind, name)
+
+    def _created(self) -> tuple[str, ...]:
+        names = sorted(path.name for path in Path(self._folder.name).iterdir())
+        for name in names:
+            (Path(self._folder.name) / name).unlink()
+        return tuple(names)
+
+    def _start(self) -> None:
+        reading, writing = os.pipe()
+        command = [sys.executable, str(Path(__file__).resolve()), "--serve", str(writing), "--memory-gb", str(self.memory_gb)]
+        search = [str(TESTS), str(Path(__file__).parent)]
+        package = Path(sys.modules["t3ssfast"].__file__ or "").parents[1] if "t3ssfast" in sys.modules else None
+        search += [str(package)] if package else []
+        search += [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=self._terminal, stderr=self._terminal, pass_fds=[writing],
+            cwd=self._folder.name, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, search))},
+        )  # fmt: skip
+        os.close(writing)
+        self._answers = reading
+        self.started += 1
+        if self._read(START_SECONDS) != b"ready\n":
+            self._terminal.seek(0)
+            raise RuntimeError(f"the child did not start: {self._terminal.read()[-2000:].decode(errors='replace')}")
+
+    def _read(self, seconds: float) -> bytes | None:
+        """A line of the child: None if it takes too long, nothing if the child ended."""
+        line = b""
+        end = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._answers, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    return None
+                part = os.read(self._answers, 65536)
+                if not part:
+                    return b""
+                line += part
+        return line
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        child.wait()
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+        os.close(self._answers)
+
+
+# -------------------------------------------------------------------------------------------------- in the child
+
+
+def serve(answers: int, memory_gb: float) -> None:
+    """Answer for every line of the standard input what the file that it names did."""
+    import warnings
+
+    import torch
+
+    import t3ssfast.models
+
+    torch.set_num_threads(1)
+    torch.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3))
+    # Warnings reach the terminal every time, as they would the first time.
+    warnings.simplefilter("always")
+    limit = int(memory_gb * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.write(answers, b"ready\n")
+    for line in sys.stdin:
+        path, model_kind, seconds = json.loads(line)
+        used = time.process_time()
+        # A signal ends a child whose parent has died.
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used + 4 * seconds) + 5, resource.RLIM_INFINITY))
+        idle = reset_peak()
+        answer = try_file(t3ssfast.models, path, model_kind)
+        answer["peak_mb"] = max(0.0, peak_kb() - idle) / 1024
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.write(answers, json.dumps(answer).encode() + b"\n")
+
+
+def try_file(models: Any, path: str, model_kind: str) -> dict[str, Any]:
+    import torch
+
+    from t3ssfast.errors import T3Error
+
+    try:
+        loaded = models.load_model(path, model_kind=model_kind)
+        metadata = loaded.metadata
+        side = metadata.window_px or 64
+        shape = (2, 1 if model_kind == "classifier" else metadata.slices, side, side)
+        inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            answer = loaded.module(inputs)
+        return {"what": "answered", "finite": bool(torch.isfinite(answer).all()), "shape": tuple(answer.shape)}
+    except T3Error as error:
+        return {"what": "refused", "sentence": str(error)}
+    except BaseException as error:
+        return {"what": "failed", "sentence": f"{type(error).__name__}: {str(error)[:1000]}"}
+
+
+def peak_kb() -> int:
+    """Highest resident memory since the last reset, where the system counts it."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def reset_peak() -> int:
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as counters:
+        counters.write("5")
+    return peak_kb()
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+def outcomes(paths: list[Path], model_kind: str, seconds: float, memory_gb: float) -> Iterator[Outcome]:
+    """Load and call files one after another."""
+    with ForeignRunner(seconds=seconds, memory_gb=memory_gb) as runner:
+        for path in paths:
+            yield runner.run(path, model_kind)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Load model files in a child process and report what they do.")
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--kind", default="classifier", help="Model kind of all files.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="Wall time for one file.")
+    parser.add_argument("--memory-gb", type=float, default=8.0, help="Address space of the child.")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        serve(options.serve, options.memory_gb)
+        return
+    for outcome in outcomes(options.files, options.kind, options.seconds, options.memory_gb):
+        print(outcome, flush=True)
+        for fault in outcome.faults():
+            print(f"    FAULT {fault}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
