@@ -95,7 +95,7 @@ def field_confusion(how: str, fields: int, *, leak: bool) -> Make:
     def make() -> bytes:
         action = "x = torch.add(torch.mul(torch.sum(b.last), 0), x)"
         if leak:
-            action = 'ops.prim.RaiseException(torch.format("{}", torch.item(torch.sum(b.last))), "builtins.ValueError")'
+            action = 'ops.prim.RaiseException(torch.format("LEAKED {}", torch.item(torch.sum(b.last))), "builtins.ValueError")'
         names = [f"f{k}" for k in range(fields)]
         classes = "class Big(Module):\n  __parameters__ = []\n  __buffers__ = []\n"
         classes += "".join(f"  {name} : int\n" for name in names) + "  last : Tensor\n  training : bool\n"

@@ -1,9 +1,11 @@
 """Load foreign model files in child processes with limits, call each once, and report what happened.
 
     python run_foreign.py [--kind KIND] [--seconds S] [--memory-gb G] FILE...
+    python run_foreign.py --hostile [--only WORD]
+    python run_foreign.py --seeds FIRST COUNT
 
-prints one line per file. `ForeignRunner` does the same for tests. A child handles many files, and is replaced
-when it dies or takes too long.
+prints one line per file, hostile archive, or faulty archive of the generator. `ForeignRunner` does the same for
+tests. A child handles many files, and is replaced when it dies or takes too long.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import resource
 import selectors
 import signal
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,12 +63,12 @@ class Outcome:
     printed: str = ""
     created: tuple[str, ...] = ()
 
-    def faults(self, *, seconds: float = 10.0, peak_mb: float = 1024.0) -> list[str]:
-        """What a hostile file must not do: all but be refused in one sentence, or answer with finite numbers."""
+    def faults(self, *, seconds: float = 10.0, peak_mb: float = 1024.0, finite: bool = True) -> list[str]:
+        """List what a hostile file must not do: all but being refused in one sentence, or a finite answer."""
         found = []
         if self.what not in ("refused", "answered"):
             found.append(f"{self.what}: {self.sentence[:200]!r}")
-        if self.what == "answered" and not self.finite:
+        if self.what == "answered" and finite and not self.finite:
             found.append("answered with NaN or infinity")
         if self.what == "refused":
             found += sentence_faults(self.sentence)
@@ -80,7 +83,9 @@ class Outcome:
         return found
 
     def __str__(self) -> str:
-        answer = f"{'finite' if self.finite else 'NOT FINITE'} {self.shape} " if self.what == "answered" else ""
+        answer = (
+            f"{'finite' if self.finite else 'NOT FINITE'} {self.shape} " if self.what == "answered" else ""
+        )
         return (
             f"{self.name}: {self.what} in {self.seconds:.2f} s, {self.peak_mb:.0f} MB: {answer}"
             f"{self.sentence.encode('unicode_escape').decode()[:300]}"
@@ -98,6 +103,10 @@ def sentence_faults(sentence: str) -> list[str]:
         found.append(f"the message has {len(sentence)} characters")
     if "<" in sentence.replace("<module>", "") and ">" in sentence:
         found.append(f"the message holds HTML: {sentence[:200]!r}")
+    if re.search(r"LEAKED [-+\dnit]", sentence):
+        found.append(f"the message holds what the file's code read: {sentence[:200]!r}")
+    if "INTERNAL ASSERT" in sentence:
+        found.append(f"the file's code reached PyTorch's interpreter: {sentence[:200]!r}")
     return found
 
 
@@ -124,7 +133,9 @@ class ForeignRunner:
     def __enter__(self) -> ForeignRunner:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._stop()
         self._terminal.close()
         self._folder.cleanup()
@@ -154,7 +165,14 @@ class ForeignRunner:
             return Outcome(name, seconds=seconds, printed=printed, created=created, **answer)
         if line is None:
             self._stop()
-            return Outcome(name, "hung", f"no answer in {self.seconds:g} s", seconds=seconds, printed=printed, created=created)
+            return Outcome(
+                name,
+                "hung",
+                f"no answer in {self.seconds:g} s",
+                seconds=seconds,
+                printed=printed,
+                created=created,
+            )
         status = child.wait()
         self._stop()
         sentence = signal.Signals(-status).name if status < 0 else f"exit status {status}"
@@ -178,9 +196,18 @@ class ForeignRunner:
 
     def _start(self) -> None:
         reading, writing = os.pipe()
-        command = [sys.executable, str(Path(__file__).resolve()), "--serve", str(writing), "--memory-gb", str(self.memory_gb)]
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--serve",
+            str(writing),
+            "--memory-gb",
+            str(self.memory_gb),
+        ]
         search = [str(TESTS), str(Path(__file__).parent)]
-        package = Path(sys.modules["t3ssfast"].__file__ or "").parents[1] if "t3ssfast" in sys.modules else None
+        package = (
+            Path(sys.modules["t3ssfast"].__file__ or "").parents[1] if "t3ssfast" in sys.modules else None
+        )
         search += [str(package)] if package else []
         search += [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
         self._child = subprocess.Popen(
@@ -192,7 +219,9 @@ class ForeignRunner:
         self.started += 1
         if self._read(START_SECONDS) != b"ready\n":
             self._terminal.seek(0)
-            raise RuntimeError(f"the child did not start: {self._terminal.read()[-2000:].decode(errors='replace')}")
+            raise RuntimeError(
+                f"the child did not start: {self._terminal.read()[-2000:].decode(errors='replace')}"
+            )
 
     def _read(self, seconds: float) -> bytes | None:
         """A line of the child: None if it takes too long, nothing if the child ended."""
@@ -266,7 +295,11 @@ def try_file(models: Any, path: str, model_kind: str) -> dict[str, Any]:
         inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             answer = loaded.module(inputs)
-        return {"what": "answered", "finite": bool(torch.isfinite(answer).all()), "shape": tuple(answer.shape)}
+        return {
+            "what": "answered",
+            "finite": bool(torch.isfinite(answer).all()),
+            "shape": tuple(answer.shape),
+        }
     except T3Error as error:
         return {"what": "refused", "sentence": str(error)}
     except BaseException as error:
@@ -291,17 +324,17 @@ def reset_peak() -> int:
 # ------------------------------------------------------------------------------------------------- command line
 
 
-def outcomes(paths: list[Path], model_kind: str, seconds: float, memory_gb: float) -> Iterator[Outcome]:
-    """Load and call files one after another."""
-    with ForeignRunner(seconds=seconds, memory_gb=memory_gb) as runner:
-        for path in paths:
-            yield runner.run(path, model_kind)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Load model files in a child process and report what they do.")
+    parser = argparse.ArgumentParser(
+        description="Load model files in a child process and report what they do."
+    )
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--kind", default="classifier", help="Model kind of all files.")
+    parser.add_argument("--hostile", action="store_true", help="Run the fixed hostile archives.")
+    parser.add_argument("--only", default="", help="Run only hostile archives whose names hold this.")
+    parser.add_argument(
+        "--seeds", nargs=2, type=int, metavar=("FIRST", "COUNT"), help="Run generated archives."
+    )
+    parser.add_argument("--kind", default="classifier", help="Model kind of the files.")
     parser.add_argument("--seconds", type=float, default=60.0, help="Wall time for one file.")
     parser.add_argument("--memory-gb", type=float, default=8.0, help="Address space of the child.")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
@@ -309,10 +342,37 @@ def main() -> None:
     if options.serve is not None:
         serve(options.serve, options.memory_gb)
         return
-    for outcome in outcomes(options.files, options.kind, options.seconds, options.memory_gb):
-        print(outcome, flush=True)
-        for fault in outcome.faults():
-            print(f"    FAULT {fault}", flush=True)
+    with ForeignRunner(seconds=options.seconds, memory_gb=options.memory_gb) as runner:
+        for path in options.files:
+            report(runner.run(path, options.kind))
+        if options.hostile:
+            from torchscript_grammar import hostile_archives
+
+            for name, make in hostile_archives().items():
+                if options.only in name:
+                    report(runner.run_bytes(make(), options.kind, name))
+        if options.seeds:
+            run_seeds(runner, *options.seeds)
+
+
+def run_seeds(runner: ForeignRunner, first: int, count: int) -> None:
+    """Run generated archives, report the faulty ones, and count the others."""
+    from torchscript_grammar import generate
+
+    counts: Counter[str] = Counter()
+    for seed in range(first, first + count):
+        what, content = generate(seed)
+        outcome = runner.run_bytes(content, what.split(":")[0], f"seed {seed} ({what})")
+        counts[outcome.what] += 1
+        if outcome.faults(finite=False):
+            report(outcome)
+    print(", ".join(f"{number} {what}" for what, number in counts.most_common()))
+
+
+def report(outcome: Outcome) -> None:
+    print(outcome, flush=True)
+    for fault in outcome.faults():
+        print(f"    FAULT {fault}", flush=True)
 
 
 if __name__ == "__main__":
