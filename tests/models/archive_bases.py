@@ -32,7 +32,7 @@ BASES: tuple[tuple[str, str, str], ...] = (
 
 @functools.cache
 def base_archive(model_kind: str, name: str, form: str) -> Archive:
-    """Read the honest archive of a network of our own ("LeNet", "UNet") or of `honest_models`; copy it to edit."""
+    """Read the honest archive of "LeNet", "UNet", or a model of `honest_models`; copy it to edit."""
     if name in ("LeNet", "UNet"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

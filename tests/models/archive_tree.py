@@ -11,6 +11,7 @@ import io
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -189,7 +190,8 @@ class Archive:
     others: dict[str, bytes]
     # Members that are written after the others, also under names that exist.
     appended: list[tuple[str, bytes]] = field(default_factory=list)
-    compression: int = zipfile.ZIP_STORED
+    # Endings of the names of members that are compressed. PyTorch compresses code.
+    deflated: tuple[str, ...] = ()
 
     def copy(self) -> Archive:
         return copy.deepcopy(self)
@@ -200,10 +202,12 @@ class Archive:
         pickles = {"archive/data.pkl": self.data, "archive/constants.pkl": self.constants}
         pickled = {name: write_pickle(tree) for name, tree in pickles.items() if tree is not ABSENT}
         content = io.BytesIO()
-        with zipfile.ZipFile(content, "w", compression=self.compression) as target:
+        with zipfile.ZipFile(content, "w") as target, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Duplicate name")
             for name, member in [*(pickled | self.others | members).items(), *self.appended]:
                 entry = zipfile.ZipInfo(name)
-                entry.compress_type = self.compression
+                if self.deflated and name.endswith(self.deflated):
+                    entry.compress_type = zipfile.ZIP_DEFLATED
                 target.writestr(entry, member)
         return content.getvalue()
 
@@ -243,7 +247,7 @@ def walk(tree: Any) -> Iterator[Any]:
 
 
 def read_archive_tree(content: bytes) -> Archive:
-    """Read an honest archive; the numbers of its mangled names become 0, 1, 2, ... whatever process saved it."""
+    """Read an honest archive; the numbers of its mangled names become 0, 1, 2, ... in any process."""
     with zipfile.ZipFile(io.BytesIO(content)) as source:
         members = {name: source.read(name) for name in source.namelist() if not name.endswith(".debug_pkl")}
     # Archives are named after their files.

@@ -280,4 +280,4 @@ ops.aten.save({x}, "canary")
 {v} = ops.profiler._record_function_enter({s})
 {v} = ops.inductor._reinterpret_tensor({x}, [{i}], [{i}], {i})
 {v} = ops.aten._scaled_dot_product_flash_attention_for_cpu({x}, {x}, {x})
-"""
+"""  # noqa: E501

@@ -21,11 +21,13 @@ FLOATS = (
 )  # fmt: skip
 STRINGS = (
     '""', '"a"', '"\\033]0;PWNED\\007\\033[2J"', '"\\x1b[31m"', '"\\n\\r\\t"', '"%s%n%d"', '"{}{}{}"',
-    '"<script>alert(1)</script>"', '"\\u202e"', '"\\udc80"', '"' + "A" * 3000 + '"', '"../../canary"', '"\\0"',
+    '"<script>alert(1)</script>"', '"\\u202e"', '"\\udc80"', '"' + "A" * 3000 + '"', '"../../canary"',
+    '"\\0"',
     "'bilinear'", '"nearest"', '"cuda:0"', '"meta"', '"cpu"',
 )  # fmt: skip
 DTYPES = (
-    "-1", "-100", "99", "255", "256", "2147483647", "-9223372036854775807", "6", "7", "5", "15", "11", "9", "3",
+    "-1", "-100", "99", "255", "256", "2147483647", "-9223372036854775807", "6", "7", "5", "15", "11", "9",
+    "3",
     "0", "12", "44", "1000000", "None", '"float"', "[6]", "6.",
 )  # fmt: skip
 TYPES = (
@@ -256,7 +258,7 @@ import os
   def {v}(self: Tensor) -> NoneType:|    return None
   def {v}() -> NoneType:|    return None
   @staticmethod|  def {v}(self: {cls}) -> NoneType:|    return None
-"""
+"""  # noqa: E501
 
 
 def templates(block: str) -> tuple[str, ...]:

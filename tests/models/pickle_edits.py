@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import struct
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +17,16 @@ Edit = Callable[[random.Random, Archive], "str | None"]
 ESCAPE = "\x1b]0;PWNED\x07\x1b[2J"
 BAD_INTEGERS = (-1, 0, 1, 7, -(2**63), 2**63 - 1, 2**31, -(2**31), 2**32, 2**40, 2**62, 2**63, 2**64, 10**30)
 BAD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**40, 2**70, 0.5, float("nan"), float("inf"), "", "zeros", ESCAPE, "\ud800", "x" * 5000,
-    (), [], {}, (0, 0), [0, 0], (1, (2, (3,))), Raw(b"(" * 3000 + b"t" * 3000), Raw(b"]" * 3000 + b"a" * 2999),
-    Raw(b"]r\xff\xff\x00\x00j\xff\xff\x00\x00a"), Raw(b"}(X\x01\x00\x00\x00akkK\x01u"), Raw(b"h\xff"), Raw(b"j\xff\xff\xff\xff"),
-    Raw(b"Nr\xff\xff\xff\xff"), Raw(b"0"), Raw(b"t"), Raw(b"cposix\nsystem\n(X\x0b\x00\x00\x00touch canarytR"),
-    Raw(b"\x8b\xff\xff\xff\x7f"), Raw(b"X\xff\xff\xff\x7f"), Raw(b"B\xff\xff\xff\x7f"), Raw(b"I12\n"), Raw(b"\x8c\x01a"),
+    None, True, False, 0, 1, -1, 2**40, 2**70, 0.5, float("nan"), float("inf"), "", "zeros", ESCAPE,
+    "\ud800", "x" * 5000,
+    (), [], {}, (0, 0), [0, 0], (1, (2, (3,))), Raw(b"(" * 3000 + b"t" * 3000),
+    Raw(b"]" * 3000 + b"a" * 2999),
+    Raw(b"]r\xff\xff\x00\x00j\xff\xff\x00\x00a"), Raw(b"}(X\x01\x00\x00\x00akkK\x01u"), Raw(b"h\xff"),
+    Raw(b"j\xff\xff\xff\xff"),
+    Raw(b"Nr\xff\xff\xff\xff"), Raw(b"0"), Raw(b"t"),
+    Raw(b"cposix\nsystem\n(X\x0b\x00\x00\x00touch canarytR"),
+    Raw(b"\x8b\xff\xff\xff\x7f"), Raw(b"X\xff\xff\xff\x7f"), Raw(b"B\xff\xff\xff\x7f"), Raw(b"I12\n"),
+    Raw(b"\x8c\x01a"),
     Raw(b"(K\x01K\x02o"), Raw(b"K\x012"), Raw(b"Nb"), Raw(b"\x80\x05N"), Raw(b"cbuiltins\neval\n"),
 )  # fmt: skip
 
@@ -287,8 +291,8 @@ def _edit_class(rng: random.Random, archive: Archive) -> str | None:
             ("__torch__.torch", "relu"),
             (other.type.module, other.type.name),
             (other.type.module, other.type.name),
-        ]  # fmt: skip
-    )
+        ]
+    )  # fmt: skip
     thing.type = Global(module, name)
     return f"class of an object: {module}.{name}"[:80]
 
@@ -298,7 +302,8 @@ def _edit_constants(rng: random.Random, archive: Archive) -> str | None:
     if archive.constants is ABSENT:
         return None
     archive.constants = rng.choice(
-        [(), [], None, ABSENT, (None,) * 5, (1, 2.0, "a"), {"c0": 1}, (archive.constants,), tuple(reversed(archive.constants)),
+        [(), [], None, ABSENT, (None,) * 5, (1, 2.0, "a"), {"c0": 1}, (archive.constants,),
+        tuple(reversed(archive.constants)),
          tuple(archive.constants) * 3, Raw(b"(" * 50000 + b"t" * 50000), rng.choice(BAD_VALUES)]
     )  # fmt: skip
     return "constants"
@@ -308,7 +313,8 @@ def _edit_root(rng: random.Random, archive: Archive) -> str | None:
     """A pickle of something else than one module."""
     root = archive.data
     archive.data = rng.choice(
-        [[root], (root,), {"a": root}, None, ABSENT, Call(root, []), Object(root, {}), Call(Global("__torch__", "A"), [root]),
+        [[root], (root,), {"a": root}, None, ABSENT, Call(root, []), Object(root, {}),
+        Call(Global("__torch__", "A"), [root]),
          Raw(b"]" * 100_000), Raw(b"N" * 1000 + b"(" * 50_000 + b"t"), list(walk(root))[-1]]
     )  # fmt: skip
     return "root of the pickle"
@@ -333,9 +339,11 @@ def _edit_members(rng: random.Random, archive: Archive) -> str | None:
         "byteorder": [b"big", b"", b"LITTLE", b"\0" * 100],
         ".format_version": [b"", b"99"],
         "extra/t3ssfast.json": [
-            b"", b"{", b"null", b"[" * 100_000, b'{"format": 99}', b'{"kind": "\\u001b[2J"}', b'{"window_px": 1e308}',
+            b"", b"{", b"null", b"[" * 100_000, b'{"format": 99}', b'{"kind": "\\u001b[2J"}',
+            b'{"window_px": 1e308}',
             b'{"kind": "classifier", "window_px": 1e9}', b'{"model_kind": "segmenter", "slices": -1}',
-            b'{"kind": "classifier", "classes": [' + b'"a",' * 50_000 + b'"b"]}', b'{"a": ' * 3000 + b"1" + b"}" * 3000,
+            b'{"kind": "classifier", "classes": [' + b'"a",' * 50_000 + b'"b"]}',
+            b'{"a": ' * 3000 + b"1" + b"}" * 3000,
             b'{"kind": "classifier", "window_px": 4096}', b'{"n": ' + b"9" * 10_000 + b"}",
         ],
     }  # fmt: skip
@@ -358,12 +366,13 @@ def _edit_members(rng: random.Random, archive: Archive) -> str | None:
         )
     else:
         archive.others["archive/data/extra"] = b"\0" * 30_000_000
-        archive.compression = zipfile.ZIP_DEFLATED
+        archive.deflated = ("data/extra",)
     return f"member: {name}"
 
 
 EDITS: tuple[Edit, ...] = (
-    _edit_shape, _edit_shape, _edit_storage, _edit_storage, _edit_tensor_call, _edit_numbers, _edit_field, _edit_field,
+    _edit_shape, _edit_shape, _edit_storage, _edit_storage, _edit_tensor_call, _edit_numbers, _edit_field,
+    _edit_field,
     _edit_class, _edit_constants, _edit_root, _edit_members,
 )  # fmt: skip
 HARMLESS: tuple[Edit, ...] = (_transpose,)

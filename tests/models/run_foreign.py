@@ -4,8 +4,8 @@
     python run_foreign.py --hostile [--only WORD]
     python run_foreign.py --seeds FIRST COUNT
 
-prints one line per file, hostile archive, or faulty archive of the generator. `ForeignRunner` does the same for
-tests. A child handles many files, and is replaced when it dies or takes too long.
+prints one line per file, hostile archive, or faulty archive of the generator. `ForeignRunner` does the same
+for tests. A child handles many files, and is replaced when it dies or takes too long.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ForeignRunner:
         self.started = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._answers = -1
-        self._terminal = tempfile.TemporaryFile()
+        self._terminal = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the runner
         self._folder = tempfile.TemporaryDirectory()
 
     def __enter__(self) -> ForeignRunner:
@@ -212,7 +212,8 @@ class ForeignRunner:
         search += [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self._terminal, stderr=self._terminal, pass_fds=[writing],
-            cwd=self._folder.name, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, search))},
+            cwd=self._folder.name,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, search))},
         )  # fmt: skip
         os.close(writing)
         self._answers = reading
@@ -250,7 +251,7 @@ class ForeignRunner:
         os.close(self._answers)
 
 
-# -------------------------------------------------------------------------------------------------- in the child
+# ----------------------------------------------------------------------------------------------- in the child
 
 
 def serve(answers: int, memory_gb: float) -> None:
@@ -321,7 +322,7 @@ def reset_peak() -> int:
     return peak_kb()
 
 
-# ------------------------------------------------------------------------------------------------- command line
+# ----------------------------------------------------------------------------------------------- command line
 
 
 def main() -> None:

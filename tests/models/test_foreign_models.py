@@ -28,7 +28,7 @@ def runner() -> Iterator[ForeignRunner]:
 
 
 def in_ordinary_runs(name: str, form: str) -> bool:
-    """Whether a form is tested in every run: a scripted and a traced one of each model, one of them frozen."""
+    """Whether a form is tested in every run: one scripted, one traced, one of them frozen."""
     index = NAMES.index(name) % 2
     return form in (FORMS[index], FORMS[3 - index])
 
@@ -85,7 +85,7 @@ def test_honest_models_without_metadata(tmp_path: Path, name: str) -> None:
         load_model(path, model_kind=MODELS[name].model_kind)
 
 
-# --------------------------------------------------------------------------------------------- hostile archives
+# ------------------------------------------------------------------------------------------- hostile archives
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -113,7 +113,7 @@ def test_generated_archives_depend_on_the_seed_alone() -> None:
     assert 2 <= sum(": honest " in what for what, _ in archives) <= 12
 
 
-# --------------------------------------------------------------------------------------------------- the runner
+# ------------------------------------------------------------------------------------------------- the runner
 
 
 def test_runner_replaces_children_that_end_or_hang(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A generator of TorchScript archives that are wrong in structure, not in bytes.
 
-`generate(seed)` takes the archive of an honest small network and applies one to three edits to its code or its
-pickles; one archive in ten stays honest. `hostile_archives()` is a fixed list of archives by name.
+`generate(seed)` takes the archive of an honest small network and applies one to three edits to its code or
+its pickles; one archive in ten stays honest. `hostile_archives()` is a fixed list of archives by name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def generate(seed: int) -> tuple[str, bytes]:
 
     Returns
     -------
-    What was done, which starts with the model kind ("classifier" or "segmenter") and a colon, and the archive.
+    What was done, after the model kind ("classifier" or "segmenter") and a colon; and the archive.
     """
     rng = random.Random(seed)
     model_kind, name, form = rng.choice(BASES)
@@ -51,7 +51,7 @@ def generate(seed: int) -> tuple[str, bytes]:
     return f"{model_kind}: {name}, {form}; {', '.join(done)}", archive.to_bytes()
 
 
-# ------------------------------------------------------------------------------------------------ edits of code
+# ---------------------------------------------------------------------------------------------- edits of code
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Source:
 
 
 def _source(rng: random.Random, archive: Archive) -> Source | None:
-    """Parse a code file that earlier edits left parsable; the file of the outermost class three times in ten."""
+    """Parse a code file that earlier edits left parsable: often that of the outermost class."""
     names = list(archive.code)
     root = getattr(getattr(archive.data, "type", None), "module", "")
     outermost = f"archive/code/{root.replace('.', '/')}.py"
@@ -390,7 +390,8 @@ def _grow(rng: random.Random, archive: Archive) -> str | None:
         )
     elif what == "recursion":
         archive.code[source.name] = text + (
-            f"def r(x: Tensor) -> Tensor:\n  return {here}.s(x, )\ndef s(x: Tensor) -> Tensor:\n  return {here}.r(x, )\n"
+            f"def r(x: Tensor) -> Tensor:\n  return {here}.s(x, )\n"
+            f"def s(x: Tensor) -> Tensor:\n  return {here}.r(x, )\n"
         )
     return f"{what}, {n}"
 
@@ -407,7 +408,8 @@ def _harmless_statement(rng: random.Random, archive: Archive) -> str | None:
 
 
 EDITS: tuple[pickle_edits.Edit, ...] = (
-    _insert_statement, _add_definition, _change_literal, _change_arguments, _change_name, _move_statement, _grow,
+    _insert_statement, _add_definition, _change_literal, _change_arguments, _change_name, _move_statement,
+    _grow,
     *pickle_edits.EDITS,
 )  # fmt: skip
 WEIGHTS = (10.0, 4.0, 5.0, 4.0, 4.0, 2.0, 3.0) + (1.0,) * len(pickle_edits.EDITS)
