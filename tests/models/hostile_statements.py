@@ -266,5 +266,5 @@ def templates(block: str) -> tuple[str, ...]:
     return tuple(line for line in block.strip("\n").split("\n") if line)
 
 
-STATEMENTS = templates(CALLS) + templates(FOREIGN) + templates(LANGUAGE)
+NETWORK_CALLS, FOREIGN_CALLS, LANGUAGE_STATEMENTS = map(templates, (CALLS, FOREIGN, LANGUAGE))
 DEFINED = templates(DEFINITIONS)

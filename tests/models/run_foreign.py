@@ -11,8 +11,10 @@ for tests. A child handles many files, and is replaced when it dies or takes too
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
+import math
 import os
 import re
 import resource
@@ -22,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,6 +54,8 @@ class Outcome:
         What the child wrote to its terminal.
     created
         Files that appeared in the child's folder.
+    answer
+        The first 65,536 elements of the answer.
     """
 
     name: str
@@ -62,6 +67,17 @@ class Outcome:
     peak_mb: float = 0.0
     printed: str = ""
     created: tuple[str, ...] = ()
+    answer: tuple[float, ...] = field(default=(), repr=False)
+
+    def differs(self, reference: Outcome, tolerance: float = 1e-5) -> bool:
+        """Whether two answers differ by more than a tolerance of their largest absolute value."""
+        if self.shape != reference.shape:
+            return True
+        scale = max([1.0, *(abs(value) for value in reference.answer if math.isfinite(value))])
+        return any(
+            a != b and not (math.isnan(a) and math.isnan(b)) and not abs(a - b) <= tolerance * scale
+            for a, b in zip(self.answer, reference.answer, strict=True)
+        )
 
     def faults(self, *, seconds: float = 10.0, peak_mb: float = 1024.0, finite: bool = True) -> list[str]:
         """List what a hostile file must not do: all but being refused in one sentence, or a finite answer."""
@@ -119,10 +135,13 @@ class ForeignRunner:
         Wall time of one file, after which its child is killed.
     memory_gb
         Address space of a child.
+    by_pytorch
+        Let torch.jit load and run the files, whatever they do: its answers are the reference of ours.
     """
 
-    def __init__(self, *, seconds: float = 60.0, memory_gb: float = 8.0) -> None:
+    def __init__(self, *, seconds: float = 60.0, memory_gb: float = 8.0, by_pytorch: bool = False) -> None:
         self.seconds = seconds
+        self.by_pytorch = by_pytorch
         self.memory_gb = memory_gb
         self.started = 0
         self._child: subprocess.Popen[bytes] | None = None
@@ -152,7 +171,9 @@ class ForeignRunner:
         start = time.monotonic()
         name = name or path.name
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(json.dumps([str(path.resolve()), model_kind, self.seconds]).encode() + b"\n")
+            child.stdin.write(
+                json.dumps([str(path.resolve()), model_kind, self.seconds, self.by_pytorch]).encode() + b"\n"
+            )
             child.stdin.flush()
         line = self._read(self.seconds)
         seconds = time.monotonic() - start
@@ -162,6 +183,7 @@ class ForeignRunner:
         if line:
             answer = json.loads(line)
             answer["shape"] = tuple(answer.get("shape", ()))
+            answer["answer"] = tuple(array("f", base64.b64decode(answer.get("answer", ""))))
             return Outcome(name, seconds=seconds, printed=printed, created=created, **answer)
         if line is None:
             self._stop()
@@ -260,7 +282,7 @@ def serve(answers: int, memory_gb: float) -> None:
 
     import torch
 
-    import t3ssfast.models
+    import t3ssfast.models  # noqa: F401 - imported before the first file is timed
 
     torch.set_num_threads(1)
     torch.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3))
@@ -271,35 +293,42 @@ def serve(answers: int, memory_gb: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.write(answers, b"ready\n")
     for line in sys.stdin:
-        path, model_kind, seconds = json.loads(line)
+        path, model_kind, seconds, by_pytorch = json.loads(line)
         used = time.process_time()
         # A signal ends a child whose parent has died.
         resource.setrlimit(resource.RLIMIT_CPU, (int(used + 4 * seconds) + 5, resource.RLIM_INFINITY))
         idle = reset_peak()
-        answer = try_file(t3ssfast.models, path, model_kind)
+        answer = try_file(path, model_kind, by_pytorch)
         answer["peak_mb"] = max(0.0, peak_kb() - idle) / 1024
         sys.stdout.flush()
         sys.stderr.flush()
         os.write(answers, json.dumps(answer).encode() + b"\n")
 
 
-def try_file(models: Any, path: str, model_kind: str) -> dict[str, Any]:
+def try_file(path: str, model_kind: str, by_pytorch: bool) -> dict[str, Any]:
+    """Load and call a file; returns fields of `Outcome`."""
     import torch
 
     from t3ssfast.errors import T3Error
+    from t3ssfast.models import load_model
 
     try:
-        loaded = models.load_model(path, model_kind=model_kind)
-        metadata = loaded.metadata
-        side = metadata.window_px or 64
-        shape = (2, 1 if model_kind == "classifier" else metadata.slices, side, side)
+        if by_pytorch:
+            module = torch.jit.load(path, map_location="cpu").eval().float()
+            shape = (2, 1, 50, 50) if model_kind == "classifier" else (2, 1, 64, 64)
+        else:
+            loaded = load_model(path, model_kind=model_kind)
+            module, side = loaded.module, loaded.metadata.window_px or 64
+            shape = (2, 1 if model_kind == "classifier" else loaded.metadata.slices, side, side)
         inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
-            answer = loaded.module(inputs)
+            answer = module(inputs)
+        content = answer.flatten()[:65536].float().contiguous().numpy().tobytes()
         return {
             "what": "answered",
             "finite": bool(torch.isfinite(answer).all()),
             "shape": tuple(answer.shape),
+            "answer": base64.b64encode(content).decode(),
         }
     except T3Error as error:
         return {"what": "refused", "sentence": str(error)}
@@ -357,16 +386,22 @@ def main() -> None:
 
 
 def run_seeds(runner: ForeignRunner, first: int, count: int) -> None:
-    """Run generated archives, report the faulty ones, and count the others."""
+    """Run generated archives, report the faulty ones and answers unlike PyTorch's, and count the others."""
     from torchscript_grammar import generate
 
     counts: Counter[str] = Counter()
-    for seed in range(first, first + count):
-        what, content = generate(seed)
-        outcome = runner.run_bytes(content, what.split(":")[0], f"seed {seed} ({what})")
-        counts[outcome.what] += 1
-        if outcome.faults(finite=False):
-            report(outcome)
+    with ForeignRunner(seconds=runner.seconds, memory_gb=runner.memory_gb, by_pytorch=True) as pytorch:
+        for seed in range(first, first + count):
+            what, content = generate(seed)
+            model_kind = what.split(":")[0]
+            outcome = runner.run_bytes(content, model_kind, f"seed {seed} ({what})")
+            counts[outcome.what] += 1
+            if outcome.faults(finite=False):
+                report(outcome)
+            if outcome.what == "answered":
+                reference = pytorch.run_bytes(content, model_kind, "PyTorch")
+                if reference.what != "answered" or outcome.differs(reference):
+                    print(f"{outcome}\n    UNLIKE {reference}", flush=True)
     print(", ".join(f"{number} {what}" for what, number in counts.most_common()))
 
 
