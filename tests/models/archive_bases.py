@@ -1,10 +1,18 @@
-"""Archives of honest small networks to edit."""
+"""Archives of honest small networks to edit.
+
+`python archive_bases.py FOLDER` saves them. A process of its own does so, because TorchScript names the classes
+of an archive after what its process compiled before.
+"""
 
 from __future__ import annotations
 
 import functools
-import io
+import os
+import subprocess
+import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 import honest_models
 import torch
@@ -18,7 +26,6 @@ __all__ = ["BASES", "base_archive", "lenet_archive"]
 # Honest archives to start from: model kind, architecture, form.
 BASES: tuple[tuple[str, str, str], ...] = (
     ("classifier", "LeNet", "scripted"),
-    ("classifier", "LeNet", "scripted"),
     ("classifier", "LeNet", "traced"),
     ("classifier", "LeNet", "frozen scripted"),
     ("segmenter", "UNet", "scripted"),
@@ -30,29 +37,46 @@ BASES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-@functools.cache
 def base_archive(model_kind: str, name: str, form: str) -> Archive:
-    """Read the honest archive of "LeNet", "UNet", or a model of `honest_models`; copy it to edit."""
+    """Return a copy of an honest archive, to edit."""
+    return _archives()[model_kind, name, form].copy()
+
+
+def lenet_archive() -> Archive:
+    """Return a copy of the scripted LeNet's archive."""
+    return base_archive("classifier", "LeNet", "scripted")
+
+
+@functools.cache
+def _archives() -> dict[tuple[str, str, str], Archive]:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        subprocess.run([sys.executable, __file__, folder], env=environment, timeout=250, check=True)
+        return {
+            base: read_archive_tree((Path(folder) / f"{number}.pt").read_bytes())
+            for number, base in enumerate(BASES)
+        }
+
+
+def _save(model_kind: str, name: str, form: str, path: Path) -> None:
+    """Save a network of our own ("LeNet", "UNet") or of `honest_models`."""
     if name in ("LeNet", "UNet"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module = (LeNet((2, 3), (8, 6)) if name == "LeNet" else UNet(2, 2)).eval()
+        torch.manual_seed(0)
+        module = (LeNet((2, 3), (8, 6)) if name == "LeNet" else UNet(2, 2)).eval()
         side = 50 if name == "LeNet" else 64
         example = torch.zeros(2, 1, side, side)
     else:
         module, (example, *_), _ = honest_models.build(name)
-    metadata = ModelMetadata(model_kind)
+    metadata = ModelMetadata(model_kind, code_version="test")
     if model_kind == "classifier":
         classes = {2: ("background", "t3ss"), 3: ("a", "b", "t3ss")}[module(example).shape[1]]
-        metadata = ModelMetadata(model_kind, window_px=50, classes=classes)
-    content = io.BytesIO()
+        metadata = ModelMetadata(model_kind, window_px=50, classes=classes, code_version="test")
+    compiled = honest_models.make_form(module, example, form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compiled = honest_models.make_form(module, example, form)
-        torch.jit.save(compiled, content, _extra_files={METADATA_NAME: metadata.to_json()})
-    return read_archive_tree(content.getvalue())
+        torch.jit.save(compiled, path, _extra_files={METADATA_NAME: metadata.to_json()})
 
 
-def lenet_archive() -> Archive:
-    """A copy of the scripted LeNet's archive."""
-    return base_archive("classifier", "LeNet", "scripted").copy()
+if __name__ == "__main__":
+    for number, base in enumerate(BASES):
+        _save(*base, Path(sys.argv[1]) / f"{number}.pt")

@@ -387,7 +387,8 @@ def _harmless_statement(rng: random.Random, archive: Archive) -> str | None:
 
 
 EDITS: tuple[Edit, ...] = (
-    _insert_statement, _add_definition, _change_literal, _change_arguments, _change_name, _move_statement, _grow,
+    _insert_statement, _add_definition, _change_literal, _change_arguments, _change_name, _move_statement,
+    _grow,
 )  # fmt: skip
 # Edits of literals and arguments stay nearest to honest code.
 WEIGHTS = (10.0, 3.0, 10.0, 6.0, 5.0, 2.0, 3.0)

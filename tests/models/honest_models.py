@@ -159,6 +159,7 @@ MODELS: dict[str, HonestModel] = {
     "casts": classifier(styles.Casts),
     "containers": classifier(styles.Containers),
     "final constants": classifier(styles.FinalConstants),
+    "unused dictionary": classifier(lambda: styles.FinalConstants(dictionary=True)),
     "two outputs": classifier(styles.TwoOutputs, output="probabilities"),
     "unsqueezing": classifier(styles.Unsqueezing),
     "unet": segmenter(unets.PaddingUNet, inputs=(*SLICES, (1, 1, 53, 70))),

@@ -224,7 +224,7 @@ class Containers(nn.Module):
 
 
 class FinalConstants(nn.Module):
-    """Final attributes of many types, some of which forward reads."""
+    """Final attributes of many types, some of which forward reads; a dictionary that it does not."""
 
     stride: Final[int] = 4
     slope: Final[float] = 0.05
@@ -232,12 +232,13 @@ class FinalConstants(nn.Module):
     sizes: Final[list[int]]
     shape: Final[tuple[int, int]]
 
-    def __init__(self) -> None:
+    def __init__(self, *, dictionary: bool = False) -> None:
         super().__init__()
         self.sizes = [3, 3]
         self.shape = (6, 6)
         self.names = ["a", "b"]
-        self.table = {"a": 1, "b": 2}
+        if dictionary:
+            self.table = {"a": 1, "b": 2}
         self.weight = nn.Parameter(torch.randn(6, 1, 5, 5) * 0.2)
         self.bias = nn.Parameter(torch.randn(6))
         self.fc = nn.Linear(216, 2)

@@ -31,7 +31,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-TESTS = Path(__file__).parents[1]
 # Importing PyTorch takes seconds, minutes on a busy machine.
 START_SECONDS = 120.0
 
@@ -226,16 +225,10 @@ class ForeignRunner:
             "--memory-gb",
             str(self.memory_gb),
         ]
-        search = [str(TESTS), str(Path(__file__).parent)]
-        package = (
-            Path(sys.modules["t3ssfast"].__file__ or "").parents[1] if "t3ssfast" in sys.modules else None
-        )
-        search += [str(package)] if package else []
-        search += [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self._terminal, stderr=self._terminal, pass_fds=[writing],
             cwd=self._folder.name,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, search))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(part) for part in sys.path)},
         )  # fmt: skip
         os.close(writing)
         self._answers = reading

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from honest_models import CASES, FORMS, MODELS, NAMES, save_form
+from honest_models import CASES, MODELS, NAMES, save_form
 from run_foreign import ForeignRunner, Outcome
 from torchscript_grammar import generate, hostile_archives
 
@@ -35,9 +35,9 @@ def pytorch() -> Iterator[ForeignRunner]:
 
 
 def in_ordinary_runs(name: str, form: str) -> bool:
-    """Whether a form is tested in every run: one scripted, one traced, one of them frozen."""
-    index = NAMES.index(name) % 2
-    return form in (FORMS[index], FORMS[3 - index])
+    """Whether a form is tested in every run: one form of each model, another one for its neighbour."""
+    forms = MODELS[name].forms
+    return form == forms[NAMES.index(name) % len(forms)]
 
 
 HONEST = [

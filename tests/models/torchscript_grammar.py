@@ -30,7 +30,7 @@ def generate(seed: int) -> tuple[str, bytes]:
     """
     rng = random.Random(seed)
     model_kind, name, form = rng.choice(BASES)
-    archive = base_archive(model_kind, name, form).copy()
+    archive = base_archive(model_kind, name, form)
     done = []
     if rng.random() < HONEST_SHARE:
         for edit in rng.sample(HARMLESS, rng.randint(0, 2)):
