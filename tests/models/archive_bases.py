@@ -1,6 +1,6 @@
 """Archives of honest small networks to edit.
 
-`python archive_bases.py FOLDER` saves them. A process of its own does so, because TorchScript names the classes
+`python archive_bases.py FOLDER` saves them, in a process of its own because TorchScript names the classes
 of an archive after what its process compiled before.
 """
 
@@ -50,7 +50,12 @@ def lenet_archive() -> Archive:
 @functools.cache
 def _archives() -> dict[tuple[str, str, str], Archive]:
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # TorchScript writes the constants of a class in the order of a set of strings.
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONHASHSEED": "0",
+        }
         subprocess.run([sys.executable, __file__, folder], env=environment, timeout=250, check=True)
         return {
             base: read_archive_tree((Path(folder) / f"{number}.pt").read_bytes())
