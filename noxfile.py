@@ -44,7 +44,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Run the long form of every test; takes hours."""
-    session.install(*CONSTRAINTS, ".[test]")
+    session.install(*CONSTRAINTS, ".[test,foreign]")
     session.run("pytest", "--soak", "--timeout=3600", *session.posargs)
 
 
