@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from t3ssfast.models import LeNet, ModelMetadata, UNet, save_model
+from t3ssfast.models.metadata import METADATA_NAME
 from t3ssfast.models.torchscript import quiet_torchscript
 
 CODE = "archive/code/__torch__/t3ssfast/models/lenet.py"
@@ -27,6 +28,10 @@ def classifier_file(path: Path) -> Path:
     torch.manual_seed(0)
     metadata = ModelMetadata("classifier", window_px=50, classes=("background", "t3ss"))
     save_model(LeNet((2, 3), (8, 6)), path, metadata)
+    # As other people's files: without the name of a network that would be used instead of the code.
+    members = read_archive(path)
+    (name,) = (name for name in members if name.endswith(METADATA_NAME))
+    path.write_bytes(write_archive(members | {name: metadata.to_json().encode()}))
     return path
 
 

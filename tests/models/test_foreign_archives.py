@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import subprocess
@@ -477,17 +478,23 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_archives_are_refused(tmp_path, monkeypatch, benign, name):
+def test_hostile_archives_are_refused_or_harmless(tmp_path, monkeypatch, benign, name):
     monkeypatch.chdir(tmp_path)
     Path("model.pt").write_bytes(HOSTILE[name](benign))
-    with pytest.raises(ModelError) as caught:
-        load_model("model.pt", model_kind="classifier")
+    message = ""
+    try:
+        module = load_model("model.pt", model_kind="classifier").module
+        with torch.no_grad():
+            assert torch.isfinite(module(torch.zeros(2, 1, 50, 50))).all()
+    except ModelError as error:
+        message = str(error)
+        assert len(message) < 600
+        assert message.endswith(".")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"], "a file was written"
     assert [path.name for path in tmp_path.parent.iterdir() if "CANARY" in path.name] == []
-    message = str(caught.value)
     assert message.isprintable(), "the message must be one printable line"
-    assert len(message) < 600
-    assert message.endswith(".")
+    if name.startswith("statement") and "CANARY" in name:
+        assert "is refused" in message
 
 
 class Writer(nn.Module):
@@ -518,7 +525,7 @@ def test_hostile_file_runs_only_if_trusted(tmp_path):
     with quiet_torchscript():
         torch.jit.script(Writer(str(canary))).save(tmp_path / "writer.pt")
     assert not canary.exists()
-    with pytest.raises(ModelError, match=r"__getstate__|__setstate__") as caught:
+    with pytest.raises(ModelError, match=r"is refused: .* is damaged") as caught:
         load_model(tmp_path / "writer.pt", model_kind="classifier")
     assert "--trust-model" in str(caught.value)
     assert not canary.exists()

@@ -15,7 +15,7 @@ from torch import nn
 
 from t3ssfast.errors import ConfigError, ModelError, TrustWarning
 from t3ssfast.io import display_path
-from t3ssfast.models.architectures import architecture_of, build_network, from_safetensors
+from t3ssfast.models.architectures import build_network, from_safetensors
 from t3ssfast.models.bundled import read_bundled
 from t3ssfast.models.checks import check_kind, checked_metadata, metadata_of, prepare, refused, translate
 from t3ssfast.models.foreign import Archive, Refusal
@@ -34,8 +34,6 @@ MAX_FILE_BYTES = 2 << 30
 HOW_TO_SAVE = "save the model with torch.jit.script(module).save(path) or t3ssfast.models.save_model"
 # Members by which an archive of torch.export is recognised.
 EXPORT_MEMBERS = ("models/model.json", "serialized_exported_program.json", "archive_format")
-# Of the package's own networks in TorchScript.
-OWN_CLASSES = "__torch__.t3ssfast.models."
 
 
 def load_model(
@@ -122,13 +120,10 @@ def _open_archive(content: bytes, name: str, model_kind: str) -> tuple[nn.Module
     try:
         archive = Archive(content, METADATA_NAME)
         metadata = metadata_of(archive)
-        architecture = None if metadata is None else metadata.architecture
-        if metadata is not None and architecture is None and archive.root.class_name.startswith(OWN_CLASSES):
-            # Written by a version that did not name the network yet.
-            architecture = architecture_of(archive.root.class_name.rpartition(".")[2], archive.state())
-        if metadata is not None and architecture is not None:
+        if metadata is not None and metadata.architecture is not None:
             # The code beside the weights is for other programs, and not read.
-            return build_network(architecture, archive.state(), name), replace(metadata, architecture=None)
+            network = build_network(metadata.architecture, archive.state(), name)
+            return network, replace(metadata, architecture=None)
         try_in_child(content, name, model_kind)
         return translate(archive, name)
     except Refusal as refusal:
