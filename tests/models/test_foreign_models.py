@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from honest_models import CASES, MODELS, NAMES, save_form
 from run_foreign import ForeignRunner, Outcome
 from torchscript_grammar import generate, hostile_archives
 
+from processes import python
 from t3ssfast.errors import ModelError
 from t3ssfast.models import load_model
 
@@ -126,6 +128,18 @@ def test_generated_archives_depend_on_the_seed_alone() -> None:
     assert archives[::-1] == [generate(seed) for seed in reversed(range(60))]
     assert len({content for _, content in archives}) > 50
     assert 2 <= sum(": honest " in what for what, _ in archives) <= 12
+
+
+def test_generated_archives_are_the_same_in_every_process() -> None:
+    script = """
+        import hashlib
+        from torchscript_grammar import generate
+        print(hashlib.sha256(repr([generate(seed) for seed in (5, 3, 4)]).encode()).hexdigest())
+    """
+    done = python(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = repr([generate(seed) for seed in (5, 3, 4)]).encode()
+    assert done.stdout.strip() == hashlib.sha256(expected).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- the runner
