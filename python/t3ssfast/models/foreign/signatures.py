@@ -206,7 +206,8 @@ def bind(name: str, positional: list[Any], keywords: dict[str, Any]) -> Argument
                 if dtype not in (None, 6, FLOAT32):
                     raise Refusal(f"its operator torch.{name} computes in another dtype than float32")
             return Arguments(operator, name, complete, signature)
-    kinds = ", ".join(
-        type(v).__name__.replace("TensorValue", "Tensor") for v in [*positional, *keywords.values()]
-    )
+    given_kinds = [
+        type(v).__name__.replace("TensorValue", "Tensor") for v in (*positional, *keywords.values())
+    ]
+    kinds = ", ".join(given_kinds[:8]) + (", ..." if len(given_kinds) > 8 else "")
     raise Refusal(f"its operator torch.{name} takes no arguments of these types ({kinds})")
