@@ -1,0 +1,62 @@
+"""Masks from files, with the background that other programs write."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from t3ssfast.errors import InputError
+from t3ssfast.io.files import display_path
+from t3ssfast.io.volumes.reading import read
+from t3ssfast.tomogram import StrPath, Tomogram
+
+__all__ = ["read_mask"]
+
+# IMOD stores unsigned bytes as signed ones after subtracting 128.
+LOWEST_SIGNED_BYTE = -128
+
+
+def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[np.generic]:
+    """Read a mask of a tomogram; whatever is not 0 belongs to it.
+
+    A mask that IMOD saved as signed bytes, with -128 for 0, becomes 0 and 1.
+
+    Parameters
+    ----------
+    path
+        File or OME-Zarr folder, of any format that `read` reads. Its voxel size is not used.
+    tomogram
+        The tomogram that the mask belongs to.
+
+    Returns
+    -------
+    (z, y, x) array of the tomogram's shape; may be memory-mapped.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape, is empty, or has a background other than 0 and -128.
+    ReadError
+        If the file cannot be read.
+    """
+    name = display_path(path)
+    mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
+    if mask.shape != tomogram.shape:
+        raise InputError(
+            f"{name} has shape {tuple(mask.shape)} but the tomogram {tomogram.name} has {tomogram.shape}; "
+            "give a mask of the tomogram's shape."
+        )
+    # Section by section, so that a mapped file is not read into memory as a whole.
+    if mask.dtype == np.int8 and not any(bool((section == 0).any()) for section in mask):
+        lowest = min(int(section.min()) for section in mask)
+        if lowest == LOWEST_SIGNED_BYTE:
+            mask = (mask != lowest).view(np.uint8)
+    if not any(bool(section.any()) for section in mask):
+        raise InputError(f"{name} is empty; set the membranes to 1, or leave it out to have them segmented.")
+    low, high = (float(bound([bound(section) for section in mask])) for bound in (np.min, np.max))
+    if low != high and not any(bool((section == 0).any()) for section in mask):
+        raise InputError(
+            f"{name} has values from {low:g} to {high:g} and none is 0, so that every voxel would belong to "
+            "the mask; set the background to 0, or threshold a map of probabilities."
+        )
+    return mask
