@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
+from t3ssfast.cli.candidate_files import ParticleReading
 from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
 
 
@@ -44,6 +45,9 @@ def average(
     ] = None,
     contrast: options.Contrast = "dark",
     tilt_range: TiltRange = (-60.0, 60.0),
+    format: options.ParticleFormat = None,
+    angstrom: options.Angstrom = None,
+    columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
     relion_tomograms: options.RelionTomograms = None,
     min_score: options.MinScore = 0.0,
@@ -79,7 +83,8 @@ def average(
         threads=threads,
     )
     config = averaging.AverageConfig(**chosen)
-    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
     size = volumes[0].voxel_size_angstrom
     result = averaging.average(
         volumes,

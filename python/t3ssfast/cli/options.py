@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
-        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False, readable=False
+        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr, TIFF, EM, HDF5).",
+        show_default=False,
+        readable=False,
     ),
 ]
 Membranes = Annotated[
@@ -41,6 +43,35 @@ VoxelSize = Annotated[
 ]
 CandidateVoxelSize = Annotated[
     float | None, typer.Option(help="Voxel size of the tomogram in Angstrom, if the files do not state it.")
+]
+# How the particle files are read. `--format` is the format of the output in some commands.
+_PARTICLE_FORMAT_HELP = (
+    "Format of the particle files: relion5, dynamo, stopgap, imod, copick, csv, coords, cbox, em, eman2, "
+    "data-portal or xml."
+)
+ParticleFormat = Annotated[
+    str | None,
+    typer.Option("--format", "--input-format", help=_PARTICLE_FORMAT_HELP, show_default="by the suffix"),
+]
+InputFormat = Annotated[
+    str | None, typer.Option("--input-format", help=_PARTICLE_FORMAT_HELP, show_default="by the suffix")
+]
+Angstrom = Annotated[
+    bool | None,
+    typer.Option(
+        "--angstrom/--voxels",
+        help="Whether positions in the particle files are in Angstrom from the first voxel, or in voxels.",
+        show_default="as the format says",
+    ),
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help='Columns of csv and text files: in order ("class,x,y,z"; "-" skips one), or by name or number '
+        '("x=Xpos,y=Ypos,z=Zpos", "x=2,y=3,z=4").',
+        metavar="NAMES",
+    ),
 ]
 # "auto" is the default of DetectConfig, so a command takes None and passes nothing on.
 AutoContrast = Annotated[

@@ -14,7 +14,7 @@ from t3ssfast.cli.checks import FAILED, NOTE, OK, Check
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import T3Error, VoxelSizeError
-from t3ssfast.io import VolumeLayout, display_path, read, volume_layout
+from t3ssfast.io import VolumeLayout, display_path, read, read_mask, volume_layout
 from t3ssfast.io.particles.relion import read_star
 from t3ssfast.io.volumes.header import SignSource
 from t3ssfast.io.volumes.reading import looks_unsigned
@@ -156,17 +156,12 @@ def _mask(path: Path, tomogram: Tomogram) -> tuple[npt.NDArray[Any] | None, Chec
     """Read a membrane mask; None if it cannot be used with the tomogram."""
     label = "membrane mask"
     try:
-        mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
+        mask = read_mask(path, tomogram)
     except T3Error as error:
-        return None, Check(label, FAILED, "unreadable", str(error))
-    if mask.shape != tomogram.shape:
-        shape = " x ".join(map(str, mask.shape))
-        return None, Check(label, FAILED, shape, "not the size of the tomogram; use a mask of its size")
+        return None, Check(label, FAILED, "unusable", str(error))
     # Slice by slice, so that a mapped file is not read into memory as a whole.
     membrane_voxels = sum(int(np.count_nonzero(section)) for section in mask)
     value = f"{mask.dtype.name}, {100 * membrane_voxels / mask.size:.1f}% membrane"
-    if membrane_voxels == 0:
-        return None, Check(label, FAILED, value, "empty; set the membranes to 1")
     if all(bool(np.isin(section, (0, 1)).all()) for section in mask):
         return mask, Check(label, OK, value)
     return mask, Check(label, NOTE, value, "has values other than 0 and 1; all but 0 count as membrane")

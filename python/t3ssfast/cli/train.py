@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from t3ssfast.cli.candidate_files import ParticleReading
 from t3ssfast.cli.options import (
+    Angstrom,
     AsJson,
     ClassifierFile,
+    ColumnNames,
     Device,
     OutFolder,
+    ParticleFormat,
     Seed,
     SegmenterFile,
     Tomograms,
@@ -85,6 +90,9 @@ def classifier(
     membranes: OptionalMasks = None,
     out: Out = Path("classifier.pt"),
     voxel_size: VoxelSize = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     seed: Seed = 0,
     steps: Steps = None,
     rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of hard-negative mining.")] = None,
@@ -104,7 +112,8 @@ def classifier(
     """
     from t3ssfast.training import train_classifier
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     begun = _load_start(start, "classifier")
     options = given_options(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
     train_classifier(volumes, known, masks, out, start=begun, device=device, resume=resume, **options)
@@ -120,6 +129,9 @@ def verifier(
     membranes: OptionalMasks = None,
     out: Out = Path("verifier.pt"),
     voxel_size: VoxelSize = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     seed: Seed = 0,
     steps: Steps = None,
     start: Start = None,
@@ -138,7 +150,8 @@ def verifier(
     from t3ssfast.training import train_verifier
     from t3ssfast.training.calibrate import find_candidates
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     begun = _load_start(start, "verifier")
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
     found = find_candidates(classifier, volumes, **search)
@@ -160,6 +173,9 @@ def calibrate(
     segmenter: SegmenterFile = None,
     membranes: OptionalMasks = None,
     voxel_size: VoxelSize = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -171,7 +187,8 @@ def calibrate(
     """
     from t3ssfast.training.calibrate import calibrate_models
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
     learned = calibrate_models(classifier, volumes, known, verifier=verifier, **search)
     written = verifier or classifier
@@ -195,6 +212,9 @@ def tune(
     membranes: OptionalMasks = None,
     out: Out = Path("tuned.pt"),
     voxel_size: VoxelSize = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation for the calibration.")] = 4,
     seed: Seed = 0,
     steps: Steps = None,
@@ -211,7 +231,8 @@ def tune(
     """
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     models: dict[str, Any] = {"start": start, "classifier": classifier, "segmenter": segmenter}
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
     fine_tune_verifier(volumes, known, out, membranes=masks, device=device, log=log, **models, **options)
@@ -271,11 +292,15 @@ def bundled(
 
 
 def _read(
-    tomograms: list[Path], voxel_size: float | None, membranes: list[Path] | None, picks: list[Path] | None
+    tomograms: list[Path],
+    voxel_size: float | None,
+    membranes: list[Path] | None,
+    picks: list[Path] | None,
+    reading: ParticleReading | None = None,
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
     """Read tomograms, their masks, where given, and their picks in any format."""
     from t3ssfast.errors import InputError
-    from t3ssfast.io import read
+    from t3ssfast.io import read, read_mask
     from t3ssfast.io.particles import load_candidates
 
     for name, given in (("picks", picks), ("membranes", membranes)):
@@ -285,10 +310,10 @@ def _read(
             )
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
     sizes: list[dict[str, Any]] = [{"voxel_size_angstrom": v.voxel_size_angstrom} for v in volumes]
-    # The voxel size of a mask is often missing, and not used.
-    masks = [read(p, **size).data for p, size in zip(membranes or [], sizes, strict=False)]
+    masks = [read_mask(p, volume) for p, volume in zip(membranes or [], volumes, strict=False)]
+    how = {} if reading is None else asdict(reading)
     known = [
-        load_candidates(p, tomogram_shape=v.shape, **size)
+        load_candidates(p, tomogram_shape=v.shape, **size, **how)
         for p, v, size in zip(picks or [], volumes, sizes, strict=False)
     ]
     return volumes, masks or None, known

@@ -43,8 +43,8 @@ def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[np.generic]:
     mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
     if mask.shape != tomogram.shape:
         raise InputError(
-            f"{name} has shape {tuple(mask.shape)} but the tomogram {tomogram.name} has {tomogram.shape}; "
-            "give a mask of the tomogram's shape."
+            f"{name} has shape {tuple(mask.shape)} and not the size of the tomogram {tomogram.name}, "
+            f"{tomogram.shape}; give a mask of the tomogram's shape."
         )
     # Section by section, so that a mapped file is not read into memory as a whole.
     if mask.dtype == np.int8 and not any(bool((section == 0).any()) for section in mask):
