@@ -129,7 +129,11 @@ def test_eman_boxes_without_a_pixel_size_are_voxels(tmp_path):
 
 def test_points_of_the_data_portal(tmp_path):
     lines = [
-        {"type": "orientedPoint", "location": {"x": 10.5, "y": 20, "z": 30}, "xyz_rotation_matrix": m.tolist()}
+        {
+            "type": "orientedPoint",
+            "location": {"x": 10.5, "y": 20, "z": 30},
+            "xyz_rotation_matrix": m.tolist(),
+        }
         for m in (zxz(*ANGLES[0]), zxz(*ANGLES[1]))
     ]
     path = tmp_path / "TS_1-injectisome-1.0_orientedpoint.ndjson"
