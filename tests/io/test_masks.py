@@ -8,6 +8,7 @@ import pytest
 from mrc_files import SHAPE, write_mrc
 from t3ssfast.errors import InputError
 from t3ssfast.io import read_mask, write
+from t3ssfast.io.volumes.masks import check_mask
 from t3ssfast.tomogram import Tomogram
 
 TOMOGRAM = Tomogram(np.zeros(SHAPE, np.float32), 10.0, "TS_1")
@@ -48,6 +49,13 @@ def test_unusable_masks_are_refused(tmp_path, array, words):
     write(tmp_path / "mask.mrc", array, 10.0)
     with pytest.raises(InputError, match=words):
         read_mask(tmp_path / "mask.mrc", TOMOGRAM)
+
+
+def test_arrays_are_taken_like_files():
+    values = np.where(MEMBRANE, -127, -128).astype("i1")
+    np.testing.assert_array_equal(check_mask(values, TOMOGRAM) != 0, MEMBRANE)
+    with pytest.raises(InputError, match="membrane mask"):
+        check_mask(values[1:], TOMOGRAM)
 
 
 def test_mask_of_the_whole_tomogram(tmp_path):

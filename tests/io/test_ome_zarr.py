@@ -140,6 +140,7 @@ def test_images_of_several_volumes_are_refused(tmp_path, names, shape):
         ([{"type": "scale", "scale": [1, 1, 1]}, {"type": "translation", "translation": [0, 5, 0]}], "y 5"),
         ([{"type": "affine", "affine": [[1, 0, 0, 0]]}], "affine"),
         ([{"type": "scale", "path": "scales"}], "scale"),
+        ([{"type": "scale", "scale": [1, 1, -1]}], "negative"),
     ],
 )
 def test_transformations_that_move_an_image_are_refused(tmp_path, transforms, words):

@@ -55,6 +55,19 @@ def test_voxel_size_of_ome_tiff(tmp_path):
     assert_read(path, ramp("f4"), "TIFF", 13.6)
 
 
+@pytest.mark.parametrize("orientation", [1, 4])
+def test_orientation_of_tiff(tmp_path, orientation):
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "TS_1.tif"
+    tag = (274, 3, 1, orientation, True)
+    tifffile.imwrite(path, ramp("u1"), photometric="minisblack", extratags=[tag])
+    if orientation == 1:
+        assert_read(path, ramp("u1"), "TIFF")
+        return
+    with pytest.raises(ReadError, match="flipped"):
+        read(path, voxel_size_angstrom=10)
+
+
 def test_anisotropic_tiff_is_refused(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     metadata = {"spacing": 5.0, "unit": "nm"}

@@ -73,6 +73,7 @@ def test_flagellar_motors_of_byu(tmp_path):
     ("text", "words"),
     [
         ("index,axis-0,axis-1,axis-2,axis-3\n0,1,30,20,10\n", "4 axes"),
+        ("index,shape-type,vertex-index,axis-0,axis-1,axis-2\n0,path,0,1,2,3\n", "shapes"),
         ("10,20,30\n", "--columns"),
         ("a,b,c\n1,2,3\n", "--columns"),
         ("x,y\n1,2\n", "--columns"),

@@ -138,6 +138,8 @@ def _named_fields(file: ParticleFile, table: pd.DataFrame) -> pd.DataFrame:
             # A column called like the field takes precedence, and then the first one.
             if field is not None and (field not in by_field or name == field):
                 by_field[field] = name
+        if "vertex-index" in names:
+            raise ReadError(f"{file}: vertices of shapes (vertex-index); give a layer of points.")
         extra = sorted(name for name in names if re.fullmatch(r"axis-([3-9]|\d\d+)", name))
         if extra:
             raise ReadError(f"{file}: points of {len(extra) + 3} axes ({extra[0]}); give points in z, y, x.")

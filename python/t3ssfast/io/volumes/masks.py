@@ -10,7 +10,7 @@ from t3ssfast.io.files import display_path
 from t3ssfast.io.volumes.reading import read
 from t3ssfast.tomogram import StrPath, Tomogram
 
-__all__ = ["read_mask"]
+__all__ = ["check_mask", "read_mask"]
 
 # IMOD stores unsigned bytes as signed ones after subtracting 128.
 LOWEST_SIGNED_BYTE = -128
@@ -39,8 +39,14 @@ def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[np.generic]:
     ReadError
         If the file cannot be read.
     """
-    name = display_path(path)
     mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
+    return check_mask(mask, tomogram, display_path(path))
+
+
+def check_mask(
+    mask: npt.NDArray[np.generic], tomogram: Tomogram, name: str = "The membrane mask"
+) -> npt.NDArray[np.generic]:
+    """Return an array as a mask of a tomogram; see `read_mask`, which reads it from the file `name`."""
     if mask.shape != tomogram.shape:
         raise InputError(
             f"{name} has shape {tuple(mask.shape)} and not the size of the tomogram {tomogram.name}, "

@@ -77,10 +77,11 @@ def _root_in_archive(path: Path) -> str:
             files = [PurePosixPath(name) for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile) as error:
         raise read_error(path, error) from error
-    roots = sorted({str(file.parent) for file in files if file.name in ZARR_FILES}, key=len)
+    roots = {file.parent for file in files if file.name in ZARR_FILES}
     if not roots:
         raise ReadError(f"{display_path(path)}: a zip archive without Zarr data; unpack it.")
-    return "" if roots[0] == "." else roots[0]
+    uppermost = min(roots, key=lambda root: (len(root.parts), str(root)))
+    return "/".join(uppermost.parts)
 
 
 def _read_node(name: str, node: Any) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
@@ -184,6 +185,8 @@ def _sizes_by_axis(
         elif kind == "translation":
             translation = translation + np.array(transform["translation"], dtype=np.float64)
     space = [i for i, axis in enumerate(axes) if axis in SPACE]
+    if any(scale[i] < 0 for i in space):
+        raise ReadError(f"{name}: a scale is negative ({scale.tolist()}), which flips the image; use MRC.")
     moved = {axes[i]: float(translation[i]) for i in space}
     if any(abs(translation[i]) > MAX_TRANSLATION_VOXELS * abs(scale[i]) for i in space):
         listed = ", ".join(f"{axis} {moved[axis]:g}" for axis in SPACE if axis in moved)

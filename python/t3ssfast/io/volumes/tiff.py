@@ -20,6 +20,8 @@ __all__ = ["MAGIC", "read_tiff"]
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Axes of one series that can be the sections of a volume (tifffile's letters: depth, pages, time, channels).
 SECTION_AXES = "ZIQTCR"
+# The orientation in which the first row is the top and the first column the left side.
+TOP_LEFT = 1
 
 
 def read_tiff(path: Path) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
@@ -37,6 +39,9 @@ def read_tiff(path: Path) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
                 raise ReadError(f"{name}: the axes are {axes} of {shape}; give one stack of grey slices.")
             if len(tif.series) > 1:
                 raise ReadError(f"{name}: the file has {len(tif.series)} images; give one stack.")
+            orientation = tif.pages[0].tags.get("Orientation")
+            if orientation is not None and int(orientation.value) != TOP_LEFT:
+                raise ReadError(f"{name}: the slices are stored rotated or flipped; save them upright.")
             sizes = _voxel_sizes(tif)
             dtype = np.dtype(series.dtype)
             check_memory(name, math.prod(shape) * dtype.itemsize if series.dataoffset is None else 0)
