@@ -77,6 +77,8 @@ def test_flagellar_motors_of_byu(tmp_path):
         ("10,20,30\n", "--columns"),
         ("a,b,c\n1,2,3\n", "--columns"),
         ("x,y\n1,2\n", "--columns"),
+        ("x,y,z\n1,2,3,4\n", "does not match"),
+        ("x,y,z\n1,2,3\n1,2,3,4\n", "failed"),
         ("x,y,z\n1,2,nan\n", "not finite"),
         ("x,y,z\n1,2,three\n", "not a number"),
         ("", "empty"),

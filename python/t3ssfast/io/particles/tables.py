@@ -43,6 +43,7 @@ ALIASES |= {"tomo_id": "tomogram", "voxel spacing": "voxel_size_angstrom"}
 ALIASES |= {"experiment": "tomogram", "particle_type": "kind", "confidence": "score"}
 CZII_COLUMNS = {"experiment", "particle_type", *CENTRE}
 ABSENT_MOTOR = -1.0
+MAX_COLUMNS = 1000
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -83,6 +84,9 @@ def candidates_of_table(file: ParticleFile, lines: list[str]) -> list[Candidates
 def _read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
     """Parse lines into a table of text columns."""
     separator = next((mark for mark in ";\t," if mark in lines[0]), r"\s+")
+    mark = None if separator == r"\s+" else separator
+    if any(len(line.split(mark, MAX_COLUMNS)) > MAX_COLUMNS for line in lines):
+        raise ReadError(f"{file}: a line has more than {MAX_COLUMNS} values; give a particle file.")
     has_header = any(_number(word) is None for word in re.split(separator, lines[0].strip()))
     if not has_header and file.columns is None:
         raise ReadError(
@@ -93,6 +97,8 @@ def _read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Lines with more values than names.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
             table: pd.DataFrame = pd.read_csv(
                 io.StringIO("\n".join(line.strip("\n") for line in lines)),
                 sep=separator,
