@@ -57,7 +57,7 @@ def test_plain_array_needs_a_voxel_size(tmp_path):
         str(tmp_path / "a.zarr"), mode="w", shape=(1, *SHAPE), dtype="i2", chunks=(1, 2, 2, 2)
     )
     array[...] = ramp("i2")[None]
-    with pytest.raises(VoxelSizeError):
+    with pytest.raises(VoxelSizeError, match="states no voxel size"):
         read(tmp_path / "a.zarr")
     np.testing.assert_array_equal(read(tmp_path / "a.zarr", voxel_size_angstrom=10).data, ramp("i2"))
 

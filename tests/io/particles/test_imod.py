@@ -171,3 +171,15 @@ def test_vector_without_length_is_refused(tmp_path):
     (tmp_path / "a.mod").write_bytes(model_bytes([[[1, 2, 3]] * 2], object_flags=OPEN))
     with pytest.raises(ReadError, match="the same"):
         load_candidates(tmp_path / "a.mod")
+
+
+def test_models_of_these_tests_are_those_of_imodmodel(tmp_path):
+    reference = image_reference((50, -60, 70), (12.5,) * 3, (-450, -60, 70))
+    (tmp_path / "a.mod").write_bytes(model_bytes(VECTORS, minx=reference, object_flags=OPEN))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = ImodModel.from_file(tmp_path / "a.mod")
+    contours = model.objects[0].contours
+    np.testing.assert_allclose([contour.points for contour in contours], VECTORS)
+    assert int(model.header.flags) == DEFAULT_FLAGS
+    assert (model.minx.ctrans, model.minx.cscale) == ((-450, -60, 70), (12.5,) * 3)
