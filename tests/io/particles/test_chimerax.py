@@ -22,12 +22,12 @@ def test_script_opens_volumes_and_shows_markers_and_arrows(tmp_path, make_candid
     written = export(
         candidates, tmp_path / "view.cxc", "chimerax", tomogram=tomogram, membrane=tmp_path / "membrane.mrc"
     )
-    assert written == [tmp_path / "view.cxc", tmp_path / "view.bild"]
+    assert written == [tmp_path / "view.cxc", tmp_path / "view_arrows.bild"]
     lines = (tmp_path / "view.cxc").read_text().splitlines()
     opening = [re.fullmatch(r'open (".*") id \d+', line) for line in lines]
     opened = [json.loads(match[1]) for match in opening if match]
     # Relative to the folder of the script, which can then be moved with them.
-    assert opened == ["data/TS 'one'.mrc", "membrane.mrc", "view.bild"]
+    assert opened == ["data/TS 'one'.mrc", "membrane.mrc", "view_arrows.bild"]
     volumes = [line for line in lines if line.startswith("volume")]
     assert all("originIndex 0,0,0 voxelSize 13.6" in line for line in volumes)
     markers = [re.match(r"marker #(\d+) position (\S+) ", line) for line in lines]
@@ -37,7 +37,7 @@ def test_script_opens_volumes_and_shows_markers_and_arrows(tmp_path, make_candid
     expected = candidates.centre_zyx[:, ::-1] * 13.6
     np.testing.assert_allclose(position["4"], expected[[0, 2, 3, 4]], atol=0.01)
     np.testing.assert_allclose(position["5"], expected[[1]], atol=0.01)
-    arrows = [line for line in (tmp_path / "view.bild").read_text().splitlines() if line.startswith(".arrow")]
+    arrows = [line for line in (tmp_path / "view_arrows.bild").read_text().splitlines() if line.startswith(".arrow")]
     ends = np.array([numbers(line.removeprefix(".arrow"))[:6] for line in arrows]).reshape(-1, 2, 3)
     direction = (ends[:, 1] - ends[:, 0]) / 400
     np.testing.assert_allclose(direction, candidates.normal_zyx[[0, 2, 3, 4, 1], ::-1], atol=1e-3)

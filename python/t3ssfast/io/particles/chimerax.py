@@ -1,6 +1,7 @@
 """Writing of ChimeraX scripts (.cxc) that show a tomogram, its membrane and the candidates.
 
-Candidates are markers, coloured by kind; the arrows along their normals are in a BILD file beside the script.
+Candidates are markers, coloured by kind; the arrows along their normals are in a BILD file beside the script,
+which the script opens.
 Positions are voxel coordinate times voxel size, in Angstrom; the script sets the origins of the volumes to 0
 and their voxel sizes, whatever their headers say.
 Commands: https://www.cgl.ucsf.edu/chimerax/docs/user/commands/marker.html and volume.html, formats/bild.html.
@@ -47,7 +48,7 @@ def write_chimerax(
         if volume is not None:
             lines.append(f"open {_quoted(_relative(volume, path.parent))} id {number}")
             lines.append(f"volume #{number} originIndex 0,0,0 voxelSize {voxel_size:.6g} {style}")
-    arrows_path = path.with_suffix(".bild")
+    arrows_path = path.with_name(f"{path.stem}_arrows.bild")
     centre_xyz = candidates.centre_zyx[:, ::-1].astype(np.float64) * voxel_size
     direction_xyz = candidates.normal_zyx[:, ::-1].astype(np.float64) * ARROW_LENGTH_ANGSTROM
     arrows = []
