@@ -37,7 +37,8 @@ def test_script_opens_volumes_and_shows_markers_and_arrows(tmp_path, make_candid
     expected = candidates.centre_zyx[:, ::-1] * 13.6
     np.testing.assert_allclose(position["4"], expected[[0, 2, 3, 4]], atol=0.01)
     np.testing.assert_allclose(position["5"], expected[[1]], atol=0.01)
-    arrows = [line for line in (tmp_path / "view_arrows.bild").read_text().splitlines() if line.startswith(".arrow")]
+    lines = (tmp_path / "view_arrows.bild").read_text().splitlines()
+    arrows = [line for line in lines if line.startswith(".arrow")]
     ends = np.array([numbers(line.removeprefix(".arrow"))[:6] for line in arrows]).reshape(-1, 2, 3)
     direction = (ends[:, 1] - ends[:, 0]) / 400
     np.testing.assert_allclose(direction, candidates.normal_zyx[[0, 2, 3, 4, 1], ::-1], atol=1e-3)

@@ -15,6 +15,7 @@ TABLES = {
     "upper case": ("X,Y,Z\n10.5,20,30\n", [30, 20, 10.5]),
     "semicolons": ("x;y;z\n10.5;20;30\n", [30, 20, 10.5]),
     "decimal commas": ("x;y;z\n10,5;20,0;30\n", [30, 20, 10.5]),
+    "names with commas": ("x;y;z;note\n10,5;20;30;TS,1\n", [30, 20, 10.5]),
     "tabs": ("x\ty\tz\n10.5\t20\t30\n", [30, 20, 10.5]),
     "blanks": ("x y z\n10.5  20 30\n", [30, 20, 10.5]),
     "comments": ("# made by hand\nz,y,x\n# first\n30,20,10.5\n", [30, 20, 10.5]),
@@ -41,6 +42,12 @@ def test_a_line_of_names_counts_in_every_text_file(tmp_path, suffix):
     found = load_candidates(tmp_path / f"a{suffix}", **SIZE)
     np.testing.assert_allclose(found.centre_zyx, [[30, 20, 10.5]])
     assert found.score[0] == 0.5
+
+
+def test_commas_in_names_are_no_decimal_commas(tmp_path):
+    (tmp_path / "a.csv").write_text("x;y;z;tomogram\n1,5;2;3;TS,1\n")
+    found = load_candidates(tmp_path / "a.csv", **SIZE)
+    assert (found.tomogram_name, found.centre_zyx[0, 2]) == ("TS,1", 1.5)
 
 
 def test_picks_of_czii_are_in_angstrom_and_of_several_tomograms(tmp_path):
@@ -77,7 +84,7 @@ def test_flagellar_motors_of_byu(tmp_path):
         ("10,20,30\n", "--columns"),
         ("a,b,c\n1,2,3\n", "--columns"),
         ("x,y\n1,2\n", "--columns"),
-        ("x,y,z\n1,2,3,4\n", "does not match"),
+        ("x,y,z\n1,2,3,4\n", "more values than names"),
         ("x,y,z\n1,2,3\n1,2,3,4\n", "failed"),
         ("x,y,z\n1,2,nan\n", "not finite"),
         ("x,y,z\n1,2,three\n", "not a number"),

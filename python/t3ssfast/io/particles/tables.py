@@ -108,13 +108,22 @@ def _read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
                 skipinitialspace=True,
                 index_col=False,
             )
+    except pd.errors.ParserWarning as error:
+        raise ReadError(f"{file}: a line has more values than names; name or remove the others.") from error
     except Exception as error:  # pandas raises errors of many types
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split()).rstrip(".")[:120]
         raise ReadError(f"{file}: reading the table failed: {reason}; check the file.") from error
     if decimal == ",":
-        table = table.apply(lambda column: column.str.replace(",", ".", regex=False))
+        table = table.apply(_without_decimal_commas)
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     return table
+
+
+def _without_decimal_commas(column: pd.Series[str]) -> pd.Series[str]:
+    """Return a column with points for commas if all of its values are numbers."""
+    if any(_number(value) is None for value in column):
+        return column
+    return column.str.replace(",", ".", regex=False)
 
 
 def _number(word: str) -> float | None:
