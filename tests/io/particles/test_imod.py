@@ -183,3 +183,17 @@ def test_models_of_these_tests_are_those_of_imodmodel(tmp_path):
     np.testing.assert_allclose([contour.points for contour in contours], VECTORS)
     assert int(model.header.flags) == DEFAULT_FLAGS
     assert (model.minx.ctrans, model.minx.cscale) == ((-450, -60, 70), (12.5,) * 3)
+
+
+def test_points_deleted_in_3dmod_leave_the_other_normals(tmp_path, make_candidates):
+    candidates = make_candidates(5)
+    export(candidates, tmp_path / "a.mod", "imod")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = ImodModel.from_file(tmp_path / "a.mod")
+        contour = model.objects[0].contours[0]
+        contour.points = np.concatenate([contour.points[[0, 3, 4]], [[1.5, 2.5, 3.0]]])
+        model.to_file(tmp_path / "b.mod")
+    found = load_candidates(tmp_path / "b.mod")
+    np.testing.assert_allclose(found.normal_zyx[:3], candidates.normal_zyx[[0, 3, 4]], atol=1e-5)
+    np.testing.assert_allclose(found.normal_zyx[3], [1, 0, 0])

@@ -123,8 +123,18 @@ def _particles(objects: list[ModelObject]) -> tuple[Points, Points | None, list[
         return centre, np.concatenate(tips) - centre, kinds
     order = _order_of_normals(centre, normals)
     if not order:
-        return centre, None, kinds
+        return centre, _normals_at(centre, normals), kinds
     return centre[order], np.array([tip - start for start, tip in normals]), [kinds[i] for i in order]
+
+
+def _normals_at(centre: Points, normals: list[Points]) -> Points | None:
+    """Return the normals that start at the centres of an edited model; +z for others, None without any."""
+    by_start = {tuple(start): tip - start for start, tip in normals}
+    found = [by_start.get(tuple(point)) for point in centre.tolist()]
+    if all(normal is None for normal in found):
+        return None
+    along_z = np.array([0.0, 0.0, 1.0])
+    return np.array([along_z if normal is None else normal for normal in found])
 
 
 def _order_of_normals(centre: Points, normals: list[Points]) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +18,7 @@ __all__ = ["check_mask", "read_mask"]
 LOWEST_SIGNED_BYTE = -128
 
 
-def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[np.generic]:
+def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[Any]:
     """Read a mask of a tomogram; whatever is not 0 belongs to it.
 
     A mask that IMOD saved as signed bytes, with -128 for 0, becomes 0 and 1.
@@ -44,8 +46,8 @@ def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[np.generic]:
 
 
 def check_mask(
-    mask: npt.NDArray[np.generic], tomogram: Tomogram, name: str = "The membrane mask"
-) -> npt.NDArray[np.generic]:
+    mask: npt.NDArray[Any], tomogram: Tomogram, name: str = "The membrane mask"
+) -> npt.NDArray[Any]:
     """Return an array as a mask of a tomogram; see `read_mask`, which reads it from the file `name`."""
     if mask.shape != tomogram.shape:
         raise InputError(
