@@ -58,6 +58,11 @@ def test_arrays_are_taken_like_files():
         check_mask(values[1:], TOMOGRAM)
 
 
+def test_empty_mask_for_training(tmp_path):
+    write(tmp_path / "mask.mrc", np.full(SHAPE, -128, "i1"), 10.0)
+    assert not read_mask(tmp_path / "mask.mrc", TOMOGRAM, allow_empty=True).any()
+
+
 def test_mask_of_the_whole_tomogram(tmp_path):
     write(tmp_path / "mask.mrc", np.ones(SHAPE, "i1"), 10.0)
     assert read_mask(tmp_path / "mask.mrc", TOMOGRAM).all()

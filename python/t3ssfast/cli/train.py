@@ -310,7 +310,9 @@ def _read(
             )
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
     sizes: list[dict[str, Any]] = [{"voxel_size_angstrom": v.voxel_size_angstrom} for v in volumes]
-    masks = [read_mask(p, volume) for p, volume in zip(membranes or [], volumes, strict=False)]
+    masks = [
+        read_mask(p, volume, allow_empty=True) for p, volume in zip(membranes or [], volumes, strict=False)
+    ]
     how = {} if reading is None else asdict(reading)
     known = [
         load_candidates(p, tomogram_shape=v.shape, **size, **how)

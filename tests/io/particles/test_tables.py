@@ -167,6 +167,16 @@ def test_widths_of_text_points(tmp_path, line, centre):
     np.testing.assert_allclose(load_candidates(tmp_path / "a.txt", **SIZE).centre_zyx, [centre])
 
 
+def test_numbers_of_lines_are_no_classes(tmp_path):
+    (tmp_path / "a.txt").write_text("1 10 20 30\n2 11 20 30\n3 12 20 30\n")
+    with pytest.raises(ReadError, match="--columns"):
+        load_candidates(tmp_path / "a.txt", **SIZE)
+    found = load_candidates(tmp_path / "a.txt", columns="-,x,y,z", **SIZE)
+    assert list(found.kind) == ["t3ss"] * 3
+    (tmp_path / "a.txt").write_text("1 10 20 30\n2 11 20 30\n1 12 20 30\n")
+    assert list(load_candidates(tmp_path / "a.txt", **SIZE).kind) == ["t3ss", "class_2", "t3ss"]
+
+
 def test_lines_of_different_widths_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("1 2 3\n1 2 3 4\n")
     with pytest.raises(ReadError, match="3 and 4 values"):

@@ -5,7 +5,8 @@ voxel_size_angstrom; `t3ssfast.io.particles.tables` reads them. Text points: a l
 blanks, tabs, commas or semicolons, in one of these widths:
 
 - 3: x y z in 0-based voxels; t3ssfast writes these after a comment with the voxel size;
-- 4: class x y z in 0-based voxels, as DeepETPicker writes (cbmi-group/DeepETPicker, .coords);
+- 4: class x y z in 0-based voxels, as DeepETPicker writes (cbmi-group/DeepETPicker, .coords), unless the
+  first number counts the lines;
 - 5: object contour x y z in IMOD's coordinates, as IMOD's `model2point -object` writes;
 - any other: only if the columns are named by the caller or in the first line.
 """
@@ -82,7 +83,7 @@ def read_coords(file: ParticleFile) -> list[Candidates]:
     values = file.parse_columns(rows, range(width))
     position = values[:, -3:]
     fields: dict[str, Any] = {}
-    if width == 4 and _are_labels(values[:, :1]) and not _are_scores(values[:, -1]):
+    if width == 4 and _are_classes(values[:, 0]) and not _are_scores(values[:, -1]):
         fields["kind"] = kinds_of_classes(values[:, 0])
     elif width == 5 and _are_labels(values[:, :2]) and not _are_scores(values[:, -1]):
         position = position - FIRST_VOXEL_XYZ
@@ -117,6 +118,11 @@ def _width(file: ParticleFile, rows: Sequence[str]) -> int:
 def _are_labels(values: npt.NDArray[np.float64]) -> bool:
     """Return whether values can be numbers of classes, objects or contours."""
     return bool((values == np.floor(values)).all() and (values >= 0).all() and (values <= MAX_LABEL).all())
+
+
+def _are_classes(values: npt.NDArray[np.float64]) -> bool:
+    """Return whether values can be classes: numbers that are all different count contours or lines."""
+    return _are_labels(values) and (len(values) < 3 or len(np.unique(values)) < len(values))
 
 
 def _are_scores(values: npt.NDArray[np.float64]) -> bool:

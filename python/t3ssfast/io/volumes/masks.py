@@ -18,7 +18,7 @@ __all__ = ["check_mask", "read_mask"]
 LOWEST_SIGNED_BYTE = -128
 
 
-def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[Any]:
+def read_mask(path: StrPath, tomogram: Tomogram, *, allow_empty: bool = False) -> npt.NDArray[Any]:
     """Read a mask of a tomogram; whatever is not 0 belongs to it.
 
     A mask that IMOD saved as signed bytes, with -128 for 0, becomes 0 and 1.
@@ -29,6 +29,8 @@ def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[Any]:
         File or OME-Zarr folder, of any format that `read` reads. Its voxel size is not used.
     tomogram
         The tomogram that the mask belongs to.
+    allow_empty
+        Accept a mask without any voxel, as for training on a tomogram without membranes.
 
     Returns
     -------
@@ -42,11 +44,15 @@ def read_mask(path: StrPath, tomogram: Tomogram) -> npt.NDArray[Any]:
         If the file cannot be read.
     """
     mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
-    return check_mask(mask, tomogram, display_path(path))
+    return check_mask(mask, tomogram, display_path(path), allow_empty=allow_empty)
 
 
 def check_mask(
-    mask: npt.NDArray[Any], tomogram: Tomogram, name: str = "The membrane mask"
+    mask: npt.NDArray[Any],
+    tomogram: Tomogram,
+    name: str = "The membrane mask",
+    *,
+    allow_empty: bool = False,
 ) -> npt.NDArray[Any]:
     """Return an array as a mask of a tomogram; see `read_mask`, which reads it from the file `name`."""
     if mask.shape != tomogram.shape:
@@ -59,7 +65,7 @@ def check_mask(
         lowest = min(int(section.min()) for section in mask)
         if lowest == LOWEST_SIGNED_BYTE:
             mask = (mask != lowest).view(np.uint8)
-    if not any(bool(section.any()) for section in mask):
+    if not allow_empty and not any(bool(section.any()) for section in mask):
         raise InputError(f"{name} is empty; set the membranes to 1, or leave it out to have them segmented.")
     low, high = (float(bound([bound(section) for section in mask])) for bound in (np.min, np.max))
     if low != high and not any(bool((section == 0).any()) for section in mask):
