@@ -154,6 +154,15 @@ def test_points_of_the_data_portal(tmp_path):
             load_candidates(path, voxel_size_angstrom=10)
 
 
+def test_voxel_size_of_the_data_portal(tmp_path):
+    folder = tmp_path / "VoxelSpacing20.000" / "Annotations" / "100"
+    folder.mkdir(parents=True)
+    (folder / "a.ndjson").write_text('{"type": "point", "location": {"x": 1, "y": 2, "z": 3}}')
+    assert load_candidates(folder / "a.ndjson").voxel_size_angstrom == 20
+    found = load_candidates(folder / "a.ndjson", voxel_size_angstrom=10)
+    np.testing.assert_allclose(found.centre_zyx, [[6, 4, 2]])
+
+
 PYTOM = """<!-- PyTom Version: 0.971 -->
 <ParticleList>
   <Particle Filename="particle_0.em">

@@ -1,6 +1,7 @@
 """Reading of point annotations of the CryoET Data Portal (.ndjson): one JSON object per line.
 
-`location` x, y, z are 0-based voxels of the annotated tomogram. `xyz_rotation_matrix` of an `orientedPoint`
+`location` x, y, z are 0-based voxels of the annotated tomogram, whose voxel size is known if the file is in a
+folder VoxelSpacing13.480 or below, as in the portal. `xyz_rotation_matrix` of an `orientedPoint`
 is the 3 x 3 object-to-tomogram rotation (chanzuckerberg/cryoet-data-portal-backend,
 ingestion_tools/scripts/common/point_converter.py). `instance_id` is not used.
 """
@@ -8,6 +9,7 @@ ingestion_tools/scripts/common/point_converter.py). `instance_id` is not used.
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -19,6 +21,8 @@ from t3ssfast.io.particles.particle_file import ParticleFile
 __all__ = ["read_data_portal"]
 
 POINT_TYPES = ("point", "orientedPoint", "instancePoint")
+# The portal's folder of the tomograms that an annotation belongs to.
+SPACING = re.compile(r"VoxelSpacing(\d+(?:\.\d+)?)")
 # The second name is that of early annotations.
 MATRIX_NAMES = ("xyz_rotation_matrix", "rotation_matrix")
 
@@ -49,6 +53,7 @@ def read_data_portal(file: ParticleFile) -> list[Candidates]:
         if not is_rotation or (np.linalg.det(orientation) < 0).any():
             raise ReadError(f"{file}: an xyz_rotation_matrix is not a rotation; repair it.")
         rotation = Rotation.from_matrix(orientation)
-    voxel_size, scale = file.voxel_size_and_scale(None)
+    spacings = [float(match[1]) for part in file.path.absolute().parts if (match := SPACING.fullmatch(part))]
+    voxel_size, scale = file.voxel_size_and_scale(spacings[-1] if spacings else None)
     centre_zyx = file.parse_numbers(locations or np.zeros((0, 3))) * scale
     return [file.candidates(centre_zyx, rotation, voxel_size_angstrom=voxel_size)]
