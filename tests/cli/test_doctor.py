@@ -13,8 +13,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from typer.testing import CliRunner
 
 from t3ssfast.cli import app
-from t3ssfast.io import volume_layout, write
-from t3ssfast.io.volumes.header import SignSource
+from t3ssfast.io import SignSource, volume_layout, write
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 

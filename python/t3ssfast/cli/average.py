@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import ParticleReading
 from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
 
 
@@ -83,7 +82,7 @@ def average(
         threads=threads,
     )
     config = averaging.AverageConfig(**chosen)
-    reading = ParticleReading(format, angstrom, columns)
+    reading = options.ParticleReading(format, angstrom, columns)
     volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
     size = volumes[0].voxel_size_angstrom
     result = averaging.average(

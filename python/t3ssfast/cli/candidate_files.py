@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +9,9 @@ from t3ssfast.errors import VoxelSizeError
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
+    from t3ssfast.cli.options import ParticleReading
 
-__all__ = ["ParticleReading", "load"]
-
-
-@dataclass(frozen=True)
-class ParticleReading:
-    """How particle files of other programs are read; see `t3ssfast.io.particles.load_candidates`."""
-
-    format: str | None = None
-    angstrom: bool | None = None
-    columns: str | None = None
+__all__ = ["load"]
 
 
 def load(
@@ -43,7 +34,7 @@ def load(
     if path.is_dir():
         path = next((path / name for name in names if (path / name).is_file()), path)
     own = path.name in names
-    how = {} if reading is None or own else asdict(reading)
+    how = {} if reading is None or own else reading.arguments()
     shape = None
     if tomogram is not None:
         volume = read(tomogram, voxel_size_angstrom=voxel_size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import ParticleReading, load
+from t3ssfast.cli.candidate_files import load
 from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def evaluate(
         if len(paths) < 2:
             raise typer.BadParameter("there is no truth; give it as the last path, or with --truth.")
         paths, truth = paths[:-1], paths[-1:]
-    reading = ParticleReading(format, angstrom, columns)
+    reading = options.ParticleReading(format, angstrom, columns)
     given = [group for group in (paths, truth, distractors) if group]
     files = [_files(group, names) for group, names in zip(given, FOLDER_FILES, strict=False)]
     groups: list[list[Candidates]] = [[] for _ in given]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import ParticleReading, load
+from t3ssfast.cli.candidate_files import load
 from t3ssfast.errors import InputError
 
 
@@ -32,6 +32,10 @@ def export(
     columns: options.ColumnNames = None,
     voxel_size: options.CandidateVoxelSize = None,
     tomogram: options.TomogramFile = None,
+    membrane: Annotated[
+        Path | None,
+        typer.Option(help="ChimeraX: membrane mask to open.", show_default="of the results", metavar="FILE"),
+    ] = None,
     tomograms: options.RelionTomograms = None,
     tilt_series_pixel_size: Annotated[
         float | None,
@@ -54,10 +58,6 @@ def export(
             help="RELION 5: also write tomograms.star, optimisation_set.star and a two-column import.star.",
         ),
     ] = False,
-    membrane: Annotated[
-        Path | None,
-        typer.Option(help="ChimeraX: membrane mask to open.", show_default="of the results", metavar="FILE"),
-    ] = None,
     min_score: options.MinScore = 0.0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -76,7 +76,9 @@ def export(
     from t3ssfast.io.particles import export as write
     from t3ssfast.io.particles import format_of
 
-    reading = ParticleReading(input_format, angstrom, columns)
+    chosen = format or format_of(out)
+    volumes = _volumes_of_results(candidates, tomogram, membrane) if chosen == "chimerax" else {}
+    reading = options.ParticleReading(input_format, angstrom, columns)
     found = load(candidates, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, reading=reading)
     if not found:
         raise InputError(
@@ -84,8 +86,6 @@ def export(
             "empty file."
         )
     selected = [some[some.score >= min_score] for some in found]
-    chosen = format or format_of(out)
-    volumes = _volumes_of_results(candidates, tomogram, membrane) if chosen == "chimerax" else {}
     files = write(
         selected,
         out,

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import ParticleReading
 from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
 
 
@@ -51,7 +50,7 @@ def extract(
     from t3ssfast.averaging.subtomogram_files import save_subtomograms
     from t3ssfast.io import display_path
 
-    reading = ParticleReading(input_format, angstrom, columns)
+    reading = options.ParticleReading(input_format, angstrom, columns)
     volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
     size = volumes[0].voxel_size_angstrom if box_voxel_size is None else box_voxel_size
     n = extraction.box_voxels(box, box_nm, size)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from t3ssfast.cli.candidate_files import ParticleReading, load
+from t3ssfast.cli.candidate_files import load
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
+    from t3ssfast.cli.options import ParticleReading
     from t3ssfast.tomogram import Tomogram
 
 CandidateFiles = Annotated[

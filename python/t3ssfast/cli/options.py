@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
-        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr, TIFF, EM, HDF5).",
-        show_default=False,
-        readable=False,
+        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False, readable=False
     ),
 ]
 Membranes = Annotated[
@@ -109,6 +108,19 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 # Output.
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@dataclass(frozen=True)
+class ParticleReading:
+    """How particle files of other programs are read; see `t3ssfast.io.particles.load_candidates`."""
+
+    format: str | None = None
+    angstrom: bool | None = None
+    columns: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of `load_candidates`."""
+        return asdict(self)
 
 
 def given_options(**options: Any) -> dict[str, Any]:

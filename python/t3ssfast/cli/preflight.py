@@ -14,10 +14,8 @@ from t3ssfast.cli.checks import FAILED, NOTE, OK, Check
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import T3Error, VoxelSizeError
-from t3ssfast.io import VolumeLayout, display_path, read, read_mask, volume_layout
+from t3ssfast.io import SignSource, VolumeLayout, display_path, looks_unsigned, read, read_mask, volume_layout
 from t3ssfast.io.particles.relion import read_star
-from t3ssfast.io.volumes.header import SignSource
-from t3ssfast.io.volumes.reading import looks_unsigned
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import Tomogram
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import ParticleReading, load
+from t3ssfast.cli.candidate_files import load
 from t3ssfast.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def preselect(
     size = volume.voxel_size_angstrom
     known = []
     if picks is not None:
-        reading = ParticleReading(format, angstrom, columns)
+        reading = options.ParticleReading(format, angstrom, columns)
         known = load(picks, voxel_size=size, tomogram=tomogram, reading=reading)
     selected, rule = select_windows(
         volume,

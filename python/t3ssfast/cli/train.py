@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from t3ssfast.cli.candidate_files import ParticleReading
 from t3ssfast.cli.options import (
     Angstrom,
     AsJson,
@@ -19,6 +17,7 @@ from t3ssfast.cli.options import (
     Device,
     OutFolder,
     ParticleFormat,
+    ParticleReading,
     Seed,
     SegmenterFile,
     Tomograms,
@@ -313,7 +312,7 @@ def _read(
     masks = [
         read_mask(p, volume, allow_empty=True) for p, volume in zip(membranes or [], volumes, strict=False)
     ]
-    how = {} if reading is None else asdict(reading)
+    how = {} if reading is None else reading.arguments()
     known = [
         load_candidates(p, tomogram_shape=v.shape, **size, **how)
         for p, v, size in zip(picks or [], volumes, sizes, strict=False)

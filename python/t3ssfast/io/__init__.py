@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from t3ssfast.io.atomic import atomic_path, remove_temporaries, results_folder
 from t3ssfast.io.files import display_path, file_sha256, tomogram_name
-from t3ssfast.io.volumes.header import READABLE_MODES
+from t3ssfast.io.volumes.header import READABLE_MODES, SignSource
 from t3ssfast.io.volumes.masks import read_mask
-from t3ssfast.io.volumes.reading import VolumeLayout, read, release_pages, volume_layout
+from t3ssfast.io.volumes.reading import VolumeLayout, looks_unsigned, read, release_pages, volume_layout
 from t3ssfast.io.volumes.writing import write
 
 __all__ = [
     "READABLE_MODES",
+    "SignSource",
     "VolumeLayout",
     "atomic_path",
     "display_path",
     "file_sha256",
+    "looks_unsigned",
     "read",
     "read_mask",
     "release_pages",
