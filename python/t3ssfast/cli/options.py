@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -110,8 +109,7 @@ OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Output folder; cre
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-@dataclass(frozen=True)
-class ParticleReading:
+class ParticleReading(NamedTuple):
     """How particle files of other programs are read; see `t3ssfast.io.particles.load_candidates`."""
 
     format: str | None = None
@@ -120,7 +118,7 @@ class ParticleReading:
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `load_candidates`."""
-        return asdict(self)
+        return self._asdict()
 
 
 def given_options(**options: Any) -> dict[str, Any]:
