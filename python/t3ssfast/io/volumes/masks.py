@@ -16,9 +16,12 @@ __all__ = ["check_mask", "read_mask"]
 
 # IMOD stores unsigned bytes as signed ones after subtracting 128.
 LOWEST_SIGNED_BYTE = -128
+REMEDY = "set the membranes to 1, or leave it out to have them segmented"
 
 
-def read_mask(path: StrPath, tomogram: Tomogram, *, allow_empty: bool = False) -> npt.NDArray[Any]:
+def read_mask(
+    path: StrPath, tomogram: Tomogram, *, allow_empty: bool = False, remedy: str = REMEDY
+) -> npt.NDArray[Any]:
     """Read a mask of a tomogram; whatever is not 0 belongs to it.
 
     A mask that IMOD saved as signed bytes, with -128 for 0, becomes 0 and 1.
@@ -31,6 +34,8 @@ def read_mask(path: StrPath, tomogram: Tomogram, *, allow_empty: bool = False) -
         The tomogram that the mask belongs to.
     allow_empty
         Accept a mask without any voxel, as for training on a tomogram without membranes.
+    remedy
+        What to do about an empty mask, for the error message.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def read_mask(path: StrPath, tomogram: Tomogram, *, allow_empty: bool = False) -
         If the file cannot be read.
     """
     mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
-    return check_mask(mask, tomogram, display_path(path), allow_empty=allow_empty)
+    return check_mask(mask, tomogram, display_path(path), allow_empty=allow_empty, remedy=remedy)
 
 
 def check_mask(
@@ -53,6 +58,7 @@ def check_mask(
     name: str = "The membrane mask",
     *,
     allow_empty: bool = False,
+    remedy: str = REMEDY,
 ) -> npt.NDArray[Any]:
     """Return an array as a mask of a tomogram; see `read_mask`, which reads it from the file `name`."""
     if mask.shape != tomogram.shape:
@@ -66,7 +72,7 @@ def check_mask(
         if lowest == LOWEST_SIGNED_BYTE:
             mask = (mask != lowest).view(np.uint8)
     if not allow_empty and not any(bool(section.any()) for section in mask):
-        raise InputError(f"{name} is empty; set the membranes to 1, or leave it out to have them segmented.")
+        raise InputError(f"{name} is empty; {remedy}.")
     low, high = (float(bound([bound(section) for section in mask])) for bound in (np.min, np.max))
     if low != high and not any(bool((section == 0).any()) for section in mask):
         raise InputError(
