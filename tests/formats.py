@@ -17,6 +17,7 @@ FILE_NAMES = {
     "copick": "run",
     "csv": "a.csv",
     "coords": "a.txt",
+    "stopgap": "a.star",
 }
 EXPORT_OPTIONS = {"relion4": {"tilt_series_pixel_size_angstrom": 1.7}}
 WITHOUT_ROT = ("imod", "coords")

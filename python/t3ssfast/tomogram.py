@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -70,8 +71,12 @@ def isotropic_voxel_size(sizes_angstrom: tuple[float, ...], *, source: str) -> f
     Raises
     ------
     VoxelSizeError
-        If a size is invalid or the placeholder 1 A, or if the sizes differ by more than 1%.
+        If the sizes are missing (NaN), invalid or the placeholder 1 A, or differ by more than 1%.
     """
+    if all(math.isnan(size) for size in sizes_angstrom):
+        raise VoxelSizeError(
+            f"{source}: the file states no voxel size; give it as voxel_size_angstrom (--voxel-size)."
+        )
     sizes = [check_voxel_size(size, source=source) for size in sizes_angstrom]
     if max(sizes) > min(sizes) * (1 + MAX_ANISOTROPY):
         listed = ", ".join(f"{size:.4g}" for size in sizes)

@@ -13,7 +13,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from typer.testing import CliRunner
 
 from t3ssfast.cli import app
-from t3ssfast.io import volume_layout, write
+from t3ssfast.io import SignSource, volume_layout, write
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 
@@ -312,5 +312,5 @@ def test_layouts(toy_folder, data):
     found = volume_layout(folder / "toy.mrc")
     assert (found.format, found.mode, found.axes) == ("MRC", 2, "xyz")
     assert volume_layout(data / "emd_3197.map.gz").format == "MRC, compressed"
-    assert volume_layout(data / "blobs.rec").imod_stamp
+    assert volume_layout(data / "blobs.rec").sign_from is SignSource.IMOD_STAMP
     assert volume_layout(folder).format == "OME-Zarr"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_plain_array_needs_a_voxel_size(tmp_path):
         str(tmp_path / "a.zarr"), mode="w", shape=(1, *SHAPE), dtype="i2", chunks=(1, 2, 2, 2)
     )
     array[...] = ramp("i2")[None]
-    with pytest.raises(VoxelSizeError):
+    with pytest.raises(VoxelSizeError, match="states no voxel size"):
         read(tmp_path / "a.zarr")
     np.testing.assert_array_equal(read(tmp_path / "a.zarr", voxel_size_angstrom=10).data, ramp("i2"))
 
@@ -78,4 +79,147 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     (tmp_path / "zarr.json").write_text(json.dumps({}))
     with pytest.raises(ReadError, match=r"t3ssfast\[zarr\]"):
+        read(tmp_path)
+
+
+def write_image(folder, array, axes, version="0.4", transforms=(), zarr_format=2, path="0", **attributes):
+    """Write an image of one level with the given axes (names, or dictionaries) and transformations."""
+    zarr = pytest.importorskip("zarr")
+    if int(zarr.__version__.split(".")[0]) < 3:
+        pytest.skip("written with zarr 3")
+    group = zarr.open_group(str(folder), mode="w", zarr_format=zarr_format)
+    group.create_array(path, shape=array.shape, chunks=array.shape, dtype=array.dtype)[...] = array
+    level = {"path": path} | ({"coordinateTransformations": list(transforms)} if transforms else {})
+    image = {"version": version, "datasets": [level]} | ({"axes": axes} if axes else {})
+    metadata = {"multiscales": [image], **attributes}
+    group.attrs.update(metadata if zarr_format == 2 else {"ome": metadata})
+    return group
+
+
+def named_axes(names, unit="nanometer"):
+    return [{"name": name, "type": "space", "unit": unit} for name in names]
+
+
+SCALES = {"z": 1.36, "y": 1.36, "x": 1.36, "t": 1.0, "c": 1.0}
+
+
+@pytest.mark.parametrize("names", ["zyx", "xyz", "yzx", "xzy", "tczyx", "czyx", "zyxc", "ZYX"])
+@pytest.mark.parametrize("version", ["0.3", "0.4", "0.5"])
+def test_axes_are_ordered_by_their_names(tmp_path, names, version):
+    array = ramp("f4")
+    size = dict(zip("zyx", array.shape, strict=True))
+    present = [name for name in names.lower() if name in "zyx"]
+    stored = array.transpose(["zyx".index(name) for name in present])
+    stored = stored.reshape([size.get(name, 1) for name in names.lower()])
+    axes = list(names) if version == "0.3" else named_axes(names)
+    scale = {"type": "scale", "scale": [SCALES[name] for name in names.lower()]}
+    transforms = () if version == "0.3" else [scale]
+    write_image(tmp_path / "a.zarr", stored, axes, version, transforms, 3 if version == "0.5" else 2)
+    tomogram = read(tmp_path / "a.zarr", voxel_size_angstrom=10.0 if version == "0.3" else None)
+    np.testing.assert_array_equal(tomogram.data, array)
+    assert tomogram.voxel_size_angstrom == pytest.approx(10.0 if version == "0.3" else 13.6)
+
+
+def test_images_before_axes_had_names(tmp_path):
+    write_image(tmp_path / "a.zarr", ramp("f4")[None, None], None, version="0.1")
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr", voxel_size_angstrom=10).data, ramp("f4"))
+
+
+@pytest.mark.parametrize(
+    ("names", "shape"), [("tzyx", (2, *SHAPE)), ("czyx", (2, *SHAPE)), ("tyx", SHAPE), ("zyxq", (*SHAPE, 2))]
+)
+def test_images_of_several_volumes_are_refused(tmp_path, names, shape):
+    write_image(tmp_path / "a.zarr", np.zeros(shape, "u1"), named_axes(names))
+    with pytest.raises(ReadError, match="axes"):
+        read(tmp_path / "a.zarr", voxel_size_angstrom=10)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "words"),
+    [
+        ([{"type": "scale", "scale": [1, 1, 1]}, {"type": "translation", "translation": [0, 5, 0]}], "y 5"),
+        ([{"type": "affine", "affine": [[1, 0, 0, 0]]}], "affine"),
+        ([{"type": "scale", "path": "scales"}], "scale"),
+        ([{"type": "scale", "scale": [1, 1, -1]}], "negative"),
+    ],
+)
+def test_transformations_that_move_an_image_are_refused(tmp_path, transforms, words):
+    write_image(tmp_path / "a.zarr", ramp("f4"), named_axes("zyx"), transforms=transforms)
+    with pytest.raises(ReadError, match=words):
+        read(tmp_path / "a.zarr", voxel_size_angstrom=10)
+
+
+def test_translation_of_the_extent_is_scaled_with_it(tmp_path):
+    scale = {"type": "scale", "scale": [1.36] * 3}
+    still = {"type": "translation", "translation": [0.0] * 3}
+    write_image(tmp_path / "a.zarr", ramp("f4"), named_axes("zyx"), transforms=[scale, still])
+    assert read(tmp_path / "a.zarr").voxel_size_angstrom == pytest.approx(13.6)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_layout_of_bioformats2raw(tmp_path, zarr_format):
+    zarr = pytest.importorskip("zarr")
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=zarr_format)
+    layout = {"bioformats2raw.layout": 3}
+    root.attrs.update(layout if zarr_format == 2 else {"ome": layout})
+    root.create_group("OME")
+    scale = {"type": "scale", "scale": [1, 1, 1.36, 1.36, 1.36]}
+    stored = ramp("f4")[None, None]
+    write_image(tmp_path / "a.zarr" / "0", stored, named_axes("tczyx"), "0.4", [scale], zarr_format)
+    tomogram = read(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(tomogram.data, ramp("f4"))
+    assert tomogram.voxel_size_angstrom == pytest.approx(13.6)
+    write_image(tmp_path / "a.zarr" / "1", stored, named_axes("tczyx"), "0.4", [scale], zarr_format)
+    with pytest.raises(ReadError, match="2 images"):
+        read(tmp_path / "a.zarr")
+
+
+def test_plates_are_refused(tmp_path):
+    group = pytest.importorskip("zarr").open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.attrs.update({"plate": {}})
+    with pytest.raises(ReadError, match="plate"):
+        read(tmp_path / "a.zarr", voxel_size_angstrom=10)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("folder", ["", "TS_1.zarr/"])
+def test_zip_archive(tmp_path, zarr_format, folder):
+    scale = {"type": "scale", "scale": [1.36] * 3}
+    source = tmp_path / "source"
+    write_image(source, ramp("f4"), named_axes("zyx"), transforms=[scale], zarr_format=zarr_format)
+    with zipfile.ZipFile(tmp_path / "TS_1.zarr.zip", "w") as archive:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                archive.write(path, folder + path.relative_to(source).as_posix())
+    tomogram = read(tmp_path / "TS_1.zarr.zip")
+    np.testing.assert_array_equal(tomogram.data, ramp("f4"))
+    assert (tomogram.name, tomogram.voxel_size_angstrom) == ("TS_1", pytest.approx(13.6))
+    assert volume_layout(tmp_path / "TS_1.zarr.zip").format == "OME-Zarr"
+
+
+def test_archive_without_zarr_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.mrc", b"")
+    with pytest.raises(ReadError, match="unpack"):
+        read(tmp_path / "a.zip")
+
+
+def test_named_dimensions_of_plain_arrays(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    stored = ramp("i2").transpose(2, 1, 0)
+    options = {"shape": stored.shape, "dtype": "i2", "chunks": stored.shape}
+    node = zarr.create_array(str(tmp_path / "a.zarr"), dimension_names=("x", "y", "z"), **options)
+    node[...] = stored
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr", voxel_size_angstrom=10).data, ramp("i2"))
+    node = zarr.create_array(str(tmp_path / "b.zarr"), zarr_format=2, **options)
+    node[...] = stored
+    node.attrs["_ARRAY_DIMENSIONS"] = ["x", "y", "z"]
+    np.testing.assert_array_equal(read(tmp_path / "b.zarr", voxel_size_angstrom=10).data, ramp("i2"))
+
+
+def test_old_zarr_and_new_format(tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    (tmp_path / "zarr.json").write_text("{}")
+    monkeypatch.setattr(zarr, "__version__", "2.18.0")
+    with pytest.raises(ReadError, match="zarr>=3"):
         read(tmp_path)

@@ -44,6 +44,9 @@ def average(
     ] = None,
     contrast: options.Contrast = "dark",
     tilt_range: TiltRange = (-60.0, 60.0),
+    format: options.ParticleFormat = None,
+    angstrom: options.Angstrom = None,
+    columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
     relion_tomograms: options.RelionTomograms = None,
     min_score: options.MinScore = 0.0,
@@ -79,7 +82,8 @@ def average(
         threads=threads,
     )
     config = averaging.AverageConfig(**chosen)
-    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
+    reading = options.ParticleReading(format, angstrom, columns)
+    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
     size = volumes[0].voxel_size_angstrom
     result = averaging.average(
         volumes,

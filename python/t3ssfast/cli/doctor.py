@@ -34,6 +34,9 @@ REQUIRED = [
 ]
 EXTRAS = [
     ("zarr", "zarr", "OME-Zarr cannot be read; pip install 't3ssfast[zarr]'"),
+    ("tifffile", "tifffile", "TIFF cannot be read; pip install 't3ssfast[formats]'"),
+    ("h5py", "h5py", "HDF5 cannot be read; pip install 't3ssfast[formats]'"),
+    ("emfile", "emfile", "EM files cannot be read; pip install 't3ssfast[formats]'"),
     ("openvino", "", "segmentation on a CPU is slower; pip install 't3ssfast[openvino]'"),
 ]
 REINSTALL = "install t3ssfast again"

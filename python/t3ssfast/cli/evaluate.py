@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Files in a results folder, for candidates, truth and distractors; they are named after their folder.
 FOLDER_FILES = (("candidates.star",), ("truth.star", "candidates.star"), ("distractors.star",))
 # Other files in a folder that are read as candidates.
-SUFFIXES = (".star", ".csv", ".tbl", ".mod")
+SUFFIXES = (".star", ".csv", ".tsv", ".tbl", ".mod", ".cbox", ".ndjson", ".xml")
 # Endings of a file name that follow the tomogram's name.
 ROLES = ("_candidates", "_truth", "_picks", "_distractors")
 
@@ -28,7 +28,7 @@ def evaluate(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Candidate files (.star, .csv, .tbl, .mod, .json, .txt), results folders, or folders that "
+            help="Candidate files (.star, .csv, .tbl, .mod, .json ...), results folders, or folders that "
             "contain them. The last path is the truth, unless --truth is given.",
             metavar="CANDIDATES... [TRUTH]",
             show_default=False,
@@ -39,6 +39,9 @@ def evaluate(
         typer.Option("--truth", "-t", help="File or folder of known particles; repeatable.", metavar="PATH"),
     ] = None,
     voxel_size: options.CandidateVoxelSize = None,
+    format: options.ParticleFormat = None,
+    angstrom: options.Angstrom = None,
+    columns: options.ColumnNames = None,
     tolerance_nm: Annotated[
         float, typer.Option(help="Largest distance between a candidate and its particle, nm.")
     ] = 12.0,
@@ -81,12 +84,20 @@ def evaluate(
         if len(paths) < 2:
             raise typer.BadParameter("there is no truth; give it as the last path, or with --truth.")
         paths, truth = paths[:-1], paths[-1:]
+    reading = options.ParticleReading(format, angstrom, columns)
     given = [group for group in (paths, truth, distractors) if group]
     files = [_files(group, names) for group, names in zip(given, FOLDER_FILES, strict=False)]
     groups: list[list[Candidates]] = [[] for _ in given]
     for paired in _pair_by_name(files):
         loaded = [
-            load(path, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, names=names)
+            load(
+                path,
+                voxel_size=voxel_size,
+                tomogram=tomogram,
+                tomograms=tomograms,
+                names=names,
+                reading=reading,
+            )
             for path, names in zip(paired, FOLDER_FILES, strict=False)
         ]
         loaded[0] = [candidates[candidates.score >= min_score] for candidates in loaded[0]]

@@ -23,12 +23,19 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="Format: relion5, relion4, dynamo, imod, copick, csv or coords.",
+            help="Format: relion5, relion4, dynamo, stopgap, imod, copick, csv, coords or chimerax.",
             show_default="from the suffix of OUT",
         ),
     ] = None,
+    input_format: options.InputFormat = None,
+    angstrom: options.Angstrom = None,
+    columns: options.ColumnNames = None,
     voxel_size: options.CandidateVoxelSize = None,
     tomogram: options.TomogramFile = None,
+    membrane: Annotated[
+        Path | None,
+        typer.Option(help="ChimeraX: membrane mask to open.", show_default="of the results", metavar="FILE"),
+    ] = None,
     tomograms: options.RelionTomograms = None,
     tilt_series_pixel_size: Annotated[
         float | None,
@@ -54,18 +61,25 @@ def export(
     min_score: options.MinScore = 0.0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write candidates for RELION, Dynamo, IMOD or copick, or as plain tables.
+    """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick or ChimeraX, or as plain tables.
+
+    A ChimeraX script (.cxc) opens --tomogram and --membrane, or those of a folder of results.
 
     \b
     Examples:
       t3ssfast export out/candidates.star picks.tbl
       t3ssfast export out/candidates.star picks.star -f relion4 --tilt-series-pixel-size 1.7
+      t3ssfast export out/ view.cxc
+      t3ssfast export picks.txt picks.star --columns class,x,y,z --tomogram TS_01.mrc
     """
     from t3ssfast.io import display_path
     from t3ssfast.io.particles import export as write
     from t3ssfast.io.particles import format_of
 
-    found = load(candidates, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms)
+    chosen = format or format_of(out)
+    volumes = _volumes_of_results(candidates, tomogram, membrane) if chosen == "chimerax" else {}
+    reading = options.ParticleReading(input_format, angstrom, columns)
+    found = load(candidates, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, reading=reading)
     if not found:
         raise InputError(
             f"{display_path(candidates)} has no candidates and no voxel size; give --voxel-size to write an "
@@ -75,13 +89,32 @@ def export(
     files = write(
         selected,
         out,
-        format or format_of(out),
+        chosen,
         tilt_series_pixel_size_angstrom=tilt_series_pixel_size,
         membrane_frame=membrane_frame,
         companions=companions,
+        **volumes,
     )
     count = sum(map(len, selected))
     if as_json:
         typer.echo(json.dumps({"candidates": count, "files": [str(file) for file in files]}))
     else:
         typer.echo(f"wrote {count} candidates to {' '.join(map(display_path, files))}")
+
+
+def _volumes_of_results(
+    candidates: Path, tomogram: Path | None, membrane: Path | None
+) -> dict[str, Path | None]:
+    """Return the tomogram and membrane given, or else those of the folder of results that exist."""
+    folder = candidates if candidates.is_dir() else candidates.parent
+    mask = folder / "membrane.mrc"
+    if membrane is None and mask.is_file():
+        membrane = mask
+    provenance = folder / "provenance.json"
+    if tomogram is None and provenance.is_file():
+        try:
+            path = json.loads(provenance.read_text(encoding="utf-8"))["input"]["path"]
+        except (ValueError, KeyError, TypeError):
+            path = None
+        tomogram = Path(path) if path and Path(path).exists() else None
+    return {"tomogram": tomogram, "membrane": membrane}

@@ -32,6 +32,9 @@ def extract(
         str, typer.Option(help='"zscore" (mean 0, standard deviation 1), "mean" (mean 0) or "none".')
     ] = "zscore",
     tilt_range: TiltRange = (-60.0, 60.0),
+    input_format: options.InputFormat = None,
+    angstrom: options.Angstrom = None,
+    columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
     relion_tomograms: options.RelionTomograms = None,
     min_score: options.MinScore = 0.0,
@@ -47,7 +50,8 @@ def extract(
     from t3ssfast.averaging.subtomogram_files import save_subtomograms
     from t3ssfast.io import display_path
 
-    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
+    reading = options.ParticleReading(input_format, angstrom, columns)
+    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
     size = volumes[0].voxel_size_angstrom if box_voxel_size is None else box_voxel_size
     n = extraction.box_voxels(box, box_nm, size)
     cut: dict[str, Any] = {"voxel_size_angstrom": size, "edge": edge}

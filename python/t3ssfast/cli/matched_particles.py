@@ -11,6 +11,7 @@ from t3ssfast.cli.candidate_files import load
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
+    from t3ssfast.cli.options import ParticleReading
     from t3ssfast.tomogram import Tomogram
 
 CandidateFiles = Annotated[
@@ -37,6 +38,7 @@ def read_matched(
     voxel_size: float | None,
     relion_tomograms: Path | None,
     min_score: float,
+    reading: ParticleReading | None = None,
 ) -> tuple[list[Tomogram], list[Candidates]]:
     """Read tomograms and the candidates of each; candidates of other tomograms are ignored."""
     from t3ssfast.errors import InputError
@@ -52,7 +54,7 @@ def read_matched(
     for index, (path, volume) in enumerate(zip(tomograms, volumes, strict=True)):
         file = candidate_files[index if len(candidate_files) > 1 else 0]
         size = volume.voxel_size_angstrom
-        sets = load(file, voxel_size=size, tomogram=path, tomograms=relion_tomograms)
+        sets = load(file, voxel_size=size, tomogram=path, tomograms=relion_tomograms, reading=reading)
         chosen = [some for some in sets if some.tomogram_name == volume.name]
         if not chosen and len(sets) == 1 and len(volumes) in (1, len(candidate_files)):
             chosen = sets  # A file for a single tomogram belongs to it, whatever name it holds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -42,6 +42,35 @@ VoxelSize = Annotated[
 CandidateVoxelSize = Annotated[
     float | None, typer.Option(help="Voxel size of the tomogram in Angstrom, if the files do not state it.")
 ]
+# How the particle files are read. `--format` is the format of the output in some commands.
+_PARTICLE_FORMAT_HELP = (
+    "Format of the particle files: relion5, dynamo, stopgap, imod, copick, csv, coords, cbox, em, eman2, "
+    "data-portal or xml."
+)
+ParticleFormat = Annotated[
+    str | None,
+    typer.Option("--format", "--input-format", help=_PARTICLE_FORMAT_HELP, show_default="by the suffix"),
+]
+InputFormat = Annotated[
+    str | None, typer.Option("--input-format", help=_PARTICLE_FORMAT_HELP, show_default="by the suffix")
+]
+Angstrom = Annotated[
+    bool | None,
+    typer.Option(
+        "--angstrom/--voxels",
+        help="Whether positions in the particle files are in Angstrom from the first voxel, or in voxels.",
+        show_default="as the format says",
+    ),
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help='Columns of csv and text files: in order ("class,x,y,z"; "-" skips one), or by name or number '
+        '("x=Xpos,y=Ypos,z=Zpos", "x=2,y=3,z=4").',
+        metavar="NAMES",
+    ),
+]
 # "auto" is the default of DetectConfig, so a command takes None and passes nothing on.
 AutoContrast = Annotated[
     str | None,
@@ -78,6 +107,18 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 # Output.
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class ParticleReading(NamedTuple):
+    """How particle files of other programs are read; see `t3ssfast.io.particles.load_candidates`."""
+
+    format: str | None = None
+    angstrom: bool | None = None
+    columns: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of `load_candidates`."""
+        return self._asdict()
 
 
 def given_options(**options: Any) -> dict[str, Any]:

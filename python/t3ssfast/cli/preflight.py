@@ -14,7 +14,7 @@ from t3ssfast.cli.checks import FAILED, NOTE, OK, Check
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import T3Error, VoxelSizeError
-from t3ssfast.io import VolumeLayout, display_path, read, volume_layout
+from t3ssfast.io import SignSource, VolumeLayout, display_path, looks_unsigned, read, read_mask, volume_layout
 from t3ssfast.io.particles.relion import read_star
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import Tomogram
@@ -26,8 +26,6 @@ SAMPLED_SLICES = 8
 WHOLE_BYTES_PER_VOXEL = 8
 # Warn if the voxel size differs from the models' by more than this factor.
 MAX_VOXEL_SIZE_RATIO = 2.0
-# Bytes are reported as unsigned if neighbours differ this many times more when they are read as signed.
-WRONG_SIGN_RATIO = 2.0
 # The contrast is reported as clear if one sign gives this many times more membrane than the other.
 CLEAR_CONTRAST_RATIO = 3.0
 # Stages whose time does not grow with the number of slices.
@@ -97,9 +95,11 @@ def _values(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
     name = sample.dtype.name if stored.mode is None else f"{sample.dtype.name} (mode {stored.mode})"
     if stored.mode != 0:
         yield Check("values", OK, name)
-    elif stored.imod_stamp:
+    elif stored.sign_from is SignSource.IMOD_STAMP:
         yield Check("values", OK, name, "signed or unsigned according to IMOD's stamp")
-    elif _seem_unsigned(sample):
+    elif sample.dtype == np.uint8:
+        yield Check("values", OK, name, f"unsigned according to the {stored.sign_from.value}")
+    elif looks_unsigned(sample):
         yield Check("values", NOTE, name, "read as signed, but they look unsigned; convert to mode 2 or 6")
     else:
         yield Check("values", OK, name, "signed, following MRC2014")
@@ -111,16 +111,6 @@ def _values(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
         yield Check("grey values", FAILED, f"all {sample.flat[0]:g}", f"{extent}; the tomogram is empty")
     else:
         yield Check("grey values", OK, f"{float(sample.min()):.4g} to {float(sample.max()):.4g}", extent)
-
-
-def _seem_unsigned(sample: npt.NDArray[Any]) -> bool:
-    """Return whether bytes read as signed jump between neighbours much more than read as unsigned."""
-    if sample.dtype != np.int8 or sample.shape[-1] < 2:
-        return False
-    signed, unsigned = (
-        np.abs(np.diff(sample.view(dtype).astype(np.int16), axis=-1)).mean() for dtype in (np.int8, np.uint8)
-    )
-    return bool(signed > WRONG_SIGN_RATIO * unsigned)
 
 
 def _memory(tomogram: Tomogram, config: DetectConfig) -> Check:
@@ -164,17 +154,12 @@ def _mask(path: Path, tomogram: Tomogram) -> tuple[npt.NDArray[Any] | None, Chec
     """Read a membrane mask; None if it cannot be used with the tomogram."""
     label = "membrane mask"
     try:
-        mask = read(path, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
+        mask = read_mask(path, tomogram)
     except T3Error as error:
-        return None, Check(label, FAILED, "unreadable", str(error))
-    if mask.shape != tomogram.shape:
-        shape = " x ".join(map(str, mask.shape))
-        return None, Check(label, FAILED, shape, "not the size of the tomogram; use a mask of its size")
+        return None, Check(label, FAILED, "unusable", str(error))
     # Slice by slice, so that a mapped file is not read into memory as a whole.
     membrane_voxels = sum(int(np.count_nonzero(section)) for section in mask)
     value = f"{mask.dtype.name}, {100 * membrane_voxels / mask.size:.1f}% membrane"
-    if membrane_voxels == 0:
-        return None, Check(label, FAILED, value, "empty; set the membranes to 1")
     if all(bool(np.isin(section, (0, 1)).all()) for section in mask):
         return mask, Check(label, OK, value)
     return mask, Check(label, NOTE, value, "has values other than 0 and 1; all but 0 count as membrane")

@@ -25,6 +25,9 @@ def preselect(
             metavar="FILE",
         ),
     ] = None,
+    format: options.ParticleFormat = None,
+    angstrom: options.Angstrom = None,
+    columns: options.ColumnNames = None,
     classifier: options.ClassifierFile = None,
     voxel_size: options.VoxelSize = None,
     contrast: options.Contrast = "dark",
@@ -45,17 +48,20 @@ def preselect(
 
     from t3ssfast.detection.preselect import PreselectRule
     from t3ssfast.detection.preselect.preselect import preselect as select_windows
-    from t3ssfast.io import display_path, read, write
+    from t3ssfast.io import display_path, read, read_mask, write
     from t3ssfast.models import load_model
 
     if contrast not in ("dark", "light"):
         raise ConfigError(f'The contrast is {contrast!r}; give "dark" or "light".')
     volume = read(tomogram, voxel_size_angstrom=voxel_size)
     size = volume.voxel_size_angstrom
-    known = load(picks, voxel_size=size, tomogram=tomogram) if picks else []
+    known = []
+    if picks is not None:
+        reading = options.ParticleReading(format, angstrom, columns)
+        known = load(picks, voxel_size=size, tomogram=tomogram, reading=reading)
     selected, rule = select_windows(
         volume,
-        read(membrane, voxel_size_angstrom=size).data,
+        read_mask(membrane, volume),
         known[0] if known else None,
         classifier=load_model(classifier, model_kind="classifier", trust_model=trust_model),
         contrast_sign=1 if contrast == "dark" else -1,

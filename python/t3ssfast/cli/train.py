@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from t3ssfast.cli.options import (
+    Angstrom,
     AsJson,
     ClassifierFile,
+    ColumnNames,
     Device,
     OutFolder,
+    ParticleFormat,
+    ParticleReading,
     Seed,
     SegmenterFile,
     Tomograms,
@@ -82,6 +86,9 @@ def segmenter(
 def classifier(
     tomograms: Tomograms,
     picks: Picks,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     membranes: OptionalMasks = None,
     out: Out = Path("classifier.pt"),
     voxel_size: VoxelSize = None,
@@ -104,7 +111,8 @@ def classifier(
     """
     from t3ssfast.training import train_classifier
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     begun = _load_start(start, "classifier")
     options = given_options(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
     train_classifier(volumes, known, masks, out, start=begun, device=device, resume=resume, **options)
@@ -117,6 +125,9 @@ def verifier(
     picks: Picks,
     classifier: ClassifierFile = None,
     segmenter: SegmenterFile = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     membranes: OptionalMasks = None,
     out: Out = Path("verifier.pt"),
     voxel_size: VoxelSize = None,
@@ -138,7 +149,8 @@ def verifier(
     from t3ssfast.training import train_verifier
     from t3ssfast.training.calibrate import find_candidates
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     begun = _load_start(start, "verifier")
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
     found = find_candidates(classifier, volumes, **search)
@@ -158,6 +170,9 @@ def calibrate(
         Path | None, typer.Option(metavar="FILE", help="Verifier to calibrate; its metadata are rewritten.")
     ] = None,
     segmenter: SegmenterFile = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     membranes: OptionalMasks = None,
     voxel_size: VoxelSize = None,
     device: Device = "auto",
@@ -171,7 +186,8 @@ def calibrate(
     """
     from t3ssfast.training.calibrate import calibrate_models
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
     learned = calibrate_models(classifier, volumes, known, verifier=verifier, **search)
     written = verifier or classifier
@@ -192,6 +208,9 @@ def tune(
     start: VerifierFile = None,
     classifier: ClassifierFile = None,
     segmenter: SegmenterFile = None,
+    format: ParticleFormat = None,
+    angstrom: Angstrom = None,
+    columns: ColumnNames = None,
     membranes: OptionalMasks = None,
     out: Out = Path("tuned.pt"),
     voxel_size: VoxelSize = None,
@@ -211,7 +230,8 @@ def tune(
     """
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks)
+    reading = ParticleReading(format, angstrom, columns)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
     models: dict[str, Any] = {"start": start, "classifier": classifier, "segmenter": segmenter}
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
     fine_tune_verifier(volumes, known, out, membranes=masks, device=device, log=log, **models, **options)
@@ -271,11 +291,15 @@ def bundled(
 
 
 def _read(
-    tomograms: list[Path], voxel_size: float | None, membranes: list[Path] | None, picks: list[Path] | None
+    tomograms: list[Path],
+    voxel_size: float | None,
+    membranes: list[Path] | None,
+    picks: list[Path] | None,
+    reading: ParticleReading | None = None,
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
     """Read tomograms, their masks, where given, and their picks in any format."""
     from t3ssfast.errors import InputError
-    from t3ssfast.io import read
+    from t3ssfast.io import read, read_mask
     from t3ssfast.io.particles import load_candidates
 
     for name, given in (("picks", picks), ("membranes", membranes)):
@@ -285,10 +309,12 @@ def _read(
             )
     volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
     sizes: list[dict[str, Any]] = [{"voxel_size_angstrom": v.voxel_size_angstrom} for v in volumes]
-    # The voxel size of a mask is often missing, and not used.
-    masks = [read(p, **size).data for p, size in zip(membranes or [], sizes, strict=False)]
+    masks = [
+        read_mask(p, volume, allow_empty=True) for p, volume in zip(membranes or [], volumes, strict=False)
+    ]
+    how = {} if reading is None else reading.arguments()
     known = [
-        load_candidates(p, tomogram_shape=v.shape, **size)
+        load_candidates(p, tomogram_shape=v.shape, **size, **how)
         for p, v, size in zip(picks or [], volumes, sizes, strict=False)
     ]
     return volumes, masks or None, known

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
@@ -16,7 +15,8 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.errors import InputError
 from t3ssfast.evaluation.calibration import Calibration, read_calibration
-from t3ssfast.io import read
+from t3ssfast.io import read_mask
+from t3ssfast.io.volumes.masks import check_mask
 from t3ssfast.io.volumes.opening import as_numpy, open_tomogram
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.runtime.memory import retry_on_oom
@@ -104,19 +104,8 @@ def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:
 @retry_on_oom("reading the membrane mask")
 def _open_mask(membrane: StrPath | Array, tomogram: Tomogram) -> npt.NDArray[Any]:
     if isinstance(membrane, str | os.PathLike):
-        name = os.fspath(membrane)
-        # The header of a mask often has no voxel size; it must be the tomogram's anyway.
-        mask = read(membrane, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
-    else:
-        name, mask = "The membrane mask", as_numpy(membrane)
-    if mask.shape != tomogram.shape:
-        raise InputError(
-            f"{name} has shape {tuple(mask.shape)} but the tomogram {tomogram.name} has {tomogram.shape}; "
-            "give a mask of the tomogram's shape."
-        )
-    if not np.any(mask):
-        raise InputError(f"{name} is empty; set the membranes to 1, or leave it out to have them segmented.")
-    return mask
+        return read_mask(membrane, tomogram)
+    return check_mask(as_numpy(membrane), tomogram)
 
 
 @retry_on_oom("preparing the tomogram")

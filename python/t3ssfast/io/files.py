@@ -13,7 +13,8 @@ from t3ssfast.tomogram import StrPath
 
 __all__ = ["COMPRESSED_SUFFIXES", "display_path", "file_sha256", "read_error", "stat_path", "tomogram_name"]
 
-VOLUME_SUFFIXES = {".mrc", ".mrcs", ".rec", ".map", ".st", ".ali", ".zarr", ".ome"}
+VOLUME_SUFFIXES = {".mrc", ".mrcs", ".rec", ".map", ".st", ".ali", ".zarr", ".ome", ".tif", ".tiff"}
+VOLUME_SUFFIXES |= {".em", ".hdf", ".hdf5", ".h5", ".zip", ".ozx"}
 COMPRESSED_SUFFIXES = {".gz", ".bz2"}
 CHUNK_BYTES = 4 << 20
 

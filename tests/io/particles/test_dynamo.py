@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from formats import angles_between
 from t3ssfast.errors import ConfigError, ReadError, VoxelSizeError
-from t3ssfast.io.particles import export, load_all_candidates
+from t3ssfast.io.particles import export, load_all_candidates, load_candidates
 from t3ssfast.io.particles.dynamo import dynamo_from_relion, relion_from_dynamo
 from t3ssfast.io.particles.poses import rotation_from_relion, rotation_of
 
@@ -62,3 +62,35 @@ def test_tables_of_26_to_42_columns(tmp_path):
     (tmp_path / "a.tbl").write_text(" ".join(map(str, row[:25])) + "\n")
     with pytest.raises(ReadError, match="25 columns"):
         load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=15)
+
+
+def row_of_a_table(**values):
+    """Return a line of 36 columns, in which the given 1-based columns (c1 ...) are set."""
+    row = ["0"] * 36
+    row[0] = row[1] = "1"
+    row[19], row[23:26], row[35] = "4", ["10", "20", "30"], "10.6"
+    for column, value in values.items():
+        row[int(column[1:]) - 1] = str(value)
+    return " ".join(row) + "\n"
+
+
+def test_shifts_are_added_to_positions(tmp_path):
+    (tmp_path / "a.tbl").write_text(row_of_a_table(c4=1.5, c5=-2, c6=0.25))
+    np.testing.assert_allclose(load_candidates(tmp_path / "a.tbl").centre_zyx, [[30.25, 18, 11.5]])
+
+
+@pytest.mark.parametrize("column", [3, 11, 13, 21, 23, 27, 36])
+@pytest.mark.parametrize("text", ["NaN", "Inf", "text"])
+def test_columns_that_are_not_used_may_hold_anything(tmp_path, column, text):
+    if (column, text) == (36, "text"):
+        pytest.skip("the voxel size is a number")
+    (tmp_path / "a.tbl").write_text(row_of_a_table(**{f"c{column}": text}))
+    found = load_candidates(tmp_path / "a.tbl", voxel_size_angstrom=10.6)
+    np.testing.assert_allclose(found.centre_zyx, [[30, 20, 10]])
+
+
+@pytest.mark.parametrize("column", [4, 7, 10, 20, 22, 24])
+def test_nan_in_a_column_that_is_used_is_refused(tmp_path, column):
+    (tmp_path / "a.tbl").write_text(row_of_a_table(**{f"c{column}": "NaN"}))
+    with pytest.raises(ReadError):
+        load_candidates(tmp_path / "a.tbl", voxel_size_angstrom=10.6)

@@ -10,6 +10,8 @@ import pytest
 from t3ssfast.errors import ReadError, T3Error
 from t3ssfast.io.particles import export, load_all_candidates, load_candidates
 
+SUFFIXES = (".star", ".tbl", ".mod", ".json", ".csv", ".txt", ".cbox", ".em", ".xml", ".ndjson", ".tsv")
+
 
 def test_expensive_files_are_refused_quickly(tmp_path, monkeypatch):
     wide = "data_x\nloop_\n" + "".join(f"_a{i}\n" for i in range(20_000)) + "1 " * 20_000 + "\n"
@@ -55,6 +57,16 @@ def test_damaged_files_raise_or_give_few_candidates(data, tmp_path, make_candida
         b'{"points": [{"location": {"x": 1, "y": 2, "z": 3}, "transformation_": [[1]]}]}',
         b"1 " * 35 + b"\n1\n",
         b"x " * 35 + b"\n",
+        b"<a>" * 100_000,
+        b"<objlist><object x='1' y='2' z='inf'/></objlist>",
+        b"<ParticleList><Particle/></ParticleList>",
+        b"x,y,z\n" + b"1," * 300_000 + b"\n",
+        b"," * 300_000,
+        b"x;y;z\n1;2\n3;4;5;6\n",
+        b'{"boxes_3d": [[1, 2, {}]]}',
+        b'{"boxes_3d": 3}',
+        b'{"boxes_3d": [[1, 2, 3, "a", "b", "c"]], "class_list": []}',
+        bytes([6, 0, 0, 5, *(0, 0, 0, 127) * 3]) + bytes(600),
         rng.bytes(3000),
         b"IMODV1.2" + rng.bytes(3000),
         (data / "emd_3197.map").read_bytes()[:4000],
@@ -73,7 +85,7 @@ def test_damaged_files_raise_or_give_few_candidates(data, tmp_path, make_candida
         contents.append(bytes(damaged))
     refused = 0
     for content in contents:
-        for suffix in (".star", ".tbl", ".mod", ".json", ".csv", ".txt"):
+        for suffix in SUFFIXES:
             path = tmp_path / f"a{suffix}"
             path.write_bytes(content)
             begin = time.perf_counter()
@@ -82,7 +94,7 @@ def test_damaged_files_raise_or_give_few_candidates(data, tmp_path, make_candida
             except T3Error as error:
                 refused += "\n" not in str(error)
             assert time.perf_counter() - begin < 2
-    assert refused > 0.5 * 6 * len(contents)
+    assert refused > 0.5 * len(SUFFIXES) * len(contents)
 
 
 @pytest.mark.parametrize("name", ["missing.star", "README.md", "emd_3197.map", "relion5_tomograms.star", ""])

@@ -11,6 +11,7 @@ import starfile
 from scipy.spatial.transform import Rotation
 
 from formats import EXPORT_OPTIONS, angles_between, assert_equal_candidates, write_particles_star
+from t3ssfast.candidates import normal_from_euler_zyz
 from t3ssfast.errors import ConfigError, ReadError, VoxelSizeError
 from t3ssfast.io.particles import export, load_all_candidates, load_candidates
 from t3ssfast.io.particles.poses import rotation_of
@@ -176,3 +177,41 @@ def test_invalid_import_lists_raise(tmp_path):
     write_particles_star(tmp_path / "a.star", {"rlnTomoName": ["x"], "rlnTomoImportParticleFile": ["b.star"]})
     with pytest.raises(ReadError, match="'y'"):
         load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
+
+
+POSITION = {"rlnCoordinateX": [100.0], "rlnCoordinateY": [200.0], "rlnCoordinateZ": [300.0]}
+CENTRED = {f"rlnCenteredCoordinate{axis}Angst": [0.0] for axis in "XYZ"}
+ORIGIN = {"rlnOriginX": [2.0], "rlnOriginY": [-4.0], "rlnOriginZ": [6.0]}
+
+
+def test_origins_in_pixels(tmp_path):
+    write_particles_star(tmp_path / "a.star", POSITION | ORIGIN | {"rlnPixelSize": [5.0]})
+    found = load_candidates(tmp_path / "a.star", voxel_size_angstrom=10.0)
+    np.testing.assert_allclose(found.centre_zyx, [[147, 102, 49]])
+    # Without a pixel size, both are in voxels of the caller.
+    write_particles_star(tmp_path / "b.star", POSITION | ORIGIN)
+    found = load_candidates(tmp_path / "b.star", voxel_size_angstrom=10.0)
+    np.testing.assert_allclose(found.centre_zyx, [[294, 204, 98]])
+    # Beside positions in Angstrom they have no unit.
+    write_particles_star(tmp_path / "c.star", CENTRED | ORIGIN)
+    with pytest.raises(ReadError, match="rlnOrigin"):
+        load_candidates(tmp_path / "c.star", voxel_size_angstrom=10.0, tomogram_shape=(10, 20, 30))
+
+
+def test_origins_in_angstrom_take_precedence_and_missing_ones_are_0(tmp_path):
+    columns = POSITION | ORIGIN | {"rlnPixelSize": [5.0], "rlnOriginZAngst": [10.0]}
+    write_particles_star(tmp_path / "a.star", columns)
+    found = load_candidates(tmp_path / "a.star", voxel_size_angstrom=10.0)
+    np.testing.assert_allclose(found.centre_zyx, [[149, 100, 50]])
+
+
+def test_missing_angles_are_0(tmp_path):
+    write_particles_star(tmp_path / "a.star", POSITION | {"rlnAngleTilt": [90.0], "rlnAnglePsi": [30.0]})
+    found = load_candidates(tmp_path / "a.star", voxel_size_angstrom=10.0)
+    np.testing.assert_allclose(found.normal_zyx, normal_from_euler_zyz([[0, 90, 30]]), atol=1e-6)
+
+
+def test_coordinates_that_the_caller_knows_to_be_in_angstrom(tmp_path):
+    write_particles_star(tmp_path / "a.star", POSITION | {"rlnPixelSize": [5.0]})
+    found = load_candidates(tmp_path / "a.star", voxel_size_angstrom=10.0, angstrom=True)
+    np.testing.assert_allclose(found.centre_zyx, [[30, 20, 10]])

@@ -5,6 +5,22 @@ Positions and poses survive a round trip within 0.01 voxel and 0.01 degree if th
 
 from __future__ import annotations
 
-from t3ssfast.io.particles.formats import FORMATS, export, format_of, load_all_candidates, load_candidates
+from t3ssfast.io.particles.formats import (
+    FORMATS,
+    READ_FORMATS,
+    WRITE_FORMATS,
+    export,
+    format_of,
+    load_all_candidates,
+    load_candidates,
+)
 
-__all__ = ["FORMATS", "export", "format_of", "load_all_candidates", "load_candidates"]
+__all__ = [
+    "FORMATS",
+    "READ_FORMATS",
+    "WRITE_FORMATS",
+    "export",
+    "format_of",
+    "load_all_candidates",
+    "load_candidates",
+]

@@ -1,7 +1,9 @@
 """copick picks: `Picks/{user}_{session}_{object}.json` in the folder of a run.
 
-Locations are Angstrom from the corner of the tomogram: voxel coordinate times voxel spacing. Orientations are
-4 x 4 object-to-tomogram matrices (x, y, z). The package copick is not used, because it requires zarr < 3.
+Locations are Angstrom from the corner of the tomogram: voxel coordinate times voxel spacing.
+`transformation_` is a 4 x 4 matrix (x, y, z): the object-to-tomogram rotation, and a translation in Angstrom
+that is added to the location (copick.util.relion.picks_to_df_relion in copick/copick). A matrix with scale,
+shear or reflection is refused. The package copick is not used, because it requires zarr < 3.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def _read_picks(file: ParticleFile) -> Candidates:
         locations = [[point["location"][axis] for axis in "xyz"] for point in points]
         scores = [1.0 if point.get("score") is None else point["score"] for point in points]
         matrices = [point.get("transformation_") or np.eye(4).tolist() for point in points]
-        orientation = np.array(matrices, dtype=np.float64).reshape(-1, 4, 4)[:, :3, :3]
+        matrix = np.array(matrices, dtype=np.float64).reshape(-1, 4, 4)
         run = content.get("run_name")
         spacing = None if content.get("voxel_spacing") is None else float(content["voxel_spacing"])
         kind = str(content.get("pickable_object_name") or "t3ss")
@@ -108,11 +110,16 @@ def _read_picks(file: ParticleFile) -> Candidates:
         raise ReadError(f"{file}: not a copick file of picks; give such a file.") from error
     if unit != "angstrom":
         raise ReadError(f"{file}: the unit is {unit!r}; convert the picks to angstrom.")
-    if not np.allclose(orientation @ orientation.transpose(0, 2, 1), np.eye(3), atol=1e-3):
+    orientation = matrix[:, :3, :3]
+    is_rotation = np.allclose(orientation @ orientation.transpose(0, 2, 1), np.eye(3), atol=1e-3)
+    if not is_rotation or (np.linalg.det(orientation) < 0).any():
         raise ReadError(f"{file}: a transformation is not a rotation; repair it.")
+    if not np.allclose(matrix[:, 3], [0, 0, 0, 1], atol=1e-6):
+        raise ReadError(f"{file}: the last row of a transformation is not 0 0 0 1; repair it.")
     voxel_size, _ = file.voxel_size_and_scale(spacing)
+    position = file.parse_numbers(locations).reshape(-1, 3) + file.parse_numbers(matrix[:, :3, 3])
     return file.candidates(
-        (file.parse_numbers(locations).reshape(-1, 3) / voxel_size)[:, ::-1],
+        (position / voxel_size)[:, ::-1],
         Rotation.from_matrix(orientation) if points else None,
         score=file.parse_numbers(scores),
         voxel_size_angstrom=voxel_size,

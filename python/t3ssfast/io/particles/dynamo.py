@@ -93,9 +93,14 @@ def _read_table(file: ParticleFile) -> pd.DataFrame:
     width = min(len(first), MAX_COLUMNS)
     if width < MIN_COLUMNS:
         raise ReadError(f"{file}: {width} columns, and Dynamo's have {MIN_COLUMNS} or more; give a table.")
-    values = file.parse_columns(lines, range(width))
-    columns = {name: values[:, index] for name, index in COLUMNS.items() if index < width}
-    table: pd.DataFrame = pd.DataFrame({"apix": 0.0} | columns)
+    used = [name for name in COLUMNS if name != "apix"]
+    values = file.parse_columns(lines, [COLUMNS[name] for name in used])
+    table: pd.DataFrame = pd.DataFrame(values, columns=used)
+    table["apix"] = 0.0
+    if COLUMNS["apix"] < width:
+        # NaN, which MATLAB writes for unknown values, is as good as 0.
+        apix = file.parse_columns(lines, [COLUMNS["apix"]], finite=False)[:, 0]
+        table["apix"] = np.where(np.isfinite(apix), apix, 0.0)
     return table
 
 

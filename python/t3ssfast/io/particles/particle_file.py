@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,18 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ReadError, VoxelSizeError
 from t3ssfast.io import display_path
 from t3ssfast.io.files import read_error, stat_path
+from t3ssfast.io.particles.columns import Columns
 from t3ssfast.io.particles.poses import normal_and_rot
 from t3ssfast.tomogram import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, check_voxel_size
 
-__all__ = ["ParticleFile", "kinds_of_classes", "merge_candidates", "printable", "sorted_kinds"]
+__all__ = [
+    "ParticleFile",
+    "kinds_of_classes",
+    "merge_candidates",
+    "printable",
+    "sorted_kinds",
+    "text_of_number",
+]
 
 # Several million particles; parsing takes many times the size of the file.
 MAX_FILE_BYTES = 256 << 20
@@ -32,13 +41,16 @@ class ParticleFile:
     """A particle file, or folder of a copick run; `str` gives its name for messages.
 
     Positions are returned for the voxel size and (z, y, x) shape given, or else those in the file. Files with
-    positions relative to the centre of the tomogram need RELION's tomograms.star.
+    positions relative to the centre of the tomogram need RELION's tomograms.star. `angstrom` says whether the
+    positions are in Angstrom; None leaves it to the format. `columns` names the columns of a text table.
     """
 
     path: Path
     voxel_size_angstrom: float | None = None
     tomogram_shape: tuple[int, int, int] | None = None
     tomograms_star: Path | None = None
+    angstrom: bool | None = None
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         if self.voxel_size_angstrom is not None:
@@ -47,6 +59,10 @@ class ParticleFile:
 
     def __str__(self) -> str:
         return display_path(self.path)
+
+    def with_angstrom(self) -> ParticleFile:
+        """Return the same file, with its positions in Angstrom."""
+        return replace(self, angstrom=True)
 
     def read_bytes(self) -> bytes:
         """Read the file; raise ReadError if it is unreadable or too large for a particle file."""
@@ -83,13 +99,19 @@ class ParticleFile:
             raise ReadError(f"{self}: a value exceeds {MAX_VALUE:g}; give a particle file.")
         return array
 
-    def parse_columns(self, lines: Sequence[str], columns: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Parse columns of whitespace-separated numbers into an (n, k) array; blank lines are skipped."""
+    def parse_columns(
+        self, lines: Sequence[str], columns: Sequence[int], *, finite: bool = True
+    ) -> npt.NDArray[np.float64]:
+        """Parse columns of whitespace-separated numbers into an (n, k) array; blank lines are skipped.
+
+        Other columns may hold anything. NaN and infinity are refused if `finite`.
+        """
         rows = [line for line in lines if line.strip()]
         if not rows:
             return np.zeros((0, len(columns)))
         try:
-            return self.parse_numbers(np.loadtxt(rows, comments=None, usecols=columns, ndmin=2))
+            values: npt.NDArray[np.float64] = np.loadtxt(rows, comments=None, usecols=columns, ndmin=2)
+            return self.parse_numbers(values) if finite else values
         except ValueError as error:
             reason = str(error).rstrip(".")  # NumPy counts rows from 0, without blank lines
             raise ReadError(f"{self}: not a table of numbers ({reason}); repair the file.") from error
@@ -103,11 +125,16 @@ class ParticleFile:
         return check_voxel_size(in_file, source=str(self))
 
     def voxel_size_and_scale(self, in_file: float | None) -> tuple[float, float]:
-        """Return the voxel size of the positions to return, and the factor from the file's voxels to it."""
+        """Return the voxel size of the positions to return, and the factor from the file's unit to it.
+
+        `in_file` is the voxel size of the positions in the file; it is not used if they are in Angstrom.
+        """
         # As in tomogram headers, 1 A in the file means that the voxel size is unknown.
         if in_file is not None and abs(in_file - PLACEHOLDER_VOXEL_SIZE_ANGSTROM) <= 1e-4:
             in_file = None
         voxel_size = self.resolve_voxel_size(in_file)
+        if self.angstrom:
+            return voxel_size, 1.0 / voxel_size
         if in_file is None or not in_file > 0:
             return voxel_size, 1.0
         return voxel_size, check_voxel_size(in_file, source=str(self)) / voxel_size
@@ -153,6 +180,11 @@ class ParticleFile:
             replace(particles[array == name], tomogram_name=name, voxel_size_angstrom=voxel_size)
             for name, (voxel_size, _) in grids.items()
         ]
+
+
+def text_of_number(number: object) -> str:
+    """Return the name of a numbered tomogram: "7" for 7, 7.0 and "7.000000"; leading zeros are kept."""
+    return re.sub(r"^(\d+)\.0*$", r"\1", str(number).strip())
 
 
 def printable(name: str) -> str:

@@ -1,36 +1,41 @@
-"""Plain tables: csv files with scores and poses, and coordinate lists.
+"""Writing of csv files, and text files of points.
 
 csv: z, y, x, score, normal_z, normal_y, normal_x, rot, tilt, psi (0-based voxels, degrees), kind, tomogram,
-voxel_size_angstrom. Coordinate lists: one "x y z" line per particle in 0-based voxels, after a comment line
-with the voxel size.
+voxel_size_angstrom; `t3ssfast.io.particles.tables` reads them. Text points: a line per particle, separated by
+blanks, tabs, commas or semicolons, in one of these widths:
+
+- 3: x y z in 0-based voxels; t3ssfast writes these after a comment with the voxel size;
+- 4: class x y z in 0-based voxels, as DeepETPicker writes (cbmi-group/DeepETPicker, .coords), unless the
+  first number counts the lines;
+- 5: object contour x y z in IMOD's coordinates, as IMOD's `model2point -object` writes;
+- any other: only if the columns are named by the caller or in the first line.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ReadError
 from t3ssfast.io import atomic_path
-from t3ssfast.io.particles.particle_file import ParticleFile, printable
-from t3ssfast.io.particles.poses import rotation_from_relion
+from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes, printable
+from t3ssfast.io.particles.tables import FORMULA, candidates_of_table
 
-__all__ = ["read_coords", "read_csv", "write_coords", "write_csv"]
+__all__ = ["FIRST_VOXEL_XYZ", "read_coords", "read_imod_points", "write_coords", "write_csv"]
 
-CENTRE = ["z", "y", "x"]
-NORMAL = ["normal_z", "normal_y", "normal_x"]
-EULER = ["rot", "tilt", "psi"]
-# Spreadsheets evaluate such text as a formula, unless it starts with an apostrophe.
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# IMOD's coordinates of the centre of the first voxel.
+FIRST_VOXEL_XYZ = np.array([0.5, 0.5, 0.0])
 COORDS_COMMENT = re.compile(r"voxel size (\d+(?:\.\d*)?(?:[eE][+-]?\d+)?) Angstrom(?:; tomogram (.+))?")
+SEPARATORS = re.compile(r"[,;\t]")
+# Larger numbers in the first column are more likely positions than classes, objects or contours.
+MAX_LABEL = 1000
 
 
 def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
@@ -48,59 +53,13 @@ def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
 
 
 def _escape_formula(name: str) -> str:
-    """Mark a name that looks like a formula as text, and replace null characters, which end a text."""
-    name = name.replace("\0", "_")
+    """Mark a name that spreadsheets would evaluate as text; replace characters that end a line or text."""
+    name = re.sub(r"[\0\r\n]", "_", name)
     return f"'{name}" if FORMULA.match(name) else name
 
 
-def _unescape_formula(name: str) -> str:
-    return name[1:] if name.startswith("'") and FORMULA.match(name) else name
-
-
-def read_csv(file: ParticleFile) -> list[Candidates]:
-    """Read a csv file with at least the columns z, y, x; see `t3ssfast.io.particles.load_candidates`."""
-    text = io.StringIO(file.read_text())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table = pd.read_csv(
-                text, dtype={"tomogram": str, "kind": str}, keep_default_na=False, skipinitialspace=True
-            )
-    except Exception as error:  # pandas raises errors of many types
-        reason = " ".join(str(error).split())[:120]
-        raise ReadError(f"{file}: reading csv failed: {reason}; check the file.") from error
-    if not set(CENTRE) <= set(table):
-        raise ReadError(
-            f"{file}: the columns are {', '.join(map(str, table.columns))[:120]}; name the positions z, y, x."
-        )
-    if table.empty:
-        return [file.candidates(np.zeros((0, 3)), voxel_size_angstrom=file.resolve_voxel_size(None))]
-    rotation = None
-    fields: dict[str, Any] = {}
-    for column, field in {"score": "score", "rot": "rot_degrees"}.items():
-        if column in table:
-            fields[field] = file.parse_numbers(table[column])
-    if set(NORMAL) <= set(table):
-        # The file has float32 normals; without rounding, a round trip would change them.
-        fields["normal_zyx"] = file.parse_numbers(table[NORMAL]).astype(np.float32)
-        if (np.linalg.norm(fields["normal_zyx"], axis=1) == 0).any():
-            raise ReadError(f"{file}: a normal has length 0; repair it or remove the columns.")
-    elif set(EULER) <= set(table):
-        rotation = rotation_from_relion(file.parse_numbers(table[EULER]))
-    if "kind" in table:
-        fields["kind"] = np.array([_unescape_formula(kind) for kind in table["kind"]], dtype=str)
-    names = [file.path.stem] * len(table)
-    if "tomogram" in table:
-        names = [_unescape_formula(name) for name in table["tomogram"]]
-    sizes: dict[str, float | None] = {}
-    if "voxel_size_angstrom" in table:
-        for name, size in zip(names, file.parse_numbers(table["voxel_size_angstrom"]).tolist(), strict=True):
-            sizes.setdefault(name, size)
-    return file.candidates_by_tomogram(names, sizes, file.parse_numbers(table[CENTRE]), rotation, **fields)
-
-
 def write_coords(path: Path, candidates: Candidates) -> None:
-    """Write a coordinate list; see `t3ssfast.io.particles.export`."""
+    """Write text points; see `t3ssfast.io.particles.export`."""
     size, name = f"{candidates.voxel_size_angstrom:.9g}", printable(candidates.tomogram_name)
     lines = [f"# x y z in voxels from 0; voxel size {size} Angstrom; tomogram {name}\n"]
     lines += [f"{x:.4f} {y:.4f} {z:.4f}\n" for z, y, x in candidates.centre_zyx.tolist()]
@@ -109,15 +68,70 @@ def write_coords(path: Path, candidates: Candidates) -> None:
 
 
 def read_coords(file: ParticleFile) -> list[Candidates]:
-    """Read lines "x y z", separated by blanks or commas; see `t3ssfast.io.particles.load_candidates`."""
+    """Read text points of any of the known widths; see `t3ssfast.io.particles.load_candidates`."""
     rows = []
     size_in_file, name = None, file.path.stem
     for line in file.read_text().splitlines():
         content, _, comment = line.partition("#")
-        rows.append(content.replace(",", " "))
+        rows.append(SEPARATORS.sub(" ", content))
         if match := COORDS_COMMENT.search(comment):
             size_in_file, name = float(match[1]), match[2] or name
-    position = file.parse_columns(rows, (0, 1, 2))
+    rows = [row for row in rows if row.strip()]
+    if rows and (file.columns is not None or re.search(r"[A-Za-z]{3}|\b[xyzXYZ]\b", rows[0])):
+        return candidates_of_table(file, rows)
+    width = _width(file, rows)
+    values = file.parse_columns(rows, range(width))
+    position = values[:, -3:]
+    fields: dict[str, Any] = {}
+    if width == 4 and _are_classes(values[:, 0]) and not _are_scores(values[:, -1]):
+        fields["kind"] = kinds_of_classes(values[:, 0])
+    elif width == 5 and _are_labels(values[:, :2]) and not _are_scores(values[:, -1]):
+        position = position - FIRST_VOXEL_XYZ
+    elif width != 3:
+        raise _unknown_columns(file, width)
     voxel_size, scale = file.voxel_size_and_scale(size_in_file)
     centre_zyx = (position * scale)[:, ::-1]
-    return [file.candidates(centre_zyx, voxel_size_angstrom=voxel_size, tomogram_name=name)]
+    return [file.candidates(centre_zyx, voxel_size_angstrom=voxel_size, tomogram_name=name, **fields)]
+
+
+def read_imod_points(file: ParticleFile) -> Candidates:
+    """Read points of IMOD's model2point: x y z, after contour, or after object and contour."""
+    rows = [SEPARATORS.sub(" ", line) for line in file.read_text().splitlines() if line.strip()]
+    width = _width(file, rows)
+    values = file.parse_columns(rows, range(width))
+    if width != 3 and (width not in (4, 5) or not _are_labels(values[:, :-3])):
+        raise _unknown_columns(file, width)
+    voxel_size, scale = file.voxel_size_and_scale(None)
+    centre_zyx = ((values[:, -3:] - FIRST_VOXEL_XYZ) * scale)[:, ::-1]
+    return file.candidates(centre_zyx, voxel_size_angstrom=voxel_size)
+
+
+def _width(file: ParticleFile, rows: Sequence[str]) -> int:
+    """Return the number of values in each line, at most 7; 3 without lines."""
+    widths = sorted({len(row.split(maxsplit=6)) for row in rows})
+    if len(widths) > 1:
+        listed = " and ".join(map(str, widths))
+        raise ReadError(f"{file}: lines have {listed} values; give the same columns in all lines.")
+    return widths[0] if widths else 3
+
+
+def _are_labels(values: npt.NDArray[np.float64]) -> bool:
+    """Return whether values can be numbers of classes, objects or contours."""
+    return bool((values == np.floor(values)).all() and (values >= 0).all() and (values <= MAX_LABEL).all())
+
+
+def _are_classes(values: npt.NDArray[np.float64]) -> bool:
+    """Return whether values can be classes: numbers that are all different count contours or lines."""
+    return _are_labels(values) and (len(values) < 3 or len(np.unique(values)) < len(values))
+
+
+def _are_scores(values: npt.NDArray[np.float64]) -> bool:
+    """Return whether values can be scores: all between 0 and 1, and not all whole numbers."""
+    return bool(((values >= 0) & (values <= 1)).all() and (values != np.floor(values)).any())
+
+
+def _unknown_columns(file: ParticleFile, width: int) -> ReadError:
+    return ReadError(
+        f"{file}: lines have {width} values whose meaning is unknown (known are x y z, class x y z, and "
+        "object contour x y z); name them as columns (--columns), as in x,y,z,rot,tilt,psi."
+    )

@@ -17,9 +17,11 @@ from t3ssfast.io.files import display_path
 from t3ssfast.io.volumes.header import HEADER_BYTES, Header, parse_header
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["decompress", "file_opener", "memory_limit"]
+__all__ = ["check_memory", "decompress", "file_opener", "memory_limit"]
 
 CHUNK_BYTES = 4 << 20
+# Data after the volume, such as padding, that are read for the checksum at the end of the file.
+MAX_SURPLUS_BYTES = 64 << 20
 
 
 def file_opener(path: StrPath) -> Callable[..., Any]:
@@ -39,11 +41,25 @@ def memory_limit() -> int:
         return 8 << 30
 
 
+def check_memory(name: str, size: int) -> None:
+    """Raise ReadError if data of `size` bytes, to be read into memory, are too large."""
+    if size > memory_limit():
+        size_text = f"{size / 2**30:.1f} GiB, more than half of the memory"
+        raise ReadError(f"{name}: the image has {size_text}; convert it to MRC, which is memory-mapped.")
+
+
 def _read_chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the next `size` bytes, or fewer at the end of the file."""
     while size > 0 and (chunk := stream.read(min(size, CHUNK_BYTES))):
         size -= len(chunk)
         yield chunk
+
+
+def _check_end(stream: BinaryIO, name: str) -> None:
+    """Read to the end of a stream, where its checksum is compared; refuse it if much data are left."""
+    surplus = sum(map(len, _read_chunks(stream, MAX_SURPLUS_BYTES)))
+    if surplus == MAX_SURPLUS_BYTES:
+        raise ReadError(f"{name}: the file unpacks to more data than its header declares; check the file.")
 
 
 def decompress(path: StrPath, stream: BinaryIO) -> tuple[Header, npt.NDArray[Any]]:
@@ -60,6 +76,7 @@ def decompress(path: StrPath, stream: BinaryIO) -> tuple[Header, npt.NDArray[Any
         buffer = bytearray()
         for chunk in _read_chunks(stream, header.data_bytes):
             buffer += chunk
+        _check_end(stream, name)
     except (EOFError, zlib.error, OSError) as error:
         raise ReadError(f"{name}: the file is damaged or incomplete ({error}); copy it again.") from error
     except MemoryError as error:

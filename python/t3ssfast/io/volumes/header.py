@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from t3ssfast.errors import ReadError
 from t3ssfast.io.files import display_path
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["HEADER_BYTES", "READABLE_MODES", "Header", "new_header", "parse_header"]
+__all__ = ["HEADER_BYTES", "READABLE_MODES", "Header", "SignSource", "new_header", "parse_header"]
 
 HEADER_BYTES = 1024
 # IMOD's stamp and flags, words 39 and 40 of the header, in the field `extra2` (bytes 112-195):
@@ -26,6 +27,15 @@ IMOD_PACKED_NIBBLES = 16
 READABLE_MODES = (0, 1, 2, 6, 12)
 UNSUPPORTED_MODES = {3: "complex integers", 4: "complex numbers", 16: "RGB bytes", 101: "4-bit integers"}
 VOLUME_STACK_SPACE_GROUPS = range(401, 631)
+MAX_SIGNED_BYTE, MAX_BYTE = 127, 255
+
+
+class SignSource(Enum):
+    """What says whether the bytes of mode 0 are signed."""
+
+    IMOD_STAMP = "IMOD's stamp"
+    STATISTICS = "minimum and maximum in the header"
+    STANDARD = "MRC2014"
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Header:
     zyx_axes: tuple[int, int, int]  # stored axes of z, y, x
     voxel_sizes: tuple[float, ...]  # x, y, z in Angstrom, NaN if undefined
     mode: int
-    imod_stamp: bool
+    sign_from: SignSource  # what says whether the bytes of mode 0 are signed
 
     @property
     def data_bytes(self) -> int:
@@ -97,10 +107,18 @@ def _parse_fields(raw: bytes, byte_order: str, file_bytes: int | None, name: str
     imod_words = np.frombuffer(bytes(header["extra2"]), f"{byte_order}i4", 2, IMOD_STAMP_OFFSET)
     imod_stamp, imod_flags = imod_words.tolist()
     dtype: np.dtype[Any] = np.dtype(dtype_from_mode(mode)).newbyteorder(byte_order)
-    if mode == 0 and imod_stamp == IMOD_STAMP:  # otherwise signed, as MRC2014 defines
+    sign_from = SignSource.STANDARD
+    if mode == 0 and imod_stamp == IMOD_STAMP:
+        sign_from = SignSource.IMOD_STAMP
         if imod_flags & IMOD_PACKED_NIBBLES:
             raise ReadError(f"{name}: the data are packed 4-bit integers; convert them with IMOD's newstack.")
         dtype = np.dtype(np.int8 if imod_flags & IMOD_SIGNED_BYTES else np.uint8)
+    elif mode == 0 and float(header["dmin"]) < float(header["dmax"]):
+        # Signed, as MRC2014 defines, unless no signed byte could be the maximum in the header: FEI, EMAN and
+        # IMOD before 4.2.23 write unsigned bytes without a stamp.
+        sign_from = SignSource.STATISTICS
+        if float(header["dmin"]) >= 0 and MAX_SIGNED_BYTE < float(header["dmax"]) <= MAX_BYTE:
+            dtype = np.dtype(np.uint8)
     lengths = [(float(header["cella"][axis]), int(header["m" + axis])) for axis in "xyz"]
     parsed = Header(
         stored_shape=(sections, rows, columns),
@@ -109,7 +127,7 @@ def _parse_fields(raw: bytes, byte_order: str, file_bytes: int | None, name: str
         zyx_axes=(axes.index(3), axes.index(2), axes.index(1)),
         voxel_sizes=tuple(length / n if n > 0 else math.nan for length, n in lengths),
         mode=mode,
-        imod_stamp=imod_stamp == IMOD_STAMP,
+        sign_from=sign_from,
     )
     declared = parsed.offset + parsed.data_bytes
     if file_bytes is not None and declared > file_bytes:

@@ -19,6 +19,7 @@ __all__ = ["write"]
 
 # The largest integer up to which float32 is exact.
 MAX_FLOAT32_INTEGER = 1 << 24
+OTHER_SUFFIXES = {".zarr", ".zip", ".tif", ".tiff", ".em", ".hdf", ".hdf5", ".h5"}
 MODES = {"i1": 0, "i2": 1, "f4": 2, "u2": 6, "f2": 12}
 
 
@@ -48,7 +49,7 @@ def write(path: StrPath, array: npt.ArrayLike, voxel_size_angstrom: float) -> No
     if volume.ndim != 3 or volume.size == 0:
         raise InputError(f"{name}: the array has shape {volume.shape}; give a (z, y, x) volume.")
     voxel_size = check_voxel_size(voxel_size_angstrom, source="voxel_size_angstrom")
-    if Path(path).suffix.lower() in {*COMPRESSED_SUFFIXES, ".zarr"}:
+    if Path(path).suffix.lower() in {*COMPRESSED_SUFFIXES, *OTHER_SUFFIXES}:
         raise OutputError(f"{name}: volumes are written as plain MRC; give a name that ends in .mrc.")
     mode, dtype = _mode_and_dtype(volume)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:

@@ -13,7 +13,15 @@ from __future__ import annotations
 
 from t3ssfast.io.particles.relion.columns import ANGLES
 from t3ssfast.io.particles.relion.reading import read_relion
-from t3ssfast.io.particles.relion.star import read_star, star_name
+from t3ssfast.io.particles.relion.star import read_star, star_name, write_star
 from t3ssfast.io.particles.relion.writing import write_companions, write_relion
 
-__all__ = ["ANGLES", "read_relion", "read_star", "star_name", "write_companions", "write_relion"]
+__all__ = [
+    "ANGLES",
+    "read_relion",
+    "read_star",
+    "star_name",
+    "write_companions",
+    "write_relion",
+    "write_star",
+]

@@ -99,18 +99,45 @@ def _rotation_and_shift(
     shift = np.zeros((len(particles), 3))
     if len(particles) == 0:
         return None, shift
-    if set(columns.ORIGIN_ANGSTROM) <= set(particles):
-        shift = -file.parse_numbers(particles[columns.ORIGIN_ANGSTROM])
-    elif set(columns.ORIGIN_PIXELS) <= set(particles):
-        shift = -file.parse_numbers(particles[columns.ORIGIN_PIXELS]) * pixel_sizes[:, None]
-    angles = np.zeros((len(particles), 3))
-    if set(columns.ANGLES) <= set(particles):
-        angles = file.parse_numbers(particles[columns.ANGLES])
-    rotation = rotation_from_relion(angles)
-    if set(columns.SUBTOMOGRAM_ANGLES) <= set(particles):
-        frame = rotation_from_relion(file.parse_numbers(particles[columns.SUBTOMOGRAM_ANGLES]))
+    if _has_any(particles, columns.ORIGIN_ANGSTROM):
+        shift = -_values_or_zero(file, particles, columns.ORIGIN_ANGSTROM)
+    elif _has_any(particles, columns.ORIGIN_PIXELS):
+        sizes = _sizes_of_origins(file, particles, pixel_sizes)
+        shift = -_values_or_zero(file, particles, columns.ORIGIN_PIXELS) * sizes[:, None]
+    rotation = rotation_from_relion(_values_or_zero(file, particles, columns.ANGLES))
+    if _has_any(particles, columns.SUBTOMOGRAM_ANGLES):
+        frame = rotation_from_relion(_values_or_zero(file, particles, columns.SUBTOMOGRAM_ANGLES))
         rotation, shift = frame * rotation, frame.apply(shift)
     return rotation, shift
+
+
+def _has_any(table: pd.DataFrame, names: list[str]) -> bool:
+    return any(name in table for name in names)
+
+
+def _values_or_zero(file: ParticleFile, table: pd.DataFrame, names: list[str]) -> npt.NDArray[np.float64]:
+    """Return the given columns, with 0 for missing ones as in RELION."""
+    zero = np.zeros(len(table))
+    return np.stack([file.parse_numbers(table[name]) if name in table else zero for name in names], axis=1)
+
+
+def _sizes_of_origins(
+    file: ParticleFile, particles: pd.DataFrame, pixel_sizes: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return the (n,) size in Angstrom of one unit of rlnOriginX/Y/Z.
+
+    Without a pixel size in the file, origins are in the voxels of the coordinates.
+    """
+    in_angstrom = columns.COORDINATES_IN_ANGSTROM in particles or file.angstrom
+    known = np.isfinite(pixel_sizes) & (not in_angstrom)
+    if known.all():
+        return pixel_sizes
+    if in_angstrom or set(columns.CENTRED_COORDINATES) <= set(particles) or file.voxel_size_angstrom is None:
+        raise ReadError(
+            f"{file}: rlnOriginX/Y/Z are in pixels of unknown size; add rlnImagePixelSize, or convert them "
+            "to rlnOriginX/Y/ZAngst."
+        )
+    return np.asarray(np.where(known, pixel_sizes, file.voxel_size_angstrom))
 
 
 def _read_optimisation_set(file: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
@@ -184,7 +211,7 @@ class _Coordinates:
             self._tomograms = _read_tomograms(ParticleFile(path), table, columns.PIXEL_SIZE)
         self.pixel_sizes = _pixel_sizes(file, blocks, particles)
         self._centred = set(columns.CENTRED_COORDINATES) <= set(particles)
-        self._in_angstrom = self._centred or columns.COORDINATES_IN_ANGSTROM in particles
+        self._in_angstrom = self._centred or columns.COORDINATES_IN_ANGSTROM in particles or file.angstrom
         names = columns.CENTRED_COORDINATES if self._centred else columns.COORDINATES
         self._values = file.parse_numbers(particles[names])
 
@@ -244,7 +271,7 @@ def _pixel_sizes(
 ) -> npt.NDArray[Any]:
     """Return the (n,) size in Angstrom of one unit of rlnCoordinateX/Y/Z, NaN if the file has none."""
     n = len(particles)
-    if columns.COORDINATES_IN_ANGSTROM in particles:
+    if columns.COORDINATES_IN_ANGSTROM in particles or file.angstrom:
         return np.ones(n)
     if "rlnDetectorPixelSize" in particles:
         detector = file.parse_numbers(particles["rlnDetectorPixelSize"])

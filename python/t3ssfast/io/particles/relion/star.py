@@ -152,8 +152,8 @@ def _column(values: list[str], label: str) -> Any:
     return pd.Series(values, dtype=object)
 
 
-def write_star(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
-    """Write tables as the blocks of a star file, atomically."""
+def write_star(path: Path, blocks: dict[str, pd.DataFrame], comments: str = "") -> None:
+    """Write tables as the blocks of a star file after lines of comments, atomically."""
     texts = {str(t) for block in blocks.values() for c in block for t in block[c] if isinstance(t, str)}
     # Some programs do not understand quotes, so they are used only for names that need them.
     needs_quotes = any(re.search(r"[^\w.+:@/\\-]|^(data_|loop_|_)", text) for text in texts)
@@ -161,7 +161,7 @@ def write_star(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
     # The first line of starfile holds the time; without it, equal candidates give equal files.
     body = text.split("\n", 1)[1].lstrip("\n")
     with atomic_path(path) as temporary:
-        temporary.write_text("# Written by t3ssfast\n\n" + body, encoding="utf-8")
+        temporary.write_text(f"# Written by t3ssfast\n{comments}\n{body}", encoding="utf-8")
 
 
 def star_name(name: str) -> str:
