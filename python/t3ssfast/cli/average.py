@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
+from t3ssfast.cli.matched_particles import (
+    Box,
+    BoxNm,
+    CandidateFiles,
+    TiltRange,
+    contrast_of_each,
+    read_matched,
+)
 
 
 def average(
@@ -42,11 +50,12 @@ def average(
         float | None,
         typer.Option(help="B-factor for sharpening the map, square Angstrom.", show_default="none"),
     ] = None,
-    contrast: options.Contrast = "dark",
+    contrast: options.AutoContrast = None,
     tilt_range: TiltRange = (-60.0, 60.0),
     voxel_size: options.VoxelSize = None,
     relion_tomograms: options.RelionTomograms = None,
-    min_score: options.MinScore = 0.0,
+    min_score: options.MinScore = None,
+    tomogram_name: options.TomogramNames = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split into half sets.")] = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -69,7 +78,6 @@ def average(
     chosen = options.given_options(
         iterations=iterations,
         reject_outliers=reject_outliers,
-        contrast=contrast,
         tilt_range_degrees=tilt_range,
         seed=seed,
         mask_radius_nm=mask_radius,
@@ -79,7 +87,13 @@ def average(
         threads=threads,
     )
     config = averaging.AverageConfig(**chosen)
-    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score)
+    volumes, matched = read_matched(
+        tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name
+    )
+    contrasts = contrast_of_each(volumes, candidates, contrast or "auto")
+    # One value where all agree, as a run that is given the contrast has.
+    same = len(set(contrasts)) == 1
+    config = replace(config, contrast=contrasts[0] if same else tuple(contrasts))
     size = volumes[0].voxel_size_angstrom
     result = averaging.average(
         volumes,

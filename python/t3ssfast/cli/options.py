@@ -48,7 +48,21 @@ AutoContrast = Annotated[
     typer.Option(help='Contrast of protein in the tomogram: "dark", "light" or "auto".', show_default="auto"),
 ]
 Contrast = Annotated[str, typer.Option(help='Contrast of protein in the tomogram: "dark" or "light".')]
-MinScore = Annotated[float, typer.Option(help="Minimum score; candidates with a lower one are left out.")]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        help="Minimum score; candidates with a lower one are left out.", show_default="all candidates"
+    ),
+]
+TomogramNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tomogram-name",
+        help="Name of a tomogram in the particle files: NAME=OTHER if the tomogram NAME is called OTHER "
+        "there, or OTHER alone for a single tomogram; repeatable.",
+        metavar="[NAME=]OTHER",
+    ),
+]
 
 # Models.
 SegmenterFile = Annotated[

@@ -13,8 +13,10 @@ from t3ssfast.io.particles.copick import read_copick, write_copick
 from t3ssfast.io.particles.dynamo import read_dynamo, write_dynamo
 from t3ssfast.io.particles.imod import read_imod, write_imod
 from t3ssfast.io.particles.particle_file import ParticleFile
+from t3ssfast.io.particles.plausible import check_plausible
 from t3ssfast.io.particles.relion import read_relion, write_companions, write_relion
 from t3ssfast.io.particles.text import read_coords, read_csv, write_coords, write_csv
+from t3ssfast.io.tomogram_names import match_names
 from t3ssfast.tomogram import StrPath
 
 __all__ = ["FORMATS", "export", "format_of", "load_all_candidates", "load_candidates"]
@@ -139,7 +141,11 @@ def load_all_candidates(
         format = format_of(path)
     _check_format(format)
     tomograms_star = None if tomograms is None else Path(tomograms)
-    return _READERS[format](ParticleFile(Path(path), voxel_size_angstrom, tomogram_shape, tomograms_star))
+    found = _READERS[format](ParticleFile(Path(path), voxel_size_angstrom, tomogram_shape, tomograms_star))
+    # A shape given for a file of several tomograms is that of the one that the caller chooses and checks.
+    if tomograms is not None or (tomogram_shape is not None and len(found) == 1):
+        check_plausible(found, display_path(path))
+    return found
 
 
 def load_candidates(
@@ -192,9 +198,12 @@ def load_candidates(
     by_name = {of_tomogram.tomogram_name: of_tomogram for of_tomogram in found}
     listed = ", ".join(map(repr, list(by_name)[:5])) + (" ..." if len(by_name) > 5 else "")
     if tomogram is not None:
-        if tomogram not in by_name:
+        match = match_names([tomogram], by_name).get(tomogram)
+        if match is None:
             raise ReadError(f"{name}: no candidates of {tomogram!r} (it has {listed}); check the name.")
-        return by_name[tomogram]
+        if tomogram_shape is not None:
+            check_plausible([by_name[match]], name)
+        return by_name[match]
     if len(found) > 1:
         raise ReadError(f"{name}: candidates of {len(found)} tomograms ({listed}); give one as tomogram.")
     if not found:
