@@ -18,6 +18,7 @@ from t3ssfast.cli.matched_particles import (
     contrast_of_each,
     read_matched,
 )
+from t3ssfast.cli.tomogram_lists import find_tomograms
 
 
 def average(
@@ -74,6 +75,7 @@ def average(
     from t3ssfast.averaging import average as averaging
     from t3ssfast.io import display_path, read
     from t3ssfast.plotting import draw_average
+    from t3ssfast.runtime.figures import pictures_of
 
     chosen = options.given_options(
         iterations=iterations,
@@ -87,6 +89,7 @@ def average(
         threads=threads,
     )
     config = averaging.AverageConfig(**chosen)
+    tomograms, _ = find_tomograms(tomograms)
     volumes, matched = read_matched(
         tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name
     )
@@ -109,7 +112,8 @@ def average(
         progress=not as_json,
     )
     files = [*result.save(out), out / "average.png"]
-    draw_average(files[-1], result)
+    with pictures_of(display_path(out)):
+        draw_average(files[-1], result)
     summary = result.summary()
     if as_json:
         typer.echo(json.dumps(summary | {"files": [str(file) for file in files]}))

@@ -16,6 +16,7 @@ from t3ssfast.cli.matched_particles import (
     contrast_of_each,
     read_matched,
 )
+from t3ssfast.cli.tomogram_lists import find_tomograms
 
 
 def extract(
@@ -58,6 +59,7 @@ def extract(
     from t3ssfast.averaging.subtomogram_files import save_subtomograms
     from t3ssfast.io import display_path
 
+    tomograms, _ = find_tomograms(tomograms)
     volumes, matched = read_matched(
         tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
     from t3ssfast.detection.config import DetectConfig
@@ -18,14 +15,17 @@ if TYPE_CHECKING:
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
-        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False, readable=False
+        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr), folders of them, or patterns.",
+        show_default=False,
+        readable=False,
     ),
 ]
 Membranes = Annotated[
     list[Path] | None,
     typer.Option(
         "--membrane",
-        help="Membrane mask to use instead of segmenting; repeat it, once per tomogram.",
+        help="Membrane mask to use instead of segmenting; repeat it, once per tomogram, or give a folder of "
+        "masks named after the tomograms.",
         metavar="FILE",
     ),
 ]
@@ -105,14 +105,3 @@ def detect_config(*, memory_budget: float | None, **options: Any) -> DetectConfi
 
     budget = None if memory_budget is None else int(memory_budget * 2**30)
     return DetectConfig(**given_options(memory_budget_bytes=budget, **options))
-
-
-def membrane_of_each(tomograms: Sequence[Path], membranes: Sequence[Path] | None) -> list[Path | None]:
-    """Return the membrane mask of each tomogram, or None for each if no masks were given."""
-    if not membranes:
-        return [None] * len(tomograms)
-    if len(membranes) != len(tomograms):
-        raise InputError(
-            f"There are {len(membranes)} membrane masks for {len(tomograms)} tomograms; give one for each."
-        )
-    return list(membranes)

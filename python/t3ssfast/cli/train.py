@@ -26,6 +26,7 @@ from t3ssfast.cli.options import (
     VoxelSize,
     given_options,
 )
+from t3ssfast.cli.tomogram_lists import find_tomograms
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -319,6 +320,7 @@ def _read(
     from t3ssfast.io import read
     from t3ssfast.io.tomogram_names import distinct_names
 
+    tomograms, _ = find_tomograms(tomograms)
     for label, given, one_for_all in (("picks", picks, True), ("membranes", membranes, False)):
         if given and len(given) != len(tomograms) and not (one_for_all and len(given) == 1):
             raise InputError(
