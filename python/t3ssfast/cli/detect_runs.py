@@ -67,7 +67,7 @@ class DetectionRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a tomogram: "done", "finished before" or "failed"."""
+    """What became of a tomogram: "done", "skipped" (finished before) or "failed"."""
 
     run: DetectionRun
     status: str
@@ -112,7 +112,7 @@ def run_all(runs: Sequence[DetectionRun], *, is_list: bool, quiet: bool) -> list
                 typer.echo(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
                 continue
             seconds = time.perf_counter() - began
-            status = "done" if is_new else "finished before"
+            status = "done" if is_new else "skipped"
             result = _result(run, detection)
             outcomes[number] = Outcome(run, status, seconds, len(detection.candidates), result)
             if not quiet:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t3ssfast.errors import InputError, ReadError
+from t3ssfast.io.files import display_path
 
 __all__ = ["find_tomograms", "mask_of_each", "result_folders"]
 
@@ -46,16 +47,13 @@ def _expand(path: Path) -> list[Path] | None:
     if path.is_dir():
         if path.suffix.lower() == ".zarr" or any((path / name).exists() for name in ZARR_FILES):
             return None
-        files = sorted(file for file in path.iterdir() if _is_tomogram(file))
-        if not files:
-            raise InputError(f"{path}: there are no tomograms in this folder; give the folder that has them.")
-        return files
+        # The reader reports a folder without any.
+        return sorted(file for file in path.iterdir() if _is_tomogram(file)) or None
     if path.exists() or not glob.has_magic(str(path)):
         return None
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    if not files:
-        raise InputError(f"{path}: no file matches this pattern; check the path.")
-    return [file for match in files for file in (_expand(match) or [match])]
+    # The reader reports a name that nothing matches.
+    return [file for match in files for file in (_expand(match) or [match])] or None
 
 
 def _is_tomogram(path: Path) -> bool:
@@ -76,18 +74,18 @@ def _read_list(path: Path) -> list[Path]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise ReadError(f"{path}: the list cannot be read ({reason}); give a text file of paths.") from error
+        raise ReadError(
+            f"{display_path(path)}: the list cannot be read ({reason}); give a text file of paths."
+        ) from error
     names = [line.strip() for line in lines]
     named = [Path(name).expanduser() for name in names if name and not name.startswith("#")]
     if not named:
-        raise InputError(f"{path}: the list is empty; write one path on each line.")
-    return [name if name.exists() or name.is_absolute() else _beside(path, name) for name in named]
-
-
-def _beside(list_file: Path, name: Path) -> Path:
-    """Return a path relative to the folder of its list, if there is something."""
-    beside = list_file.parent / name
-    return beside if beside.exists() or glob.glob(str(beside)) else name
+        raise InputError(f"{display_path(path)}: the list is empty; write one path on each line.")
+    # A path that is nowhere is left for the reader to report.
+    places = ((name, path.parent / name) for name in named)
+    return [
+        next((place for place in both if place.exists() or glob.glob(str(place))), both[0]) for both in places
+    ]
 
 
 def mask_of_each(tomograms: Sequence[Path], masks: Sequence[Path] | None, what: str) -> list[Path | None]:
@@ -115,16 +113,20 @@ def _mask_in(folder: Path, tomogram: Path, what: str) -> Path:
     named = [file for file in _expand(folder) or () if normalise_name(tomogram_name(file)) in wanted]
     if len(named) != 1:
         have, name = "several" if named else "no", tomogram_name(tomogram)
-        raise InputError(f"{folder}: it has {have} {what} masks of {name!r}; name one after the tomogram.")
+        raise InputError(
+            f"{display_path(folder)}: it has {have} {what} masks of {name!r}; name one after the tomogram."
+        )
     return named[0]
 
 
-def result_folders(tomograms: Sequence[Path], out: Path, *, is_list: bool) -> list[Path]:
+def result_folders(tomograms: Sequence[Path], out: Path, *, is_list: bool | None = None) -> list[Path]:
     """Return the output folder of each tomogram: `out` for a single one, else a subfolder of its name.
 
-    Files named alike in different folders get subfolders of different names.
+    A list (`is_list`; by default, more than one) has subfolders even where it names a single file. Files
+    named alike in different folders get subfolders of different names.
     """
     from t3ssfast.io.tomogram_names import distinct_names
 
     names = distinct_names(tomograms)
+    is_list = len(names) > 1 if is_list is None else is_list
     return [out / name for name in names] if is_list else [out]

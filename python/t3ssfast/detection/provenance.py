@@ -99,7 +99,7 @@ def has_content_of(inputs: DetectionInputs, identity: Identity, path: Path) -> b
         (inputs.search_mask, identity.search_mask),
     ):
         if isinstance(given, str | os.PathLike) and Path(given) == path and described is not None:
-            return file_sha256(path) == described["sha256"]
+            return bool(file_sha256(path) == described["sha256"])
     # The array of a memory-mapped file: what of it is used cannot be told from the file.
     return True
 
