@@ -106,3 +106,12 @@ def test_the_pixel_size_of_a_2d_stack_is_recognised(tmp_path):
     right = star(tmp_path / "b.star", (INSIDE * 8)[:, ::-1].tolist(), extra=[("rlnImagePixelSize", 1.5)])
     found = load_candidates(right, voxel_size_angstrom=12.0, tomogram_shape=SHAPE)
     np.testing.assert_allclose(found.centre_zyx, INSIDE, atol=1e-3)
+
+
+def test_particles_without_a_name_are_of_the_only_tomogram(tmp_path):
+    pixels = (INSIDE * 8)[:, ::-1].tolist()
+    path = star(tmp_path / "a.star", pixels)
+    lines = path.read_text().replace("_rlnTomoName\n", "").replace("TS_9 ", "")
+    path.write_text(lines)
+    found = load_candidates(path, tomograms=tomograms_star(tmp_path / "tomograms.star"))
+    np.testing.assert_allclose(found.centre_zyx, INSIDE, atol=1e-3)

@@ -50,7 +50,7 @@ def read_relion(file: ParticleFile) -> list[Candidates]:
     names = [file.path.stem] * len(particles)
     if name_column is not None:
         names = [str(name) for name in particles[name_column]]
-    coordinates = _Coordinates(file, blocks, particles, names)
+    coordinates = _Coordinates(file, blocks, particles, names, named=name_column is not None)
     rotation, shift = _rotation_and_shift(file, particles, coordinates.pixel_sizes)
     fields: dict[str, Any] = {"kind": _kinds(blocks, particles)}
     score_column = next((name for name in columns.SCORES if name in particles), None)
@@ -184,6 +184,8 @@ class _Coordinates:
         blocks: dict[str, pd.DataFrame],
         particles: pd.DataFrame,
         names: Sequence[str],
+        *,
+        named: bool,
     ) -> None:
         self._file = file
         self.written = {}  # tomograms in the block that t3ssfast writes, by name
@@ -198,8 +200,11 @@ class _Coordinates:
                 listed = ", ".join(required)
                 raise ReadError(f"{display_path(path)}: no block has {listed}; give a RELION tomograms.star.")
             listed_tomograms = _read_tomograms(ParticleFile(path), table, columns.PIXEL_SIZE)
-            require_common_names({display_path(path): listed_tomograms, str(file): names})
             matched = match_names([*names, *self.written], listed_tomograms)
+            if not named and len(listed_tomograms) == 1:
+                matched = dict.fromkeys(names, next(iter(listed_tomograms)))
+            elif not matched:
+                require_common_names({display_path(path): listed_tomograms, str(file): names})
             self._tomograms = {name: listed_tomograms[other] for name, other in matched.items()}
         self.pixel_sizes = _pixel_sizes(file, blocks, particles)
         self._centred = set(columns.CENTRED_COORDINATES) <= set(particles)
