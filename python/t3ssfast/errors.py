@@ -14,6 +14,7 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "OutputError",
+    "PictureWarning",
     "ReadError",
     "T3Error",
     "TrustWarning",
@@ -63,6 +64,10 @@ class OutOfMemoryError(T3Error, MemoryError):
 
 class CheckpointWarning(UserWarning):
     """A checkpoint was made by a different run and is ignored; the run starts from the beginning."""
+
+
+class PictureWarning(UserWarning):
+    """A picture could not be drawn; the tables of the result are complete."""
 
 
 class TrustWarning(UserWarning):

@@ -88,7 +88,7 @@ def test_errors_are_one_sentence_and_leave_no_files(
         ([tmp_path / "a.mrc", *given, "--device", "fpga"], "fpga"),
         ([tmp_path / "a.mrc", *given, "--contrast", "blue"], "contrast"),
         ([tmp_path / "a.mrc", "--classifier", tmp_path / "a.mrc"], "TorchScript"),
-        ([tmp_path / "a.mrc", tmp_path / "b" / "a.rec", *given], "'a'"),
+        ([tmp_path / "a.mrc", tmp_path / "a.mrc", *given], "given 2 times"),
         ([tmp_path / "a.mrc", tmp_path / "a.mrc", *given, "--membrane", tmp_path / "a.mrc"], "masks"),
     ]:
         result = run("detect", *arguments, *out)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import t3ssfast as t3
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
-from t3ssfast.cli.detect import result_folders
+from t3ssfast.cli.tomogram_lists import result_folders
 from t3ssfast.errors import InputError, T3Error
 from t3ssfast.io import read
 from t3ssfast.io.particles import export, load_all_candidates

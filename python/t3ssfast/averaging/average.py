@@ -26,6 +26,7 @@ from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import check_device, code_version
 from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.runtime.progress import Stages
+from t3ssfast.runtime.threads import default_threads
 from t3ssfast.tomogram import StrPath, Tomogram, TomogramSource
 
 __all__ = ["Average", "AverageConfig", "average", "soft_mask"]
@@ -96,10 +97,10 @@ def average(
     if edge % 2 or edge < MIN_BOX_VOXELS:
         raise ConfigError(f"The box is {edge} voxels; give an even number, at least {MIN_BOX_VOXELS}.")
     torch_device = check_device(device)
-    threads = torch.get_num_threads()
+    before, threads = torch.get_num_threads(), default_threads()
     with ExitStack() as restore, torch.inference_mode(), Stages(progress) as stages:
         # Sums depend on the number of threads: PyTorch uses one, and particles are processed in parallel.
-        restore.callback(torch.set_num_threads, threads)
+        restore.callback(torch.set_num_threads, before)
         torch.set_num_threads(1)
         stack = ParticleStack(tomograms, candidates, edge, config, torch_device)
         soft = _checked_volume("mask", mask, edge, torch_device)
@@ -138,10 +139,15 @@ def _matched(
             f"{len(sources)} tomograms and {len(sets)} sets of candidates were given; give one set for each "
             "tomogram, in the same order."
         )
+    volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     name, count = Counter(some.tomogram_name for some in sets).most_common(1)[0]
     if count > 1:
-        raise InputError(f"Several sets of candidates have the tomogram name {name!r}; rename one of them.")
-    volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
+        # Tables without names of tomograms are called after their files; the order says whose they are.
+        if len({volume.name for volume in volumes}) < len(volumes):
+            raise InputError(
+                f"Several sets of candidates have the tomogram name {name!r}; rename one of them."
+            )
+        sets = [replace(some, tomogram_name=v.name) for some, v in zip(sets, volumes, strict=True)]
     for row, (volume, some) in enumerate(zip(volumes, sets, strict=True)):
         if some.tomogram_shape is None:
             scale = volume.voxel_size_angstrom / some.voxel_size_angstrom

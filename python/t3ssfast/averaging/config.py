@@ -38,7 +38,7 @@ class AverageConfig:
     tilt_range_degrees
         Lowest and highest angle of the tilt series, about y. They define the missing wedge.
     contrast
-        Contrast of protein in the tomograms: "dark" or "light".
+        Contrast of protein in the tomograms: "dark" or "light"; or a tuple with that of each.
     mask_radius_nm, mask_edge_nm
         Radius and soft edge of the cylindrical mask about the particle's axis.
     finest_alignment_voxels
@@ -64,7 +64,7 @@ class AverageConfig:
     cone_degrees: float = 15.0
     max_shift_nm: float = 6.0
     tilt_range_degrees: tuple[float, float] = (-60.0, 60.0)
-    contrast: str = "dark"
+    contrast: str | tuple[str, ...] = "dark"
     mask_radius_nm: float = 24.0
     mask_edge_nm: float = 5.0
     finest_alignment_voxels: float = 5.0
@@ -87,7 +87,10 @@ class AverageConfig:
         require(0 <= self.refinements <= 6, "refinements", "0 to 6")
         require(0 <= self.cone_degrees <= 180, "cone_degrees", "0 to 180 degrees")
         require(0 <= self.max_shift_nm <= 1000, "max_shift_nm", "0 to 1000 nm")
-        require(self.contrast in CONTRASTS, "contrast", '"dark" or "light"')
+        contrasts = (self.contrast,) if isinstance(self.contrast, str) else tuple(self.contrast)
+        require(set(contrasts) <= set(CONTRASTS), "contrast", '"dark" or "light", or one for each tomogram')
+        if not isinstance(self.contrast, str):
+            object.__setattr__(self, "contrast", contrasts)
         require(self.finest_alignment_voxels >= 2, "finest_alignment_voxels", "2 or more")
         ok = self.b_factor is None or 0 <= self.b_factor < np.inf
         require(ok, "b_factor", "None, or 0 or more square Angstrom")

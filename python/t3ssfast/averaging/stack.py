@@ -49,7 +49,13 @@ class ParticleStack:
         self.tomogram_index = np.repeat(np.arange(len(candidates)), [len(some) for some in candidates])
         if len(self) < 2:
             raise InputError(f"{len(self)} candidates were given; two half sets need at least 2.")
-        self._tomograms, self._contrast = tomograms, config.contrast
+        given = config.contrast
+        self._tomograms = tomograms
+        self._contrasts = [given] * len(tomograms) if isinstance(given, str) else list(given)
+        if len(self._contrasts) != len(tomograms):
+            raise InputError(
+                f"{len(self._contrasts)} contrasts were given for {len(tomograms)} tomograms; give one each."
+            )
         self._row = np.concatenate([np.arange(len(some)) for some in candidates])
         rotations = Rotation.concatenate([rotation_of(some) for some in candidates if len(some)])
         self.rotation = zyx_matrices(rotations, device)
@@ -70,7 +76,7 @@ class ParticleStack:
             return self._boxes[index]
         number = self.tomogram_index[index]
         tomogram, candidate = self._tomograms[number], self.candidates[number][[self._row[index]]]
-        size, contrast = self.voxel_size_angstrom, self._contrast
+        size, contrast = self.voxel_size_angstrom, self._contrasts[number]
         boxes = extract(tomogram, candidate, self.size, voxel_size_angstrom=size, contrast=contrast)
         box = torch.from_numpy(boxes[0]).to(self.device)
         if len(self._boxes) < self._max_boxes:

@@ -7,6 +7,7 @@ Exit codes: 0 success, 1 failure (one sentence on standard error), 2 bad usage, 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from functools import partial
@@ -32,6 +33,10 @@ from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interrup
 from t3ssfast.errors import T3Error
 
 __all__ = ["app", "main"]
+
+
+# PyTorch's warnings from C++ name the line that they came from.
+CODE_LINE = re.compile(r" ?\(Triggered internally at [^)]*\)")
 
 
 class _Group(TyperGroup):
@@ -106,8 +111,9 @@ for command in (
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning like an error, without the line of code that it came from."""
-    typer.echo(f"warning: {message}", err=True)
+    """Print a warning like an error, on one line and without the line of code that it came from."""
+    text = CODE_LINE.sub("", " ".join(str(message).split()))
+    typer.echo(f"warning: {text}", err=True)
 
 
 def main() -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
+from t3ssfast.cli.matched_particles import (
+    Box,
+    BoxNm,
+    CandidateFiles,
+    TiltRange,
+    contrast_of_each,
+    read_matched,
+)
+from t3ssfast.cli.tomogram_lists import find_tomograms
 
 
 def average(
@@ -42,14 +51,15 @@ def average(
         float | None,
         typer.Option(help="B-factor for sharpening the map, square Angstrom.", show_default="none"),
     ] = None,
-    contrast: options.Contrast = "dark",
+    contrast: options.AutoContrast = None,
     tilt_range: TiltRange = (-60.0, 60.0),
     format: options.ParticleFormat = None,
     angstrom: options.Angstrom = None,
     columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
     relion_tomograms: options.RelionTomograms = None,
-    min_score: options.MinScore = 0.0,
+    min_score: options.MinScore = None,
+    tomogram_name: options.TomogramNames = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split into half sets.")] = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -68,11 +78,11 @@ def average(
     from t3ssfast.averaging import average as averaging
     from t3ssfast.io import display_path, read
     from t3ssfast.plotting import draw_average
+    from t3ssfast.runtime.figures import pictures_of
 
     chosen = options.given_options(
         iterations=iterations,
         reject_outliers=reject_outliers,
-        contrast=contrast,
         tilt_range_degrees=tilt_range,
         seed=seed,
         mask_radius_nm=mask_radius,
@@ -83,7 +93,14 @@ def average(
     )
     config = averaging.AverageConfig(**chosen)
     reading = options.ParticleReading(format, angstrom, columns)
-    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
+    tomograms, _ = find_tomograms(tomograms)
+    volumes, matched = read_matched(
+        tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name, reading
+    )
+    contrasts = contrast_of_each(volumes, candidates, contrast or "auto")
+    # One value where all agree, as a run that is given the contrast has.
+    same = len(set(contrasts)) == 1
+    config = replace(config, contrast=contrasts[0] if same else tuple(contrasts))
     size = volumes[0].voxel_size_angstrom
     result = averaging.average(
         volumes,
@@ -99,7 +116,8 @@ def average(
         progress=not as_json,
     )
     files = [*result.save(out), out / "average.png"]
-    draw_average(files[-1], result)
+    with pictures_of(display_path(out)):
+        draw_average(files[-1], result)
     summary = result.summary()
     if as_json:
         typer.echo(json.dumps(summary | {"files": [str(file) for file in files]}))

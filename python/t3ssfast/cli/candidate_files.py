@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from t3ssfast.errors import VoxelSizeError
+from t3ssfast.errors import ConfigError, VoxelSizeError
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
     from t3ssfast.cli.options import ParticleReading
 
-__all__ = ["load"]
+__all__ = ["above", "load", "renamed"]
 
 
 def load(
@@ -50,3 +52,42 @@ def load(
         ):
             return []
         raise
+
+
+def above(candidates: Candidates, min_score: float | None) -> Candidates:
+    """Return the candidates of at least a score; all of them where none is given.
+
+    Scores of other programs may be negative, so no minimum is assumed.
+    """
+    return candidates if min_score is None else candidates[candidates.score >= min_score]
+
+
+def renamed(
+    found: Sequence[Candidates], names: Sequence[str] | None, tomogram: str | None = None
+) -> list[Candidates]:
+    """Return candidates with the names of `--tomogram-name`: "NAME=OTHER" calls OTHER's candidates NAME.
+
+    "OTHER" alone is the name of `tomogram`, the only one, in the file.
+    """
+    from t3ssfast.io.particles.particle_file import merge_candidates
+    from t3ssfast.io.tomogram_names import same_name
+
+    renames: list[tuple[str, str]] = []
+    for text in names or ():
+        name, equals, other = text.partition("=")
+        if not equals:
+            if tomogram is None:
+                raise ConfigError(
+                    f"--tomogram-name {text}: there are several tomograms; give NAME=OTHER for each."
+                )
+            name, other = tomogram, text
+        renames.append((name.strip(), other.strip()))
+    by_name: dict[str, list[Candidates]] = {}
+    for some in found:
+        own = some.tomogram_name
+        called = next((name for name, other in renames if same_name(other, own)), own)
+        by_name.setdefault(called, []).append(some)
+    return [
+        replace(merge_candidates(parts) if len(parts) > 1 else parts[0], tomogram_name=name)
+        for name, parts in by_name.items()
+    ]

@@ -18,6 +18,7 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.checks import FAILED, NOTE, OK, Check, print_table
+from t3ssfast.cli.tomogram_lists import find_tomograms, mask_of_each
 
 # Distribution, module to import, and what does not work without it. OpenVINO is not imported, because its
 # telemetry would report that over the network.
@@ -90,7 +91,8 @@ def doctor(
             device=device,
             trust_model=trust_model,
         )
-        masks = options.membrane_of_each(files, membrane)
+        files, _ = find_tomograms(files)
+        masks = mask_of_each(files, membrane, "membrane")
         report = {display_path(path): check(path, mask) for path, mask in zip(files, masks, strict=True)}
     else:
         report = {"t3ssfast doctor": [*_machine(), *_packages(), *_torch(), *_native(), *_models()]}

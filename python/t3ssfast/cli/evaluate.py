@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import load
+from t3ssfast.cli.candidate_files import above, load, renamed
 from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def evaluate(
     ] = None,
     tomogram: options.TomogramFile = None,
     tomograms: options.RelionTomograms = None,
-    min_score: Annotated[float, typer.Option(help="Ignore candidates with lower scores.")] = 0.0,
+    min_score: Annotated[
+        float | None, typer.Option(help="Ignore candidates with lower scores.", show_default="all candidates")
+    ] = None,
+    tomogram_name: options.TomogramNames = None,
     beta: Annotated[float, typer.Option(help="Weight of recall in F-beta.")] = 2.0,
     intervals: Annotated[bool, typer.Option(help="Show 95% bootstrap confidence intervals.")] = True,
     plot: Annotated[
@@ -66,7 +69,8 @@ def evaluate(
     """Count true and false positives of candidates against known particles.
 
     Files are paired by name: TS_01.star, TS_01_truth.star, TS_01/candidates.star and TS_01/truth.star belong
-    to one tomogram. Files with several tomograms are paired by tomogram name. All tomograms are pooled.
+    to one tomogram; files named alike are paired in their order. Files with several tomograms are paired by
+    tomogram name. All tomograms are pooled.
 
     \b
     Examples:
@@ -100,9 +104,12 @@ def evaluate(
             )
             for path, names in zip(paired, FOLDER_FILES, strict=False)
         ]
-        loaded[0] = [candidates[candidates.score >= min_score] for candidates in loaded[0]]
-        for group, aligned in zip(groups, _align(loaded), strict=True):
-            group += aligned
+        loaded = [renamed(sets, tomogram_name) for sets in loaded]
+        loaded[0] = [above(candidates, min_score) for candidates in loaded[0]]
+        aligned = _align(loaded, paired)
+        _check_positions(aligned[:2], paired[:2])
+        for group, entries in zip(groups, aligned, strict=True):
+            group += entries
     found, known, *lookalikes = groups
     result = evaluate_candidates(
         found, known, tolerance_nm * 10, distractors=lookalikes[0] if lookalikes else None
@@ -125,13 +132,13 @@ def evaluate(
     console.print(pooled_table(result, beta=beta, intervals=intervals))
 
 
-def _files(paths: Sequence[Path], names: tuple[str, ...]) -> dict[str, Path]:
-    """Return files and results folders by tomogram name; other folders are replaced by their content."""
+def _files(paths: Sequence[Path], names: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Return files and results folders with their names; other folders are replaced by their content."""
 
     def is_results_folder(path: Path) -> bool:
         return any((path / name).is_file() for name in names)
 
-    found: dict[str, Path] = {}
+    found: list[tuple[str, Path]] = []
     for path in paths:
         files = [path]
         if path.is_dir() and not is_results_folder(path):
@@ -143,13 +150,7 @@ def _files(paths: Sequence[Path], names: tuple[str, ...]) -> dict[str, Path]:
                     f"{path} holds neither {' nor '.join(names)}, nor folders with one, nor candidate files; "
                     "give the folder that does."
                 )
-        for file in files:
-            name = _tomogram_name(file)
-            if name in found:
-                raise InputError(
-                    f"{found[name]} and {file} are both called {name}; name files after their tomograms."
-                )
-            found[name] = file
+        found += [(_tomogram_name(file), file) for file in files]
     return found
 
 
@@ -163,31 +164,78 @@ def _tomogram_name(path: Path) -> str:
     return path.resolve().parent.name if f"_{stem}" in ROLES else stem
 
 
-def _pair_by_name(groups: Sequence[dict[str, Path]]) -> list[tuple[Path, ...]]:
-    """Return one file of every group for each name; groups of one file are paired whatever their names."""
-    if all(len(group) == 1 for group in groups):
-        return [tuple(path for group in groups for path in group.values())]
-    for label, group in zip(("truth", "distractors"), groups[1:], strict=False):
-        for name in groups[0].keys() ^ group.keys():
-            present, missing = ("candidates", label) if name in groups[0] else (label, "candidates")
+def _pair_by_name(groups: Sequence[list[tuple[str, Path]]]) -> list[tuple[Path, ...]]:
+    """Return one file of every group for each tomogram.
+
+    Groups of one file are paired whatever their names, and so are files named alike within a group, which are
+    paired in their order.
+    """
+    from t3ssfast.io.tomogram_names import match_names
+
+    in_order = [tuple(path for _, path in files) for files in zip(*groups, strict=False)]
+    lengths = {len(group) for group in groups}
+    if lengths == {1}:
+        return in_order
+    for group in groups:
+        names = [name for name, _ in group]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is None:
+            continue
+        if len(lengths) == 1:
+            return in_order
+        first, second = (path for name, path in group if name == repeated)
+        raise InputError(
+            f"{first} and {second} are both called {repeated}; name files after their tomograms, or give as "
+            "many files of candidates as of truth, in the same order."
+        )
+    candidates, *others = [dict(group) for group in groups]
+    matched = [match_names(candidates, other) for other in others]
+    for label, other, match in zip(("truth", "distractors"), others, matched, strict=False):
+        unmatched = [(name, "candidates", label) for name in candidates if name not in match]
+        unmatched += [(name, label, "candidates") for name in other if name not in match.values()]
+        for name, present, missing in unmatched:
             raise InputError(
                 f"There are {present} of {name} but no {missing}; give files of the same names, empty ones "
                 "for tomograms without particles."
             )
-    return [tuple(group[name] for group in groups) for name in sorted(groups[0])]
+    return [
+        (path, *(other[match[name]] for other, match in zip(others, matched, strict=True)))
+        for name, path in sorted(candidates.items())
+    ]
 
 
-def _align(groups: Sequence[Sequence[Candidates]]) -> list[list[Candidates]]:
+def _align(groups: Sequence[Sequence[Candidates]], files: Sequence[Path]) -> list[list[Candidates]]:
     """Give every group one entry per tomogram, empty if it has none of that name.
 
-    Groups of at most one tomogram are aligned whatever their names.
+    Groups of at most one tomogram are aligned whatever their names. InputError if groups of several have no
+    tomogram in common.
     """
     from t3ssfast.candidates import Candidates
+    from t3ssfast.io.tomogram_names import match_names, require_common_names
 
     if all(len(group) <= 1 for group in groups):
         by_name = [{"": group[0]} if group else {} for group in groups]
     else:
-        by_name = [{candidates.tomogram_name: candidates for candidates in group} for group in groups]
-    names = list(dict.fromkeys(name for group in by_name for name in group))
+        by_name = [{some.tomogram_name: some for some in group} for group in groups]
+        # Look-alikes may be absent from every tomogram.
+        require_common_names({str(f): names for f, names in zip(files[:2], by_name[:2], strict=True)})
+    names: list[str] = []
+    for number, group in enumerate(by_name):
+        match = match_names(group, names)
+        by_name[number] = {match.get(name, name): some for name, some in group.items()}
+        names += [name for name in group if name not in match]
     # The voxel size of an empty entry has no effect.
     return [[group.get(name, Candidates.empty(10.0)) for name in names] for group in by_name]
+
+
+def _check_positions(groups: Sequence[Sequence[Candidates]], files: Sequence[Path]) -> None:
+    """Refuse a file with most particles outside of the tomogram, where the other file knows its size."""
+    from t3ssfast.io.particles.plausible import check_position, share_outside
+
+    for of_tomogram in zip(*groups, strict=True):
+        for some, known, file in zip(of_tomogram, reversed(of_tomogram), files, strict=True):
+            shape, size = known.tomogram_shape, known.voxel_size_angstrom
+            centre = some.centre_zyx * (some.voxel_size_angstrom / size)
+            # Single false candidates may lie anywhere; a wrong unit moves most of them.
+            if shape and not share_outside(known.centre_zyx, shape) and share_outside(centre, shape) > 0.5:
+                check_position(centre, shape, size, file, known.tomogram_name)

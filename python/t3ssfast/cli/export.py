@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import load
+from t3ssfast.cli.candidate_files import above, load
 from t3ssfast.errors import InputError
 
 
@@ -58,7 +58,7 @@ def export(
             help="RELION 5: also write tomograms.star, optimisation_set.star and a two-column import.star.",
         ),
     ] = False,
-    min_score: options.MinScore = 0.0,
+    min_score: options.MinScore = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick or ChimeraX, or as plain tables.
@@ -85,7 +85,7 @@ def export(
             f"{display_path(candidates)} has no candidates and no voxel size; give --voxel-size to write an "
             "empty file."
         )
-    selected = [some[some.score >= min_score] for some in found]
+    selected = [above(some, min_score) for some in found]
     files = write(
         selected,
         out,

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.matched_particles import Box, BoxNm, CandidateFiles, TiltRange, read_matched
+from t3ssfast.cli.matched_particles import (
+    Box,
+    BoxNm,
+    CandidateFiles,
+    TiltRange,
+    contrast_of_each,
+    read_matched,
+)
+from t3ssfast.cli.tomogram_lists import find_tomograms
 
 
 def extract(
@@ -27,7 +35,7 @@ def extract(
     edge: Annotated[
         str, typer.Option(help='Boxes that extend beyond the tomogram: "reflect", "mean", "drop" or "error".')
     ] = "reflect",
-    contrast: options.Contrast = "dark",
+    contrast: options.AutoContrast = None,
     normalise: Annotated[
         str, typer.Option(help='"zscore" (mean 0, standard deviation 1), "mean" (mean 0) or "none".')
     ] = "zscore",
@@ -37,10 +45,14 @@ def extract(
     columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
     relion_tomograms: options.RelionTomograms = None,
-    min_score: options.MinScore = 0.0,
+    min_score: options.MinScore = None,
+    tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Extract a subtomogram around each candidate, protein bright, and write a particles.star.
+
+    The contrast is that of the detection whose folder holds the candidates, or is looked for as a detection
+    does.
 
     \b
     Example:
@@ -51,14 +63,18 @@ def extract(
     from t3ssfast.io import display_path
 
     reading = options.ParticleReading(input_format, angstrom, columns)
-    volumes, matched = read_matched(tomograms, candidates, voxel_size, relion_tomograms, min_score, reading)
+    tomograms, _ = find_tomograms(tomograms)
+    volumes, matched = read_matched(
+        tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name, reading
+    )
+    contrasts = contrast_of_each(volumes, candidates, contrast or "auto")
     size = volumes[0].voxel_size_angstrom if box_voxel_size is None else box_voxel_size
     n = extraction.box_voxels(box, box_nm, size)
     cut: dict[str, Any] = {"voxel_size_angstrom": size, "edge": edge}
     boxes, positions = [], []
-    for volume, some in zip(volumes, matched, strict=True):
+    for volume, some, sign in zip(volumes, matched, contrasts, strict=True):
         positions.append(extraction.box_positions(volume, some, n, **cut))
-        boxes.append(extraction.extract(volume, some, n, contrast=contrast, normalise=normalise, **cut))
+        boxes.append(extraction.extract(volume, some, n, contrast=sign, normalise=normalise, **cut))
     files = save_subtomograms(
         out, boxes, matched, positions, size, format=format, tilt_range_degrees=tilt_range
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-
-from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
     from t3ssfast.detection.config import DetectConfig
@@ -18,14 +15,17 @@ if TYPE_CHECKING:
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
-        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr).", show_default=False, readable=False
+        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr), folders of them, or patterns.",
+        show_default=False,
+        readable=False,
     ),
 ]
 Membranes = Annotated[
     list[Path] | None,
     typer.Option(
         "--membrane",
-        help="Membrane mask to use instead of segmenting; repeat it, once per tomogram.",
+        help="Membrane mask to use instead of segmenting; repeat it, once per tomogram, or give a folder of "
+        "masks named after the tomograms.",
         metavar="FILE",
     ),
 ]
@@ -77,7 +77,21 @@ AutoContrast = Annotated[
     typer.Option(help='Contrast of protein in the tomogram: "dark", "light" or "auto".', show_default="auto"),
 ]
 Contrast = Annotated[str, typer.Option(help='Contrast of protein in the tomogram: "dark" or "light".')]
-MinScore = Annotated[float, typer.Option(help="Minimum score; candidates with a lower one are left out.")]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        help="Minimum score; candidates with a lower one are left out.", show_default="all candidates"
+    ),
+]
+TomogramNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tomogram-name",
+        help="Name of a tomogram in the particle files: NAME=OTHER if the tomogram NAME is called OTHER "
+        "there, or OTHER alone for a single tomogram; repeatable.",
+        metavar="[NAME=]OTHER",
+    ),
+]
 
 # Models.
 SegmenterFile = Annotated[
@@ -132,14 +146,3 @@ def detect_config(*, memory_budget: float | None, **options: Any) -> DetectConfi
 
     budget = None if memory_budget is None else int(memory_budget * 2**30)
     return DetectConfig(**given_options(memory_budget_bytes=budget, **options))
-
-
-def membrane_of_each(tomograms: Sequence[Path], membranes: Sequence[Path] | None) -> list[Path | None]:
-    """Return the membrane mask of each tomogram, or None for each if no masks were given."""
-    if not membranes:
-        return [None] * len(tomograms)
-    if len(membranes) != len(tomograms):
-        raise InputError(
-            f"There are {len(membranes)} membrane masks for {len(tomograms)} tomograms; give one for each."
-        )
-    return list(membranes)

@@ -16,6 +16,7 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import T3Error, VoxelSizeError
 from t3ssfast.io import SignSource, VolumeLayout, display_path, looks_unsigned, read, read_mask, volume_layout
 from t3ssfast.io.particles.relion import read_star
+from t3ssfast.io.tomogram_names import match_names
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import Tomogram
 
@@ -143,8 +144,10 @@ def _name(tomogram: Tomogram, tomograms: Path) -> Check:
     except T3Error as error:
         return Check(label, FAILED, "unreadable", str(error))
     names = [str(name) for table in tables for name in table["rlnTomoName"]]
-    if tomogram.name in names:
-        return Check(label, OK, repr(tomogram.name), f"one of {len(names)}")
+    match = match_names([tomogram.name], names).get(tomogram.name)
+    if match is not None:
+        called = "" if match == tomogram.name else f", called {match!r} there"
+        return Check(label, OK, repr(tomogram.name), f"one of {len(names)}{called}")
     listed = ", ".join(map(repr, names[:3])) + (" ..." if len(names) > 3 else "") or "no names"
     note = f"{display_path(tomograms)} has {listed}; rename the file or the entry"
     return Check(label, FAILED, repr(tomogram.name), note)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import load
+from t3ssfast.cli.matched_particles import match_candidates
 from t3ssfast.errors import ConfigError
 
 
@@ -34,6 +34,7 @@ def preselect(
     keep: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Fraction of the picks' windows that must pass.")
     ] = 0.995,
+    tomogram_name: options.TomogramNames = None,
     trust_model: options.TrustModel = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -55,10 +56,10 @@ def preselect(
         raise ConfigError(f'The contrast is {contrast!r}; give "dark" or "light".')
     volume = read(tomogram, voxel_size_angstrom=voxel_size)
     size = volume.voxel_size_angstrom
+    reading = options.ParticleReading(format, angstrom, columns)
     known = []
     if picks is not None:
-        reading = options.ParticleReading(format, angstrom, columns)
-        known = load(picks, voxel_size=size, tomogram=tomogram, reading=reading)
+        known = match_candidates([volume], [tomogram], [picks], None, tomogram_name, reading)
     selected, rule = select_windows(
         volume,
         read_mask(membrane, volume),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from t3ssfast.cli.matched_particles import match_candidates
 from t3ssfast.cli.options import (
     Angstrom,
     AsJson,
+    AutoContrast,
     ClassifierFile,
     ColumnNames,
     Device,
@@ -20,11 +23,14 @@ from t3ssfast.cli.options import (
     ParticleReading,
     Seed,
     SegmenterFile,
+    TomogramNames,
     Tomograms,
+    TrustModel,
     VerifierFile,
     VoxelSize,
     given_options,
 )
+from t3ssfast.cli.tomogram_lists import find_tomograms
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,11 +39,16 @@ if TYPE_CHECKING:
     from t3ssfast.models import LoadedModel
     from t3ssfast.tomogram import Tomogram
 
-app = typer.Typer(help="Train the models on tomograms with dark protein.", no_args_is_help=True)
+app = typer.Typer(help="Train the models on your own tomograms.", no_args_is_help=True)
 
 Picks = Annotated[
     list[Path],
-    typer.Option("--picks", "-p", help="All T3SS of each tomogram, in the same order (.star, .tbl ...)."),
+    typer.Option(
+        "--picks",
+        "-p",
+        help="All T3SS of each tomogram, in the same order (.star, .tbl ...), or one file for all.",
+        metavar="FILE",
+    ),
 ]
 MASKS_HELP = "Membrane mask of each tomogram, in the same order."
 Masks = Annotated[list[Path], typer.Option("--membranes", "-m", help=MASKS_HELP)]
@@ -62,6 +73,7 @@ def segmenter(
     membranes: Masks,
     out: Out = Path("segmenter.pt"),
     voxel_size: VoxelSize = None,
+    contrast: AutoContrast = None,
     seed: Seed = 0,
     steps: Steps = None,
     device: Device = "cpu",
@@ -78,7 +90,9 @@ def segmenter(
 
     volumes, masks, _ = _read(tomograms, voxel_size, membranes, None)
     options = given_options(seed=seed, steps=steps)
-    train_segmenter(volumes, masks or [], out, device=device, resume=resume, **options)
+    contrasts = _contrasts(volumes, contrast, masks)
+    common: dict[str, Any] = {"contrast": contrasts, "device": device, "resume": resume}
+    train_segmenter(volumes, masks or [], out, **common, **options)
     _print_metrics(out, "segmenter", as_json)
 
 
@@ -92,6 +106,9 @@ def classifier(
     membranes: OptionalMasks = None,
     out: Out = Path("classifier.pt"),
     voxel_size: VoxelSize = None,
+    contrast: AutoContrast = None,
+    tomogram_name: TomogramNames = None,
+    trust_model: TrustModel = False,
     seed: Seed = 0,
     steps: Steps = None,
     rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of hard-negative mining.")] = None,
@@ -112,10 +129,12 @@ def classifier(
     from t3ssfast.training import train_classifier
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
-    begun = _load_start(start, "classifier")
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    begun = _load_start(start, "classifier", trust_model)
     options = given_options(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
-    train_classifier(volumes, known, masks, out, start=begun, device=device, resume=resume, **options)
+    contrasts = _contrasts(volumes, contrast, masks)
+    common: dict[str, Any] = {"contrast": contrasts, "device": device, "resume": resume}
+    train_classifier(volumes, known, masks, out, start=begun, **common, **options)
     _print_metrics(out, "classifier", as_json)
 
 
@@ -131,6 +150,9 @@ def verifier(
     membranes: OptionalMasks = None,
     out: Out = Path("verifier.pt"),
     voxel_size: VoxelSize = None,
+    contrast: AutoContrast = None,
+    tomogram_name: TomogramNames = None,
+    trust_model: TrustModel = False,
     seed: Seed = 0,
     steps: Steps = None,
     start: Start = None,
@@ -150,12 +172,15 @@ def verifier(
     from t3ssfast.training.calibrate import find_candidates
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
-    begun = _load_start(start, "verifier")
-    search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
-    found = find_candidates(classifier, volumes, **search)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    begun = _load_start(start, "verifier", trust_model)
+    models = _load_models(trust_model, segmenter=segmenter, classifier=classifier)
+    contrasts = _contrasts(volumes, contrast, masks, models["segmenter"])
+    search: dict[str, Any] = {"segmenter": models["segmenter"], "membranes": masks, "device": device}
+    found = find_candidates(models["classifier"], volumes, contrasts=contrasts, log=log, **search)
     options = given_options(seed=seed, steps=steps, learning_rate=learning_rate)
-    train_verifier(volumes, known, found, out, start=begun, device=device, resume=resume, **options)
+    common: dict[str, Any] = {"contrast": contrasts, "device": device, "resume": resume}
+    train_verifier(volumes, known, found, out, start=begun, **common, **options)
     _print_metrics(out, "verifier", as_json)
 
 
@@ -175,6 +200,9 @@ def calibrate(
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
     voxel_size: VoxelSize = None,
+    contrast: AutoContrast = None,
+    tomogram_name: TomogramNames = None,
+    trust_model: TrustModel = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -187,9 +215,13 @@ def calibrate(
     from t3ssfast.training.calibrate import calibrate_models
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
-    search: dict[str, Any] = {"segmenter": segmenter, "membranes": masks, "device": device, "log": log}
-    learned = calibrate_models(classifier, volumes, known, verifier=verifier, **search)
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    models = _load_models(trust_model, segmenter=segmenter)
+    search: dict[str, Any] = {"segmenter": models["segmenter"], "membranes": masks, "device": device}
+    search["contrasts"] = _contrasts(volumes, contrast, masks, models["segmenter"])
+    if trust_model:
+        search["trust_model"] = True
+    learned = calibrate_models(classifier, volumes, known, verifier=verifier, log=log, **search)
     written = verifier or classifier
     if as_json:
         typer.echo(json.dumps({"model": str(written), "calibration": learned.to_dict()}))
@@ -214,11 +246,15 @@ def tune(
     membranes: OptionalMasks = None,
     out: Out = Path("tuned.pt"),
     voxel_size: VoxelSize = None,
+    contrast: AutoContrast = None,
+    tomogram_name: TomogramNames = None,
+    trust_model: TrustModel = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation for the calibration.")] = 4,
     seed: Seed = 0,
     steps: Steps = None,
     learning_rate: LearningRate = None,
     device: Device = "cpu",
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune and calibrate the verifier on few picks in your own tomograms.
@@ -231,10 +267,12 @@ def tune(
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, reading)
-    models: dict[str, Any] = {"start": start, "classifier": classifier, "segmenter": segmenter}
+    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    models = _load_models(trust_model, start=start, classifier=classifier, segmenter=segmenter)
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
-    fine_tune_verifier(volumes, known, out, membranes=masks, device=device, log=log, **models, **options)
+    options["contrast"] = _contrasts(volumes, contrast, masks, models["segmenter"])
+    common: dict[str, Any] = {"membranes": masks, "device": device, "resume": resume, "log": log}
+    fine_tune_verifier(volumes, known, out, **common, **models, **options)
     _print_metrics(out, "verifier", as_json)
 
 
@@ -295,36 +333,69 @@ def _read(
     voxel_size: float | None,
     membranes: list[Path] | None,
     picks: list[Path] | None,
+    names: list[str] | None = None,
     reading: ParticleReading | None = None,
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
     """Read tomograms, their masks, where given, and their picks in any format."""
     from t3ssfast.errors import InputError
     from t3ssfast.io import read, read_mask
-    from t3ssfast.io.particles import load_candidates
+    from t3ssfast.io.tomogram_names import distinct_names
 
-    for name, given in (("picks", picks), ("membranes", membranes)):
-        if given and len(given) != len(tomograms):
+    tomograms, _ = find_tomograms(tomograms)
+    for label, given, one_for_all in (("picks", picks, True), ("membranes", membranes, False)):
+        if given and len(given) != len(tomograms) and not (one_for_all and len(given) == 1):
             raise InputError(
-                f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each."
+                f"There are {len(given)} {label} for {len(tomograms)} tomograms; give one for each."
             )
-    volumes = [read(p, voxel_size_angstrom=voxel_size) for p in tomograms]
-    sizes: list[dict[str, Any]] = [{"voxel_size_angstrom": v.voxel_size_angstrom} for v in volumes]
+    volumes = [
+        replace(read(path, voxel_size_angstrom=voxel_size), name=name)
+        for path, name in zip(tomograms, distinct_names(tomograms), strict=True)
+    ]
     masks = [
-        read_mask(p, volume, allow_empty=True) for p, volume in zip(membranes or [], volumes, strict=False)
+        read_mask(path, volume, allow_empty=True)
+        for path, volume in zip(membranes or [], volumes, strict=False)
     ]
-    how = {} if reading is None else reading.arguments()
-    known = [
-        load_candidates(p, tomogram_shape=v.shape, **size, **how)
-        for p, v, size in zip(picks or [], volumes, sizes, strict=False)
-    ]
+    known = match_candidates(volumes, tomograms, picks, names=names, reading=reading) if picks else []
     return volumes, masks or None, known
 
 
-def _load_start(start: str | None, model_kind: str) -> LoadedModel | None:
+def _contrasts(
+    volumes: list[Tomogram],
+    contrast: str | None,
+    masks: list[npt.NDArray[Any]] | None,
+    segmenter: LoadedModel | None = None,
+) -> list[str]:
+    """Return the contrast of each tomogram, as given or found, and print those that were found."""
+    from t3ssfast.detection.find_contrast import contrast_of_each
+
+    found = contrast_of_each(volumes, contrast or "auto", masks, segmenter)
+    if (contrast or "auto") == "auto":
+        for volume, sign in zip(volumes, found, strict=True):
+            log(f"{volume.name}: protein is {sign}")
+    return found
+
+
+def _load_models(trust_model: bool, **models: Path | None) -> dict[str, Any]:
+    """Load the model files that were given, by the names of their options."""
+    from t3ssfast.models import load_model
+
+    kinds = {"start": "verifier"}
+    return {
+        name: None
+        if path is None
+        else load_model(path, model_kind=kinds.get(name, name), trust_model=trust_model)
+        for name, path in models.items()
+    }
+
+
+def _load_start(start: str | None, model_kind: str, trust_model: bool) -> LoadedModel | None:
     """Load the model to start from, if any."""
     from t3ssfast.models import load_model
 
-    return None if start is None else load_model(None if start == "bundled" else start, model_kind=model_kind)
+    if start is None:
+        return None
+    path = None if start == "bundled" else start
+    return load_model(path, model_kind=model_kind, trust_model=trust_model)
 
 
 def _print_metrics(path: Path, model_kind: str, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["calibrate_scores", "orient_peaks", "verify_candidates"]
+__all__ = ["calibrate_scores", "inside", "orient_peaks", "verify_candidates"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -67,6 +67,14 @@ def verify_candidates(
     verified = verified[verified.score >= inputs.threshold].sorted_by_score()
     distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
     return verified[separate(verified.centre_zyx, distance)]
+
+
+def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidates:
+    """Candidates whose centre lies in a (z, y, x) mask of the tomogram; all of them without one."""
+    if region is None:
+        return candidates
+    z, y, x = np.rint(candidates.centre_zyx).astype(np.int64).T
+    return candidates[np.asarray(region[z, y, x]) != 0]
 
 
 def calibrate_scores(candidates: Candidates, calibration: Calibration | None) -> Candidates:

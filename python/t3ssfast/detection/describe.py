@@ -31,14 +31,22 @@ def describe_detection(
     voxels = math.prod(grid.shape)
     membrane_voxels = int(np.count_nonzero(membrane.mask))
     notes = [] if membrane_voxels else ["No membrane was found, so no window was judged."]
+    if (share := grid.no_data_share()) > 0:
+        values = " or ".join(f"{value:g}" for value in grid.fill_values)
+        notes.append(
+            f"{100 * share:.1f}% of the tomogram is filled with the constant {values} and holds no data; it "
+            "was left out of the normalisation and of the search."
+        )
     slabs = run.slabs
     if slabs.reductions:
         notes.append(f"Memory ran out {slabs.reductions} times; the last slabs had {slabs.slices} slices.")
+    search_mask = {} if identity.search_mask is None else {"search_mask": identity.search_mask}
     return {
         "software": describe_software(),
         "device": str(inputs.device),
         "input": identity.tomogram,
         "membrane": identity.membrane,
+        **search_mask,
         "models": {
             "segmenter": membrane.segmenter,
             "classifier": describe_model(inputs.classifier),

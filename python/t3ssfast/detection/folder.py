@@ -11,9 +11,10 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.inputs import DetectionInputs, InputOptions
 from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
 from t3ssfast.detection.provenance import identify
-from t3ssfast.detection.result import Detection, load_finished
-from t3ssfast.io import remove_temporaries, results_folder
+from t3ssfast.detection.result import Detection, load_finished, refuse_other_input
+from t3ssfast.io import display_path, remove_temporaries, results_folder
 from t3ssfast.runtime.checkpoint import remove_checkpoints
+from t3ssfast.runtime.figures import pictures_of
 from t3ssfast.runtime.folder_lock import FolderLock
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.runtime.threads import torch_threads
@@ -32,6 +33,7 @@ def run_to_folder(
     config: DetectConfig | None = None,
     progress: bool = True,
     resume: bool = True,
+    force: bool = False,
     draw: Callable[[Detection], None] | None = None,
     **options: Unpack[InputOptions],
 ) -> tuple[Detection, bool]:
@@ -49,8 +51,11 @@ def run_to_folder(
         As for `detect`.
     resume
         Whether to use what an earlier run left, and to keep slabs for a later one.
+    force
+        Whether to replace the finished results of another tomogram.
     draw
-        Called with the detection before the results are complete, to write pictures into the folder.
+        Called with the detection after the results are saved, to write pictures into the folder. Its errors
+        are reported as a warning.
 
     Returns
     -------
@@ -62,6 +67,8 @@ def run_to_folder(
     ------
     BusyError
         If another process works in the folder.
+    OutputError
+        If the folder holds the finished results of another tomogram.
     T3Error
         As for `detect` and `Detection.save`. Folders that this call made and left empty are removed.
     """
@@ -80,8 +87,10 @@ def run_to_folder(
             lock = stack.enter_context(FolderLock(results_folder(folder)))
         remove_temporaries(folder)
         identity = identify(inputs, stages)
+        if not force:
+            refuse_other_input(folder, identity.tomogram)
         if resume:
-            found = load_finished(folder, identity.key)
+            found = load_finished(folder, identity.key, with_probability=inputs.save_probability)
             if found is not None:
                 # A run that was killed after saving may have left them.
                 remove_checkpoints(folder)
@@ -90,10 +99,11 @@ def run_to_folder(
         detection = run_pipeline(inputs, identity, store, stages)
         lock.check()
         results_folder(folder, "provenance.json")
-        if draw is not None:
-            draw(detection)
         detection.save(folder)
         remove_checkpoints(folder)
+        if draw is not None:
+            with pictures_of(display_path(folder)):
+                draw(detection)
     return detection, True
 
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
@@ -13,11 +14,12 @@ from torch import nn
 from t3ssfast.detection.calibrate import picking_threshold
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.errors import InputError
+from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.evaluation.calibration import Calibration, read_calibration
 from t3ssfast.io import read_mask
 from t3ssfast.io.volumes.masks import check_mask
 from t3ssfast.io.volumes.opening import as_numpy, open_tomogram
+from t3ssfast.io.watched_files import WatchedFiles
 from t3ssfast.models import LoadedModel, check_device, load_model
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["DetectionInputs", "InputOptions", "Model", "normalise", "window_of"]
+
+# How a mask is called where it is no file, and what to do about an empty one.
+MEMBRANE_MASK = "The membrane mask", "set the membranes to 1, or leave it out to have them segmented"
+SEARCH_MASK = "The search mask", "set the region to search in to 1, or leave it out to search everywhere"
 
 Model = StrPath | nn.Module | LoadedModel | None
 
@@ -38,6 +44,8 @@ class InputOptions(TypedDict, total=False):
     classifier: Model
     verifier: Model
     membrane: StrPath | Array | None
+    search_mask: StrPath | Array | None
+    save_probability: bool
     voxel_size_angstrom: float | None
     device: str | torch.device
 
@@ -46,14 +54,20 @@ class InputOptions(TypedDict, total=False):
 class DetectionInputs:
     """Everything that a detection works on.
 
-    `source` and `membrane` are as given to `detect`. `mask` is the given membrane, (z, y, x); None where the
-    segmenter finds it. `threshold` is the uncalibrated score of the lowest candidate that is reported.
+    `source`, `membrane` and `search_mask` are as given to `detect`. `mask` is the given membrane, (z, y, x);
+    None where the segmenter finds it. `region` is the region to search in; None is everything. `threshold` is
+    the uncalibrated score of the lowest candidate that is reported.
     """
 
     source: TomogramSource
     membrane: StrPath | Array | None
+    search_mask: StrPath | Array | None
     tomogram: Tomogram
     mask: npt.NDArray[Any] | None
+    region: npt.NDArray[Any] | None
+    save_probability: bool
+    # Must not change until the detection ends.
+    files: WatchedFiles
     segmenter: LoadedModel | None
     classifier: LoadedModel
     verifier: LoadedModel | None
@@ -68,11 +82,19 @@ class DetectionInputs:
     ) -> DetectionInputs:
         """Open, load and check."""
         device = retry_on_oom("opening the device")(check_device)(options.get("device", "auto"))
-        membrane = options.get("membrane")
+        membrane, search_mask = options.get("membrane"), options.get("search_mask")
+        save_probability = options.get("save_probability", False)
+        if save_probability and membrane is not None:
+            raise ConfigError(
+                "save_probability: with a membrane mask nothing is segmented, so there is no probability; "
+                "leave one of the two out."
+            )
+        files = WatchedFiles(_paths(source, membrane, search_mask))
         with stages("read"):
             read_tomogram = retry_on_oom("reading the tomogram")(open_tomogram)
             tomogram = read_tomogram(source, options.get("voxel_size_angstrom"))
-            mask = None if membrane is None else _open_mask(membrane, tomogram)
+            mask = None if membrane is None else _open_mask(membrane, tomogram, MEMBRANE_MASK)
+            region = None if search_mask is None else _open_mask(search_mask, tomogram, SEARCH_MASK)
         segmenter = verifier = None
         with stages("load models"):
             scorer = classifier = _load(options.get("classifier"), "classifier", device)
@@ -83,8 +105,23 @@ class DetectionInputs:
         calibration = read_calibration(scorer.metadata.calibration)
         # Before the work begins: a precision that cannot be reached is refused at once.
         threshold = picking_threshold(calibration, config)
-        models = segmenter, classifier, verifier
-        return cls(source, membrane, tomogram, mask, *models, calibration, threshold, device, config)
+        return cls(
+            source=source,
+            membrane=membrane,
+            search_mask=search_mask,
+            tomogram=tomogram,
+            mask=mask,
+            region=region,
+            save_probability=save_probability,
+            files=files,
+            segmenter=segmenter,
+            classifier=classifier,
+            verifier=verifier,
+            calibration=calibration,
+            threshold=threshold,
+            device=device,
+            config=config,
+        )
 
     @property
     def models(self) -> tuple[LoadedModel | None, ...]:
@@ -101,11 +138,23 @@ def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:
     return retry_on_oom(f"loading the {model_kind}")(load_model)(model, model_kind=model_kind, device=device)
 
 
-@retry_on_oom("reading the membrane mask")
-def _open_mask(membrane: StrPath | Array, tomogram: Tomogram) -> npt.NDArray[Any]:
-    if isinstance(membrane, str | os.PathLike):
-        return read_mask(membrane, tomogram)
-    return check_mask(as_numpy(membrane), tomogram)
+def _paths(*given: object) -> list[str | os.PathLike[str]]:
+    """The files behind what was given, those of memory-mapped arrays among them."""
+    paths: list[str | os.PathLike[str]] = []
+    for one in given:
+        data = one.data if isinstance(one, Tomogram) else one
+        if isinstance(one, str | os.PathLike):
+            paths.append(one)
+        elif isinstance(data, np.memmap) and isinstance(data.filename, str | os.PathLike):
+            paths.append(data.filename)
+    return paths
+
+
+@retry_on_oom("reading a mask")
+def _open_mask(given: StrPath | Array, tomogram: Tomogram, role: tuple[str, str]) -> npt.NDArray[Any]:
+    if isinstance(given, str | os.PathLike):
+        return read_mask(given, tomogram, remedy=role[1])
+    return check_mask(as_numpy(given), tomogram, role[0], remedy=role[1])
 
 
 @retry_on_oom("preparing the tomogram")

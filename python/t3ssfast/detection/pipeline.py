@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from t3ssfast.detection.assemble import calibrate_scores, orient_peaks, verify_candidates
+from t3ssfast.detection.assemble import calibrate_scores, inside, orient_peaks, verify_candidates
 from t3ssfast.detection.classify import classify, resolve_plan
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import trained_sign
@@ -13,7 +15,7 @@ from t3ssfast.detection.inputs import DetectionInputs, Model, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.preselect import WindowFilter, read_preselection
-from t3ssfast.detection.provenance import Identity, identify
+from t3ssfast.detection.provenance import Identity, has_content_of, identify
 from t3ssfast.detection.result import Detection
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
@@ -36,6 +38,8 @@ def detect(
     classifier: Model = None,
     verifier: Model = None,
     membrane: StrPath | Array | None = None,
+    search_mask: StrPath | Array | None = None,
+    save_probability: bool = False,
     voxel_size_angstrom: float | None = None,
     device: str | torch.device = "auto",
     config: DetectConfig | None = None,
@@ -60,6 +64,12 @@ def detect(
         the bundled one, too, and none otherwise: it was trained on that classifier's candidates.
     membrane
         (z, y, x) mask of the tomogram's shape, or the path of one; no segmenter is then used.
+    search_mask
+        (z, y, x) mask of the tomogram's shape, or the path of one: particles are searched for where it is not
+        0, such as the lamella without carbon and gold. Membranes are segmented everywhere.
+    save_probability
+        Keep the membrane probability in the result, which `Detection.save` then writes. Takes a byte for each
+        voxel, and 4 while it is written.
     voxel_size_angstrom
         Overrides the header's; required for an array.
     device
@@ -98,6 +108,8 @@ def detect(
             classifier=classifier,
             verifier=verifier,
             membrane=membrane,
+            search_mask=search_mask,
+            save_probability=save_probability,
             voxel_size_angstrom=voxel_size_angstrom,
             device=device,
         )
@@ -110,14 +122,16 @@ def run_pipeline(
 ) -> Detection:
     """Run the steps of a detection on inputs that are loaded."""
     config, classifier = inputs.config, inputs.classifier
+    inputs.files.check()
     with stages("prepare"):
         grid = normalise(inputs.tomogram, classifier)
-    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages)
+    plane = grid.shape[1] * grid.shape[2]
+    run = Run(config, inputs.device, plane, store, stages, before_slab=inputs.files.check)
 
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
     membrane = find_membrane(inputs, grid, run)
     grid = grid.with_contrast_sign(membrane.contrast["sign"] * trained_sign(classifier))
-    search = search_region_of(membrane, grid, config)
+    search = search_region_of(membrane, grid, inputs)
     plan = resolve_plan(classifier, config.plan)
     preselection = preselection_of(classifier, grid, search, plan, run)
     windows = classify(grid, search, preselection, classifier, plan, inputs.peak_threshold, run)
@@ -131,21 +145,34 @@ def run_pipeline(
             min_distance_nm=config.min_distance_nm,
             max_candidates=config.max_candidates,
         )
+    inputs.files.check()
     with stages("orient"):
         candidates = orient_peaks(grid, membrane.mask, peaks)
     with stages("verify"):
         candidates = verify_candidates(candidates, inputs, grid, membrane.mask)
-    candidates = calibrate_scores(candidates, inputs.calibration)
+    candidates = calibrate_scores(inside(candidates, inputs.region), inputs.calibration)
 
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
     provenance["counts"] |= {"peaks": len(peaks[1]), "candidates": len(candidates)}
-    return Detection(candidates, membrane.reported(), provenance, store if store.folder else None)
+    inputs.files.check_all(partial(has_content_of, inputs, identity))
+    kept = store if store.folder else None
+    return Detection(candidates, membrane.reported(), provenance, kept, membrane.probability)
 
 
 @retry_on_oom("finding the search region")
-def search_region_of(membrane: Membrane, grid: PreparedTomogram, config: DetectConfig) -> SearchRegion:
-    """The voxels whose windows are classified: near the membrane, or enclosed by it."""
-    return SearchRegion.of(membrane.mask, grid.voxel_size_angstrom, config)
+def search_region_of(membrane: Membrane, grid: PreparedTomogram, inputs: DetectionInputs) -> SearchRegion:
+    """The voxels whose windows are classified: near the membrane, or enclosed by it, and with data.
+
+    A search mask restricts them.
+    """
+    region = inputs.region
+    return SearchRegion.of(
+        membrane.mask,
+        grid.voxel_size_angstrom,
+        inputs.config,
+        allowed=None if region is None else grid.mask_from_tomogram(region, 0, grid.shape[0]),
+        no_data=grid.no_data,
+    )
 
 
 def preselection_of(

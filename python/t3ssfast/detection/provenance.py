@@ -6,9 +6,11 @@ import hashlib
 import os
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from t3ssfast.detection.inputs import DetectionInputs, window_of
@@ -30,6 +32,7 @@ __all__ = [
     "describe_plan",
     "describe_segmenter",
     "describe_software",
+    "has_content_of",
     "identify",
 ]
 
@@ -47,6 +50,7 @@ class Identity:
 
     tomogram: dict[str, Any]
     membrane: dict[str, Any] | None
+    search_mask: dict[str, Any] | None
     key: str
     exact_key: str
 
@@ -56,10 +60,9 @@ def identify(inputs: DetectionInputs, stages: Stages) -> Identity:
     """Compute the identity of a detection; reads the whole tomogram."""
     with stages("checksum"):
         tomogram = describe_input(inputs.source, inputs.tomogram)
-        membrane = None
-        if inputs.mask is not None:
-            as_tomogram = Tomogram(inputs.mask, inputs.tomogram.voxel_size_angstrom, inputs.tomogram.name)
-            membrane = describe_input(inputs.membrane, as_tomogram)
+        membrane = _describe_mask(inputs.membrane, inputs.mask, inputs.tomogram)
+        search_mask = _describe_mask(inputs.search_mask, inputs.region, inputs.tomogram)
+    inputs.files.check()
     software = describe_software()
     native = software["native"]
     options = inputs.config.to_dict()
@@ -70,6 +73,8 @@ def identify(inputs: DetectionInputs, stages: Stages) -> Identity:
         "config": {name: options[name] for name in options if name not in OPTIONS_WITHOUT_EFFECT},
         "version": software["t3ssfast"],
     }
+    if search_mask is not None:
+        content["search_mask"] = search_mask["sha256"]
     device = inputs.device
     rounding = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -77,7 +82,26 @@ def identify(inputs: DetectionInputs, stages: Stages) -> Identity:
         "libraries": [software["torch"], software["numpy"], native["openvino"]],
         "tile": tile_side(inputs.config),
     }
-    return Identity(tomogram, membrane, key_of(content), key_of(content, rounding))
+    return Identity(tomogram, membrane, search_mask, key_of(content), key_of(content, rounding))
+
+
+def _describe_mask(given: object, mask: npt.NDArray[Any] | None, tomogram: Tomogram) -> dict[str, Any] | None:
+    if mask is None:
+        return None
+    return describe_input(given, Tomogram(mask, tomogram.voxel_size_angstrom, tomogram.name))
+
+
+def has_content_of(inputs: DetectionInputs, identity: Identity, path: Path) -> bool:
+    """Whether a file that a detection reads still has the content that was identified."""
+    for given, described in (
+        (inputs.source, identity.tomogram),
+        (inputs.membrane, identity.membrane),
+        (inputs.search_mask, identity.search_mask),
+    ):
+        if isinstance(given, str | os.PathLike) and Path(given) == path and described is not None:
+            return bool(file_sha256(path) == described["sha256"])
+    # The array of a memory-mapped file: what of it is used cannot be told from the file.
+    return True
 
 
 def describe_software() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.errors import T3Error
-from t3ssfast.io import atomic_path, read, results_folder, write
+from t3ssfast.errors import OutputError, T3Error
+from t3ssfast.io import atomic_path, display_path, read, results_folder, write
 from t3ssfast.io.particles import load_candidates
 from t3ssfast.io.particles.formats import export
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["Detection", "load_finished"]
+__all__ = ["Detection", "load_finished", "refuse_other_input"]
 
+PROBABILITY_FILE = "membrane_probability.mrc"
 # Formats of the candidates, by the suffix of the file.
 FORMATS = {".star": "relion5", ".csv": "csv", ".mod": "imod", ".tbl": "dynamo"}
 
@@ -38,24 +40,32 @@ class Detection:
         Versions, models, configuration, input, counts and timings, as plain values for JSON.
     checkpoint
         Finished slabs, kept on disk until the result is saved; None where none are kept.
+    membrane_probability
+        (z, y, x) uint8, the membrane probability as a fraction of 255; None unless it was asked for.
     """
 
     candidates: Candidates
     membrane: npt.NDArray[np.uint8] | None
     provenance: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointStore | None = field(default=None, repr=False, compare=False)
+    membrane_probability: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
-    def save(self, out: StrPath) -> None:
+    def save(self, out: StrPath, *, force: bool = False) -> None:
         """Write candidates.star .csv .mod .tbl (.doc), membrane.mrc and provenance.json into a folder.
 
+        membrane_probability.mrc is written where the probability was kept.
+
         The folder is made if missing, files of these names are replaced. Each file is written atomically,
-        provenance.json last: where it is, the rest is complete. The checkpoint is removed afterwards.
+        provenance.json last: where it is, the rest is complete. The checkpoint is removed afterwards. The
+        results of another tomogram are replaced only with `force`.
 
         Raises
         ------
         OutputError
-            If the folder cannot be made or a file cannot be written.
+            If the folder cannot be made, holds the results of another tomogram, or a file cannot be written.
         """
+        if not force:
+            refuse_other_input(Path(out), self.provenance.get("input"))
         folder = results_folder(out, "provenance.json")
         candidates = self.candidates
         if candidates.tomogram_shape is None and self.membrane is not None:
@@ -64,6 +74,9 @@ class Detection:
             export(candidates, folder / f"candidates{suffix}", format)
         if self.membrane is not None:
             write(folder / "membrane.mrc", self.membrane, candidates.voxel_size_angstrom)
+        if self.membrane_probability is not None:
+            probability = self.membrane_probability.astype(np.float32) / np.float32(255)
+            write(folder / PROBABILITY_FILE, probability, candidates.voxel_size_angstrom)
         with atomic_path(folder / "provenance.json") as temporary:
             text = json.dumps(dict(self.provenance), indent=2, default=_plain)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -71,11 +84,32 @@ class Detection:
             self.checkpoint.remove()
 
 
-def load_finished(folder: Path, key: str) -> Detection | None:
+def refuse_other_input(folder: Path, given: Mapping[str, Any] | None) -> None:
+    """Raise OutputError if a folder holds the finished results of another tomogram than the one `given`.
+
+    Tomograms are the same if name and content are, as the provenance records them.
+    """
+    try:
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        recorded = {name: provenance["input"][name] for name in ("name", "sha256")}
+        where = provenance["input"].get("path") or recorded["name"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Nothing finished, or not by a detection.
+        return
+    if given is None or any(given.get(name) != value for name, value in recorded.items()):
+        raise OutputError(
+            f"{display_path(folder)}: it holds the finished results of another tomogram, "
+            f"{display_path(str(where))}; give another folder, or --force (force=True) to replace them."
+        )
+
+
+def load_finished(folder: Path, key: str, *, with_probability: bool = False) -> Detection | None:
     """Load the results in a folder if they are complete and their `Identity.key` is this; None otherwise."""
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         complete = all((folder / f"candidates{suffix}").is_file() for suffix in FORMATS)
+        if with_probability:
+            complete = complete and (folder / PROBABILITY_FILE).is_file()
         if provenance["key"] != key or not complete:
             return None
         described = provenance["input"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cc3d
@@ -40,6 +41,10 @@ class SearchRegion:
         (z, y, x) mask of the whole grid, non-zero is membrane, and its voxel size.
     distance_nm, enclosed
         Maximum distance from the membrane, also of hulls above and below it; whether to include hulls.
+    allowed
+        (z, y, x) mask of the whole grid that the region is restricted to; None does not restrict it.
+    no_data
+        Returns where slices z0 to z1 hold no data, which are left out, or None where all of them do.
     """
 
     def __init__(
@@ -48,7 +53,10 @@ class SearchRegion:
         voxel_size_angstrom: float,
         distance_nm: float,
         enclosed: bool = True,
+        allowed: Mask | None = None,
+        no_data: Callable[[int, int], Mask | None] = lambda z0, z1: None,
     ) -> None:
+        self.allowed, self.no_data = allowed, no_data
         self.membrane, self.voxel_size_angstrom, self.distance_nm = membrane, voxel_size_angstrom, distance_nm
         self._side = max(1, round(CUBE_NM * 10.0 / voxel_size_angstrom))
         reach = math.ceil(distance_nm * 10.0 / voxel_size_angstrom)
@@ -56,9 +64,18 @@ class SearchRegion:
         self._hulls = _find_hulls(membrane, self._side, min_cubes, reach) if enclosed else []
 
     @classmethod
-    def of(cls, membrane: npt.NDArray[Any], voxel_size_angstrom: float, config: DetectConfig) -> SearchRegion:
+    def of(
+        cls,
+        membrane: npt.NDArray[Any],
+        voxel_size_angstrom: float,
+        config: DetectConfig,
+        *,
+        allowed: Mask | None = None,
+        no_data: Callable[[int, int], Mask | None] = lambda z0, z1: None,
+    ) -> SearchRegion:
         """Return the search region of a detection with given options."""
-        return cls(membrane, voxel_size_angstrom, config.search_distance_nm, enclosed=config.search_enclosed)
+        distance, enclosed = config.search_distance_nm, config.search_enclosed
+        return cls(membrane, voxel_size_angstrom, distance, enclosed, allowed, no_data)
 
     def slab(self, z0: int, z1: int) -> Mask:
         """Return slices z0 to z1 of the region, (z1 - z0, y, x) uint8, 0 or 1."""
@@ -67,6 +84,10 @@ class SearchRegion:
             first, last = max(0, start - z0), min(z1, stop) - z0
             if first < last:
                 region[first:last] |= fill_squares(squares, self._side, region.shape[1:])
+        if self.allowed is not None:
+            region &= self.allowed[z0:z1]
+        if (without := self.no_data(z0, z1)) is not None:
+            region[without != 0] = 0
         return region
 
 

@@ -39,7 +39,8 @@ class Membrane:
     """The membrane of a tomogram: `mask`, on the classifier's grid, non-zero where T3SS are searched around.
 
     Where it was segmented, `found` lies on the segmenter's grid (0, `CANDIDATE_MEMBRANE` or `MEMBRANE`), and
-    `resampled` (0 or 1) on the tomogram's voxels, unless these are that grid.
+    `resampled` (0 or 1) on the tomogram's voxels, unless these are that grid. `probability` is that of every
+    voxel of the tomogram, as a fraction of 255, where it is to be kept.
     """
 
     mask: Mask
@@ -47,6 +48,7 @@ class Membrane:
     segmenter: dict[str, Any] | None = None
     found: Mask | None = None
     resampled: Mask | None = None
+    probability: Mask | None = None
     resumed_slices: int = 0
 
     def reported(self) -> Mask | None:
@@ -78,6 +80,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)
+    kept = own_grid.volume_to_tomogram(probability_u8.copy()) if inputs.save_probability else None
     with run.stages("prune"):
         # In a volume thinner than the smallest component is wide, no component is as tall as it is wide.
         voxel_size = own_grid.voxel_size_angstrom
@@ -93,7 +96,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     if own_grid.shape != grid.shape:
         on_tomogram = own_grid.mask_to_tomogram(np.minimum(found, CANDIDATE_MEMBRANE))
         mask = grid.mask_from_tomogram(on_tomogram, 0, grid.shape[0])
-    return Membrane(mask, contrast, described, found, resampled, resumed)
+    return Membrane(mask, contrast, described, found, resampled, kept, resumed)
 
 
 def _contrast(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from t3ssfast.evaluation.curves import reliability
 from t3ssfast.evaluation.result import Evaluation
 from t3ssfast.io import atomic_path
+from t3ssfast.runtime.figures import new_figure
 from t3ssfast.tomogram import StrPath
 
 __all__ = ["draw_curves", "pooled_table", "tomogram_table"]
@@ -78,9 +79,7 @@ def _interval(low: float, high: float) -> str:
 
 def draw_curves(evaluation: Evaluation, path: StrPath) -> None:
     """Draw the precision-recall curve and the reliability diagram as a PNG, atomically."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 4.0), dpi=150, layout="constrained")
+    figure = new_figure(9.0, 4.0, 150)
     curve, diagram = figure.subplots(1, 2)
     curve.step(evaluation.curve_recall, evaluation.curve_precision, where="post", color="0.2")
     label = f"all, F1 {evaluation.f1:.2f}"

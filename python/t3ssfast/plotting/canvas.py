@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from t3ssfast.io import atomic_path
+from t3ssfast.runtime import figures
 from t3ssfast.tomogram import StrPath
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ DPI = 160
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Create a figure in inches without pyplot, which needs no display and changes no global state."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    """Create a figure in inches."""
+    return figures.new_figure(width, height, DPI)
 
 
 def panel_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from t3ssfast.candidates import Candidates
@@ -11,6 +12,7 @@ from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.evaluation.calibration import Calibration, calibrate
 from t3ssfast.models import LoadedModel, check_device, load_model, save_model
+from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.tomogram import StrPath, Tomogram
 
 __all__ = [
@@ -27,9 +29,12 @@ MIN_CLASSIFIER_SCORE = 0.1
 MIN_VERIFIER_SCORE = 0.02
 
 
-def update_metadata(model: StrPath, model_kind: str, **changes: Any) -> None:
+CANDIDATE_FIELDS = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees")
+
+
+def update_metadata(model: StrPath, model_kind: str, *, trust_model: bool = False, **changes: Any) -> None:
     """Change fields of `ModelMetadata` of a model file; its weights stay the same."""
-    loaded = load_model(model, model_kind=model_kind)
+    loaded = load_model(model, model_kind=model_kind, trust_model=trust_model)
     save_model(loaded.module, model, replace(loaded.metadata, **changes))
 
 
@@ -41,13 +46,16 @@ def find_candidates(
     segmenter: StrPath | LoadedModel | None = None,
     membranes: Sequence[Any] | None = None,
     config: DetectConfig | None = None,
+    contrasts: Sequence[str] | None = None,
+    store: CheckpointStore | None = None,
     device: str = "auto",
     log: Callable[[str], None] = lambda line: None,
 ) -> list[Candidates]:
     """Detect candidates of each tomogram down to low scores, with uncalibrated scores.
 
     The threshold of `config` is ignored, and None means no verifier. `membranes` are used instead of
-    segmenting; `log` gets a line after each tomogram.
+    segmenting; `log` gets a line after each tomogram. `contrasts` has that of each tomogram, instead of the
+    configuration's. Candidates of tomograms that `store` holds are not searched for again.
     """
     lowest = MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE
     wanted = replace(config or DetectConfig(), verify=verifier is not None, score_threshold=lowest)
@@ -61,9 +69,18 @@ def find_candidates(
         models["segmenter"] = load_model(segmenter, model_kind="segmenter", device=check_device(device))
     found = []
     for k, tomogram in enumerate(tomograms):
+        kept = None if store is None else store.load(f"found-{k}")
+        if kept is not None:
+            fields: dict[str, Any] = {name: kept[name] for name in CANDIDATE_FIELDS}
+            place = (tomogram.voxel_size_angstrom, tomogram.shape, tomogram.name)
+            found.append(replace(Candidates.empty(*place), **fields))
+            continue
         mask = None if membranes is None else membranes[k]
-        detection = detect(tomogram, membrane=mask, config=wanted, device=device, progress=False, **models)
+        own = wanted if contrasts is None else replace(wanted, contrast=contrasts[k])
+        detection = detect(tomogram, membrane=mask, config=own, device=device, progress=False, **models)
         found.append(detection.candidates)
+        if store is not None:
+            store.save(f"found-{k}", **{name: getattr(found[-1], name) for name in CANDIDATE_FIELDS})
         log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
     return found
 
@@ -79,6 +96,7 @@ def calibrate_models(
     truth: Sequence[Candidates],
     *,
     verifier: StrPath | None = None,
+    trust_model: bool = False,
     **search: Any,
 ) -> Calibration:
     """Calibrate the scores of models, and write the calibration to the metadata of a model file.
@@ -89,16 +107,24 @@ def calibrate_models(
         Model files. The calibration is written to the verifier's, or to the classifier's without a verifier.
     tomograms, truth
         Tomograms that neither model was trained on, and all T3SS in them; other candidates count as false.
+    trust_model
+        Load the model files without the safety checks.
     **search
-        `segmenter`, `membranes`, `config`, `device` and `log` of `find_candidates`.
+        `segmenter`, `membranes`, `config`, `contrasts`, `device` and `log` of `find_candidates`.
 
     Raises
     ------
     InputError
         If there are fewer than two tomograms, or no true or no false candidates in them.
     """
-    found = find_candidates(classifier, tomograms, verifier=verifier, **search)
+    load = partial(load_model, trust_model=trust_model)
+    found = find_candidates(
+        load(classifier, model_kind="classifier"),
+        tomograms,
+        verifier=None if verifier is None else load(verifier, model_kind="verifier"),
+        **search,
+    )
     calibration = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
     model, model_kind = (classifier, "classifier") if verifier is None else (verifier, "verifier")
-    update_metadata(model, model_kind, calibration=calibration.to_dict())
+    update_metadata(model, model_kind, trust_model=trust_model, calibration=calibration.to_dict())
     return calibration

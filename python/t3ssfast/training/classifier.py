@@ -45,6 +45,7 @@ def train_classifier(
     out: StrPath = "classifier.pt",
     *,
     start: StrPath | LoadedModel | None = None,
+    contrast: str | Sequence[str] = "auto",
     device: str | torch.device = "cpu",
     resume: bool = False,
     progress: bool = True,
@@ -59,7 +60,7 @@ def train_classifier(
     Parameters
     ----------
     tomograms
-        Tomograms with dark protein, of any voxel size.
+        Tomograms of any voxel size and contrast.
     picks
         All T3SS of each tomogram, centred on the base.
     membranes
@@ -67,7 +68,7 @@ def train_classifier(
     start
         Classifier to start from; the grid, window, widths and normalisation are taken from it. None starts
         from random weights.
-    out, device, resume, progress
+    out, contrast, device, resume, progress
         As for `train_segmenter`.
     **options
         Fields of `ClassifierOptions`.
@@ -89,7 +90,8 @@ def train_classifier(
     begun, fixed = load_start(start, "classifier", "window_px")
     chosen = make_options(ClassifierOptions, {**fixed, **options})
     with join_world(device) as world:
-        task = ClassifierTask(chosen, prepare_tomograms(tomograms, membranes, picks, chosen), begun)
+        prepared = prepare_tomograms(tomograms, membranes, picks, chosen, contrast)
+        task = ClassifierTask(chosen, prepared, begun)
         return Trainer(task, out, world, resume=resume, progress=progress).train()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.candidates import Candidates
+from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.errors import InputError
 from t3ssfast.tomogram import Tomogram
@@ -55,8 +56,12 @@ def prepare_tomograms(
     membranes: Sequence[npt.NDArray[Any] | None] | None,
     picks: Sequence[Candidates] | None,
     options: TrainOptions,
+    contrast: str | Sequence[str] = "dark",
 ) -> list[TrainingTomogram]:
-    """Resample tomograms, membranes and picks to the model's grid, and check that they match."""
+    """Resample tomograms, membranes and picks to the model's grid, and check that they match.
+
+    Tomograms with light protein are inverted; with the contrast "auto" it is found as a detection does.
+    """
     if len(tomograms) == 0:
         raise InputError("There is no tomogram to train on; give at least one.")
     for name, given in (("membranes", membranes), ("picks", picks)):
@@ -65,9 +70,13 @@ def prepare_tomograms(
                 f"There are {len(given)} {name} for {len(tomograms)} tomograms; give one for each."
             )
     prepared_tomograms = []
+    contrasts = contrast_of_each(tomograms, contrast, membranes)
     for k, tomogram in enumerate(tomograms):
         prepared = PreparedTomogram.prepare(
-            tomogram, voxel_size_angstrom=options.voxel_size_angstrom, normalisation=options.normalisation
+            tomogram,
+            voxel_size_angstrom=options.voxel_size_angstrom,
+            normalisation=options.normalisation,
+            contrast_sign=1 if contrasts[k] == "dark" else -1,
         )
         depth = prepared.shape[0]
         mask = None if membranes is None else membranes[k]

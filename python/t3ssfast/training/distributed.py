@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from t3ssfast.errors import ConfigError
 from t3ssfast.models import check_device
+from t3ssfast.runtime.threads import torch_threads
 
 __all__ = ["World", "join_world"]
 
@@ -62,7 +63,8 @@ def join_world(device: str | torch.device) -> Iterator[World]:
     device = check_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(0, 1, device)
+        with torch_threads(None):
+            yield World(0, 1, device)
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

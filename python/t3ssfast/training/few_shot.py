@@ -78,7 +78,8 @@ def few_shot_curve(
         labelled.append(simulated(len(labelled)))
     loaded_classifier = load_model(classifier, model_kind="classifier")
     start = load_model(verifier, model_kind="verifier")
-    common: dict[str, Any] = {"start": start, "seed": seed, "device": device, **(options or {})}
+    common: dict[str, Any] = {"start": start, "seed": seed, "device": device, "contrast": "dark"}
+    common |= options or {}
     rows = []
     for count in (0, *counts):
         tuned = start

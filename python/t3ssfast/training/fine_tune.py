@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +14,15 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.verify import verify
 from t3ssfast.errors import InputError
 from t3ssfast.evaluation.calibration import fit_calibration
 from t3ssfast.evaluation.evaluate import evaluate
-from t3ssfast.models import LoadedModel, load_model
+from t3ssfast.io import results_folder
+from t3ssfast.models import LoadedModel, code_version, load_model
+from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.tomogram import StrPath, Tomogram
 from t3ssfast.training import VerifierOptions, train_verifier
 from t3ssfast.training.calibrate import find_candidates, update_metadata
@@ -45,8 +47,10 @@ def fine_tune_verifier(
     classifier: StrPath | LoadedModel | None = None,
     segmenter: StrPath | LoadedModel | None = None,
     membranes: Sequence[Any] | None = None,
+    contrast: str | Sequence[str] = "auto",
     folds: int = 4,
     seed: int = 0,
+    resume: bool = False,
     device: str = "cpu",
     progress: bool = False,
     log: Callable[[str], None] = lambda line: None,
@@ -60,7 +64,7 @@ def fine_tune_verifier(
     Parameters
     ----------
     tomograms, picks
-        As for `train_verifier`: tomograms with dark protein, and all T3SS of each.
+        As for `train_verifier`: tomograms, and all T3SS of each.
     out
         TorchScript file to write.
     start
@@ -69,10 +73,15 @@ def fine_tune_verifier(
         As for `detect`.
     membranes
         Mask of each tomogram; None segments them.
+    contrast
+        As for `train_segmenter`.
     folds
         Number of folds, at least two.
     seed
         Random seed of the folds and of the training.
+    resume
+        Resume from the checkpoint of an interrupted run with the same options and data, which lies beside
+        `out`: searched tomograms and finished folds are kept, and a training resumes at its last epoch.
     progress, log
         Show progress bars on a terminal; function called with a line of text at every stage.
     **options
@@ -92,26 +101,46 @@ def fine_tune_verifier(
         raise InputError(
             f"There are {count} picked T3SS for {folds} folds; give at least {MIN_PICKS} T3SS and two folds."
         )
-    search: dict[str, Any] = {"segmenter": segmenter, "membranes": membranes, "device": device, "log": log}
-    found = find_candidates(classifier, tomograms, config=DetectConfig(contrast="dark"), **search)
+    contrasts = contrast_of_each(tomograms, contrast, membranes, segmenter)
     begun = load_model(start, model_kind="verifier")
-    common = {"start": begun, "device": device, "progress": progress, **FINE_TUNING, **options, "seed": seed}
+    loaded = load_model(classifier, model_kind="classifier")
+    if segmenter is not None:
+        segmenter = load_model(segmenter, model_kind="segmenter")
+    options = {**FINE_TUNING, **options, "seed": seed}
+    models = [None if model is None else model.sha256 for model in (begun, loaded, segmenter)]
+    key = _key(tomograms, picks, membranes, contrasts, {**options, "folds": folds, "models": models})
+    store = CheckpointStore(Path(out).parent, key, name=f"{Path(out).name}-tune")
+    if not resume:
+        store.remove()
+    search: dict[str, Any] = {"segmenter": segmenter, "membranes": membranes, "device": device, "log": log}
+    found = find_candidates(loaded, tomograms, contrasts=contrasts, store=store, **search)
+    common = {"start": begun, "contrast": contrasts, "device": device, "progress": progress, **options}
     folds = min(folds, count)
     assigned = assign_folds(picks, found, folds, seed)
     scores = [candidates.score.copy() for candidates in found]
-    with tempfile.TemporaryDirectory() as folder:
-        for fold in range(folds):
+    assert store.folder is not None, "a store in a folder has one of its own"
+    for fold in range(folds):
+        left_out = [np.flatnonzero(of_found == fold) for _, of_found in assigned]
+        kept = store.load(f"fold-{fold}")
+        if kept is None:
             log(f"fine-tuning without fold {fold + 1} of {folds}")
-            kept_picks = [p[f != fold] for p, (f, _) in zip(picks, assigned, strict=True)]
-            kept_found = [c[f != fold] for c, (_, f) in zip(found, assigned, strict=True)]
-            path = train_verifier(tomograms, kept_picks, kept_found, Path(folder) / f"{fold}.pt", **common)
+            path = results_folder(store.folder) / f"{fold}.pt"
+            if not path.exists():
+                kept_picks = [p[f != fold] for p, (f, _) in zip(picks, assigned, strict=True)]
+                kept_found = [c[f != fold] for c, (_, f) in zip(found, assigned, strict=True)]
+                train_verifier(tomograms, kept_picks, kept_found, path, resume=True, **common)
             model = load_model(path, model_kind="verifier", device=device)
+            kept = {}
             for k, (tomogram, candidates) in enumerate(zip(tomograms, found, strict=True)):
-                left_out = np.flatnonzero(assigned[k][1] == fold)
-                if len(left_out):
-                    scores[k][left_out] = _verified_scores(tomogram, candidates, left_out, model)
+                if len(left_out[k]):
+                    sign = 1 if contrasts[k] == "dark" else -1
+                    kept[str(k)] = _verified_scores(tomogram, candidates, left_out[k], model, sign)
+            store.save(f"fold-{fold}", **kept)
+        for k, index in enumerate(left_out):
+            if len(index):
+                scores[k][index] = kept[str(k)]
     log("fine-tuning on all picks")
-    path = train_verifier(tomograms, picks, found, out, **common)
+    path = train_verifier(tomograms, picks, found, out, resume=resume, **common)
     rescored = [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)]
     evaluation = evaluate(rescored, [p[p.kind == "t3ss"] for p in picks], TOLERANCE_ANGSTROM)
     fold_of_each = np.arange(len(evaluation.scores)) % folds
@@ -120,16 +149,44 @@ def fine_tune_verifier(
         evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt"
     )
     update_metadata(path, "verifier", calibration=calibration.to_dict())
+    store.remove()
     return path
 
 
+def _key(
+    tomograms: Sequence[Tomogram],
+    picks: Sequence[Candidates],
+    membranes: Sequence[Any] | None,
+    contrasts: Sequence[str],
+    options: dict[str, Any],
+) -> str:
+    """Return the checkpoint key: the data, and every option that changes the result."""
+    described: list[Any] = []
+    for tomogram, known, contrast in zip(tomograms, picks, contrasts, strict=True):
+        middle = np.ascontiguousarray(tomogram.data[tomogram.shape[0] // 2])
+        particles = [known.centre_zyx.tolist(), known.normal_zyx.tolist(), known.kind.tolist()]
+        size = tomogram.voxel_size_angstrom
+        described.append(
+            [tomogram.name, tomogram.shape, size, zlib.crc32(middle.tobytes()), contrast, particles]
+        )
+    masks = [zlib.crc32(np.ascontiguousarray(mask).tobytes()) for mask in membranes or ()]
+    return key_of({"tomograms": described, "masks": masks, "options": options, "version": code_version()})
+
+
 def _verified_scores(
-    tomogram: Tomogram, candidates: Candidates, index: npt.NDArray[np.int64], verifier: LoadedModel
+    tomogram: Tomogram,
+    candidates: Candidates,
+    index: npt.NDArray[np.int64],
+    verifier: LoadedModel,
+    contrast_sign: int,
 ) -> npt.NDArray[np.float64]:
     """Return the verifier's scores (n,) of the candidates at `index`, without the membrane's influence."""
     metadata = verifier.metadata
     grid = PreparedTomogram.prepare(
-        tomogram, voxel_size_angstrom=metadata.voxel_size_angstrom, normalisation=metadata.normalisation
+        tomogram,
+        voxel_size_angstrom=metadata.voxel_size_angstrom,
+        normalisation=metadata.normalisation,
+        contrast_sign=contrast_sign,
     )
     centre = grid.from_tomogram(candidates.centre_zyx[index])
     *_, log_odds = verify(grid, centre, candidates.normal_zyx[index], candidates.score[index], verifier)

@@ -26,6 +26,7 @@ from t3ssfast.errors import ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata, code_version, load_model, save_model
 from t3ssfast.runtime.buffer_pool import retain_freed_memory
 from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
+from t3ssfast.runtime.figures import pictures_of
 from t3ssfast.tomogram import StrPath
 from t3ssfast.training.data import TrainingTomogram
 from t3ssfast.training.distributed import World
@@ -190,7 +191,8 @@ class Trainer:
             recipe = {**asdict(task.options), "tomograms": len(task.tomograms)}
             metadata = replace(task.metadata(), recipe=recipe, metrics=self.state.best_metrics)
             save_model(module, self.path, metadata)
-            _draw_curves(self.state.history, self.path.with_name(self.path.stem + ".training.png"))
+            with pictures_of(str(self.path)):
+                _draw_curves(self.state.history, self.path.with_name(self.path.stem + ".training.png"))
             self.store.remove()
         return self.path
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.io import atomic_path
+from t3ssfast.runtime.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,11 +55,7 @@ def write_table(rows: Sequence[dict[str, float]], path: Path) -> None:
 @contextmanager
 def figure_file(path: Path, size: tuple[float, float], dpi: int) -> Iterator[Figure]:
     """Yield a figure of a size in inches, and write it as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size, dpi)
     yield figure
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

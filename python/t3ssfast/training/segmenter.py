@@ -31,6 +31,7 @@ def train_segmenter(
     membranes: Sequence[npt.NDArray[Any]],
     out: StrPath,
     *,
+    contrast: str | Sequence[str] = "auto",
     device: str | torch.device = "cpu",
     resume: bool = False,
     progress: bool = True,
@@ -41,11 +42,14 @@ def train_segmenter(
     Parameters
     ----------
     tomograms
-        Tomograms with dark protein, of any voxel size.
+        Tomograms of any voxel size and contrast.
     membranes
         (z, y, x) masks of the same shapes; non-zero voxels are membrane.
     out
         TorchScript file to write. ``<stem>.training.csv`` and ``.png`` are written beside it.
+    contrast
+        Contrast of protein in the tomograms: "dark", "light", or "auto", which finds it as `detect` does; or
+        a sequence with that of each.
     device
         "cpu", "cuda", "cuda:1" or "auto".
     resume
@@ -74,7 +78,7 @@ def train_segmenter(
     """
     chosen = make_options(SegmenterOptions, options)
     with join_world(device) as world:
-        task = SegmenterTask(chosen, prepare_tomograms(tomograms, membranes, None, chosen))
+        task = SegmenterTask(chosen, prepare_tomograms(tomograms, membranes, None, chosen, contrast))
         return Trainer(task, out, world, resume=resume, progress=progress).train()
 
 

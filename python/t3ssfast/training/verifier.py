@@ -35,6 +35,7 @@ def train_verifier(
     out: StrPath = "verifier.pt",
     *,
     start: StrPath | LoadedModel | None = None,
+    contrast: str | Sequence[str] = "auto",
     device: str | torch.device = "cpu",
     resume: bool = False,
     progress: bool = True,
@@ -45,7 +46,7 @@ def train_verifier(
     Parameters
     ----------
     tomograms
-        Tomograms with dark protein, of any voxel size.
+        Tomograms of any voxel size and contrast.
     picks
         All T3SS of each tomogram, centred on the base, with their axes out of the cell; picks of another kind
         are negatives. Picks without poses (all axes along z) take the axis of the nearest candidate; those
@@ -56,7 +57,7 @@ def train_verifier(
     start
         Verifier to start from; the grid, height, widths and normalisation are taken from it. None starts from
         random weights.
-    out, device, resume, progress
+    out, contrast, device, resume, progress
         As for `train_segmenter`.
     **options
         Fields of `VerifierOptions`.
@@ -83,7 +84,7 @@ def train_verifier(
             "set for each."
         )
     with join_world(device) as world:
-        prepared = prepare_tomograms(tomograms, None, picks, chosen)
+        prepared = prepare_tomograms(tomograms, None, picks, chosen, contrast)
         task = VerifierTask(chosen, prepared, picks, candidates, begun)
         return Trainer(task, out, world, resume=resume, progress=progress).train()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,14 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["Axis", "FloatArray", "LinearInterpolation", "resample_mask", "resample_slice"]
+__all__ = [
+    "Axis",
+    "FloatArray",
+    "LinearInterpolation",
+    "interpolate_slices",
+    "resample_mask",
+    "resample_slice",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -113,6 +120,16 @@ def resample_mask(
     """
     z, y, x = axes
     out = np.empty((z1 - z0, len(y.first), len(x.first)), np.uint8)
+    for image, values in zip(out, interpolate_slices(read, (z, y, x), z0, z1), strict=True):
+        np.greater_equal(values, np.float32(threshold), out=image, casting="unsafe")
+    return out
+
+
+def interpolate_slices(
+    read: Callable[[int], FloatArray], axes: Iterable[LinearInterpolation], z0: int, z1: int
+) -> Iterator[FloatArray]:
+    """Yield slices z0 to z1 interpolated linearly along z, y and x."""
+    z, y, x = axes
     slices: dict[int, FloatArray] = {}
     for k in range(z0, z1):
         a, b, weight = int(z.first[k]), int(z.second[k]), z.weight[k]
@@ -122,6 +139,4 @@ def resample_mask(
         upper = values[y.first]
         values = upper + y.weight[:, None] * (values[y.second] - upper) if y.weight.any() else upper
         left = values[:, x.first]
-        values = left + x.weight * (values[:, x.second] - left) if x.weight.any() else left
-        np.greater_equal(values, np.float32(threshold), out=out[k - z0], casting="unsafe")
-    return out
+        yield left + x.weight * (values[:, x.second] - left) if x.weight.any() else left

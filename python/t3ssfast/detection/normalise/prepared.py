@@ -13,7 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from t3ssfast.detection.normalise.grid import Axis, FloatArray, resample_mask, resample_slice
+from t3ssfast.detection.normalise.grid import (
+    Axis,
+    FloatArray,
+    interpolate_slices,
+    resample_mask,
+    resample_slice,
+)
+from t3ssfast.detection.normalise.no_data import find_fill_values, no_data_mask
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import release_pages
 from t3ssfast.models.normalisation import Normalisation
@@ -30,6 +37,8 @@ SAMPLED_SLICES, SAMPLED_VALUES = 12, 16_384
 MAD_TO_SIGMA = 1.4826
 # Voxels beyond this many sigmas (gold beads, X-ray hits) are clipped before the local mean is taken.
 OUTLIER_SIGMAS = 4.0
+# Standard deviations, and values, whose normalisation neither overflows nor loses digits in single precision.
+MIN_SCALE, MAX_SCALE = 1e-30, 1e30
 FWHM_TO_SIGMA = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
 
 # Returns a slice of the tomogram, (y, x) float32, on the device where it is prepared.
@@ -46,9 +55,17 @@ def neighbouring_slices(slab: Slab, z: int, count: int) -> Slab:
     return slab[[min(max(n, 0), len(slab) - 1) for n in range(first, end)]]
 
 
-def _median_and_sigma(slices: Sequence[Tensor], stride: int) -> tuple[float, float]:
-    """Return the median and the robust standard deviation of every `stride`-th value."""
-    values = np.concatenate([image.numpy().ravel()[::stride] for image in slices])
+def _median_and_sigma(
+    slices: Sequence[Tensor], stride: int, masks: Sequence[npt.NDArray[Any] | None]
+) -> tuple[float, float]:
+    """Return the median and the robust standard deviation of every `stride`-th value outside of the masks."""
+    sampled = []
+    for image, mask in zip(slices, masks, strict=True):
+        values = image.numpy().ravel()[::stride]
+        sampled.append(values if mask is None else values[mask.ravel()[::stride] == 0])
+    values = np.concatenate(sampled)
+    if not values.size:
+        return 0.0, 0.0
     median = float(np.median(values))
     sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
     if sigma == 0:
@@ -125,6 +142,9 @@ class PreparedTomogram:
     _outlier: float = math.inf
     _centre: float = 0.0
     _scale: float = 1.0
+    # Values that fill regions without data, and the median of the data, which replaces them.
+    fill_values: tuple[float, ...] = ()
+    _replacement: float = 0.0
 
     @classmethod
     def prepare(
@@ -160,17 +180,32 @@ class PreparedTomogram:
         matrices = None if step == 1.0 else (y.matrix(), x.matrix())
         shape = z.size, y.size, x.size
         unscaled = cls(tomogram, target, shape, normalisation, contrast_sign, axes, matrices, local_mean)
-        return unscaled._with_estimated_scale()
+        return unscaled._with_fill_values()._with_estimated_scale()
+
+    def _with_fill_values(self) -> PreparedTomogram:
+        """Look for regions without data in evenly spread slices of the tomogram."""
+        depth = self.tomogram.shape[0]
+        count = min(SAMPLED_SLICES, depth)
+        chosen = ((np.arange(count) + 0.5) * depth / count).astype(int)
+        slices = [self._read_slice(z) for z in chosen.tolist()]
+        fills = find_fill_values(slices)
+        if not fills:
+            return self
+        masks = [no_data_mask(image, fills) for image in slices]
+        stride = max(1, slices[0].numel() // SAMPLED_VALUES) | 1
+        median, _ = _median_and_sigma(slices, stride, [None if m is None else m.numpy() for m in masks])
+        return replace(self, fill_values=fills, _replacement=median)
 
     def _with_estimated_scale(self) -> PreparedTomogram:
         """Estimate origin, outlier limit, centre and scale from evenly spread slices."""
         count = min(SAMPLED_SLICES, self.shape[0])
         # The middles of `count` equal parts: the first and the last slices are often empty.
         chosen = ((np.arange(count) + 0.5) * self.shape[0] / count).astype(int)
-        slices = [self._resample(z, self._read_slice, self._matrices) for z in chosen.tolist()]
+        slices = [self._resample(z, self._read_data, self._matrices) for z in chosen.tolist()]
+        masks = [self._no_data_slice(z) for z in chosen.tolist()]
         # An odd stride: one in step with rows of an even length would sample only some of the columns.
         stride = max(1, self.shape[1] * self.shape[2] // SAMPLED_VALUES) | 1
-        origin, sigma = _median_and_sigma(slices, stride)
+        origin, sigma = _median_and_sigma(slices, stride, masks)
         if sigma == 0:
             # The values left out by the stride may still differ.
             sigma = max(float(np.ptp(image.numpy())) for image in slices)
@@ -181,11 +216,23 @@ class PreparedTomogram:
             )
         centred = replace(self, _origin=origin)
         flattened = [centred._subtract_local_mean(image, self._local_mean) for image in slices]
-        _, flattened_sigma = _median_and_sigma(flattened, stride)
+        _, flattened_sigma = _median_and_sigma(flattened, stride, masks)
         robust = replace(centred, _outlier=OUTLIER_SIGMAS * (flattened_sigma or sigma))
         flattened = [robust._subtract_local_mean(image, self._local_mean) for image in slices]
-        centre, scale = _median_and_sigma(flattened, stride)
+        centre, scale = _median_and_sigma(flattened, stride, masks)
+        self._check_scale(scale or sigma, slices)
         return replace(robust, _centre=centre, _scale=scale or sigma)
+
+    def _check_scale(self, scale: float, slices: Sequence[Tensor]) -> None:
+        """Refuse grey values that single precision cannot normalise."""
+        low, high = min(float(i.min()) for i in slices), max(float(i.max()) for i in slices)
+        largest = max(abs(low), abs(high))
+        if not (MIN_SCALE <= scale <= MAX_SCALE and largest <= MAX_SCALE):
+            raise InputError(
+                f"{self.tomogram.name}: the grey values lie between {low:.3g} and {high:.3g} with a standard "
+                f"deviation of {scale:.3g}, too {'small' if scale < MIN_SCALE else 'large'} to be normalised "
+                "in single precision; multiply them by a constant so that they are near 1."
+            )
 
     def with_contrast_sign(self, contrast_sign: int) -> PreparedTomogram:
         """Return the same tomogram with another contrast sign; nothing is computed again."""
@@ -202,7 +249,7 @@ class PreparedTomogram:
         InputError if the slab lies outside the grid, or a value is NaN or infinite.
         """
         self._check_slices(z0, z1)
-        out: FloatArray = self._prepare_slices(z0, z1, self._read_slice, torch.device("cpu")).numpy()
+        out: FloatArray = self._prepare_slices(z0, z1, self._read_data, torch.device("cpu")).numpy()
         release_pages(self.tomogram.data)
         return out
 
@@ -218,7 +265,9 @@ class PreparedTomogram:
             if dtype.kind == "f" and not bool(torch.isfinite(raw).all()):
                 for z in range(first, end):
                     self._read_slice(z)
-            out = self._prepare_slices(z0, z1, lambda z: as_float32(raw[z - first], dtype), upload.device)
+            out = self._prepare_slices(
+                z0, z1, lambda z: self._replace_fill(as_float32(raw[z - first], dtype)), upload.device
+            )
         return upload.finish(out)
 
     def slab_around(self, z: int, count: int) -> FloatArray:
@@ -234,14 +283,60 @@ class PreparedTomogram:
     def _read_slice(self, z: int) -> Tensor:
         """Copy slice z of the tomogram as float32; NaN and Inf are refused."""
         stored = self.tomogram.data[z]
-        values = np.array(stored, dtype=np.float32, order="C")
+        with np.errstate(over="ignore"):
+            values = np.array(stored, dtype=np.float32, order="C")
         if stored.dtype.kind == "f" and not np.isfinite(values).all():
             y, x = np.argwhere(~np.isfinite(values))[0]
+            if np.isfinite(stored[y, x]):
+                raise InputError(
+                    f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {stored[y, x]:g}, "
+                    "beyond the range of single precision; divide the grey values by a constant."
+                )
             raise InputError(
                 f"{self.tomogram.name}: the value at (z, y, x) = ({z}, {y}, {x}) is {stored[y, x]}; replace "
                 "NaN and infinite values before searching this tomogram."
             )
         return torch.from_numpy(values)
+
+    def _read_data(self, z: int) -> Tensor:
+        """Copy slice z of the tomogram, with the median where it holds no data."""
+        return self._replace_fill(self._read_slice(z))
+
+    def _replace_fill(self, image: Tensor) -> Tensor:
+        if not self.fill_values:
+            return image
+        mask = no_data_mask(image, self.fill_values)
+        return image if mask is None else image.masked_fill(mask, self._replacement)
+
+    def no_data(self, z0: int, z1: int) -> npt.NDArray[np.uint8] | None:
+        """Return where slices z0 to z1 of the grid hold no data, uint8, 0 or 1; None without such regions."""
+        if not self.fill_values:
+            return None
+        axes = (axis.to_grid() for axis in self._axes)
+        out = resample_mask(self._no_data_in_tomogram, axes, z0, z1, 0.5)
+        release_pages(self.tomogram.data)
+        return out
+
+    def no_data_share(self) -> float:
+        """Return the share of the tomogram's voxels that hold no data; reads it as a whole where some do."""
+        if not self.fill_values:
+            return 0.0
+        voxels = 0
+        for z in range(self.tomogram.shape[0]):
+            mask = no_data_mask(self._read_slice(z), self.fill_values, rim=0)
+            voxels += 0 if mask is None else int(mask.sum())
+        release_pages(self.tomogram.data)
+        return voxels / math.prod(self.tomogram.shape)
+
+    def _no_data_in_tomogram(self, z: int) -> FloatArray:
+        """Return where slice z of the tomogram holds no data, 0 or 1."""
+        image = self._read_slice(z)
+        mask = no_data_mask(image, self.fill_values)
+        return np.zeros(image.shape, np.float32) if mask is None else mask.numpy().astype(np.float32)
+
+    def _no_data_slice(self, z: int) -> npt.NDArray[np.uint8] | None:
+        mask = self.no_data(z, z + 1)
+        return None if mask is None else mask[0]
 
     def _prepare_slices(self, z0: int, z1: int, read_slice: ReadSlice, device: torch.device) -> Tensor:
         """Prepare slices z0 to z1 on the device where `read_slice` returns slices of the tomogram."""
@@ -302,6 +397,17 @@ class PreparedTomogram:
         axes = (axis.to_grid() for axis in self._axes)
         out = resample_mask(lambda z: (np.asarray(mask[z]) != 0).astype(np.float32), axes, z0, z1, 0.5)
         release_pages(mask)
+        return out
+
+    def volume_to_tomogram(self, volume: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resample a volume of bytes on the model's grid linearly to the tomogram."""
+        if self.on_own_voxels:
+            return volume
+        z, y, x = (axis.to_tomogram() for axis in self._axes)
+        out = np.empty(self.tomogram.shape, np.uint8)
+        slices = interpolate_slices(lambda n: volume[n].astype(np.float32), (z, y, x), 0, len(out))
+        for image, values in zip(out, slices, strict=True):
+            np.rint(values, out=image, casting="unsafe")
         return out
 
     def mask_to_tomogram(self, mask: npt.NDArray[Any], threshold: float = 0.5) -> npt.NDArray[np.uint8]:

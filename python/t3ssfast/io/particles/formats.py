@@ -19,11 +19,13 @@ from t3ssfast.io.particles.em_motive_list import read_em_motive_list
 from t3ssfast.io.particles.eman import is_eman_info, read_eman
 from t3ssfast.io.particles.imod import read_imod, write_imod
 from t3ssfast.io.particles.particle_file import ParticleFile
+from t3ssfast.io.particles.plausible import check_plausible
 from t3ssfast.io.particles.relion import read_relion, write_companions, write_relion
 from t3ssfast.io.particles.stopgap_writing import write_stopgap
 from t3ssfast.io.particles.tables import read_csv
 from t3ssfast.io.particles.text import read_coords, write_coords, write_csv
 from t3ssfast.io.particles.xml_lists import read_xml
+from t3ssfast.io.tomogram_names import match_names
 from t3ssfast.tomogram import StrPath
 
 __all__ = [
@@ -202,7 +204,11 @@ def load_all_candidates(
     if None not in (angstrom, in_angstrom) and angstrom != in_angstrom:
         unit = "Angstrom" if in_angstrom else "voxels"
         raise ConfigError(f"angstrom: {file} has the format {format}, whose unit is {unit}; leave it out.")
-    return _READERS[format](file)
+    found = _READERS[format](file)
+    # A shape given for a file of several tomograms is that of the one that the caller chooses and checks.
+    if tomograms is not None or (tomogram_shape is not None and len(found) == 1):
+        check_plausible(found, display_path(path))
+    return found
 
 
 def load_candidates(
@@ -270,9 +276,12 @@ def load_candidates(
     by_name = {of_tomogram.tomogram_name: of_tomogram for of_tomogram in found}
     listed = ", ".join(map(repr, list(by_name)[:5])) + (" ..." if len(by_name) > 5 else "")
     if tomogram is not None:
-        if tomogram not in by_name:
+        match = match_names([tomogram], by_name).get(tomogram)
+        if match is None:
             raise ReadError(f"{name}: no candidates of {tomogram!r} (it has {listed}); check the name.")
-        return by_name[tomogram]
+        if tomogram_shape is not None:
+            check_plausible([by_name[match]], name)
+        return by_name[match]
     if len(found) > 1:
         raise ReadError(f"{name}: candidates of {len(found)} tomograms ({listed}); give one as tomogram.")
     if not found:

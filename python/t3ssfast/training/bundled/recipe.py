@@ -129,6 +129,8 @@ def train_bundled(
     examples = simulated((Use.TRAINING, recipe.tomograms[0]), (Use.TRAINING_WHOLE, recipe.tomograms[1]))
     volumes, membranes = [e.tomogram for e in examples], [e.membrane for e in examples]
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
+    # Simulated tomograms have dark protein.
+    common["contrast"] = "dark"
     if not (resume and _restore(segmenter, finished)):
         log(f"training the segmenter on {len(volumes)} tomograms")
         train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,12 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ReadError
 from t3ssfast.io import display_path
 from t3ssfast.io.particles.particle_file import ParticleFile, merge_candidates
+from t3ssfast.io.particles.plausible import are_fractions, check_plausible, check_sizes_of_pixels
 from t3ssfast.io.particles.poses import rotation_from_relion
 from t3ssfast.io.particles.relion import columns
 from t3ssfast.io.particles.relion.star import read_star
 from t3ssfast.io.particles.stopgap import is_motive_list, read_stopgap
+from t3ssfast.io.tomogram_names import match_names, require_common_names, same_name
 from t3ssfast.tomogram import check_voxel_size
 
 __all__ = ["read_relion"]
@@ -47,7 +50,7 @@ def read_relion(file: ParticleFile) -> list[Candidates]:
     names = [file.path.stem] * len(particles)
     if name_column is not None:
         names = [str(name) for name in particles[name_column]]
-    coordinates = _Coordinates(file, blocks, particles)
+    coordinates = _Coordinates(file, blocks, particles, names, named=name_column is not None)
     rotation, shift = _rotation_and_shift(file, particles, coordinates.pixel_sizes)
     fields: dict[str, Any] = {"kind": _kinds(blocks, particles)}
     score_column = next((name for name in columns.SCORES if name in particles), None)
@@ -148,7 +151,10 @@ def _read_optimisation_set(file: ParticleFile, block: pd.DataFrame) -> list[Cand
     tomograms_star = file.tomograms_star
     if tomograms_star is None and columns.TOMOGRAMS_FILE in block:
         tomograms_star = _resolve(file, block[columns.TOMOGRAMS_FILE].iloc[0])
-    return read_relion(replace(file, path=particles, tomograms_star=tomograms_star))
+    found = read_relion(replace(file, path=particles, tomograms_star=tomograms_star))
+    if tomograms_star is not None:
+        check_plausible(found, file)
+    return found
 
 
 def _read_import_star(file: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
@@ -157,7 +163,7 @@ def _read_import_star(file: ParticleFile, block: pd.DataFrame) -> list[Candidate
     for name, named in zip(map(str, block[columns.TOMOGRAM_NAME]), block[columns.IMPORT_FILE], strict=True):
         path = _resolve_particles(file, named)
         for of_tomogram in read_relion(replace(file, path=path)):
-            if of_tomogram.tomogram_name not in (name, path.stem):
+            if of_tomogram.tomogram_name != path.stem and not same_name(of_tomogram.tomogram_name, name):
                 raise ReadError(
                     f"{display_path(path)}: the particles are of tomogram {of_tomogram.tomogram_name!r}, and "
                     f"{file} says {name!r}; repair one of them."
@@ -185,17 +191,29 @@ def _resolve_particles(file: ParticleFile, named: object) -> Path:
 
 
 class _Tomogram(NamedTuple):
-    """Size (x, y, z) of a tomogram in Angstrom, its voxel size, and its shape (zyx) in these voxels."""
+    """Size (x, y, z) of a tomogram in Angstrom, its voxel size, its shape (zyx) in these voxels.
+
+    `pixel_size` is that of the tilt series.
+    """
 
     extent_angstrom: npt.NDArray[Any]
     voxel_size: float
     shape: Shape | None
+    pixel_size: float
 
 
 class _Coordinates:
     """The coordinates of a table of particles, and the tomograms that they refer to."""
 
-    def __init__(self, file: ParticleFile, blocks: dict[str, pd.DataFrame], particles: pd.DataFrame) -> None:
+    def __init__(
+        self,
+        file: ParticleFile,
+        blocks: dict[str, pd.DataFrame],
+        particles: pd.DataFrame,
+        names: Sequence[str],
+        *,
+        named: bool,
+    ) -> None:
         self._file = file
         self.written = {}  # tomograms in the block that t3ssfast writes, by name
         table = blocks.get("t3ssfast")
@@ -208,12 +226,28 @@ class _Coordinates:
             if (table := next(tables, None)) is None:
                 listed = ", ".join(required)
                 raise ReadError(f"{display_path(path)}: no block has {listed}; give a RELION tomograms.star.")
-            self._tomograms = _read_tomograms(ParticleFile(path), table, columns.PIXEL_SIZE)
+            listed_tomograms = _read_tomograms(ParticleFile(path), table, columns.PIXEL_SIZE)
+            matched = match_names([*names, *self.written], listed_tomograms)
+            if not named and len(listed_tomograms) == 1:
+                matched = dict.fromkeys(names, next(iter(listed_tomograms)))
+            elif not matched:
+                require_common_names({display_path(path): listed_tomograms, str(file): names})
+            self._tomograms = {name: listed_tomograms[other] for name, other in matched.items()}
         self.pixel_sizes = _pixel_sizes(file, blocks, particles)
         self._centred = set(columns.CENTRED_COORDINATES) <= set(particles)
         self._in_angstrom = self._centred or columns.COORDINATES_IN_ANGSTROM in particles or file.angstrom
-        names = columns.CENTRED_COORDINATES if self._centred else columns.COORDINATES
-        self._values = file.parse_numbers(particles[names])
+        coordinate_columns = columns.CENTRED_COORDINATES if self._centred else columns.COORDINATES
+        self._values = file.parse_numbers(particles[coordinate_columns])
+        # Warp's template matching writes no pixel size beside them.
+        sizes_known = bool(np.isfinite(self.pixel_sizes).any())
+        self._fractions = not (self._in_angstrom or sizes_known) and are_fractions(self._values)
+        if not self._centred and not np.isfinite(self.pixel_sizes).all():
+            # RELION counts in pixels of the tilt series, whose size the tomograms.star has.
+            listed_sizes = [
+                self._tomograms[n].pixel_size if n in self._tomograms else math.nan for n in names
+            ]
+            unknown = ~np.isfinite(self.pixel_sizes)
+            self.pixel_sizes = np.where(unknown, np.array(listed_sizes, float), self.pixel_sizes)
 
     def voxel_size_and_shape(self, name: str) -> tuple[float, Shape | None]:
         """Return the voxel size of the positions to return for a tomogram, and its shape in these voxels."""
@@ -234,8 +268,19 @@ class _Coordinates:
     ) -> npt.NDArray[np.float64]:
         """Return (k, 3) positions x, y, z of the given rows, which are in the tomogram `name`."""
         values = self._values[rows]
+        if self._fractions:
+            shape = self.voxel_size_and_shape(name)[1]
+            if shape is None:
+                raise ReadError(
+                    f"{self._file}: all coordinates are within 0 and 1, fractions of the tomogram as Warp "
+                    "writes them; give the tomogram (--tomogram FILE, tomogram_shape) for its size."
+                )
+            return np.asarray(values * np.array(shape[::-1]) * voxel_size)
         if not self._centred:
             scale = self.pixel_sizes[rows]
+            if not self._in_angstrom and len(rows) and np.ptp(scale) == 0:
+                shape = self.voxel_size_and_shape(name)[1]
+                check_sizes_of_pixels(values, float(scale[0]), shape, voxel_size, self._file)
             # Without a pixel size, coordinates are in voxels of the caller's size.
             return np.asarray(values * np.where(np.isfinite(scale), scale, voxel_size)[:, None])
         if self._file.tomogram_shape is not None:
@@ -262,7 +307,8 @@ def _read_tomograms(file: ParticleFile, table: pd.DataFrame, pixel_size_column: 
         voxel_size = check_voxel_size(pixel_size * binning, source=str(file))
         x, y, z = (round(size / binning) for size in size_xyz)
         shape = (z, y, x) if min(x, y, z) > 0 else None
-        tomograms[str(name)] = _Tomogram(np.array(size_xyz) * pixel_size, voxel_size, shape)
+        extent = np.array(size_xyz) * pixel_size
+        tomograms[str(name)] = _Tomogram(extent, voxel_size, shape, float(pixel_size))
     return tomograms
 
 
