@@ -78,7 +78,7 @@ def test_honest_models_give_torchs_answers(tmp_path: Path, name: str, form: str)
     if model.accepted:
         assert_torchs_answers(path, inputs, model.model_kind)
     else:
-        with pytest.raises(ModelError, match=r"its output is \(2, 2, 64, 64\)"):
+        with pytest.raises(ModelError):
             load_model(path, model_kind=model.model_kind)
 
 

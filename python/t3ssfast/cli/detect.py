@@ -74,6 +74,10 @@ def detect(
     threads: options.Threads = None,
     memory_budget: options.MemoryBudget = None,
     trust_model: options.TrustModel = False,
+    window: options.Window = None,
+    classifier_output: options.ClassifierOutput = "auto",
+    target_class: options.TargetClass = None,
+    segmenter_output: options.SegmenterOutput = "auto",
     resume: Annotated[
         bool, typer.Option(help="Resume an interrupted run and skip tomograms that are finished.")
     ] = True,
@@ -105,7 +109,7 @@ def detect(
     """
     from t3ssfast.detection import run_to_folder
     from t3ssfast.io import display_path
-    from t3ssfast.models import check_device, load_model
+    from t3ssfast.models import LoadedModel, check_device, load_model
 
     if not tomograms and list_file is None:
         raise typer.BadParameter("there is no tomogram; give at least one, or --list FILE.")
@@ -132,7 +136,11 @@ def detect(
         )
     # Before the first search: the device, and models, which are loaded once for all tomograms.
     check_device(device)
-    load = partial(load_model, trust_model=trust_model)
+    readings = options.model_readings(window, classifier_output, target_class, segmenter_output)
+
+    def load(path: Path | None, model_kind: str) -> LoadedModel:
+        return load_model(path, model_kind=model_kind, trust_model=trust_model, **readings[model_kind])
+
     search = partial(
         run_to_folder,
         classifier=load(classifier, model_kind="classifier"),

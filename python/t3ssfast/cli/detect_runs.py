@@ -52,13 +52,13 @@ class DetectionRun:
         return detection, is_new
 
     def draw(self, detection: Detection) -> None:
-        from t3ssfast.io import read
+        from t3ssfast.io import read, read_mask
         from t3ssfast.plotting import draw_candidates, draw_gallery
 
         tomogram = read(self.path, voxel_size_angstrom=self.voxel_size)
         membrane = detection.membrane
         if self.mask is not None:
-            membrane = read(self.mask, voxel_size_angstrom=tomogram.voxel_size_angstrom).data
+            membrane = read_mask(self.mask, tomogram)
         sign = detection.provenance["contrast"]["sign"]
         overview, gallery = (self.folder / name for name in PICTURES)
         draw_candidates(overview, tomogram, detection.candidates, membrane=membrane, contrast_sign=sign)

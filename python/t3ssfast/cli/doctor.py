@@ -61,6 +61,10 @@ def doctor(
     device: options.Device = "auto",
     memory_budget: options.MemoryBudget = None,
     trust_model: options.TrustModel = False,
+    window: options.Window = None,
+    classifier_output: options.ClassifierOutput = "auto",
+    target_class: options.TargetClass = None,
+    segmenter_output: options.SegmenterOutput = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Check the installation, or check tomograms before a run.
@@ -90,6 +94,7 @@ def doctor(
             config=options.detect_config(contrast=contrast, memory_budget=memory_budget),
             device=device,
             trust_model=trust_model,
+            readings=options.model_readings(window, classifier_output, target_class, segmenter_output),
         )
         files, _ = find_tomograms(files)
         masks = mask_of_each(files, membrane, "membrane")
@@ -179,19 +184,19 @@ def _native() -> Iterator[Check]:
 def _models() -> Iterator[Check]:
     try:
         from t3ssfast.io import file_sha256
+        from t3ssfast.models.bundled import BUNDLED_SHA256
 
         weights = resources.files("t3ssfast") / "weights"
-        checksums: dict[str, str] = json.loads((weights / "checksums.json").read_text(encoding="utf-8"))
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError) as error:
         note = f"{REINSTALL}, or give --segmenter and --classifier"
         yield Check("bundled models", FAILED, f"cannot be checked: {error}", note)
         return
     for kind in ("segmenter", "classifier", "verifier"):
-        name = f"{kind}.pt"
+        name = f"{kind}.safetensors"
         with resources.as_file(weights / name) as path:
-            checksum = file_sha256(path) if path.is_file() and name in checksums else None
+            checksum = file_sha256(path) if path.is_file() else None
         value = "missing" if checksum is None else f"SHA-256 {checksum[:16]}..."
-        if checksum is not None and checksum == checksums[name]:
+        if checksum is not None and checksum == BUNDLED_SHA256[kind]:
             yield Check(f"model {name}", OK, value)
         else:
             value += "" if checksum is None else " differs from the released file"

@@ -96,20 +96,42 @@ TomogramNames = Annotated[
 # Models.
 SegmenterFile = Annotated[
     Path | None,
-    typer.Option(help="TorchScript file of a segmenter (U-Net).", show_default="bundled", metavar="FILE"),
+    typer.Option(
+        help="Model file of a segmenter (U-Net): .safetensors of t3ssfast, or TorchScript.",
+        show_default="bundled",
+        metavar="FILE",
+    ),
 ]
 ClassifierFile = Annotated[
     Path | None,
-    typer.Option(help="TorchScript file of a classifier (LeNet).", show_default="bundled", metavar="FILE"),
+    typer.Option(
+        help="Model file of a classifier (LeNet): .safetensors of t3ssfast, or TorchScript.",
+        show_default="bundled",
+        metavar="FILE",
+    ),
 ]
 VerifierFile = Annotated[
-    Path | None, typer.Option(help="TorchScript file of a verifier.", show_default="bundled", metavar="FILE")
+    Path | None, typer.Option(help="Model file of a verifier.", show_default="bundled", metavar="FILE")
+]
+Window = Annotated[
+    int | None,
+    typer.Option(help="Side of the classifier's windows, pixels.", show_default="as its file says, else 50"),
+]
+ClassifierOutput = Annotated[
+    str, typer.Option(help='What the classifier answers: "logits", "probabilities" or "auto" (found out).')
+]
+SegmenterOutput = Annotated[
+    str, typer.Option(help='What the segmenter answers: "logits", "probabilities" or "auto" (found out).')
+]
+TargetClass = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|INDEX", help="Class of T3SS of the classifier.", show_default="t3ss, else the last"
+    ),
 ]
 TrustModel = Annotated[
     bool,
-    typer.Option(
-        "--trust-model", help="Load model files without the safety checks; they can then run any code."
-    ),
+    typer.Option("--trust-model", help="Run the code of model files as it is; they can then do anything."),
 ]
 
 # Computation.
@@ -133,6 +155,14 @@ class ParticleReading(NamedTuple):
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `load_candidates`."""
         return self._asdict()
+
+
+def model_readings(
+    window: int | None, classifier_output: str, target_class: str | None, segmenter_output: str
+) -> dict[str, dict[str, Any]]:
+    """Return the keyword arguments of `load_model` for each kind of model."""
+    classifier = {"window_px": window, "output": classifier_output, "target_class": target_class}
+    return {"classifier": classifier, "segmenter": {"output": segmenter_output}, "verifier": {}}
 
 
 def given_options(**options: Any) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def check_tomogram(
     config: DetectConfig,
     device: str,
     trust_model: bool,
+    readings: dict[str, dict[str, Any]],
 ) -> list[Check]:
     """Check one tomogram and its membrane mask; whatever would stop a detection has the status FAILED.
 
@@ -72,7 +73,7 @@ def check_tomogram(
         mask, check = _mask(membrane, tomogram)
         checks.append(check)
         del files["segmenter"]
-    models, model_checks = _models(tomogram, files, trust_model)
+    models, model_checks = _models(tomogram, files, trust_model, readings)
     checks += model_checks
     if not any(check.status == FAILED for check in checks):
         checks += _trial(tomogram, mask, models, device, config)
@@ -169,14 +170,19 @@ def _mask(path: Path, tomogram: Tomogram) -> tuple[npt.NDArray[Any] | None, Chec
 
 
 def _models(
-    tomogram: Tomogram, files: dict[str, Path | None], trust_model: bool
+    tomogram: Tomogram,
+    files: dict[str, Path | None],
+    trust_model: bool,
+    readings: dict[str, dict[str, Any]],
 ) -> tuple[dict[str, LoadedModel], list[Check]]:
     """Load the models, and compare their voxel size with the tomogram's."""
     models: dict[str, LoadedModel] = {}
     checks: list[Check] = []
     for kind, path in files.items():
         try:
-            model = models[kind] = load_model(path, model_kind=kind, trust_model=trust_model)
+            model = models[kind] = load_model(
+                path, model_kind=kind, trust_model=trust_model, **readings[kind]
+            )
         except T3Error as error:
             checks.append(Check(kind, FAILED, "unusable", str(error)))
             continue

@@ -36,6 +36,9 @@ def preselect(
     ] = 0.995,
     tomogram_name: options.TomogramNames = None,
     trust_model: options.TrustModel = False,
+    window: options.Window = None,
+    classifier_output: options.ClassifierOutput = "auto",
+    target_class: options.TargetClass = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Select the windows near a membrane that are worth classifying.
@@ -64,7 +67,14 @@ def preselect(
         volume,
         read_mask(membrane, volume),
         known[0] if known else None,
-        classifier=load_model(classifier, model_kind="classifier", trust_model=trust_model),
+        classifier=load_model(
+            classifier,
+            model_kind="classifier",
+            trust_model=trust_model,
+            window_px=window,
+            output=classifier_output,
+            target_class=target_class,
+        ),
         contrast_sign=1 if contrast == "dark" else -1,
         keep=keep,
     )

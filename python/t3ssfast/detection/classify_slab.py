@@ -66,9 +66,10 @@ def classify_slab(
         z = touched[first : first + step]
         padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
         mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
-        answers = score_windows(
-            model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
-        )
+        with model.named_errors(f"windows of {size} x {size} px"):
+            answers = score_windows(
+                model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
+            )
         probability[done : done + len(answers)] = _probability(answers, model).cpu().numpy()
         done += len(answers)
     bad = index[np.isnan(probability)]

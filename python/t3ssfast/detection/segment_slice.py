@@ -46,7 +46,7 @@ def segment_slice(
     engine: str = "auto",
     max_tile: int = MAX_TILE,
 ) -> npt.NDArray[np.float32]:
-    """Membrane probability of one slice, padded by reflection to a multiple of 16: (y, x) float32 in [0, 1].
+    """Membrane probability of one slice, (y, x) float32 in [0, 1]; padded by reflection if needed.
 
     Parameters
     ----------
@@ -60,9 +60,12 @@ def segment_slice(
     if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
         raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     height, width = around.shape[1:]
-    pad = (0, -height % SIDE_MULTIPLE), (0, -width % SIDE_MULTIPLE)
+    multiple = model.side_multiple
+    pad = (0, -height % multiple), (0, -width % multiple)
     out = np.empty((height, width), np.float32)
-    rows, columns = cut_tiles(height + pad[0][1], max_tile), cut_tiles(width + pad[1][1], max_tile)
+    rows, columns = (
+        cut_tiles(n + after, max_tile, multiple) for n, (_, after) in zip(around.shape[1:], pad, strict=True)
+    )
     run = model.engine(engine)
     with torch.inference_mode():
         if not isinstance(around, torch.Tensor):
@@ -71,7 +74,8 @@ def segment_slice(
         for r0, r1, top, bottom in rows:
             for c0, c1, left, right in columns:
                 tile = image[:, :, top:bottom, left:right].to(model.device)
-                answer = model.probability(run(tile))
+                with model.named_errors(f"slices of {tile.shape[2]} x {tile.shape[3]} px"):
+                    answer = model.probability(run(tile))
                 core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left].cpu().numpy()
                 out[r0:r1, c0:c1] = core[: height - r0, : width - c0]
     if not np.isfinite(out).all():
@@ -96,18 +100,21 @@ def tile_side(config: DetectConfig) -> int:
     return min(max(side // SIDE_MULTIPLE * SIDE_MULTIPLE, MIN_TILE), MAX_TILE)
 
 
-def cut_tiles(length: int, max_tile: int) -> list[tuple[int, int, int, int]]:
-    """Cut one side into tiles: (core start, core end, tile start, tile end) of each, in pixels.
+def cut_tiles(length: int, max_tile: int, multiple: int = SIDE_MULTIPLE) -> list[tuple[int, int, int, int]]:
+    """Cut one side, a multiple of `multiple`, into tiles.
+
+    Returns (core start, core end, tile start, tile end) of each, in pixels.
 
     The cores cover the side without overlap. All tiles have one size, because engines prepare themselves for
     each size.
     """
     if length <= max_tile:
         return [(0, length, 0, length)]
-    inner = length - 2 * TILE_HALO
-    count = math.ceil(inner / (max_tile - 2 * TILE_HALO))
-    core = math.ceil(inner / count / SIDE_MULTIPLE) * SIDE_MULTIPLE
-    size = core + 2 * TILE_HALO
+    halo = math.ceil(TILE_HALO / multiple) * multiple
+    inner = length - 2 * halo
+    count = math.ceil(inner / (max_tile - 2 * halo))
+    core = math.ceil(inner / count / multiple) * multiple
+    size = core + 2 * halo
     starts = [min(k * core, length - size) for k in range(count)]
-    edges = [0, *(start + TILE_HALO for start in starts[1:]), length]
+    edges = [0, *(start + halo for start in starts[1:]), length]
     return [(a, b, start, start + size) for a, b, start in zip(edges[:-1], edges[1:], starts, strict=True)]

@@ -125,6 +125,6 @@ def _run_verifier(
             shift = nm * 10 / grid.voxel_size_angstrom * frames[chosen, 1]
             rotated = rotate_frames(frames[chosen], np.full(len(chosen), math.radians(degrees)))
             sections = cylindrical_sections(boxes, centres[chosen] - middle[chosen] + shift, rotated, height)
-            with torch.inference_mode():
+            with torch.inference_mode(), verifier.named_errors("sections around an axis"):
                 answers[view, chosen] = verifier.fused(sections).double().cpu().numpy()
     return answers

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
 from t3ssfast.errors import ModelError
+from t3ssfast.models.fitting import FittedModel, ModelReading, fit_model
 from t3ssfast.models.foreign import Archive, Refusal, TranslatedModel
-from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
-from t3ssfast.models.metadata import METADATA_NAME, TARGET_CLASS, ModelMetadata
-from t3ssfast.models.probe import looks_like_probabilities, probe
+from t3ssfast.models.metadata import METADATA_NAME, ModelMetadata
 
-__all__ = ["check_kind", "checked_metadata", "metadata_of", "open_foreign", "prepare", "refused", "translate"]
+__all__ = ["check_kind", "fitted", "metadata_of", "open_foreign", "prepare", "refused", "translate"]
 
 
-def open_foreign(content: bytes, name: str, model_kind: str) -> None:
+def open_foreign(content: bytes, name: str, model_kind: str, reading: ModelReading) -> None:
     """Read a foreign model and run it on a probe, as `load_model` does; raises what it would raise."""
     module, metadata = translate(Archive(content, METADATA_NAME), name)
-    checked_metadata(prepare(module), metadata, model_kind, name)
+    fitted(prepare(module), metadata, model_kind, name, reading)
 
 
 def translate(archive: Archive, name: str) -> tuple[nn.Module, ModelMetadata | None]:
@@ -53,35 +50,16 @@ def prepare(module: nn.Module) -> nn.Module:
     return module
 
 
-def checked_metadata(
-    module: nn.Module, metadata: ModelMetadata | None, model_kind: str, name: str
-) -> tuple[ModelMetadata, bool]:
-    """Probe a module; return its metadata, and whether they had to be assumed."""
-    try:
-        if metadata is None:
-            return _assumed_metadata(module, model_kind, name), True
+def fitted(
+    module: nn.Module, metadata: ModelMetadata | None, model_kind: str, name: str, reading: ModelReading
+) -> FittedModel:
+    """Check a module's kind and run it on probes; see `fit_model`."""
+    if metadata is not None:
         check_kind(metadata, model_kind, name)
-        probe(module, metadata, name)
-        return metadata, False
+    try:
+        return fit_model(module, metadata, model_kind, name, reading)
     except Refusal as refusal:
         raise refused(name, refusal) from refusal
-
-
-def _assumed_metadata(module: nn.Module, model_kind: str, name: str) -> ModelMetadata:
-    """Return assumed metadata for a model that has none, from its outputs on a probe."""
-    if model_kind == "verifier":
-        raise ModelError(
-            f"{name} holds no t3ssfast metadata, which a verifier needs; train one (t3ssfast train verifier)."
-        )
-    window = DEFAULT_WINDOW_PX if model_kind == "classifier" else None
-    metadata = ModelMetadata(model_kind, window_px=window, code_version="unknown")
-    outputs = probe(module, metadata, name)
-    if model_kind == "classifier":
-        # The last class is the T3SS; a single output stands for two classes.
-        count = outputs.shape[1]
-        others = ("background",) if count <= 2 else tuple(f"class_{k}" for k in range(count - 1))
-        metadata = replace(metadata, classes=(*others, TARGET_CLASS))
-    return replace(metadata, output="probabilities" if looks_like_probabilities(outputs) else "logits")
 
 
 def check_kind(metadata: ModelMetadata, model_kind: str, name: str) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models.foreign import TranslatedModel
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
 from t3ssfast.runtime.memory import is_out_of_memory
@@ -20,7 +21,7 @@ MAX_SHAPES = 6
 class _FrozenByShape(nn.Module):
     """A translated model, frozen anew for each input shape, since its graph is of one shape."""
 
-    def __init__(self, network: TranslatedModel) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._source = network
         self._frozen: OrderedDict[tuple[int, ...], nn.Module] = OrderedDict()
@@ -31,10 +32,11 @@ class _FrozenByShape(nn.Module):
         if shape not in self._frozen:
             while len(self._frozen) >= MAX_SHAPES:
                 self._frozen.popitem(last=False)
-            graph = self._source.operators_for(shape).eval()
             with quiet_torchscript(), torch.inference_mode(False), torch.no_grad():
+                example = torch.zeros_like(image)
+                graph = graph_of(self._source, example)
                 traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    graph, torch.zeros_like(image), check_trace=False
+                    graph, example, check_trace=False
                 )
                 self._frozen[shape] = torch.jit.freeze(traced.eval())
         self._frozen.move_to_end(shape)
@@ -52,7 +54,7 @@ def freeze(module: nn.Module, device: torch.device) -> nn.Module:
         module = copy_module(module, device)
         # Applies to parameters with four axes; the others have no channel order.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if isinstance(module, TranslatedModel):
+        if any(isinstance(part, TranslatedModel) for part in module.modules()):
             return _FrozenByShape(module)
         try:
             if not isinstance(module, torch.jit.ScriptModule):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from t3ssfast.errors import ModelError, T3Error
 from t3ssfast.models.engines.engine import SegmenterEngine
 from t3ssfast.models.frozen import freeze, fuse
 from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import copy_module
+from t3ssfast.runtime.memory import is_out_of_memory
 
 __all__ = ["BUNDLED_PREFIX", "LoadedModel"]
 
@@ -31,6 +35,8 @@ class LoadedModel:
     metadata: ModelMetadata
     sha256: str
     path: str
+    # Of which the sides of a segmenter's slices must be multiples.
+    side_multiple: int = 16
     # Frozen TorchScript has no tensors that would tell where its constants are.
     placed_on: torch.device = field(default_factory=lambda: torch.device("cpu"), compare=False)
     _engines: dict[str, SegmenterEngine] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -64,6 +70,26 @@ class LoadedModel:
     def fused(self) -> nn.Module:
         """`frozen`, with layers fused on a CPU."""
         return fuse(self.frozen, self.device)
+
+    @contextmanager
+    def named_errors(self, inputs: str) -> Iterator[None]:
+        """Turn an error of the network on inputs ("slices of 64 x 64 px") into a sentence that names it."""
+        try:
+            yield
+        except ModelError as error:
+            if self.path in str(error):
+                raise
+            raise ModelError(f"{self.path}: {error}") from error
+        # Networks of other people raise whatever they like, TorchScript an exception of its own.
+        except Exception as error:
+            if isinstance(error, T3Error) or is_out_of_memory(error):
+                raise
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = lines[-1].rstrip(".") if lines else type(error).__name__
+            raise ModelError(
+                f"{self.path}: the {self.metadata.model_kind} cannot be run on {inputs} ({reason}); give "
+                "another."
+            ) from error
 
     def engine(self, name: str = "auto") -> SegmenterEngine:
         """Return the inference engine of a segmenter by name, one of `SEGMENTER_ENGINES`; cached."""

@@ -17,9 +17,9 @@ from t3ssfast.errors import ConfigError, ModelError, TrustWarning
 from t3ssfast.io import display_path
 from t3ssfast.models.architectures import build_network, from_safetensors
 from t3ssfast.models.bundled import read_bundled
-from t3ssfast.models.checks import check_kind, checked_metadata, metadata_of, prepare, refused, translate
+from t3ssfast.models.checks import check_kind, fitted, metadata_of, prepare, refused, translate
+from t3ssfast.models.fitting import ModelReading
 from t3ssfast.models.foreign import Archive, Refusal
-from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.loaded import BUNDLED_PREFIX, LoadedModel
 from t3ssfast.models.metadata import METADATA_NAME, MODEL_KINDS, ModelMetadata
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
@@ -42,6 +42,9 @@ def load_model(
     model_kind: str,
     device: str | torch.device = "cpu",
     trust_model: bool = False,
+    window_px: int | None = None,
+    output: str = "auto",
+    target_class: int | str | None = None,
 ) -> LoadedModel:
     """Load a model, check it, and move it to a device, in evaluation mode and float32.
 
@@ -59,6 +62,13 @@ def load_model(
     trust_model
         Let PyTorch load the file and run its code as it is (TrustWarning); it can then do anything that a
         program can. Needed for torch.export archives (.pt2) and for models that cannot be translated.
+    window_px
+        Side of a classifier's window, pixels, where the file does not say it.
+    output
+        "logits", "probabilities", or "auto": as the file says, or as its answers to inputs of several scales
+        show.
+    target_class
+        Index or name of a classifier's class of T3SS; None: the one named "t3ss", else the last.
 
     Raises
     ------
@@ -69,15 +79,16 @@ def load_model(
     Warns
     -----
     UserWarning
-        The model has no t3ssfast metadata. Assumed are the voxel size of the tomogram, a window of 50 pixels,
-        the default normalisation, dark protein, and T3SS as the last class; the outputs are taken as
-        probabilities if they look like them on a probe, else as logits.
+        The model has no t3ssfast metadata. Assumed are the voxel size of the tomogram, the default
+        normalisation and dark protein. Found out are: RGB input, for which the grey channel is repeated; two
+        output channels of a segmenter (background, membrane); and the multiple that sides of slices must be.
     """
     if model_kind not in MODEL_KINDS:
         raise ConfigError(f"model_kind is {model_kind!r}; give {' or '.join(MODEL_KINDS)}.")
     if isinstance(model, LoadedModel):
         check_kind(model.metadata, model_kind, model.path)
         return model.to(device)
+    reading = ModelReading(window_px, output, target_class)
     metadata: ModelMetadata | None = None
     if isinstance(model, nn.Module):
         module, name = copy_module(model), "<module>"
@@ -101,21 +112,23 @@ def load_model(
             )
             module, metadata = _open_trusted(content, name, exported=path.suffix.lower() == ".pt2")
         else:
-            module, metadata = _open_archive(content, name, model_kind)
-    module = prepare(module)
-    metadata, assumed = checked_metadata(module, metadata, model_kind, name)
-    if assumed:
-        window = f", a window of {DEFAULT_WINDOW_PX} px" if model_kind == "classifier" else ""
+            module, metadata = _open_archive(content, name, model_kind, reading)
+    found = fitted(prepare(module), metadata, model_kind, name, reading)
+    if found.assumed:
+        window = f", a window of {found.metadata.window_px} px" if model_kind == "classifier" else ""
         warnings.warn(
             f"{name} holds no t3ssfast metadata: assuming the tomogram's own voxel size{window}, the default "
-            f"normalisation, dark protein and {metadata.output} as output.",
+            f"normalisation, dark protein and {found.metadata.output} as output.",
             UserWarning,
             stacklevel=2,
         )
-    return LoadedModel(module, metadata, sha256, name).to(device)
+    loaded = LoadedModel(found.module, found.metadata, sha256, name, side_multiple=found.side_multiple)
+    return loaded.to(device)
 
 
-def _open_archive(content: bytes, name: str, model_kind: str) -> tuple[nn.Module, ModelMetadata | None]:
+def _open_archive(
+    content: bytes, name: str, model_kind: str, reading: ModelReading
+) -> tuple[nn.Module, ModelMetadata | None]:
     """Open a TorchScript archive: weights for one of the package's networks, or a model to translate."""
     try:
         archive = Archive(content, METADATA_NAME)
@@ -124,7 +137,7 @@ def _open_archive(content: bytes, name: str, model_kind: str) -> tuple[nn.Module
             # The code beside the weights is for other programs, and not read.
             network = build_network(metadata.architecture, archive.state(), name)
             return network, replace(metadata, architecture=None)
-        try_in_child(content, name, model_kind)
+        try_in_child(content, name, model_kind, reading)
         return translate(archive, name)
     except Refusal as refusal:
         raise refused(name, refusal) from refusal

@@ -16,7 +16,7 @@ from t3ssfast.models.metadata import ModelMetadata
 from t3ssfast.models.torchscript import quiet_torchscript
 from t3ssfast.runtime.memory import is_out_of_memory
 
-__all__ = ["looks_like_probabilities", "probe"]
+__all__ = ["RunError", "probe", "run_probe"]
 
 # Multiple of 2**5, so that U-Nets of up to five poolings accept it.
 SEGMENTER_SIDE = 64
@@ -27,23 +27,23 @@ TIMEOUT_SECONDS = 60.0
 BATCH_TOLERANCE = 1e-2
 
 
-class _RunError(Exception):
+class RunError(Exception):
     """The network raised an error other than running out of memory."""
 
 
-def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
+def probe(module: nn.Module, metadata: ModelMetadata, name: str, *, side: int = SEGMENTER_SIDE) -> Tensor:
     """Run a model on a small deterministic input, check its outputs, and return them.
 
     ModelError: the model does not accept the input or takes too long, or its outputs have the wrong shape,
     are not finite, are random, or depend on the rest of the batch.
     """
-    side = metadata.window_px or DEFAULT_WINDOW_PX
+    segmenter_side, side = side, metadata.window_px or DEFAULT_WINDOW_PX
     shape = (metadata.slices, side, side)
     inputs = f"windows (M, 1, {side}, {side})"
     classes = len(metadata.classes)
     output_axes = f"(M, {classes or 'classes'})"
     if metadata.model_kind == "segmenter":
-        shape = (metadata.slices, SEGMENTER_SIDE, SEGMENTER_SIDE)
+        shape = (metadata.slices, segmenter_side, segmenter_side)
         inputs, output_axes = f"slices (N, {metadata.slices}, H, W)", "(N, 1, H, W)"
     elif metadata.model_kind == "verifier":
         shape = (AZIMUTHS, side, side // 2)
@@ -51,8 +51,8 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     # A batch of two reveals a model that drops or mixes the batch axis.
     batch = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        outputs = _run(module, batch, name)
-    except _RunError as error:
+        outputs = run_probe(module, batch, name)
+    except RunError as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         raise ModelError(
             f"{name} is not a {metadata.model_kind}: it does not take {inputs} ({lines[-1].strip()}); give a "
@@ -60,7 +60,7 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
         ) from error
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if metadata.model_kind == "segmenter":
-        valid = found == (2, 1, SEGMENTER_SIDE, SEGMENTER_SIDE)
+        valid = found == (2, 1, segmenter_side, segmenter_side)
     else:
         # One output can stand for two classes.
         allowed = (1, 2) if classes == 2 else (classes,)
@@ -77,8 +77,8 @@ def probe(module: nn.Module, metadata: ModelMetadata, name: str) -> Tensor:
     return outputs
 
 
-def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
-    """Run a module in a daemon thread, because PyTorch has no way to stop one that takes too long."""
+def run_probe(module: nn.Module, batch: Tensor, name: str) -> Tensor:
+    """Run a module on a batch, in a daemon thread, because PyTorch cannot stop one that takes too long."""
     future: Future[Tensor] = Future()
 
     def run() -> None:
@@ -108,19 +108,19 @@ def _run(module: nn.Module, batch: Tensor, name: str) -> Tensor:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise _RunError(str(error)) from error
+        raise RunError(str(error)) from error
 
 
 def _check_evaluation_mode(module: nn.Module, batch: Tensor, outputs: Tensor, name: str) -> None:
     """Refuse a model that was saved in training mode and cannot be switched to evaluation mode."""
-    if not torch.equal(_run(module, batch, name), outputs):
+    if not torch.equal(run_probe(module, batch, name), outputs):
         raise ModelError(
             f"{name} gives different outputs for the same input: dropout or another layer is random; save it "
             "in evaluation mode (module.eval())."
         )
     try:
-        alone = _run(module, batch[:1], name)
-    except _RunError:
+        alone = run_probe(module, batch[:1], name)
+    except RunError:
         # Traced with a fixed batch size: there is nothing to compare.
         return
     scale = float(outputs.abs().max()) + 1e-6
@@ -129,11 +129,3 @@ def _check_evaluation_mode(module: nn.Module, batch: Tensor, outputs: Tensor, na
             f"{name} gives different outputs for an input alone and in a batch: its batch normalisation is "
             "in training mode; save it in evaluation mode (module.eval())."
         )
-
-
-def looks_like_probabilities(outputs: Tensor) -> bool:
-    """Whether outputs lie in [0, 1] and, with several classes, sum to one."""
-    in_range = bool((outputs >= 0).all() and (outputs <= 1).all())
-    if outputs.ndim == 2 and outputs.shape[1] > 1:
-        return in_range and bool(torch.allclose(outputs.sum(dim=1), torch.ones(len(outputs)), atol=1e-4))
-    return in_range

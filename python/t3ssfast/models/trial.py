@@ -15,10 +15,12 @@ import select
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from t3ssfast.errors import ModelError, T3Error
+from t3ssfast.models.fitting import ModelReading
 
 __all__ = ["try_in_child"]
 
@@ -38,7 +40,7 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.owner = 0
         self.lock = threading.Lock()
-        self.passed: dict[tuple[str, str], bool] = {}
+        self.passed: set[tuple[str, str, ModelReading]] = set()
 
     def start(self) -> subprocess.Popen[bytes]:
         package = Path(__file__).resolve().parents[2]
@@ -100,7 +102,7 @@ _child = _Child()
 atexit.register(_child.stop)
 
 
-def try_in_child(content: bytes, name: str, model_kind: str) -> None:
+def try_in_child(content: bytes, name: str, model_kind: str, reading: ModelReading) -> None:
     """Read and run a foreign model in a child process, and pass on what it raises there.
 
     Where there are no limits on processes, as on Windows, nothing is tried.
@@ -112,11 +114,11 @@ def try_in_child(content: bytes, name: str, model_kind: str) -> None:
     """
     if os.name != "posix" or not sys.executable:
         return
-    key = hashlib.sha256(content).hexdigest(), model_kind
+    key = hashlib.sha256(content).hexdigest(), model_kind, reading
     with _child.lock:
         if key in _child.passed:
             return
-        answer = _child.ask({"name": name, "model_kind": model_kind}, content)
+        answer = _child.ask({"name": name, "model_kind": model_kind, **asdict(reading)}, content)
         if answer is None:
             raise ModelError(
                 f"{name} is refused: the process that tried it crashed, or took over {CPU_SECONDS} s or "
@@ -126,7 +128,7 @@ def try_in_child(content: bytes, name: str, model_kind: str) -> None:
             raise ModelError(answer["error"])
         if len(_child.passed) >= MAX_REMEMBERED:
             _child.passed.clear()
-        _child.passed[key] = True
+        _child.passed.add(key)
 
 
 # ---------------------------------------------------------------------------------------------- in the child
@@ -177,12 +179,13 @@ def _serve() -> None:
         _limit(len(content))
         error = None
         try:
-            open_foreign(content, options["name"], options["model_kind"])
+            name, model_kind = options.pop("name"), options.pop("model_kind")
+            open_foreign(content, name, model_kind, ModelReading(**options))
         except T3Error as failure:
             error = str(failure)
         except (MemoryError, RecursionError, RuntimeError) as failure:
             first = (str(failure).splitlines() or [""])[0][:200]
-            error = f"{options['name']} is refused: it cannot be tried ({type(failure).__name__} {first})."
+            error = f"{name} is refused: it cannot be tried ({type(failure).__name__} {first})."
         _send(outgoing, json.dumps({"error": error}).encode())
 
 

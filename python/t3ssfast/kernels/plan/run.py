@@ -10,7 +10,7 @@ import torch
 from t3ssfast.errors import ModelError
 from t3ssfast.runtime.memory import is_out_of_memory
 
-__all__ = ["check_model", "named_tensors", "run_model"]
+__all__ = ["accepted_sizes", "check_model", "named_tensors", "run_model"]
 
 
 @contextlib.contextmanager
@@ -41,10 +41,11 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str =
     try:
         with torch.no_grad(), _precision(windows.device, precision):
             scores = model(windows)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    # TorchScript raises an exception of its own, not a RuntimeError.
+    except Exception as error:
         if is_out_of_memory(error):
             raise
-        sizes = _accepted_sizes(model, size, windows.device)
+        sizes = accepted_sizes(model, size, windows.device)
         if sizes:
             raise ModelError(
                 f"The model does not accept windows of {size} x {size} pixels; give a size that it accepts "
@@ -90,7 +91,7 @@ def named_tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _accepted_sizes(model: torch.nn.Module, size: int, device: torch.device) -> list[int]:
+def accepted_sizes(model: torch.nn.Module, size: int, device: torch.device) -> list[int]:
     """Return the first window sizes up to 160 pixels, other than `size`, that the model accepts."""
     accepted: list[int] = []
     for other in range(4, 161):

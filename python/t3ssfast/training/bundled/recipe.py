@@ -108,7 +108,7 @@ def train_bundled(
         recipe = replace(recipe, tomograms=(tomograms, tomograms // 2))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{kind}.pt" for kind in ("segmenter", "classifier", "verifier")]
+    paths = [folder / f"{kind}.safetensors" for kind in ("segmenter", "classifier", "verifier")]
     segmenter, classifier, verifier = paths
     key = key_of({"recipe": asdict(recipe), "size": size, "seed": seed, "version": code_version()})
     finished = CheckpointStore(folder, key, name="bundled")
