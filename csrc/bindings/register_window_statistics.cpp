@@ -74,6 +74,10 @@ std::optional<i64> first_nonfinite(std::uintptr_t values, i64 count, int threads
     return cpu::first_nonfinite(pointer<const float>(values), count, threads);
 }
 
+void first_nonfinite_cuda(std::uintptr_t values, i64 count, std::uintptr_t first, const LaunchArgument &target) {
+    cuda::first_nonfinite(pointer<const float>(values), count, pointer<i64>(first), launch(target));
+}
+
 }  // namespace
 
 void register_window_statistics(pybind11::module_ &module) {
@@ -83,6 +87,7 @@ void register_window_statistics(pybind11::module_ &module) {
     module.def("window_statistics_cuda", &window_statistics_cuda, release());
     module.def("emulate_window_statistics", &emulate_window_statistics, release());
     module.def("first_nonfinite", &first_nonfinite, release());
+    module.def("first_nonfinite_cuda", &first_nonfinite_cuda, release());
 }
 
 }  // namespace t3ssfast

@@ -26,6 +26,8 @@ void window_statistics(ImageStack<const float>, std::int64_t, const std::vector<
     unavailable();
 }
 
+void first_nonfinite(const float *, std::int64_t, std::int64_t *, Launch) { unavailable(); }
+
 void score_windows_simt(const TileBatch &, Launch) { unavailable(); }
 
 SharedMemory tensor_core_shared_memory(int) { return {0, 0}; }

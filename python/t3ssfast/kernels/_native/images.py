@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from t3ssfast.errors import DeviceError, InputError
-from t3ssfast.kernels._native.extension import core
+from t3ssfast.kernels._native.extension import core, current_device
 from t3ssfast.tomogram import Array
 
 __all__ = ["Array", "ImageStack", "as_stack"]
@@ -59,12 +59,15 @@ class ImageStack:
         """Raise InputError if an unchecked stack contains NaN or Inf."""
         if self.unchecked is None:
             return
-        if isinstance(self.data, torch.Tensor) and self.data.device.type == "cuda":
-            bad = torch.logical_not(torch.isfinite(self.data)).reshape(-1)
-            first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else None
+        count = math.prod(self.data.shape)
+        if self.device.type == "cuda":
+            found = torch.full((1,), count, dtype=torch.int64, device=self.device)
+            with current_device(self.device) as launch:
+                core.first_nonfinite_cuda(self.address, count, found.data_ptr(), launch)
+            first = int(found)
+            self.raise_nonfinite(None if first == count else first)
         else:
-            first = core.first_nonfinite(self.address, math.prod(self.data.shape), torch.get_num_threads())
-        self.raise_nonfinite(first)
+            self.raise_nonfinite(core.first_nonfinite(self.address, count, torch.get_num_threads()))
 
     def raise_nonfinite(self, first: int | None) -> None:
         """Raise InputError for the value at flat index `first`; do nothing where it is None."""
