@@ -34,17 +34,9 @@ extern dim3 blockDim, gridDim;
 void __syncthreads();
 unsigned long long atomicMin(unsigned long long *address, unsigned long long value);
 
-// Rounded once each: volatile keeps the compiler from fusing them.
+// Rounded once: volatile keeps the compiler from fusing it with a sum.
 inline double __dmul_rn(double a, double b) {
     const volatile double result = a * b;
-    return result;
-}
-inline double __dadd_rn(double a, double b) {
-    const volatile double result = a + b;
-    return result;
-}
-inline double __dsub_rn(double a, double b) {
-    const volatile double result = a - b;
     return result;
 }
 
@@ -57,6 +49,7 @@ enum cudaError_t {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorLaunchOutOfResources = 701,
 };
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount,
