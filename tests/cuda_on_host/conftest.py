@@ -1,6 +1,6 @@
 """Fixtures of the tests that run the CUDA sources on a CPU.
 
-They need the extension `_core_on_host`:
+They need the extension `_core_on_host`. `nox -s cuda_on_host` builds it and runs them; by hand:
 
     cmake -S . -B build-on-host -G Ninja -DT3SSFAST_CUDA=OFF -DT3SSFAST_CUDA_ON_HOST=ON
     cmake --build build-on-host

@@ -37,6 +37,7 @@ cudaError_t last_error = cudaSuccess;
 std::set<int> contexts;
 std::map<std::pair<const void *, int>, int> shared_limits;
 std::set<int> limits_set;
+bool out_of_resources = false;  // every launch is refused
 
 cudaError_t fail(cudaError_t error) {
     last_error = error;
@@ -64,6 +65,7 @@ cudaError_t launch(Call &call, dim3 grid, dim3 block, std::size_t shared_bytes, 
     const bool configured = grid.x > 0 && grid.y > 0 && grid.z == 1 && grid.x <= kMaxGridX && grid.y <= kMaxGridYZ &&
                             block.x > 0 && block.x <= kMaxLanes && block.y == 1 && block.z == 1;
     if (!configured) return fail(cudaErrorInvalidConfiguration);
+    if (out_of_resources) return fail(cudaErrorLaunchOutOfResources);
     if (shared_bytes > allowed || call.parameter_bytes > kMaxParameterBytes) return fail(cudaErrorInvalidValue);
     run_grid(call, grid, block, shared_bytes, name);
     return cudaSuccess;
@@ -81,6 +83,7 @@ const char *cudaGetErrorString(cudaError_t error) {
         case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
         case cudaErrorNoDevice: return "no CUDA-capable device is detected";
         case cudaErrorInvalidDevice: return "invalid device ordinal";
+        case cudaErrorLaunchOutOfResources: return "too many resources requested for launch";
     }
     return "unrecognized error code";
 }
@@ -134,6 +137,7 @@ __attribute__((visibility("default"))) int cuda_on_host_devices(int number, int 
         contexts.clear();
         shared_limits.clear();
         limits_set.clear();
+        out_of_resources = false;
         return 1;
     }
     return 0;
@@ -149,6 +153,8 @@ __attribute__((visibility("default"))) int cuda_on_host_exchange_device(int devi
 __attribute__((visibility("default"))) void cuda_on_host_restore_device(int device) { current_device = device; }
 
 __attribute__((visibility("default"))) int cuda_on_host_has_context(int device) { return contexts.count(device) != 0; }
+
+__attribute__((visibility("default"))) void cuda_on_host_refuse_launches() { out_of_resources = true; }
 
 // The error that a failed call left behind.
 __attribute__((visibility("default"))) int cuda_on_host_take_last_error() { return cudaGetLastError(); }

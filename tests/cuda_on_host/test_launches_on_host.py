@@ -31,6 +31,13 @@ def test_failed_call_clears_its_error(on_host: Extension) -> None:
     assert on_host.library.cuda_on_host_take_last_error() == 0
 
 
+def test_refused_launch_is_an_error_and_leaves_none_behind(on_host: Extension) -> None:
+    on_host.library.cuda_on_host_refuse_launches()
+    with pytest.raises(RuntimeError, match="failed on the CUDA device: too many resources"):
+        mean(on_host)
+    assert on_host.library.cuda_on_host_take_last_error() == 0
+
+
 def test_driver_that_is_too_old_is_an_answer(on_host: Extension) -> None:
     on_host.use(90, error=INSUFFICIENT_DRIVER)
     info = core.build_info()
