@@ -3,6 +3,11 @@
 
 #include "backend.h"
 
+// Why they were not built, from cmake/cuda.cmake.
+#ifndef T3SSFAST_CUDA_PROBLEM
+#define T3SSFAST_CUDA_PROBLEM "it was built without CMake"
+#endif
+
 namespace t3ssfast::cuda {
 namespace {
 
@@ -36,6 +41,6 @@ void score_windows_tensor_core(const TensorCoreRun &, Precision, bool, int, Laun
 
 int device_count() { return 0; }
 
-std::string device_problem() { return "this build of t3ssfast has no CUDA kernels"; }
+std::string device_problem() { return "this build of t3ssfast has no CUDA kernels: " T3SSFAST_CUDA_PROBLEM; }
 
 }  // namespace t3ssfast::cuda
