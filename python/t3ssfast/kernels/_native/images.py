@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from t3ssfast.errors import DeviceError, InputError
 from t3ssfast.kernels._native.extension import core, current_device
 from t3ssfast.tomogram import Array
 
-__all__ = ["Array", "ImageStack", "as_stack"]
+__all__ = ["Array", "ImageStack", "array_of", "as_stack"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,27 @@ class ImageStack:
         )
 
 
+def array_of(value: Any, name: str) -> Array:
+    """Return a NumPy array or torch tensor as it is, and an object with DLPack, such as CuPy's, as a tensor.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return torch.utils.dlpack.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise InputError(
+                f"{name} of type {type(value).__name__} cannot be read by DLPack ({error}); "
+                "give a NumPy array or a torch tensor."
+            ) from error
+    raise InputError(f"{name} is of type {type(value).__name__}; give a NumPy array or a torch tensor.")
+
+
 def _check_device(device: torch.device) -> None:
     if device.type == "cpu":
         return
@@ -103,7 +125,7 @@ def as_stack(image: Array, *, check: bool = True) -> ImageStack:
     Parameters
     ----------
     image
-        (H, W) or (N, H, W), NumPy or torch, any real dtype (bool included), any layout.
+        (H, W) or (N, H, W), NumPy, torch or DLPack, any real dtype (bool included), any layout.
     check
         Whether to check for NaN and Inf now; otherwise the kernel does (`ImageStack.unchecked`).
 
@@ -114,8 +136,7 @@ def as_stack(image: Array, *, check: bool = True) -> ImageStack:
     DeviceError
         If it is on a device that the kernels do not support.
     """
-    if not isinstance(image, np.ndarray | torch.Tensor):
-        raise InputError(f"image is of type {type(image).__name__}; give a NumPy array or a torch tensor.")
+    image = array_of(image, "image")
     shape = tuple(int(n) for n in image.shape)
     if len(shape) not in (2, 3):
         raise InputError(f"image has shape {shape}; give (H, W), or (N, H, W) for a stack.")
