@@ -39,7 +39,11 @@ def load_extension() -> Any:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the lanes of one launch did: bytes of memory, barriers of all blocks, products of a warp."""
+    """What the lanes of one launch did.
+
+    Bytes of memory that lanes read and wrote, barriers of all blocks, matrix products of warps, and
+    multiplications in float64.
+    """
 
     global_read: int
     global_written: int
@@ -47,6 +51,7 @@ class Counts:
     shared_written: int
     barriers: int
     products: int
+    double_products: int
 
 
 class HostDevice(TorchFunctionMode):
@@ -136,10 +141,11 @@ class Extension:
 
     def counts(self) -> list[Counts]:
         """Return the counts of each launch since a device was entered."""
-        values = (ctypes.c_int64 * 600)()
+        width = len(dataclasses.fields(Counts))
+        values = (ctypes.c_int64 * (100 * width))()
         number = self.library.cuda_on_host_counts(values, 100)
         assert number <= 100
-        return [Counts(*values[6 * i : 6 * i + 6]) for i in range(number)]
+        return [Counts(*values[width * i : width * (i + 1)]) for i in range(number)]
 
     @contextmanager
     def device(self) -> Iterator[HostDevice]:

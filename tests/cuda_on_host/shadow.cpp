@@ -219,7 +219,7 @@ __attribute__((visibility("default"))) const char *cuda_on_host_findings() {
     return text.c_str();
 }
 
-// Counts of the launches since cuda_on_host_forget, six numbers each; returns the number of launches.
+// Counts of the launches since cuda_on_host_forget, seven numbers each; returns the number of launches.
 __attribute__((visibility("default"))) int cuda_on_host_counts(std::int64_t *values, int capacity) {
     const int count = std::min(capacity, static_cast<int>(launches.size()));
     std::memcpy(values, launches.data(), static_cast<std::size_t>(count) * sizeof(Counts));

@@ -34,11 +34,8 @@ extern dim3 blockDim, gridDim;
 void __syncthreads();
 unsigned long long atomicMin(unsigned long long *address, unsigned long long value);
 
-// Rounded once: volatile keeps the compiler from fusing it with a sum.
-inline double __dmul_rn(double a, double b) {
-    const volatile double result = a * b;
-    return result;
-}
+// Rounded once, and counted.
+double __dmul_rn(double a, double b);
 
 // ------------------------------------------------------------------------------------------- runtime
 
