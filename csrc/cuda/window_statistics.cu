@@ -1,4 +1,4 @@
-// window_statistics on the device. One kernel computes moments and extrema from sums along rows, then columns, in
+// window_statistics on the device. One kernel computes moments and extrema from sums along columns, then rows, in
 // shared memory; the other computes order statistics from the ranks of the pixels under a tile. Both run the block
 // algorithms of core/window_statistics.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
 // tile without a listed window costs only a search in the list.
@@ -21,7 +21,7 @@ constexpr int kMomentThreads = 128;
 constexpr int kOrderThreads = 128;
 // Dynamic shared memory that every device provides without opting in.
 constexpr i64 kSharedBytes = 48 << 10;
-// Window columns per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
+// Rows of windows per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
 constexpr i64 kMaxPanel = 16, kMinPanel = 4, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
 // Blocks per multiprocessor: enough to hide latency, few enough to keep the workspace small. As a launch bound it

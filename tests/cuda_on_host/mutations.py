@@ -77,6 +77,13 @@ MUTATIONS = [
         (STATISTICS, "-k", "empty_tile"),
     ),
     Mutation(
+        "no barrier after rows of a tile that are skipped",
+        WINDOW_STATISTICS,
+        "    if (!run.windows.dense()) block.phase([](int) {});\n",
+        "",
+        (STATISTICS, "-k", "at_the_end_of_a_tile"),
+    ),
+    Mutation(
         "one group of copies too few is waited for, in the loop",
         FULLY_CONNECTED,
         "            warp.template wait<kPipelineSlots - 2>();\n",

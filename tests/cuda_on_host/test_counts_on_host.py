@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from host_device import Counts, Extension
+
 from lenets import lenet, noise
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import Plan, read_plan

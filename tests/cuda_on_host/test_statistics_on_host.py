@@ -101,6 +101,13 @@ def test_several_images_share_the_workspace(on_host: Extension) -> None:
     assert_equals_cpu(on_host, image, 5, ("median", "mean"), mask_of((9, 67, 136), 0.01))
 
 
+def test_rows_without_listed_windows_at_the_end_of_a_tile(on_host: Extension) -> None:
+    """A block skips them; the lists of the next tile must wait until every lane has looked."""
+    mask = torch.zeros(5, 20, 4, dtype=torch.bool)
+    mask[:, :2] = True
+    assert_equals_cpu(on_host, noise(5, 139, 123), 120, ("mean", "max"), mask)
+
+
 def test_empty_tile_before_a_taller_one(on_host: Extension) -> None:
     """A lane may still look at the list of a tile of 6 rows while others list the 64 rows of the next one."""
     mask = torch.zeros(4, 262, 8, dtype=torch.bool)
