@@ -51,7 +51,7 @@ void emulate_window_statistics(const ImagesArgument &images, i64 size, const Req
     StatisticsRun run = statistics_run(image_stack(images), size, window_list(windows), pointer<float>(out));
     std::vector<double> shared(
         (std::max(moment_block_bytes(size, panel), order_shared_bytes(lanes)) + sizeof(double) - 1) / sizeof(double));
-    std::vector<std::uint32_t> workspace(order_workspace_bytes(size) / sizeof(std::uint32_t));
+    std::vector<std::uint32_t> workspace(order_workspace_bytes(size, lanes) / sizeof(std::uint32_t));
     unsigned char *const memory = reinterpret_cast<unsigned char *>(shared.data());
     for (i64 slot = 0; slot < static_cast<i64>(requests.size()); ++slot) {
         const Statistic kind = static_cast<Statistic>(requests[slot].first);

@@ -86,9 +86,15 @@ T3_HD std::int64_t order_pixels(std::int64_t size) { return (kOrderRows + size -
 
 inline BlockGrid order_grid(const StatisticsRun &run) { return block_grid(run, kOrderRows, kOrderColumns, 0); }
 
-// Keys and coordinates, twice for the sort, and the ranks.
-T3_HD std::int64_t order_workspace_bytes(std::int64_t size) {
-    return order_pixels(size) * 5 * static_cast<std::int64_t>(sizeof(std::uint32_t));
+// Pixels of each lane while a tile is sorted.
+T3_HD std::int64_t lane_share(std::int64_t count, int lanes) { return (count + lanes - 1) / lanes; }
+
+// Keys and coordinates, twice for the sort, and the ranks; each lane has a full share.
+T3_HD std::int64_t order_capacity(std::int64_t size, int lanes) {
+    return lane_share(order_pixels(size), lanes) * lanes;
+}
+T3_HD std::int64_t order_workspace_bytes(std::int64_t size, int lanes) {
+    return order_capacity(size, lanes) * 5 * static_cast<std::int64_t>(sizeof(std::uint32_t));
 }
 
 T3_HD std::int64_t order_shared_bytes(int lanes) {
@@ -271,20 +277,27 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
 
 // ------------------------------------------------------------------------------------- order statistics
 
-// Stable radix sort of (key, coordinates) pairs by key, four bits per pass; every lane has its own run of pairs. The
-// number of passes is even, so the result is in `keys` and `coordinates`.
+// Where pair `i` of the order is kept during the sort: every lane has its own run of `share` pairs, and the runs are
+// interleaved, so that neighbouring lanes read neighbouring addresses.
+T3_HD std::uint32_t interleaved(std::uint32_t i, std::uint32_t share, std::uint32_t lanes) {
+    return i % share * lanes + i / share;
+}
+
+// Stable radix sort of interleaved (key, coordinates) pairs by key, four bits per pass. The number of passes is even, so
+// the result is in `keys` and `coordinates`, in order and not interleaved.
 T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::uint32_t *coordinates,
                                   std::uint32_t *spare_keys, std::uint32_t *spare_coordinates, std::int64_t count,
                                   std::uint32_t *bins) {
     const int lanes = block.lanes();
-    const std::int64_t share = (count + lanes - 1) / lanes;
+    const std::int64_t share = lane_share(count, lanes);
     std::uint32_t *totals = bins + kDigits * lanes;
     for (int shift = 0; shift < 32; shift += kDigitBits) {
+        const bool last = shift + kDigitBits == 32;
         block.phase([&](int lane) {
             for (int digit = 0; digit < kDigits; ++digit) bins[digit * lanes + lane] = 0;
-            const std::int64_t end = (lane + 1) * share < count ? (lane + 1) * share : count;
-            for (std::int64_t i = lane * share; i < end; ++i) {
-                ++bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane];
+            const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
+            for (std::int64_t i = 0; i < pairs; ++i) {
+                ++bins[(keys[i * lanes + lane] >> shift & (kDigits - 1)) * lanes + lane];
             }
         });
         block.phase([&](int lane) {
@@ -304,11 +317,15 @@ T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::
                 bins[digit * lanes + lane] += base;
                 base += totals[digit];
             }
-            const std::int64_t end = (lane + 1) * share < count ? (lane + 1) * share : count;
-            for (std::int64_t i = lane * share; i < end; ++i) {
-                const std::uint32_t to = bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane]++;
-                spare_keys[to] = keys[i];
-                spare_coordinates[to] = coordinates[i];
+            const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
+            for (std::int64_t i = 0; i < pairs; ++i) {
+                const std::uint32_t key = keys[i * lanes + lane], yx = coordinates[i * lanes + lane];
+                const std::uint32_t rank = bins[(key >> shift & (kDigits - 1)) * lanes + lane]++;
+                const std::uint32_t to =
+                    last ? rank
+                         : interleaved(rank, static_cast<std::uint32_t>(share), static_cast<std::uint32_t>(lanes));
+                spare_keys[to] = key;
+                spare_coordinates[to] = yx;
             }
         });
         std::uint32_t *const previous_keys = keys, *const previous_coordinates = coordinates;
@@ -375,15 +392,18 @@ T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, 
     if (!find_rows(block, run, tile, ranges)) return;
 
     const std::int64_t size = run.size, rows = tile.height() + size - 1, columns = tile.width() + size - 1;
-    const std::int64_t count = rows * columns, capacity = order_pixels(size);
+    const std::int64_t count = rows * columns, capacity = order_capacity(size, block.lanes());
+    const std::uint32_t lanes = static_cast<std::uint32_t>(block.lanes());
+    const std::uint32_t share = static_cast<std::uint32_t>(lane_share(count, block.lanes()));
     std::uint32_t *keys = workspace, *coordinates = keys + capacity, *spare = coordinates + capacity;
     std::uint32_t *ranks = spare + 2 * capacity;
     const float *corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
     block.phase([&](int lane) {
         for (std::int64_t i = lane; i < count; i += block.lanes()) {
             const std::int64_t y = i / columns, x = i % columns;
-            keys[i] = float_to_key(corner[y * run.images.width + x]);
-            coordinates[i] = static_cast<std::uint32_t>(y << 16 | x);
+            const std::uint32_t at = interleaved(static_cast<std::uint32_t>(i), share, lanes);
+            keys[at] = float_to_key(corner[y * run.images.width + x]);
+            coordinates[at] = static_cast<std::uint32_t>(y << 16 | x);
         }
     });
     sort_block(block, keys, coordinates, spare, spare + capacity, count, bins);

@@ -94,7 +94,7 @@ i64 window_statistics_workspace(ImageStack<const float> images, i64 size,
     i64 bytes = 0;
     for (const StatisticRequest &request : statistics) {
         if (is_order(request.kind)) {
-            bytes = std::max(bytes, order_blocks(run, multiprocessors) * order_workspace_bytes(size));
+            bytes = std::max(bytes, order_blocks(run, multiprocessors) * order_workspace_bytes(size, kOrderThreads));
         } else {
             const MomentPlan plan = moment_plan(run, multiprocessors);
             bytes = std::max(bytes, plan.workspace ? plan.blocks * plan.bytes : 0);
@@ -124,7 +124,7 @@ void window_statistics(ImageStack<const float> images, i64 size, const std::vect
         const LaunchShape shape{dim3(static_cast<unsigned>(order_blocks(part, multiprocessors))), kOrderThreads,
                                 order_shared_bytes(kOrderThreads)};
         launch_kernel("window_statistics (order)", order_kernel, shape, stream_of(launch), part, order_grid(part),
-                      memory, order_workspace_bytes(size));
+                      memory, order_workspace_bytes(size, kOrderThreads));
     });
 }
 

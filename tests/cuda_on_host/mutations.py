@@ -119,10 +119,31 @@ MUTATIONS = [
         TENSOR_CORES,
     ),
     Mutation(
+        "the workspace has no room for whole shares of the lanes",
+        WINDOW_STATISTICS,
+        "return lane_share(order_pixels(size), lanes) * lanes;",
+        "return order_pixels(size) + 0 * lanes;",
+        (STATISTICS, "-k", "statistics_equal or several"),
+    ),
+    Mutation(
+        "one lane leaves a block before its barrier",
+        "core/block.h",
+        "        lane(static_cast<int>(threadIdx.x));\n        __syncthreads();",
+        "        lane(static_cast<int>(threadIdx.x));\n        if (threadIdx.x != 7) __syncthreads();",
+        (STATISTICS,),
+    ),
+    Mutation(
+        "one lane of a warp does not take part in ldmatrix",
+        "core/warp.h",
+        "        device::ldmatrix_x4(",
+        "        if (threadIdx.x % 32 != 5) device::ldmatrix_x4(",
+        TENSOR_CORES,
+    ),
+    Mutation(
         "the workspace of order statistics lacks the ranks",
         WINDOW_STATISTICS,
-        "order_pixels(size) * 5 *",
-        "order_pixels(size) * 4 *",
+        "order_capacity(size, lanes) * 5 *",
+        "order_capacity(size, lanes) * 4 *",
         (STATISTICS, "-k", "statistics_equal or several"),
     ),
     Mutation(
