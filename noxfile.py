@@ -109,6 +109,34 @@ def asan(session: nox.Session) -> None:
     )
 
 
+def build_cuda_on_host(session: nox.Session, folder: str) -> Path:
+    """Build the CUDA sources for the CPU; return the path of the extension."""
+    session.install(*CONSTRAINTS, ".[test]", "pybind11", "cmake", "ninja")
+    session.run(
+        *("cmake", "-S", ".", "-B", folder, "-G", "Ninja", "-DT3SSFAST_CUDA=OFF"),
+        *("-DT3SSFAST_CUDA_ON_HOST=ON", "-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF"),
+        external=True,
+    )
+    session.run("cmake", "--build", folder, external=True)
+    (extension,) = (Path(folder) / "tests" / "cuda_on_host").glob("_core_on_host*.so")
+    return extension.resolve()
+
+
+@nox.session
+def cuda_on_host(session: nox.Session) -> None:
+    """Run the CUDA sources on the CPU; where nvcc is found, check the compiled code, too."""
+    extension = build_cuda_on_host(session, "build-on-host")
+    tests = session.posargs or ["tests/cuda_on_host"]
+    session.run("pytest", *tests, env={"T3SSFAST_CUDA_ON_HOST": str(extension)})
+
+
+@nox.session
+def cuda_mutations(session: nox.Session) -> None:
+    """Put faults into the CUDA sources, and check that the tests on the CPU find them; takes minutes."""
+    build_cuda_on_host(session, "build-mutations")
+    session.run("python", "tests/cuda_on_host/mutations.py", "build-mutations", *session.posargs)
+
+
 @nox.session
 def cuda_compile(session: nox.Session) -> None:
     """Compile the CUDA code for every architecture; print registers and spills. Needs nvcc, but no GPU."""

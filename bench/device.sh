@@ -3,17 +3,18 @@
 #
 #   bench/device.sh [OUTPUT_FOLDER]
 #
-# Requires nvcc, CMake, a C++ compiler, and a Python (PYTHON, default python3) with torch for CUDA, numpy, scipy,
-# pybind11, pytest, pytest-timeout and hypothesis, installed or on PYTHONPATH. The test and the benchmark of a whole
-# detection also need connected-components-3d and mrcfile. compute-sanitizer is taken from PATH, the CUDA toolkit, or
-# the wheel nvidia-cuda-sanitizer-api. Failed and skipped steps are reported in summary.txt and do not stop the others.
-# All steps together take at most T3SSFAST_DEVICE_SECONDS (540); the sanitizers, which take longest, run last.
-# T3SSFAST_DEVICE_STEPS="build tests" selects steps from: build tests bench sanitize. Exits with 1 if a step fails, and
-# with 2 if a requirement is missing.
+# The kernels' tests and the sanitizers need a Python (PYTHON, default python3) with torch for CUDA, numpy and pytest,
+# installed or on PYTHONPATH; the build also needs nvcc, CMake, a C++ compiler and pybind11. The tests of the pipeline and
+# the benchmarks need all dependencies of t3ssfast[test]; where one is missing, they are skipped. compute-sanitizer is
+# taken from PATH, the CUDA toolkit, or the wheel nvidia-cuda-sanitizer-api. Failed and skipped steps are reported in
+# summary.txt and do not stop the others. All steps together take at most T3SSFAST_DEVICE_SECONDS (540); the sanitizers,
+# which take longest, run last. T3SSFAST_DEVICE_STEPS="build tests" selects steps from: build tests pipeline bench
+# sanitize. With T3SSFAST_DEVICE_DRY_RUN=1 no device is needed: every test is collected, and skipped. Exits with 1 if a
+# step fails, and with 2 if a requirement is missing.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 output=${1:-bench-device}
-steps=" ${T3SSFAST_DEVICE_STEPS:-build tests bench sanitize} "
+steps=" ${T3SSFAST_DEVICE_STEPS:-build tests pipeline bench sanitize} "
 deadline=$((SECONDS + ${T3SSFAST_DEVICE_SECONDS:-540}))
 python=${PYTHON:-python3}
 export PATH="$PATH:/usr/local/cuda/bin" OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
@@ -56,18 +57,39 @@ run() {
 
 has() { [[ $steps == *" $1 "* ]]; }
 
-missing=$("$python" - <<'PYTHON'
-import importlib.util as u
-print(" ".join(m for m in ("torch", "numpy", "scipy", "pybind11", "pytest", "pytest_timeout", "hypothesis") if u.find_spec(m) is None))
-PYTHON
-) || stop "$python does not run; set PYTHON to Python 3.10 or newer."
-[ -z "$missing" ] || stop "$python has no module $missing; install them, or add their wheels to PYTHONPATH."
-"$python" -c 'import cc3d, mrcfile' 2>/dev/null ||
-  say "connected-components-3d or mrcfile is not installed: the test and the benchmark of a whole detection will fail"
+# Names of the modules that cannot be imported.
+missing() {
+  "$python" - "$@" <<'PYTHON'
+import importlib, sys
 
-"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+def is_missing(name):
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return True
+    return False
+
+print(" ".join(filter(is_missing, sys.argv[1:])))
+PYTHON
+}
+
+required=(torch numpy pytest)
+has build && required+=(pybind11)
+absent=$(missing "${required[@]}") || stop "$python does not run; set PYTHON to Python 3.10 or newer."
+[ -z "$absent" ] || stop "$python has no module $absent; install them, or add their wheels to PYTHONPATH."
+absent=$(missing scipy mrcfile starfile pandas dynamotable imodmodel cc3d lazy_loader typer rich matplotlib hypothesis \
+  pytest_timeout pytest_benchmark sklearn zarr)
+if [ -n "$absent" ]; then
+  for step in pipeline bench; do
+    has $step && say "$(printf '%-12s skipped: no module %s' $step "$absent")"
+    steps=${steps/ $step / }
+  done
+fi
+
+dry=${T3SSFAST_DEVICE_DRY_RUN:-}
+[ -n "$dry" ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   stop "PyTorch finds no CUDA device; run this on a machine that has one."
-"$python" - <<'PYTHON' | tee "$output/device.txt"
+[ -n "$dry" ] || "$python" - <<'PYTHON' | tee "$output/device.txt"
 import torch
 p = torch.cuda.get_device_properties(0)
 print(f"{p.name}, compute capability {p.major}.{p.minor}, {p.multi_processor_count} multiprocessors, "
@@ -89,12 +111,23 @@ if has build; then
     stop "The extension was not built; see the logs in $output."
   fi
 fi
-run import 60 "$python" -c 'import pprint, t3ssfast; i = t3ssfast.build_info(); pprint.pprint(i); assert i["cuda_devices"]' ||
+# Only pytest itself: no plugins, and the configuration of tests/device.
+kernel_tests=(env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -m pytest -q -p no:cacheprovider -m gpu
+  -c tests/device/pytest.ini --rootdir . --confcutdir tests/device tests/device/test_kernels_on_device.py)
+[ -n "$dry" ] || run import 60 "$python" -c '
+import sys, torch
+sys.path.insert(0, "python/t3ssfast")  # the extension itself, whatever the package needs
+import _core
+print(_core.build_info())
+assert _core.build_info()["cuda_devices"]' ||
   stop "The extension finds no device; see $output/import.log."
 
 if has tests; then
-  run tests 180 "$python" -m pytest -q -p no:cacheprovider -p no:benchmark -m gpu --durations=5 \
-    tests/test_device.py tests/kernels/test_native.py
+  run tests 180 "${kernel_tests[@]}" --durations=5
+fi
+if has pipeline; then
+  run pipeline 180 "$python" -m pytest -q -p no:cacheprovider -p no:benchmark -m gpu --durations=5 \
+    tests/test_device.py tests/models/test_engines.py tests/reliability/test_memory.py
 fi
 
 if has bench; then
@@ -117,7 +150,7 @@ PYTHON
     # PyTorch's caching allocator hides overruns within a block from memcheck; without it every tensor is an allocation.
     for tool in memcheck racecheck initcheck synccheck; do
       run "$tool" 100 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 9 \
-        "${only[@]}" "$python" -m pytest -q -x -p no:cacheprovider -p no:benchmark -m gpu tests/test_device.py -k tiny
+        "${only[@]}" "${kernel_tests[@]}" -x -k tiny
     done
   else
     say "compute-sanitizer  skipped: not found on PATH, in the CUDA toolkit, or in the wheel nvidia-cuda-sanitizer-api"

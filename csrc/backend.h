@@ -52,6 +52,9 @@ std::optional<std::int64_t> first_nonfinite(const float *values, std::int64_t co
 }  // namespace cpu
 
 namespace cuda {
+// Lowers `*first` to the index of the first NaN or Inf; `first` is device memory that holds `count` before.
+void first_nonfinite(const float *values, std::int64_t count, std::int64_t *first, Launch launch);
+
 // Bytes of device workspace that window_statistics needs; may be 0.
 std::int64_t window_statistics_workspace(ImageStack<const float> images, std::int64_t size,
                                          const std::vector<StatisticRequest> &statistics, Launch launch);

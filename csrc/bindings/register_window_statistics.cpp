@@ -51,7 +51,7 @@ void emulate_window_statistics(const ImagesArgument &images, i64 size, const Req
     StatisticsRun run = statistics_run(image_stack(images), size, window_list(windows), pointer<float>(out));
     std::vector<double> shared(
         (std::max(moment_block_bytes(size, panel), order_shared_bytes(lanes)) + sizeof(double) - 1) / sizeof(double));
-    std::vector<std::uint32_t> workspace(order_workspace_bytes(size) / sizeof(std::uint32_t));
+    std::vector<std::uint32_t> workspace(order_workspace_bytes(size, lanes) / sizeof(std::uint32_t));
     unsigned char *const memory = reinterpret_cast<unsigned char *>(shared.data());
     for (i64 slot = 0; slot < static_cast<i64>(requests.size()); ++slot) {
         const Statistic kind = static_cast<Statistic>(requests[slot].first);
@@ -74,6 +74,10 @@ std::optional<i64> first_nonfinite(std::uintptr_t values, i64 count, int threads
     return cpu::first_nonfinite(pointer<const float>(values), count, threads);
 }
 
+void first_nonfinite_cuda(std::uintptr_t values, i64 count, std::uintptr_t first, const LaunchArgument &target) {
+    cuda::first_nonfinite(pointer<const float>(values), count, pointer<i64>(first), launch(target));
+}
+
 }  // namespace
 
 void register_window_statistics(pybind11::module_ &module) {
@@ -83,6 +87,7 @@ void register_window_statistics(pybind11::module_ &module) {
     module.def("window_statistics_cuda", &window_statistics_cuda, release());
     module.def("emulate_window_statistics", &emulate_window_statistics, release());
     module.def("first_nonfinite", &first_nonfinite, release());
+    module.def("first_nonfinite_cuda", &first_nonfinite_cuda, release());
 }
 
 }  // namespace t3ssfast

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/macros.h"
+#include "core/product.h"
 
 namespace t3ssfast {
 
@@ -61,7 +62,7 @@ struct Scaling {
 T3_HD Scaling zscore_scaling(double origin, double sum, double squares, std::int64_t size) {
     const double count = static_cast<double>(size) * static_cast<double>(size);
     const double mean = sum / count;
-    const double variance = squares / count - mean * mean;
+    const double variance = squares / count - product(mean, mean);
     return {origin + mean, variance > 0.0 ? 1.0 / sqrt(variance) : 0.0};
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/device_instructions.h"
 #include "core/element.h"
 #include "core/macros.h"
 
@@ -53,9 +54,7 @@ T3_HD float float_of(std::uint32_t bits) {
 // Rounds to 10 bits of mantissa, to nearest, ties away from zero, like cvt.rna.tf32.f32. NaN stays NaN.
 T3_HD std::uint32_t round_to_tf32(float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    std::uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-    return bits;
+    return device::cvt_rna_tf32(value);
 #else
     const std::uint32_t bits = bits_of(value);
     if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FFFE000u;
@@ -66,9 +65,7 @@ T3_HD std::uint32_t round_to_tf32(float value) {
 // Rounds two values to bfloat16, to nearest, ties to even; the first is the lower half. NaN stays NaN.
 T3_HD std::uint32_t pack_bfloat16(float first, float second) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    std::uint32_t bits;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
-    return bits;
+    return device::cvt_rn_bf16x2(second, first);
 #else
     const std::uint32_t low = first != first ? 0x7FC0u : BFloat16::from(first);
     const std::uint32_t high = second != second ? 0x7FC0u : BFloat16::from(second);

@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "core/macros.h"
+#include "core/product.h"
 #include "core/window.h"
 
 namespace t3ssfast {
@@ -24,15 +25,6 @@ T3_HD std::int64_t lattice_cell(std::int64_t window, std::int64_t size) { return
 
 // First window of a cell; negative for cell 0, of which only the last window exists.
 T3_HD std::int64_t cell_begin(std::int64_t cell, std::int64_t size) { return (cell - 1) * size + 1; }
-
-// A product that is never contracted into a fused multiply-add, so that CPU and CUDA give the same bits.
-T3_HD double product(double a, double b) {
-#if defined(__CUDA_ARCH__)
-    return __dmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
 
 // Sums of d, d^2, d^3, d^4.
 struct PowerSums {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/macros.h"
+#include "core/product.h"
 
 namespace t3ssfast {
 
@@ -36,7 +37,7 @@ T3_HD QuantilePosition quantile_position(std::int64_t count, double fraction, bo
         const bool even = count % 2 == 0;
         return {(count - 1) / 2, 0.5, true, even};
     }
-    const double index = fraction * static_cast<double>(count - 1);
+    const double index = product(fraction, static_cast<double>(count - 1));
     std::int64_t lower = static_cast<std::int64_t>(index);
     const double weight = index - static_cast<double>(lower);
     return {lower, weight, false, weight > 0.0};
@@ -47,13 +48,8 @@ T3_HD float quantile_value(const QuantilePosition &position, float lower, float 
     if (!position.needs_upper) return lower;
     if (position.median) return (lower + upper) / 2.0f;
     const double a = lower, b = upper, difference = b - a;
-#if defined(__CUDA_ARCH__)
-    const double low_side = __dadd_rn(a, __dmul_rn(difference, position.weight));
-    const double high_side = __dsub_rn(b, __dmul_rn(difference, 1.0 - position.weight));
-#else
-    const double low_side = a + difference * position.weight;
-    const double high_side = b - difference * (1.0 - position.weight);
-#endif
+    const double low_side = a + product(difference, position.weight);
+    const double high_side = b - product(difference, 1.0 - position.weight);
     return static_cast<float>(position.weight >= 0.5 ? high_side : low_side);
 }
 

@@ -83,10 +83,20 @@ struct BlockShape {
 // How the warps split the columns of the first fully connected layer: each takes all, or half.
 enum class ColumnSplit { whole, halves };
 
+// Threads per block by default: registers limit the fully connected layers to 256 per multiprocessor, and with two
+// blocks of 128 one can load or store while the other multiplies.
+constexpr int kMaxFullyConnectedLanes = 256, kFullyConnectedLanes = 128;
+
 template <typename Format>
 using WideBlock = BlockShape<Format, 2, 16>;
 template <typename Format>
 using SquareBlock = BlockShape<Format, 4, 8>;
+
+// Windows per block of `lanes` threads.
+inline int block_rows(ColumnSplit split, int lanes) {
+    const int warps = lanes / kWarpLanes;
+    return split == ColumnSplit::whole ? WideBlock<void>::rows(warps) : SquareBlock<void>::rows(warps);
+}
 
 // Words of K per row that are in shared memory at once: one cache line per row. kPipelineSlots chunks are in flight.
 constexpr int kChunkGroups = 2, kChunkWords = kChunkGroups * kGroupWords, kChunkQuads = kChunkWords / kQuadWords;

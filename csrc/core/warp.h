@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/device_instructions.h"
 #include "core/fragment.h"
 #include "core/macros.h"
 
@@ -195,74 +196,60 @@ public:
     // Through the L1 cache: neighbouring windows read the same pixels.
     __device__ __forceinline__ void copy_reused(void *to, const void *from, bool valid) {
 #if __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(address(to)), "l"(from), "r"(valid ? 16 : 0)
-                     : "memory");
+        device::cp_async_ca(to, from, valid);
 #endif
     }
 
     // Bypasses the L1 cache: each block reads the data once.
     __device__ __forceinline__ void copy_once(void *to, const void *from) {
 #if __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(to)), "l"(from) : "memory");
+        device::cp_async_cg(to, from);
 #endif
     }
 
     __device__ __forceinline__ void commit() {
 #if __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        device::cp_async_commit_group();
 #endif
     }
 
     template <int kOpen>
     __device__ __forceinline__ void wait() {
 #if __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+        device::cp_async_wait_group<kOpen>();
 #endif
     }
 
     template <typename Piece>
     __device__ __forceinline__ void load_rows(PerLane<Quad> &words, const Piece &quad) {
-        std::uint32_t (&to)[kQuadWords] = words.value.word;
-        const std::uint32_t from = address(quad(static_cast<int>(threadIdx.x) % kWarpLanes));
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                     : "r"(from));
+#if __CUDA_ARCH__ >= 800
+        device::ldmatrix_x4(words.value.word, quad(static_cast<int>(threadIdx.x) % kWarpLanes));
+#endif
     }
 
     template <typename Format, int kTerms>
     __device__ __forceinline__ void multiply(PerLane<Accumulators> &d, PerLane<OperandA<kTerms>> &a, int a_term,
                                              PerLane<OperandB<kTerms>> &b, int b_term) {
-        const float (&c)[4] = d.value.value;
-        product<Format>(d.value.value, a.value.term[a_term], b.value.term[b_term], c[0], c[1], c[2], c[3]);
+        product<Format>(d.value.value, a.value.term[a_term], b.value.term[b_term], d.value.value);
     }
 
     template <typename Format, int kTerms>
     __device__ __forceinline__ void multiply_first(PerLane<Accumulators> &d, PerLane<OperandA<kTerms>> &a, int a_term,
                                                    PerLane<OperandB<kTerms>> &b, int b_term) {
-        product<Format>(d.value.value, a.value.term[a_term], b.value.term[b_term], 0.0f, 0.0f, 0.0f, 0.0f);
+        const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        product<Format>(d.value.value, a.value.term[a_term], b.value.term[b_term], zeros);
     }
 
 private:
     template <typename Format>
     __device__ __forceinline__ static void product(float (&d)[4], const std::uint32_t (&a)[4],
-                                                   const std::uint32_t (&b)[2], float c0, float c1, float c2,
-                                                   float c3) {
+                                                   const std::uint32_t (&b)[2], const float (&c)[4]) {
 #if __CUDA_ARCH__ >= 800
-        if constexpr (Format::kPairs) {
-            asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                "{%10, %11, %12, %13};"
-                : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
-        } else {
-            asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                "{%10, %11, %12, %13};"
-                : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
-        }
+        if constexpr (Format::kPairs)
+            device::mma_m16n8k16_bf16(d, a, b, c);
+        else
+            device::mma_m16n8k8_tf32(d, a, b, c);
 #endif
-    }
-    __device__ __forceinline__ static std::uint32_t address(const void *shared) {
-        return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
     }
 };
 

@@ -67,11 +67,11 @@ struct RowRange {
     std::int64_t begin, end;
 };
 
-// Power sums (4) and extrema (2) per pixel row of a lattice cell.
+// Power sums (4) and extrema (2) per pixel column of a lattice cell.
 constexpr int kMomentChannels = 6;
 
 T3_HD std::int64_t moment_block_bytes(std::int64_t size, std::int64_t panel) {
-    // One more value per row avoids bank conflicts between lanes that work on neighbouring rows.
+    // One more value per column avoids bank conflicts between lanes that work on neighbouring columns.
     return (2 * size - 1) * (kMomentChannels * panel + 1) * static_cast<std::int64_t>(sizeof(double)) +
            (size + 1) * static_cast<std::int64_t>(sizeof(RowRange));
 }
@@ -86,9 +86,15 @@ T3_HD std::int64_t order_pixels(std::int64_t size) { return (kOrderRows + size -
 
 inline BlockGrid order_grid(const StatisticsRun &run) { return block_grid(run, kOrderRows, kOrderColumns, 0); }
 
-// Keys and coordinates, twice for the sort, and the ranks.
-T3_HD std::int64_t order_workspace_bytes(std::int64_t size) {
-    return order_pixels(size) * 5 * static_cast<std::int64_t>(sizeof(std::uint32_t));
+// Pixels of each lane while a tile is sorted.
+T3_HD std::int64_t lane_share(std::int64_t count, int lanes) { return (count + lanes - 1) / lanes; }
+
+// Keys and coordinates, twice for the sort, and the ranks; each lane has a full share.
+T3_HD std::int64_t order_capacity(std::int64_t size, int lanes) {
+    return lane_share(order_pixels(size), lanes) * lanes;
+}
+T3_HD std::int64_t order_workspace_bytes(std::int64_t size, int lanes) {
+    return order_capacity(size, lanes) * 5 * static_cast<std::int64_t>(sizeof(std::uint32_t));
 }
 
 T3_HD std::int64_t order_shared_bytes(int lanes) {
@@ -131,26 +137,28 @@ T3_HD std::int64_t output_index(const StatisticsRun &run, const Tile &tile, cons
 
 // --------------------------------------------------------------------------------- moments and extrema
 
-// One pixel row of a lattice cell: sums and extrema of image columns left + u, for windows u0 <= u < u1. The value of
-// channel k for window u is written to target[k * panel + u - u0].
-T3_HD void row_channels(const float *row, std::int64_t width, std::int64_t left, double origin, std::int64_t size,
-                        std::int64_t u0, std::int64_t u1, std::int64_t panel, double *target) {
+// One pixel column of a lattice cell: sums and extrema of image rows top + t, for windows t0 <= t < t1. The value of
+// channel k for window t is written to target[k * panel + t - t0]. Lanes take neighbouring columns, so that they read
+// neighbouring pixels. Pixels outside the image (column == nullptr outside its columns) count as the origin; only
+// windows that do not exist contain them.
+T3_HD void column_channels(const float *column, std::int64_t width, std::int64_t height, std::int64_t top,
+                           double origin, std::int64_t size, std::int64_t t0, std::int64_t t1, std::int64_t panel,
+                           double *target) {
     PowerSums sums;
     sums.clear();
     double low = 0.0, high = 0.0;
-    const auto take = [&](std::int64_t column, bool first) {
-        // Pixels outside the image count as the origin; only windows that do not exist contain them.
-        const bool inside = row != nullptr && column >= 0 && column < width;
-        const double value = inside ? row[column] : origin;
+    const auto take = [&](std::int64_t row, bool first) {
+        const bool inside = column != nullptr && row >= 0 && row < height;
+        const double value = inside ? column[row * width] : origin;
         sums.add(value - origin);
         low = first || value < low ? value : low;
         high = first || value > high ? value : high;
     };
-    // Windows with columns left of the lattice column: suffix sums from there leftwards.
-    for (std::int64_t u = size - 2; u >= u0; --u) {
-        take(left + u, u == size - 2);
-        if (u >= u1) continue;
-        double *at = target + u - u0;
+    // Windows with rows above the lattice row: suffix sums from there upwards.
+    for (std::int64_t t = size - 2; t >= t0; --t) {
+        take(top + t, t == size - 2);
+        if (t >= t1) continue;
+        double *at = target + t - t0;
         at[0] = sums.s1;
         at[panel] = sums.s2;
         at[2 * panel] = sums.s3;
@@ -159,11 +167,11 @@ T3_HD void row_channels(const float *row, std::int64_t width, std::int64_t left,
         at[5 * panel] = high;
     }
     sums.clear();
-    for (std::int64_t u = 0; u < u1; ++u) {
-        take(left + size - 1 + u, u == 0);
-        if (u < u0) continue;
-        double *at = target + u - u0;
-        const bool whole = u == size - 1;
+    for (std::int64_t t = 0; t < t1; ++t) {
+        take(top + size - 1 + t, t == 0);
+        if (t < t0) continue;
+        double *at = target + t - t0;
+        const bool whole = t == size - 1;
         at[0] = whole ? sums.s1 : at[0] + sums.s1;
         at[panel] = whole ? sums.s2 : at[panel] + sums.s2;
         at[2 * panel] = whole ? sums.s3 : at[2 * panel] + sums.s3;
@@ -192,52 +200,68 @@ T3_HD float moment_value(Statistic kind, const Moments &moments, double low, dou
     }
 }
 
-// Moments and extrema of the windows of `tile`, which is one lattice cell, `panel` columns at a time.
+// Whether windows are listed in rows [begin, end) of a tile.
+T3_HD bool any_listed(const StatisticsRun &run, const RowRange *ranges, std::int64_t begin, std::int64_t end) {
+    if (run.windows.dense()) return true;
+    for (std::int64_t t = begin; t < end; ++t)
+        if (ranges[t].begin < ranges[t].end) return true;
+    return false;
+}
+
+// Moments and extrema of the windows of `tile`, which is one lattice cell, `panel` rows of windows at a time.
 T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run, const Tile &tile, std::int64_t panel,
                                    unsigned char *shared) {
-    const std::int64_t size = run.size, rows = 2 * size - 1, stride = kMomentChannels * panel + 1;
+    const std::int64_t size = run.size, columns = 2 * size - 1, stride = kMomentChannels * panel + 1;
     double *values = reinterpret_cast<double *>(shared);
-    RowRange *ranges = reinterpret_cast<RowRange *>(values + rows * stride);
+    RowRange *ranges = reinterpret_cast<RowRange *>(values + columns * stride);
     if (!find_rows(block, run, tile, ranges)) return;
 
     const std::int64_t lattice_y = lattice_cell(tile.y0, size) * size, lattice_x = lattice_cell(tile.x0, size) * size;
     const std::int64_t top = lattice_y - (size - 1), left = lattice_x - (size - 1);
+    const std::int64_t image_width = run.images.width, image_height = run.images.height;
     const float *image = run.images.image(tile.image);
-    const double origin = image[lattice_y * run.images.width + lattice_x];
+    const double origin = image[lattice_y * image_width + lattice_x];
     const double inverse_count = 1.0 / (static_cast<double>(size) * static_cast<double>(size));
 
-    for (std::int64_t u0 = tile.x0 - left; u0 < tile.x1 - left; u0 += panel) {
-        const std::int64_t u1 = u0 + panel < tile.x1 - left ? u0 + panel : tile.x1 - left, width = u1 - u0;
+    for (std::int64_t t0 = tile.y0 - top; t0 < tile.y1 - top; t0 += panel) {
+        const std::int64_t t1 = t0 + panel < tile.y1 - top ? t0 + panel : tile.y1 - top, height = t1 - t0;
+        if (!any_listed(run, ranges, t0 - (tile.y0 - top), t1 - (tile.y0 - top))) continue;
         block.phase([&](int lane) {
-            for (std::int64_t r = lane; r < rows; r += block.lanes()) {
-                const std::int64_t y = top + r;
-                const float *row = y >= 0 && y < run.images.height ? image + y * run.images.width : nullptr;
-                row_channels(row, run.images.width, left, origin, size, u0, u1, panel, values + r * stride);
+            for (std::int64_t c = lane; c < columns; c += block.lanes()) {
+                const std::int64_t x = left + c;
+                const float *column = x >= 0 && x < image_width ? image + x : nullptr;
+                column_channels(column, image_width, image_height, top, origin, size, t0, t1, panel,
+                                values + c * stride);
             }
         });
-        // Rows above the lattice row are summed upwards, the others downwards; then row t is added to row t + size - 1.
+        // Columns left of the lattice column are summed leftwards, the others rightwards; then column u is added to
+        // column u + size - 1.
         block.phase([&](int lane) {
-            for (std::int64_t i = lane; i < kMomentChannels * width; i += block.lanes()) {
-                const int channel = static_cast<int>(i / width);
-                double *column = values + channel * panel + i % width;
-                for (std::int64_t r = size - 3; r >= 0; --r) {
-                    column[r * stride] = combine(channel, column[(r + 1) * stride], column[r * stride]);
+            for (std::int64_t i = lane; i < kMomentChannels * height; i += block.lanes()) {
+                const int channel = static_cast<int>(i / height);
+                double *row = values + channel * panel + i % height;
+                for (std::int64_t c = size - 3; c >= 0; --c) {
+                    row[c * stride] = combine(channel, row[(c + 1) * stride], row[c * stride]);
                 }
-                for (std::int64_t r = size; r < rows; ++r) {
-                    column[r * stride] = combine(channel, column[(r - 1) * stride], column[r * stride]);
+                for (std::int64_t c = size; c < columns; ++c) {
+                    row[c * stride] = combine(channel, row[(c - 1) * stride], row[c * stride]);
                 }
-                for (std::int64_t t = 0; t < size - 1; ++t) {
-                    double *lower = column + (t + size - 1) * stride;
-                    *lower = combine(channel, column[t * stride], *lower);
+                for (std::int64_t u = 0; u < size - 1; ++u) {
+                    double *right = row + (u + size - 1) * stride;
+                    *right = combine(channel, row[u * stride], *right);
                 }
             }
         });
+        // 32 bits: a division takes several times as long in 64.
+        const std::uint32_t width = static_cast<std::uint32_t>(tile.width());
+        const std::uint32_t windows = static_cast<std::uint32_t>(height) * width;
         block.phase([&](int lane) {
-            for (std::int64_t i = lane; i < tile.height() * width; i += block.lanes()) {
-                const std::int64_t y = tile.y0 + i / width, u = u0 + i % width;
-                const std::int64_t index = output_index(run, tile, ranges, y, left + u);
+            for (std::uint32_t i = static_cast<std::uint32_t>(lane); i < windows;
+                 i += static_cast<std::uint32_t>(block.lanes())) {
+                const std::int64_t t = t0 + i / width, x = tile.x0 + i % width;
+                const std::int64_t index = output_index(run, tile, ranges, top + t, x);
                 if (index < 0) continue;
-                const double *at = values + (y - top + size - 1) * stride + u - u0;
+                const double *at = values + (x - left + size - 1) * stride + t - t0;
                 const Moments moments =
                     moments_of(at[0], at[panel], at[2 * panel], at[3 * panel], origin, inverse_count);
                 for (int k = 0; k < run.request_count; ++k) {
@@ -247,24 +271,33 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
             }
         });
     }
+    // All lanes have looked for listed windows before the next tile overwrites `ranges`.
+    if (!run.windows.dense()) block.phase([](int) {});
 }
 
 // ------------------------------------------------------------------------------------- order statistics
 
-// Stable radix sort of (key, coordinates) pairs by key, four bits per pass; every lane has its own run of pairs. The
-// number of passes is even, so the result is in `keys` and `coordinates`.
+// Where pair `i` of the order is kept during the sort: every lane has its own run of `share` pairs, and the runs are
+// interleaved, so that neighbouring lanes read neighbouring addresses.
+T3_HD std::uint32_t interleaved(std::uint32_t i, std::uint32_t share, std::uint32_t lanes) {
+    return i % share * lanes + i / share;
+}
+
+// Stable radix sort of interleaved (key, coordinates) pairs by key, four bits per pass. The number of passes is even, so
+// the result is in `keys` and `coordinates`, in order and not interleaved.
 T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::uint32_t *coordinates,
                                   std::uint32_t *spare_keys, std::uint32_t *spare_coordinates, std::int64_t count,
                                   std::uint32_t *bins) {
     const int lanes = block.lanes();
-    const std::int64_t share = (count + lanes - 1) / lanes;
+    const std::int64_t share = lane_share(count, lanes);
     std::uint32_t *totals = bins + kDigits * lanes;
     for (int shift = 0; shift < 32; shift += kDigitBits) {
+        const bool last = shift + kDigitBits == 32;
         block.phase([&](int lane) {
             for (int digit = 0; digit < kDigits; ++digit) bins[digit * lanes + lane] = 0;
-            const std::int64_t end = (lane + 1) * share < count ? (lane + 1) * share : count;
-            for (std::int64_t i = lane * share; i < end; ++i) {
-                ++bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane];
+            const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
+            for (std::int64_t i = 0; i < pairs; ++i) {
+                ++bins[(keys[i * lanes + lane] >> shift & (kDigits - 1)) * lanes + lane];
             }
         });
         block.phase([&](int lane) {
@@ -284,11 +317,15 @@ T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::
                 bins[digit * lanes + lane] += base;
                 base += totals[digit];
             }
-            const std::int64_t end = (lane + 1) * share < count ? (lane + 1) * share : count;
-            for (std::int64_t i = lane * share; i < end; ++i) {
-                const std::uint32_t to = bins[(keys[i] >> shift & (kDigits - 1)) * lanes + lane]++;
-                spare_keys[to] = keys[i];
-                spare_coordinates[to] = coordinates[i];
+            const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
+            for (std::int64_t i = 0; i < pairs; ++i) {
+                const std::uint32_t key = keys[i * lanes + lane], yx = coordinates[i * lanes + lane];
+                const std::uint32_t rank = bins[(key >> shift & (kDigits - 1)) * lanes + lane]++;
+                const std::uint32_t to =
+                    last ? rank
+                         : interleaved(rank, static_cast<std::uint32_t>(share), static_cast<std::uint32_t>(lanes));
+                spare_keys[to] = key;
+                spare_coordinates[to] = yx;
             }
         });
         std::uint32_t *const previous_keys = keys, *const previous_coordinates = coordinates;
@@ -355,15 +392,18 @@ T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, 
     if (!find_rows(block, run, tile, ranges)) return;
 
     const std::int64_t size = run.size, rows = tile.height() + size - 1, columns = tile.width() + size - 1;
-    const std::int64_t count = rows * columns, capacity = order_pixels(size);
+    const std::int64_t count = rows * columns, capacity = order_capacity(size, block.lanes());
+    const std::uint32_t lanes = static_cast<std::uint32_t>(block.lanes());
+    const std::uint32_t share = static_cast<std::uint32_t>(lane_share(count, block.lanes()));
     std::uint32_t *keys = workspace, *coordinates = keys + capacity, *spare = coordinates + capacity;
     std::uint32_t *ranks = spare + 2 * capacity;
     const float *corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
     block.phase([&](int lane) {
         for (std::int64_t i = lane; i < count; i += block.lanes()) {
             const std::int64_t y = i / columns, x = i % columns;
-            keys[i] = float_to_key(corner[y * run.images.width + x]);
-            coordinates[i] = static_cast<std::uint32_t>(y << 16 | x);
+            const std::uint32_t at = interleaved(static_cast<std::uint32_t>(i), share, lanes);
+            keys[at] = float_to_key(corner[y * run.images.width + x]);
+            coordinates[at] = static_cast<std::uint32_t>(y << 16 | x);
         }
     });
     sort_block(block, keys, coordinates, spare, spare + capacity, count, bins);

@@ -10,8 +10,10 @@
 
 namespace t3ssfast::cuda {
 
+// A failed call also leaves its error behind for cudaGetLastError; it is cleared, or a later check would report it.
 inline void check(cudaError_t status, const char *what) {
     if (status == cudaSuccess) return;
+    cudaGetLastError();
     throw std::runtime_error(std::string(what) + " failed on the CUDA device: " + cudaGetErrorString(status) + ".");
 }
 

@@ -3,6 +3,11 @@
 
 #include "backend.h"
 
+// Why they were not built, from cmake/cuda.cmake.
+#ifndef T3SSFAST_CUDA_PROBLEM
+#define T3SSFAST_CUDA_PROBLEM "it was built without CMake"
+#endif
+
 namespace t3ssfast::cuda {
 namespace {
 
@@ -26,6 +31,8 @@ void window_statistics(ImageStack<const float>, std::int64_t, const std::vector<
     unavailable();
 }
 
+void first_nonfinite(const float *, std::int64_t, std::int64_t *, Launch) { unavailable(); }
+
 void score_windows_simt(const TileBatch &, Launch) { unavailable(); }
 
 SharedMemory tensor_core_shared_memory(int) { return {0, 0}; }
@@ -34,6 +41,6 @@ void score_windows_tensor_core(const TensorCoreRun &, Precision, bool, int, Laun
 
 int device_count() { return 0; }
 
-std::string device_problem() { return "this build of t3ssfast has no CUDA kernels"; }
+std::string device_problem() { return "this build of t3ssfast has no CUDA kernels: " T3SSFAST_CUDA_PROBLEM; }
 
 }  // namespace t3ssfast::cuda

@@ -2,8 +2,9 @@
 #include <algorithm>
 
 #include "backend.h"
+#include "core/device_instructions.h"
 #include "core/unfold.h"
-#include "cuda/check.h"
+#include "cuda/launch.h"
 
 namespace t3ssfast::cuda {
 namespace {
@@ -15,19 +16,17 @@ constexpr std::int64_t kMaxBlocks = 1 << 20;
 
 template <typename Type>
 __global__ void __launch_bounds__(kThreads) unfold_kernel(UnfoldRun run) {
-    extern __shared__ double shared[];
     const DeviceBlock block;
     for (std::int64_t i = blockIdx.x; i < run.count; i += gridDim.x) {
-        unfold_window<Type>(block, run, i, reinterpret_cast<unsigned char *>(shared));
+        unfold_window<Type>(block, run, i, device::shared_memory<unsigned char>());
     }
 }
 
 template <typename Type>
 void launch_unfold(const UnfoldRun &run, cudaStream_t stream) {
     const unsigned blocks = static_cast<unsigned>(std::min(run.count, kMaxBlocks));
-    const std::size_t bytes = run.zscore ? unfold_shared_bytes(kThreads) : 0;
-    unfold_kernel<Type><<<blocks, kThreads, bytes, stream>>>(run);
-    check(cudaGetLastError(), "unfold");
+    const LaunchShape shape{dim3(blocks), kThreads, run.zscore ? unfold_shared_bytes(kThreads) : 0};
+    launch_kernel("unfold", unfold_kernel<Type>, shape, stream, run);
 }
 
 }  // namespace

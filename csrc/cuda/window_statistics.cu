@@ -1,4 +1,4 @@
-// window_statistics on the device. One kernel computes moments and extrema from sums along rows, then columns, in
+// window_statistics on the device. One kernel computes moments and extrema from sums along columns, then rows, in
 // shared memory; the other computes order statistics from the ranks of the pixels under a tile. Both run the block
 // algorithms of core/window_statistics.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
 // tile without a listed window costs only a search in the list.
@@ -8,8 +8,9 @@
 #include <algorithm>
 
 #include "backend.h"
+#include "core/device_instructions.h"
 #include "core/window_statistics.h"
-#include "cuda/check.h"
+#include "cuda/launch.h"
 
 namespace t3ssfast::cuda {
 namespace {
@@ -20,7 +21,7 @@ constexpr int kMomentThreads = 128;
 constexpr int kOrderThreads = 128;
 // Dynamic shared memory that every device provides without opting in.
 constexpr i64 kSharedBytes = 48 << 10;
-// Window columns per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
+// Rows of windows per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
 constexpr i64 kMaxPanel = 16, kMinPanel = 4, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
 // Blocks per multiprocessor: enough to hide latency, few enough to keep the workspace small. As a launch bound it
@@ -50,9 +51,8 @@ i64 order_blocks(const StatisticsRun &run, int multiprocessors) {
 
 __global__ void __launch_bounds__(kMomentThreads, kBlocksPerMultiprocessor)
     moment_kernel(StatisticsRun run, BlockGrid grid, i64 panel, unsigned char *workspace, i64 bytes) {
-    extern __shared__ double shared[];
     unsigned char *memory =
-        workspace != nullptr ? workspace + blockIdx.x * bytes : reinterpret_cast<unsigned char *>(shared);
+        workspace != nullptr ? workspace + blockIdx.x * bytes : device::shared_memory<unsigned char>();
     const DeviceBlock block;
     for (i64 i = blockIdx.x; i < grid.count; i += gridDim.x) {
         moment_tile(block, run, grid.tile(i, run.windows_y, run.windows_x), panel, memory);
@@ -61,10 +61,9 @@ __global__ void __launch_bounds__(kMomentThreads, kBlocksPerMultiprocessor)
 
 __global__ void __launch_bounds__(kOrderThreads, kBlocksPerMultiprocessor)
     order_kernel(StatisticsRun run, BlockGrid grid, unsigned char *workspace, i64 bytes) {
-    extern __shared__ double shared[];
     const DeviceBlock block;
     for (i64 i = blockIdx.x; i < grid.count; i += gridDim.x) {
-        order_tile(block, run, grid.tile(i, run.windows_y, run.windows_x), reinterpret_cast<unsigned char *>(shared),
+        order_tile(block, run, grid.tile(i, run.windows_y, run.windows_x), device::shared_memory<unsigned char>(),
                    reinterpret_cast<std::uint32_t *>(workspace + blockIdx.x * bytes));
     }
 }
@@ -95,7 +94,7 @@ i64 window_statistics_workspace(ImageStack<const float> images, i64 size,
     i64 bytes = 0;
     for (const StatisticRequest &request : statistics) {
         if (is_order(request.kind)) {
-            bytes = std::max(bytes, order_blocks(run, multiprocessors) * order_workspace_bytes(size));
+            bytes = std::max(bytes, order_blocks(run, multiprocessors) * order_workspace_bytes(size, kOrderThreads));
         } else {
             const MomentPlan plan = moment_plan(run, multiprocessors);
             bytes = std::max(bytes, plan.workspace ? plan.blocks * plan.bytes : 0);
@@ -116,16 +115,16 @@ void window_statistics(ImageStack<const float> images, i64 size, const std::vect
     unsigned char *const memory = static_cast<unsigned char *>(workspace);
     for_requests(run, statistics, false, [&](const StatisticsRun &part) {
         const MomentPlan plan = moment_plan(part, multiprocessors);
-        moment_kernel<<<static_cast<unsigned>(plan.blocks), kMomentThreads, plan.workspace ? 0 : plan.bytes,
-                        stream_of(launch)>>>(part, moment_grid(part), plan.panel, plan.workspace ? memory : nullptr,
-                                             plan.bytes);
-        check(cudaGetLastError(), "window_statistics (moments)");
+        const LaunchShape shape{dim3(static_cast<unsigned>(plan.blocks)), kMomentThreads,
+                                plan.workspace ? 0 : plan.bytes};
+        launch_kernel("window_statistics (moments)", moment_kernel, shape, stream_of(launch), part, moment_grid(part),
+                      plan.panel, plan.workspace ? memory : nullptr, plan.bytes);
     });
     for_requests(run, statistics, true, [&](const StatisticsRun &part) {
-        order_kernel<<<static_cast<unsigned>(order_blocks(part, multiprocessors)), kOrderThreads,
-                       order_shared_bytes(kOrderThreads), stream_of(launch)>>>(part, order_grid(part), memory,
-                                                                               order_workspace_bytes(size));
-        check(cudaGetLastError(), "window_statistics (order)");
+        const LaunchShape shape{dim3(static_cast<unsigned>(order_blocks(part, multiprocessors))), kOrderThreads,
+                                order_shared_bytes(kOrderThreads)};
+        launch_kernel("window_statistics (order)", order_kernel, shape, stream_of(launch), part, order_grid(part),
+                      memory, order_workspace_bytes(size, kOrderThreads));
     });
 }
 

@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointWarning",
     "ConfigError",
     "DeviceError",
+    "DeviceWarning",
     "InputError",
     "ModelError",
     "OutOfMemoryError",
@@ -72,3 +73,7 @@ class PictureWarning(UserWarning):
 
 class TrustWarning(UserWarning):
     """A model file is loaded without the security checks."""
+
+
+class DeviceWarning(UserWarning):
+    """A CUDA device is present but cannot be used; the run uses the CPU."""

@@ -10,7 +10,14 @@ from scipy.spatial.transform import Rotation
 
 from simulated_particles import CPU, blobs, voxel_grid
 from t3ssfast.averaging.average import soft_mask
-from t3ssfast.averaging.fourier import FourierInterpolator, FourierShells, phase_ramp, rotate_and_shift
+from t3ssfast.averaging.fourier import (
+    FourierInterpolator,
+    FourierShells,
+    members_of_groups,
+    phase_ramp,
+    rotate_and_shift,
+    sum_in_order,
+)
 from t3ssfast.averaging.stack import zyx_matrices
 
 
@@ -24,6 +31,35 @@ def test_transform_equals_numpy_and_its_inverse_inverts():
     k = np.fft.fftfreq(12, 1 / 12)
     count = (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2 <= 25).sum()
     assert shells.multiplicity.sum() == shells.shell_count.sum() == count
+
+
+def test_sums_in_order_equal_index_add():
+    """A CUDA device's index_add_ gives other bits in every run."""
+    shell = FourierShells(16, 7, CPU).shell
+    values = torch.randn(3, len(shell), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.zeros(3, 8, dtype=torch.float64).index_add_(-1, shell, values)
+    members = members_of_groups(shell, 8)
+    torch.testing.assert_close(sum_in_order(values, members), expected, rtol=1e-12, atol=1e-12)
+    assert sorted(members[members < len(shell)].tolist()) == list(range(len(shell)))
+
+
+def test_shell_sums_on_a_device_do_not_use_index_add(monkeypatch):
+    """The device is played by tensors that say they are on it."""
+    shells = FourierShells(16, 7, CPU)
+    values = torch.randn(2, len(shells.shell), generator=torch.Generator().manual_seed(1))
+    expected = shells.shell_mean(values)
+
+    class OnDevice(torch.Tensor):
+        device = torch.device("cuda", 0)
+
+        def index_add_(self, *_):
+            raise AssertionError("not deterministic on CUDA")
+
+        new_zeros = index_add_
+
+    torch.testing.assert_close(
+        shells.shell_mean(values.as_subclass(OnDevice)).as_subclass(torch.Tensor), expected
+    )
 
 
 @settings(deadline=None, max_examples=20)

@@ -23,7 +23,6 @@ from t3ssfast.kernels.window_statistics import window_statistics
 NAMES = (*_native.STATISTICS, "q05", "q95", "q100")
 LANES = [1, 32, 128, 257]
 DEVICE = "cuda" if torch.cuda.is_available() and _native.build_info()["cuda_devices"] else None
-needs_cuda = pytest.mark.skipif(DEVICE is None, reason="needs a CUDA device and a build with CUDA kernels")
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -187,41 +186,3 @@ def test_inconsistent_programs_raise(row: tuple[int, ...], map_layers: int, size
 def test_unsupported_device_raises() -> None:
     with pytest.raises(DeviceError, match="on device meta"):
         unfold(torch.zeros(8, 8, device="meta"), 3)
-
-
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("size", [1, 2, 7, 50, 200])
-def test_cuda_statistics_equal_the_cpu_bit_for_bit(size: int) -> None:
-    image = torch.from_numpy(noise(2, size + 150, size + 201))
-    want = window_statistics(image, size, NAMES)
-    got = window_statistics(image.to("cuda"), size, NAMES)
-    assert got.device.type == "cuda"
-    np.testing.assert_array_equal(got.cpu().numpy(), want.numpy())
-    mask = np.random.default_rng(0).random(want.shape[1:]) < 0.01
-    masked = window_statistics(image.to("cuda"), size, NAMES, mask=mask)
-    np.testing.assert_array_equal(masked.cpu().numpy(), want.numpy()[:, mask])
-
-
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_cuda_unfold(dtype: torch.dtype) -> None:
-    image = torch.from_numpy(noise(2, 70, 90))
-    mask = torch.rand(2, 21, 41, generator=torch.Generator().manual_seed(0)) < 0.2
-    for chosen in (None, mask):
-        got = unfold(image.to("cuda"), 50, mask=chosen, dtype=dtype)
-        assert torch.equal(got.cpu(), unfold(image, 50, mask=chosen, dtype=dtype))
-    scaled = unfold(image.to("cuda"), 50, mask=mask, normalise="zscore")
-    np.testing.assert_allclose(scaled.cpu(), unfold(image, 50, mask=mask, normalise="zscore"), 1e-5, 1e-6)
-
-
-@pytest.mark.gpu
-@needs_cuda
-def test_cuda_kernels_use_the_current_stream() -> None:
-    image = torch.from_numpy(noise(4, 300, 300)).to("cuda")
-    with torch.cuda.stream(torch.cuda.Stream()):
-        later = image * 2
-        got = window_statistics(later, 20, NAMES)
-        torch.cuda.current_stream().synchronize()
-    np.testing.assert_array_equal(got.cpu(), window_statistics((image * 2).cpu(), 20, NAMES))

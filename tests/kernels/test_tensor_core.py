@@ -179,7 +179,7 @@ HOSTS = [
     _native.HostWarps(32),
     _native.HostWarps(128, reversed=True, late=True),
     _native.HostWarps(128, late=True, wide=False),
-    _native.HostWarps(256, reversed=True),
+    _native.HostWarps(256, reversed=True, fully_connected_bytes=224 << 10),
     _native.HostWarps(256, reversed=True, late=True, wide=False, fully_connected_bytes=160 << 10),
 ]
 
@@ -280,6 +280,7 @@ def test_scores_do_not_depend_on_batches_or_tiles(map_bytes: int, monkeypatch: p
             _native.HostWarps(32, fully_connected_bytes=9000),
             "hidden layers are larger than shared memory",
         ),
+        ("wide", _native.HostWarps(256), "hidden layers are larger than shared memory"),
         ("lenet", _native.HostWarps(32, wide=False), "multiple of 64"),
     ],
 )

@@ -5,7 +5,8 @@
 
 #include "backend.h"
 #include "core/block.h"
-#include "cuda/check.h"
+#include "core/device_instructions.h"
+#include "cuda/launch.h"
 
 namespace t3ssfast::cuda {
 namespace {
@@ -38,9 +39,9 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     fully_connected_kernel(const __grid_constant__ TileBatch batch, const __grid_constant__ LayerTable table,
                            std::int64_t block_windows, std::int64_t width) {
-    extern __shared__ float shared[];
     const DeviceBlock block;
-    fully_connected_layers(block, with_layers(batch, table), blockIdx.x * block_windows, block_windows, width, shared);
+    fully_connected_layers(block, with_layers(batch, table), blockIdx.x * block_windows, block_windows, width,
+                           device::shared_memory<float>());
 }
 
 }  // namespace
@@ -59,14 +60,14 @@ void score_windows_simt(const TileBatch &batch, Launch launch) {
     for (std::int64_t index = 0; index < program.map_layers; ++index) {
         for (std::int64_t first = 0; first < batch.tile_count; first += kMaxGridTiles) {
             const auto slots = static_cast<unsigned>(std::min(kMaxGridTiles, batch.tile_count - first));
-            feature_map_kernel<<<dim3(kBlocksPerTile, slots), kThreads, 0, stream>>>(batch, table, index, first);
-            check(cudaGetLastError(), "score_windows");
+            const LaunchShape shape{dim3(kBlocksPerTile, slots), kThreads, 0};
+            launch_kernel("score_windows", feature_map_kernel, shape, stream, batch, table, index, first);
         }
     }
     const auto blocks = static_cast<unsigned>((batch.window_count + block_windows - 1) / block_windows);
-    const auto shared = static_cast<std::size_t>(2 * block_windows * width) * sizeof(float);
-    fully_connected_kernel<<<blocks, kThreads, shared, stream>>>(batch, table, block_windows, width);
-    check(cudaGetLastError(), "score_windows");
+    const LaunchShape shape{dim3(blocks), kThreads,
+                            2 * block_windows * width * static_cast<std::int64_t>(sizeof(float))};
+    launch_kernel("score_windows", fully_connected_kernel, shape, stream, batch, table, block_windows, width);
 }
 
 }  // namespace t3ssfast::cuda

@@ -6,17 +6,15 @@
 #include <stdexcept>
 
 #include "backend.h"
+#include "core/device_instructions.h"
 #include "core/tensor_core_feature_maps.h"
 #include "core/tensor_core_fully_connected.h"
-#include "cuda/check.h"
+#include "cuda/launch.h"
 
 namespace t3ssfast::cuda {
 namespace {
 
 constexpr int kMapLanes = 256;
-// Registers limit the fully connected layers to 256 lanes per multiprocessor. With two blocks of 128 one can load or
-// store while the other multiplies.
-constexpr int kMaxFullyConnectedLanes = 256, kFullyConnectedLanes = 128;
 constexpr int kPackBlocks = 32;
 // The driver reserves this much shared memory per block.
 constexpr std::int64_t kReservedBytes = 1024;
@@ -37,9 +35,8 @@ __global__ void __launch_bounds__(kMapLanes) mark_kernel(const __grid_constant__
 template <typename Format>
 __global__ void __launch_bounds__(kMapLanes, 2) feature_map_kernel(const __grid_constant__ TensorCoreRun run) {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ Quad shared[];
     DeviceWarps block;
-    feature_map_tile<Format>(block, run, blockIdx.x, reinterpret_cast<float *>(shared));
+    feature_map_tile<Format>(block, run, blockIdx.x, device::shared_memory<float>());
 #endif
 }
 
@@ -47,16 +44,18 @@ template <typename Shape>
 __global__ void __launch_bounds__(kMaxFullyConnectedLanes, 1)
     fully_connected_kernel(const __grid_constant__ TensorCoreRun run) {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ Quad shared[];
     DeviceWarps block;
     fully_connected_block<Shape>(block, run, static_cast<std::int64_t>(blockIdx.x) * Shape::rows(block.warps()),
-                                 reinterpret_cast<unsigned char *>(shared));
+                                 device::shared_memory<unsigned char>());
 #endif
 }
 
+// Lets a kernel use all the shared memory that a block may opt in to. The limit belongs to the kernel, which threads
+// share, so every thread sets the same one; a launch still occupies only what it asks for.
 template <typename Kernel>
-void allow_shared(Kernel *kernel, std::int64_t bytes) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+void allow_shared(Kernel *kernel, int device) {
+    const int bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
           "Setting the shared memory limit");
 }
 
@@ -68,27 +67,27 @@ unsigned grid(std::int64_t work, std::int64_t share) {
 }
 
 template <typename Shape>
-void launch_stages(const TensorCoreRun &run, bool pack, int block_lanes, cudaStream_t stream) {
+void launch_stages(const TensorCoreRun &run, bool pack, int block_lanes, Launch target) {
     using Format = typename Shape::Format;
     const char *const what = "score_windows";
+    const cudaStream_t stream = stream_of(target);
     if (pack) {
-        pack_kernel<Format><<<dim3(kPackBlocks, run.program.count), kMapLanes, 0, stream>>>(run);
-        check(cudaGetLastError(), what);
+        const LaunchShape shape{dim3(kPackBlocks, run.program.count), kMapLanes, 0};
+        launch_kernel(what, pack_kernel<Format>, shape, stream, run);
     }
     if (run.needed_tiles != nullptr) {
-        mark_kernel<<<grid(run.window_count, kMapLanes), kMapLanes, 0, stream>>>(run);
-        check(cudaGetLastError(), what);
+        const LaunchShape shape{dim3(grid(run.window_count, kMapLanes)), kMapLanes, 0};
+        launch_kernel(what, mark_kernel, shape, stream, run);
     }
-    const std::int64_t map_bytes = run.buffers.bytes();
-    allow_shared(feature_map_kernel<Format>, map_bytes);
-    feature_map_kernel<Format><<<grid(run.tile_count(), 1), kMapLanes, map_bytes, stream>>>(run);
-    check(cudaGetLastError(), what);
+    allow_shared(feature_map_kernel<Format>, target.device);
+    const LaunchShape map_shape{dim3(grid(run.tile_count(), 1)), kMapLanes, run.buffers.bytes()};
+    launch_kernel(what, feature_map_kernel<Format>, map_shape, stream, run);
 
     const int rows = Shape::rows(block_lanes / kWarpLanes);
-    const std::int64_t fully_connected_bytes = fully_connected_shared_bytes(run.program, Format::kPerWord, rows);
-    allow_shared(fully_connected_kernel<Shape>, fully_connected_bytes);
-    fully_connected_kernel<Shape><<<grid(run.window_count, rows), block_lanes, fully_connected_bytes, stream>>>(run);
-    check(cudaGetLastError(), what);
+    allow_shared(fully_connected_kernel<Shape>, target.device);
+    const LaunchShape shape{dim3(grid(run.window_count, rows)), static_cast<unsigned>(block_lanes),
+                            fully_connected_shared_bytes(run.program, Format::kPerWord, rows)};
+    launch_kernel(what, fully_connected_kernel<Shape>, shape, stream, run);
 }
 
 }  // namespace
@@ -107,11 +106,10 @@ void score_windows_tensor_core(const TensorCoreRun &run, Precision precision, bo
     if (block_lanes != kFullyConnectedLanes && block_lanes != kMaxFullyConnectedLanes)
         throw std::invalid_argument("score_windows: block_lanes must be 0, 128 or 256.");
     const DeviceGuard guard(launch.device);
-    const cudaStream_t stream = stream_of(launch);
     switch (precision) {
-        case Precision::float32: return launch_stages<WideBlock<SplitTf32>>(run, pack, block_lanes, stream);
-        case Precision::tf32: return launch_stages<SquareBlock<Tf32>>(run, pack, block_lanes, stream);
-        case Precision::bfloat16: return launch_stages<SquareBlock<BFloat16Pair>>(run, pack, block_lanes, stream);
+        case Precision::float32: return launch_stages<WideBlock<SplitTf32>>(run, pack, block_lanes, launch);
+        case Precision::tf32: return launch_stages<SquareBlock<Tf32>>(run, pack, block_lanes, launch);
+        case Precision::bfloat16: return launch_stages<SquareBlock<BFloat16Pair>>(run, pack, block_lanes, launch);
     }
 }
 

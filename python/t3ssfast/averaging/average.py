@@ -96,7 +96,7 @@ def average(
     edge = box_voxels(box, box_nm, voxel_size)
     if edge % 2 or edge < MIN_BOX_VOXELS:
         raise ConfigError(f"The box is {edge} voxels; give an even number, at least {MIN_BOX_VOXELS}.")
-    torch_device = check_device(device)
+    torch_device = check_device(device, kernels=False)
     before, threads = torch.get_num_threads(), default_threads()
     with ExitStack() as restore, torch.inference_mode(), Stages(progress) as stages:
         # Sums depend on the number of threads: PyTorch uses one, and particles are processed in parallel.

@@ -12,7 +12,14 @@ import math
 import torch
 from torch.nn.functional import grid_sample, pad
 
-__all__ = ["FourierInterpolator", "FourierShells", "phase_ramp", "rotate_and_shift"]
+__all__ = [
+    "FourierInterpolator",
+    "FourierShells",
+    "members_of_groups",
+    "phase_ramp",
+    "rotate_and_shift",
+    "sum_in_order",
+]
 
 Tensor = torch.Tensor
 
@@ -38,14 +45,19 @@ class FourierShells:
         self.shell = torch.linalg.vector_norm(self.frequency, dim=1).round().to(torch.int64)
         # Samples of the full transform per frequency, and per shell.
         self.multiplicity = torch.where(self.frequency[:, 2] == 0, 1.0, 2.0)
-        self.shell_count = self.multiplicity.new_zeros(radius + 1)
-        self.shell_count.index_add_(0, self.shell, self.multiplicity)
+        self._members = members_of_groups(self.shell, radius + 1)
+        self.shell_count = self._shell_sum(self.multiplicity)
 
     def shell_mean(self, values: Tensor) -> Tensor:
         """Average real (..., K) values over each shell of the full transform: (..., radius + 1)."""
-        total = values.new_zeros(*values.shape[:-1], self.radius + 1)
-        total.index_add_(-1, self.shell, values * self.multiplicity)
-        return total / self.shell_count
+        return self._shell_sum(values * self.multiplicity) / self.shell_count
+
+    def _shell_sum(self, values: Tensor) -> Tensor:
+        if values.device.type == "cpu":
+            total = values.new_zeros(*values.shape[:-1], self.radius + 1)
+            return total.index_add_(-1, self.shell, values)
+        # index_add_ on a CUDA device adds in the order in which threads happen to run.
+        return sum_in_order(values, self._members)
 
     def on_grid(self, values: Tensor) -> Tensor:
         """Place (..., K) values on the half grid, 0 beyond the radius."""
@@ -68,6 +80,24 @@ class FourierShells:
         part = torch.fft.fftshift(spectrum, dim=(-3, -2))[self._within_radius]
         values: Tensor = part.reshape(*volume.shape[:-3], -1)[..., self.index]
         return values
+
+
+def members_of_groups(group: Tensor, count: int) -> Tensor:
+    """Return the indices of the members of each of `count` groups, filled up with ``len(group)``."""
+    order = torch.argsort(group, stable=True)
+    sizes = (group[None] == torch.arange(count, device=group.device)[:, None]).sum(1)
+    place = torch.arange(len(group), device=group.device) - (sizes.cumsum(0) - sizes)[group[order]]
+    members = torch.full((count, int(sizes.max())), len(group), device=group.device)
+    members[group[order], place] = order
+    return members
+
+
+def sum_in_order(values: Tensor, members: Tensor) -> Tensor:
+    """Sum (..., K) values over groups, always in the same order: (..., G).
+
+    `members` (G, M) are the indices of the values of each group, filled up with K.
+    """
+    return pad(values, (0, 1))[..., members].sum(-1)
 
 
 class FourierInterpolator:

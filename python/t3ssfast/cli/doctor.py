@@ -179,6 +179,17 @@ def _native() -> Iterator[Check]:
         return
     for key, value in build.items():
         yield Check(f"build: {key}", OK, str(value))
+    if not build["cuda_devices"] and _gpu_in_pytorch():
+        note = "detection runs on the CPU, many times slower than on the GPU that PyTorch finds"
+        yield Check("CUDA kernels", NOTE, f"cannot be used: {build['cuda_problem']}", note)
+
+
+def _gpu_in_pytorch() -> bool:
+    try:
+        torch: Any = import_module("torch")
+    except (ImportError, OSError):
+        return False
+    return bool(torch.cuda.is_available())
 
 
 def _models() -> Iterator[Check]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy.typing as npt
 import torch
 
 from t3ssfast.errors import ConfigError, ModelError
-from t3ssfast.kernels import _native
+from t3ssfast.kernels import _native, operators
 from t3ssfast.kernels.plan import NoDensePlanError, Plan, estimate_cost, read_plan, run_model
 
 __all__ = ["PLANS", "PRECISIONS", "score_windows"]
@@ -41,13 +43,18 @@ def score_windows(
 ) -> Any:
     """Run a classifier on every valid window of an image at stride 1, or on the windows that a mask selects.
 
+    Not differentiable: an image that requires a gradient is refused. Inside `torch.compile` it is one
+    operator, for an eager module; PyTorch compiles no function that uses TorchScript. With a mask the number
+    of windows depends on the data, for which ``torch._dynamo.config.capture_dynamic_output_shape_ops`` must
+    be set.
+
     Parameters
     ----------
     model
         TorchScript (scripted, traced or frozen) or eager module in evaluation mode, float32, mapping
         (M, 1, size, size) to (M, C), on the image's device; or a loaded model.
     image
-        (H, W) or (N, H, W), NumPy array or torch tensor of finite values.
+        (H, W) or (N, H, W), NumPy array, torch tensor or DLPack object (CuPy ...) of finite values.
     mask
         (..., H-size+1, W-size+1), bool or uint8: the windows to score, indexed by their top-left corner; all
         of them if None.
@@ -77,6 +84,10 @@ def score_windows(
     ModelError
         If the model cannot be run on such windows, or has no dense plan and plan is "dense".
     """
+    operators.refuse_gradient(image, "score_windows")
+    if isinstance(image, torch.Tensor) and torch.compiler.is_compiling():
+        number, classes = _numbered(model, size)
+        return _by_operator(image, mask, number, classes, size, precision, plan, batch_size or 0)
     for name, value, choices in (("plan", plan, PLANS), ("precision", precision, PRECISIONS)):
         if value not in choices:
             raise ConfigError(f"{name} is {value!r}; give one of {', '.join(choices)}.")
@@ -97,6 +108,59 @@ def score_windows(
     else:
         scores = _score_batches(module, stack, size, windows, precision, batch_size)
     return _native.to_caller(scores, stack)
+
+
+# Models that compiled functions use, by number: an operator takes no module.
+_compiled_models: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_numbers = itertools.count()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _numbered(model: torch.nn.Module | HoldsModule, size: int) -> tuple[int, int]:
+    """Return the number of a model for `_by_operator`, and its number of classes; called while compiling."""
+    module = model if isinstance(model, torch.nn.Module) else model.module
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    classes = run_model(module, torch.zeros(1, 1, size, size, device=device)).shape[1]
+    number = next(_numbers)
+    _compiled_models[number] = module
+    return number, classes
+
+
+@torch.library.custom_op("t3ssfast::score_windows", mutates_args=())
+def _by_operator(
+    image: torch.Tensor,
+    mask: torch.Tensor | None,
+    model: int,
+    classes: int,
+    size: int,
+    precision: str,
+    plan: str,
+    batch_size: int,
+) -> torch.Tensor:
+    """Score windows in a compiled function, with the model's weights at the time of the call."""
+    module = _compiled_models.get(model)
+    if module is None:
+        raise ModelError("The model of a compiled function was deleted; keep it as long as the function.")
+    scores: torch.Tensor = score_windows(
+        module, image, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size or None
+    )
+    return scores
+
+
+@_by_operator.register_fake
+def _(
+    image: torch.Tensor,
+    mask: torch.Tensor | None,
+    model: int,
+    classes: int,
+    size: int,
+    precision: str,
+    plan: str,
+    batch_size: int,
+) -> torch.Tensor:
+    if mask is not None:
+        return image.new_empty((operators.window_count(image, size, mask), classes), dtype=torch.float32)
+    return image.new_empty((classes, *operators.window_shape(image, size)), dtype=torch.float32)
 
 
 def _dense_plan(

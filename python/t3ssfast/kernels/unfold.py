@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from t3ssfast.errors import InputError
-from t3ssfast.kernels import _native
+from t3ssfast.kernels import _native, operators
 from t3ssfast.kernels._native import Array
 
 __all__ = ["unfold"]
@@ -30,10 +30,15 @@ def unfold(
 ) -> Image:
     """Extract every valid window of an image at stride 1, or the windows that a mask selects.
 
+    Differentiable without `normalise`: the gradient of the image is the sum of the windows' gradients at
+    their places. Inside `torch.compile` it is one operator; with a mask the number of windows depends on the
+    data, for which ``torch._dynamo.config.capture_dynamic_output_shape_ops`` must be set.
+
     Parameters
     ----------
     image
-        (H, W) or (N, H, W), NumPy array or torch tensor of any real dtype; converted to float32.
+        (H, W) or (N, H, W), NumPy array, torch tensor or DLPack object (CuPy ...) of any real dtype;
+        converted to float32. A DLPack object gives a torch tensor.
     size
         Side of a window in pixels.
     mask
@@ -60,6 +65,8 @@ def unfold(
     """
     if normalise not in (None, "zscore"):
         raise InputError(f'normalise is {normalise!r}; give None or "zscore".')
+    if operators.needs_operator(image):
+        return cast(Image, _by_operator(image, size, mask, normalise, dtype, out))
     stack = _native.as_stack(image)
     size = _native.check_size(size, stack)
     windows = _native.as_windows(stack, size, mask)
@@ -78,7 +85,23 @@ def unfold(
     return cast(Image, _native.to_caller(target, stack)) if out is None else out
 
 
+def _by_operator(
+    image: Any, size: int, mask: Array | None, normalise: str | None, dtype: Any, out: Any
+) -> Any:
+    """Extract windows by a PyTorch operator, which `torch.compile` and autograd know."""
+    if out is not None:
+        raise InputError(
+            "out is given, but the image requires a gradient or the call is compiled; leave out None."
+        )
+    if mask is not None and not isinstance(mask, torch.Tensor):
+        mask = torch.from_numpy(mask).to(image.device)
+    torch_dtype = torch.float32 if dtype is None else _torch_dtype(dtype)
+    return operators.unfold(image, size, mask, normalise is not None, torch_dtype)
+
+
 def _torch_dtype(dtype: npt.DTypeLike | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+        return dtype
     if not isinstance(dtype, str | torch.dtype):
         dtype = np.dtype(dtype).name
     name = str(dtype).removeprefix("torch.")

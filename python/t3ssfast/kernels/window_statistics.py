@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import numpy.typing as npt
 import torch
 
-from t3ssfast.kernels import _native
+from t3ssfast.kernels import _native, operators
 from t3ssfast.kernels._native import Array
 
 __all__ = ["window_statistics"]
@@ -32,13 +32,16 @@ def window_statistics(
     scipy.stats. They are computed in float64 relative to a pixel of the window, and depend on the window's
     pixels only, bit for bit. Minimum, maximum and median are exact in float32; quantiles are NumPy's
     (method "linear"), rounded once from float64. A constant window has standard deviation 0, and skewness
-    and kurtosis NaN.
+    and kurtosis NaN. Not differentiable: an image that requires a gradient is refused. Inside `torch.compile`
+    it is one operator; with a mask the number of windows depends on the data, for which
+    ``torch._dynamo.config.capture_dynamic_output_shape_ops`` must be set.
 
     Parameters
     ----------
     image
-        (H, W) or (N, H, W), NumPy array or torch tensor of any real dtype; converted to float32. Subtract a
-        large offset from float64 data first if the digits behind it matter.
+        (H, W) or (N, H, W), NumPy array, torch tensor or DLPack object (CuPy ...) of any real dtype;
+        converted to float32. A DLPack object gives a torch tensor. Subtract a large offset from float64 data
+        first if the digits behind it matter.
     size
         Side of a window in pixels.
     statistics
@@ -62,6 +65,10 @@ def window_statistics(
     DeviceError
         If the kernels cannot use the image's device.
     """
+    operators.refuse_gradient(image, "window_statistics")
+    if out is None and operators.needs_operator(image):
+        joined = statistics if isinstance(statistics, str) else ",".join(statistics)
+        return cast(Image, operators.window_statistics(image, size, joined, mask))
     stack = _native.as_stack(image, check=False)
     size = _native.check_size(size, stack)
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)

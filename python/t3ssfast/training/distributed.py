@@ -60,7 +60,7 @@ def join_world(device: str | torch.device) -> Iterator[World]:
 
     On CUDA, each process uses the GPU of its local rank.
     """
-    device = check_device(device)
+    device = check_device(device, kernels=False)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         with torch_threads(None):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from t3ssfast.errors import DeviceError, InputError
-from t3ssfast.kernels._native.extension import core
+from t3ssfast.kernels._native.extension import core, current_device
 from t3ssfast.tomogram import Array
 
-__all__ = ["Array", "ImageStack", "as_stack"]
+__all__ = ["Array", "ImageStack", "array_of", "as_stack"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ class ImageStack:
         """Raise InputError if an unchecked stack contains NaN or Inf."""
         if self.unchecked is None:
             return
-        if isinstance(self.data, torch.Tensor) and self.data.device.type == "cuda":
-            bad = torch.logical_not(torch.isfinite(self.data)).reshape(-1)
-            first = int(torch.argmax(bad.to(torch.uint8))) if bool(bad.any()) else None
+        count = math.prod(self.data.shape)
+        if self.device.type == "cuda":
+            found = torch.full((1,), count, dtype=torch.int64, device=self.device)
+            with current_device(self.device) as launch:
+                core.first_nonfinite_cuda(self.address, count, found.data_ptr(), launch)
+            first = int(found)
+            self.raise_nonfinite(None if first == count else first)
         else:
-            first = core.first_nonfinite(self.address, math.prod(self.data.shape), torch.get_num_threads())
-        self.raise_nonfinite(first)
+            self.raise_nonfinite(core.first_nonfinite(self.address, count, torch.get_num_threads()))
 
     def raise_nonfinite(self, first: int | None) -> None:
         """Raise InputError for the value at flat index `first`; do nothing where it is None."""
@@ -76,6 +80,27 @@ class ImageStack:
         raise InputError(
             f"image holds {value:g}{beyond} at index {position}; replace or crop values that are not finite."
         )
+
+
+def array_of(value: Any, name: str) -> Array:
+    """Return a NumPy array or torch tensor as it is, and an object with DLPack, such as CuPy's, as a tensor.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return torch.utils.dlpack.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise InputError(
+                f"{name} of type {type(value).__name__} cannot be read by DLPack ({error}); "
+                "give a NumPy array or a torch tensor."
+            ) from error
+    raise InputError(f"{name} is of type {type(value).__name__}; give a NumPy array or a torch tensor.")
 
 
 def _check_device(device: torch.device) -> None:
@@ -100,7 +125,7 @@ def as_stack(image: Array, *, check: bool = True) -> ImageStack:
     Parameters
     ----------
     image
-        (H, W) or (N, H, W), NumPy or torch, any real dtype (bool included), any layout.
+        (H, W) or (N, H, W), NumPy, torch or DLPack, any real dtype (bool included), any layout.
     check
         Whether to check for NaN and Inf now; otherwise the kernel does (`ImageStack.unchecked`).
 
@@ -111,8 +136,7 @@ def as_stack(image: Array, *, check: bool = True) -> ImageStack:
     DeviceError
         If it is on a device that the kernels do not support.
     """
-    if not isinstance(image, np.ndarray | torch.Tensor):
-        raise InputError(f"image is of type {type(image).__name__}; give a NumPy array or a torch tensor.")
+    image = array_of(image, "image")
     shape = tuple(int(n) for n in image.shape)
     if len(shape) not in (2, 3):
         raise InputError(f"image has shape {shape}; give (H, W), or (N, H, W) for a stack.")

@@ -76,7 +76,7 @@ def score_windows(
         return out
     if host_warps is not None or (stack.device.type == "cuda" and schedule != "simt"):
         try:
-            layout = TensorCoreLayout.of(program, precision, stack.device, host_warps)
+            layout = TensorCoreLayout.of(program, precision, stack.device, block_lanes, host_warps)
         except ValueError:
             if schedule == "tensor_core" or host_warps is not None:
                 raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from t3ssfast.kernels._native.extension import core, launch_of
+from t3ssfast.kernels._native.extension import core, current_device, device_index
 from t3ssfast.kernels._native.images import ImageStack
 from t3ssfast.kernels._native.layer_program import LayerProgram
 from t3ssfast.kernels._native.windows import Windows
@@ -73,9 +73,16 @@ class TensorCoreLayout:
 
     @classmethod
     def of(
-        cls, program: LayerProgram, precision: str, device: torch.device, host: HostWarps | None
+        cls,
+        program: LayerProgram,
+        precision: str,
+        device: torch.device,
+        block_lanes: int,
+        host: HostWarps | None,
     ) -> TensorCoreLayout:
         """Return the layout of a program on a device, or on emulated warps.
+
+        `block_lanes` is the number of threads per block of the fully connected layers; 0 for the default.
 
         Raises
         ------
@@ -83,8 +90,10 @@ class TensorCoreLayout:
             If the program or the device does not support tensor cores.
         """
         number = _PRECISIONS[precision]
-        index = launch_of(device)[0] if host is None else -1
-        limits = (0, 0, False) if host is None else (host.tile_bytes, host.fully_connected_bytes, host.wide)
+        index = device_index(device) if host is None else -1
+        limits: tuple[int, int, bool, int] = (0, 0, False, block_lanes)
+        if host is not None:
+            limits = (host.tile_bytes, host.fully_connected_bytes, host.wide, host.lanes)
         packed_words, pixel_words, reach_y, reach_x, *tile = core.score_windows_tensor_core_layout(
             program.rows, program.map_layers, number, index, *limits
         )
@@ -117,7 +126,6 @@ def score_windows_tensor_core(
     """Score windows on tensor cores, one batch of images at a time; writes to `out`."""
     device = stack.device
     windows_y, windows_x = windows.shape[-2:]
-    launch = (-1, 0) if host is not None else launch_of(device)
     parameters = program.parameters.to(device)
     packed_weights = torch.empty(layout.packed_words, dtype=torch.int32, device=device)
     row_words = (windows_x + layout.reach_x) * layout.pixel_words
@@ -130,30 +138,31 @@ def score_windows_tensor_core(
         ends[:-1] = torch.searchsorted(windows.index, ends[:-1].to(device)).cpu()
     blocks = HostWarps(block_lanes) if host is None else host
     pack = True
-    for batch, first, last in zip(batches, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        if first == last:
-            continue
-        needed_tiles = None
-        if windows.index is not None:
-            tiles_y = -(-(batch[3] + layout.reach_y) // layout.tile[0])
-            tiles_x = -(-(windows_x + layout.reach_x) // layout.tile[1])
-            needed_tiles = torch.zeros(batch[1] * tiles_y * tiles_x, dtype=torch.uint8, device=device)
-        core.score_windows_tensor_core(
-            stack.native,
-            size,
-            program.native(parameters),
-            layout.precision,
-            batch,
-            layout.tile,
-            packed_weights.data_ptr(),
-            pack,
-            feature_maps.data_ptr(),
-            0 if needed_tiles is None else needed_tiles.data_ptr(),
-            windows.native[0],
-            first,
-            last - first,
-            (out.data_ptr(), *strides),
-            launch,
-            (blocks.lanes, blocks.reversed, blocks.late, blocks.wide),
-        )
-        pack = False
+    with current_device(device) as launch:
+        for batch, first, last in zip(batches, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            if first == last:
+                continue
+            needed_tiles = None
+            if windows.index is not None:
+                tiles_y = -(-(batch[3] + layout.reach_y) // layout.tile[0])
+                tiles_x = -(-(windows_x + layout.reach_x) // layout.tile[1])
+                needed_tiles = torch.zeros(batch[1] * tiles_y * tiles_x, dtype=torch.uint8, device=device)
+            core.score_windows_tensor_core(
+                stack.native,
+                size,
+                program.native(parameters),
+                layout.precision,
+                batch,
+                layout.tile,
+                packed_weights.data_ptr(),
+                pack,
+                feature_maps.data_ptr(),
+                0 if needed_tiles is None else needed_tiles.data_ptr(),
+                windows.native[0],
+                first,
+                last - first,
+                (out.data_ptr(), *strides),
+                launch,
+                (blocks.lanes, blocks.reversed, blocks.late, blocks.wide),
+            )
+            pack = False

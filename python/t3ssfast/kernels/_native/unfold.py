@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from t3ssfast.kernels._native.extension import core, launch_of
+from t3ssfast.kernels._native.extension import core, current_device
 from t3ssfast.kernels._native.images import ImageStack
 from t3ssfast.kernels._native.windows import Windows
 from t3ssfast.runtime import buffer_pool
@@ -63,6 +63,7 @@ def unfold(
     element = _ELEMENTS[out.dtype]
     arguments = (stack.native, size, zscore, element, windows.native, out.data_ptr())
     if stack.device.type == "cuda":
-        core.unfold_cuda(*arguments, launch_of(stack.device))
+        with current_device(stack.device) as launch:
+            core.unfold_cuda(*arguments, launch)
     else:
         core.unfold_cpu(*arguments, stream, threads or torch.get_num_threads())

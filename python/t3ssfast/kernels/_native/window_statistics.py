@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from t3ssfast.errors import InputError
-from t3ssfast.kernels._native.extension import core, launch_of
+from t3ssfast.kernels._native.extension import core, current_device
 from t3ssfast.kernels._native.images import Array, ImageStack
 from t3ssfast.kernels._native.results import check_out
 from t3ssfast.kernels._native.windows import Windows
@@ -100,10 +100,10 @@ def window_statistics(
     arguments = (stack.native, size, requests, windows.native, target.data_ptr())
     if stack.device.type == "cuda":
         stack.check_finite()
-        launch = launch_of(stack.device)
-        needed = core.window_statistics_workspace_cuda(stack.native, size, requests, launch[0])
-        workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
-        core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, launch)
+        with current_device(stack.device) as launch:
+            needed = core.window_statistics_workspace_cuda(stack.native, size, requests, launch[0])
+            workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
+            core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, launch)
     else:
         stream = out is not None and target.nbytes >= STREAM_BYTES
         # The check shares the parallel region of the statistics: waking threads takes as long as the check.

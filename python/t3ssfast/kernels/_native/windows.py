@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from t3ssfast.errors import InputError
-from t3ssfast.kernels._native.images import Array, ImageStack
+from t3ssfast.kernels._native.images import Array, ImageStack, array_of
 
 __all__ = ["Windows", "as_windows", "check_size"]
 
@@ -71,8 +71,7 @@ def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
     shape = stack.window_shape(size)
     if mask is None:
         return Windows(shape, None)
-    if not isinstance(mask, np.ndarray | torch.Tensor):
-        raise InputError(f"mask is of type {type(mask).__name__}; give a NumPy array or a torch tensor.")
+    mask = array_of(mask, "mask")
     if tuple(mask.shape) != shape:
         raise InputError(
             f"mask has shape {tuple(mask.shape)}, but the valid windows of {size} pixels have shape {shape}; "

@@ -1,0 +1,17 @@
+// A product that is never contracted into a fused multiply-add: a device gives the bits of the same algorithm on a CPU,
+// whatever the compiler.
+#pragma once
+
+#include "core/macros.h"
+
+namespace t3ssfast {
+
+T3_HD double product(double a, double b) {
+#if defined(__CUDA_ARCH__)
+    return __dmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
+}  // namespace t3ssfast
