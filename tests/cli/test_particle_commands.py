@@ -224,3 +224,11 @@ def test_an_average_takes_the_contrast_of_each_tomogram():
     mixed = t3.average(both, sets, box=16, config=config, device="cpu")
     dark = t3.average(same, sets, box=16, config=t3.AverageConfig(iterations=1), device="cpu")
     np.testing.assert_array_equal(mixed.map, dark.map)
+
+
+def test_export_renames_tomograms(tmp_path):
+    export([particles("a", (1, 2, 3)), particles("b", (4, 5, 6))], tmp_path / "a.star")
+    result = run("export", tmp_path / "a.star", tmp_path / "b.star", "--tomogram-name", "TS_01=b.tomostar")
+    assert result.exit_code == 0, result.output
+    names = {some.tomogram_name for some in load_all_candidates(tmp_path / "b.star")}
+    assert names == {"a", "TS_01"}

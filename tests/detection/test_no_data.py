@@ -10,6 +10,7 @@ from scipy import ndimage
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.normalise.no_data import find_fill_values, no_data_mask
 from t3ssfast.errors import InputError
+from t3ssfast.runtime.upload import Uploader
 from t3ssfast.tomogram import Tomogram
 from toy import VOXEL, toy_detect, toy_tomogram
 
@@ -90,6 +91,8 @@ def test_slabs_with_a_fill_do_not_depend_on_the_cut(world, voxel_size, dtype):
     depth = prepared.shape[0]
     parts = [prepared.slab(z, z + 1) for z in range(depth)]
     np.testing.assert_array_equal(np.concatenate(parts), prepared.slab(0, depth))
+    on_device = prepared.slab_on_device(0, depth, Uploader(torch.device("cpu")))
+    np.testing.assert_array_equal(on_device.numpy(), prepared.slab(0, depth))
 
 
 @pytest.mark.parametrize("sigma", [3.0, 20.0])

@@ -78,7 +78,7 @@ def renamed(
         if not equals:
             if tomogram is None:
                 raise ConfigError(
-                    f"--tomogram-name {text}: there are several tomograms; give NAME=OTHER for each."
+                    f"--tomogram-name {text}: it is not said which tomogram is called so; give NAME={text}."
                 )
             name, other = tomogram, text
         renames.append((name.strip(), other.strip()))

@@ -110,6 +110,8 @@ def run_all(runs: Sequence[DetectionRun], *, is_list: bool, quiet: bool) -> list
                 outcomes[number] = Outcome(run, "failed", time.perf_counter() - began, error=text)
                 name = _shown(run.path)
                 typer.echo(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
+                if not quiet and not sys.stdout.isatty():
+                    typer.echo(f"{label}: failed")
                 continue
             seconds = time.perf_counter() - began
             status = "done" if is_new else "skipped"

@@ -159,7 +159,9 @@ def _torch() -> Iterator[Check]:
     except (ImportError, OSError) as error:
         yield Check("torch", FAILED, f"cannot be imported: {error}", f"no detection; {REINSTALL}")
         return
-    yield Check("torch", OK, torch.__version__, f"{torch.get_num_threads()} threads")
+    from t3ssfast.runtime.threads import default_threads
+
+    yield Check("torch", OK, torch.__version__, f"{default_threads()} threads")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)

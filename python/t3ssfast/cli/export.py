@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import above, load
+from t3ssfast.cli.candidate_files import above, load, renamed
 from t3ssfast.errors import InputError
 
 
@@ -59,6 +59,7 @@ def export(
         ),
     ] = False,
     min_score: options.MinScore = None,
+    tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick or ChimeraX, or as plain tables.
@@ -85,7 +86,7 @@ def export(
             f"{display_path(candidates)} has no candidates and no voxel size; give --voxel-size to write an "
             "empty file."
         )
-    selected = [above(some, min_score) for some in found]
+    selected = [above(some, min_score) for some in renamed(found, tomogram_name)]
     files = write(
         selected,
         out,

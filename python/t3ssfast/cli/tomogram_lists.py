@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t3ssfast.errors import InputError, ReadError
-from t3ssfast.io.files import display_path
 
 __all__ = ["find_tomograms", "mask_of_each", "result_folders"]
 
@@ -70,6 +69,8 @@ def _is_tomogram(path: Path) -> bool:
 
 
 def _read_list(path: Path) -> list[Path]:
+    from t3ssfast.io import display_path
+
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +107,7 @@ def mask_of_each(tomograms: Sequence[Path], masks: Sequence[Path] | None, what: 
 
 
 def _mask_in(folder: Path, tomogram: Path, what: str) -> Path:
-    from t3ssfast.io import tomogram_name
+    from t3ssfast.io import display_path, tomogram_name
     from t3ssfast.io.tomogram_names import normalise_name
 
     wanted = {normalise_name(tomogram_name(tomogram)) + ending for ending in MASK_ENDINGS}

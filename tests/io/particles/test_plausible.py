@@ -108,6 +108,14 @@ def test_the_pixel_size_of_a_2d_stack_is_recognised(tmp_path):
     np.testing.assert_allclose(found.centre_zyx, INSIDE, atol=1e-3)
 
 
+def test_the_same_holds_for_the_voxel_size_of_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "z,y,x,voxel_size_angstrom\n" + "".join(f"{z},{y},{x},1.5\n" for z, y, x in INSIDE)
+    )
+    with pytest.raises(ReadError, match="2D stack"):
+        load_candidates(tmp_path / "a.csv", voxel_size_angstrom=12.0, tomogram_shape=SHAPE)
+
+
 def test_particles_without_a_name_are_of_the_only_tomogram(tmp_path):
     pixels = (INSIDE * 8)[:, ::-1].tolist()
     path = star(tmp_path / "a.star", pixels)

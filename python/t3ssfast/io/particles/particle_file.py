@@ -18,6 +18,7 @@ from t3ssfast.errors import ReadError, VoxelSizeError
 from t3ssfast.io import display_path
 from t3ssfast.io.files import read_error, stat_path
 from t3ssfast.io.particles.columns import Columns
+from t3ssfast.io.particles.plausible import check_sizes_of_pixels
 from t3ssfast.io.particles.poses import normal_and_rot
 from t3ssfast.tomogram import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, check_voxel_size
 
@@ -176,6 +177,14 @@ class ParticleFile:
         # The voxel size of each tomogram is set below.
         particles = self.candidates(centre_zyx * scale, rotation, voxel_size_angstrom=1.0, **fields)
         array = np.asarray(names, dtype=object)
+        for name, (voxel_size, factor) in grids.items():
+            check_sizes_of_pixels(
+                centre_zyx[array == name][:, ::-1],
+                factor * voxel_size,
+                self.tomogram_shape,
+                voxel_size,
+                self,
+            )
         return [
             replace(particles[array == name], tomogram_name=name, voxel_size_angstrom=voxel_size)
             for name, (voxel_size, _) in grids.items()

@@ -164,5 +164,5 @@ def check_sizes_of_pixels(
             f"{source}: with its pixel size of {pixel_size_angstrom:g} A all {len(raw)} particles lie in the "
             f"corner of the tomogram ({factor:.2g} of each axis), and they fill it as voxels of "
             f"{voxel_size_angstrom:g} A; the pixel size looks like that of a 2D stack: if the coordinates "
-            f"are voxels of this tomogram, write {voxel_size_angstrom:g} into the pixel size column."
+            f"are voxels of this tomogram, write {voxel_size_angstrom:g} as the pixel size into the file."
         )
