@@ -64,10 +64,12 @@ class State:
     @classmethod
     def load(cls, store: CheckpointStore, max_iterations: int) -> State | None:
         """Load the stored state; None if there is none, or one of more than `max_iterations` iterations."""
-        arrays = store.load("state")
-        if arrays is None or arrays["iteration"] > max_iterations:
-            return None
-        return cls(int(arrays.pop("iteration")), **arrays)
+
+        def parse(arrays: dict[str, npt.NDArray[Any]]) -> State:
+            return cls(int(arrays.pop("iteration")), **arrays)
+
+        state: State | None = store.load("state", parse)
+        return None if state is None or state.iteration > max_iterations else state
 
 
 class Refinement:

@@ -18,6 +18,7 @@ from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.detection.smooth_scores import Scores, ScoreSmoother, SparseScores, join_scores
 from t3ssfast.kernels.plan import has_dense_plan
 from t3ssfast.models import LoadedModel
+from t3ssfast.runtime.checkpoint import Arrays, Slab
 from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["Classification", "classify", "resolve_plan"]
@@ -76,12 +77,25 @@ def classify(
         region = search.slab(z0, z1)
         return region, run.read_slab(grid, z0, z1) if region.any() else None
 
+    def kept_scores(slab: Slab, piece: Arrays) -> tuple[int, Scores]:
+        index, probability = piece["index"], piece["probability"]
+        volume = (slab[1] - slab[0]) * plane
+        if index.dtype.kind not in "iu" or probability.dtype != np.float32 or index.ndim != 1:
+            raise ValueError("not scores")
+        if index.shape != probability.shape or not 0 <= int(piece["near"]) <= volume:
+            raise ValueError("not scores of these slices")
+        inside = len(index) == 0 or (index[0] >= 0 and index[-1] < volume and np.all(np.diff(index) > 0))
+        if not (inside and np.all((probability >= 0) & (probability <= 1))):
+            raise ValueError("not probabilities of these slices")
+        return int(piece["near"]), (index.astype(np.int64), probability)
+
     with run.bar("classify windows", depth) as move_to:
-        for slices, kept in run.store.runs("scores", depth):
+        for slices, kept in run.store.runs("scores", depth, kept_scores):
             if kept is not None:
-                smoother.add(kept["index"] + np.int64(slices[0] * plane), kept["probability"])
-                searched += int(kept["near"])
-                classified += len(kept["index"])
+                near, (index, probability) = kept
+                smoother.add(index + np.int64(slices[0] * plane), probability)
+                searched += near
+                classified += len(index)
                 resumed += slices[1] - slices[0]
                 move_to(slices[1])
                 continue

@@ -12,7 +12,13 @@ import numpy.typing as npt
 import torch
 
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.contrast import contrast_from_membrane, contrast_from_segmenter, trained_sign
+from t3ssfast.detection.contrast import (
+    DARK,
+    LIGHT,
+    contrast_from_membrane,
+    contrast_from_segmenter,
+    trained_sign,
+)
 from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.provenance import describe_segmenter
@@ -21,6 +27,7 @@ from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment_slice import average_slices, segment_slice
 from t3ssfast.detection.slabs import PreparedSlab
 from t3ssfast.models import LoadedModel
+from t3ssfast.runtime.checkpoint import Arrays, Slab
 from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["Membrane", "given_membrane", "segment_membrane"]
@@ -101,14 +108,20 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
 
 def _contrast(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> dict[str, Any]:
     """The contrast, from the checkpoint where it is there."""
-    kept = run.store.load("contrast")
+    kept: dict[str, Any] | None = run.store.load("contrast", _kept_contrast)
     if kept is not None:
-        contrast: dict[str, Any] = json.loads(str(kept["json"]))
-        return contrast
+        return kept
     with run.stages("contrast"):
         contrast = contrast_from_segmenter(grid, segmenter, run.config)
     run.store.save("contrast", json=json.dumps(contrast))
     return contrast
+
+
+def _kept_contrast(piece: Arrays) -> dict[str, Any]:
+    contrast = json.loads(str(piece["json"]))
+    if contrast["sign"] not in (DARK, LIGHT) or not isinstance(contrast["how"], str):
+        raise ValueError("not a contrast")
+    return dict(contrast)
 
 
 def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> tuple[Mask, int]:
@@ -116,10 +129,17 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
     probability_u8 = np.empty(grid.shape, np.uint8)
     depth, resumed = grid.shape[0], 0
     slices = _AveragedSlices(grid, segmenter, run)
+
+    def kept_levels(slab: Slab, piece: Arrays) -> Mask:
+        levels: Mask = piece["levels"]
+        if levels.dtype != np.uint8 or levels.shape != (slab[1] - slab[0], *grid.shape[1:]):
+            raise ValueError("not the membrane of these slices")
+        return levels
+
     with run.bar("segment membranes", depth) as move_to:
-        for (first, last), kept in run.store.runs("membrane", depth):
-            if kept is not None:
-                probability_u8[first:last] = kept["levels"]
+        for (first, last), levels in run.store.runs("membrane", depth, kept_levels):
+            if levels is not None:
+                probability_u8[first:last] = levels
                 resumed += last - first
                 move_to(last)
                 continue

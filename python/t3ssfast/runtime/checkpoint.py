@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from t3ssfast.errors import CheckpointWarning
 from t3ssfast.io import atomic_path, display_path, results_folder
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["CheckpointStore", "Slab", "key_of", "remove_checkpoints"]
+__all__ = ["Arrays", "CheckpointStore", "Slab", "key_of", "remove_checkpoints"]
 
 # First slice, and one past the last.
 Slab = tuple[int, int]
@@ -71,21 +73,27 @@ class CheckpointStore:
                 stacklevel=2,
             )
 
-    def runs(self, kind: str, depth: int) -> Iterator[tuple[Slab, Arrays | None]]:
+    def runs(
+        self, kind: str, depth: int, parse: Callable[[Slab, Arrays], Any] = lambda slab, arrays: arrays
+    ) -> Iterator[tuple[Slab, Any]]:
         """Slices 0 up to `depth` in order, as runs: (slab, its piece), or (slab, None) where none is kept.
 
-        Overlapping pieces, which two processes with slabs of different thickness may leave, are used as they
-        come; what an overlap leaves uncovered is computed again.
+        Pieces go through `parse(slab, arrays)`, as in `load`. Overlapping pieces, which two processes with
+        slabs of different thickness may leave, are used as they come; what an overlap leaves uncovered is
+        computed again.
         """
         done = 0
         for first, last in self._slabs(kind):
             usable = done <= first < last <= depth
-            arrays = self.load(f"{kind}-{first:05d}-{last:05d}") if usable else None
-            if arrays is None:
+            if not usable:
+                continue
+            name = f"{kind}-{first:05d}-{last:05d}"
+            piece = self.load(name, partial(parse, (first, last)))
+            if piece is None:
                 continue
             if done < first:
                 yield (done, first), None
-            yield (first, last), arrays
+            yield (first, last), piece
             done = last
         if done < depth:
             yield (done, depth), None
@@ -101,17 +109,20 @@ class CheckpointStore:
         """Keep the piece of a slab for `runs`."""
         self.save(f"{kind}-{slab[0]:05d}-{slab[1]:05d}", **arrays)
 
-    def load(self, name: str) -> Arrays | None:
-        """What `save` stored under a name; None where there is no whole piece of this key."""
+    def load(self, name: str, parse: Callable[[Arrays], Any] = dict) -> Any:
+        """Return what `save` stored under a name; None where there is no whole piece of this key.
+
+        `parse` makes a value of the arrays. Others may be able to write into the folder, so a piece on which
+        it raises an exception is as good as none.
+        """
         if self.folder is None:
             return None
         try:
-            # NumPy does not close a file that it cannot read.
-            with open(self.folder / f"{name}.npz", "rb") as raw, np.load(raw) as file:
-                arrays = dict(file)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            arrays = _read_npz(self.folder / f"{name}.npz")
+            return parse(arrays) if str(arrays.pop("key", "")) == self._key else None
+        # Whatever is wrong with a piece, it is computed anew.
+        except Exception:
             return None
-        return arrays if str(arrays.pop("key", "")) == self._key else None
 
     def save(self, name: str, /, **arrays: npt.ArrayLike) -> None:
         """Keep a piece; it is on disk when this returns. A piece of the same name is replaced."""
@@ -125,6 +136,28 @@ class CheckpointStore:
         """Remove every piece, once the result is saved."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read_npz(path: Path) -> Arrays:
+    """Read an archive as `numpy.savez` writes it; ValueError if it could take more memory than its size."""
+    arrays: Arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("compressed")
+            with archive.open(entry) as member:
+                version = np.lib.format.read_magic(member)
+                if version != (1, 0):
+                    raise ValueError("another version")
+                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(member)
+                # A header may claim any size; the array has no more bytes than the member.
+                content = member.read()
+            if dtype.hasobject or len(content) != math.prod(shape) * dtype.itemsize:
+                raise ValueError("of another size than its header says")
+            order: Literal["C", "F"] = "F" if fortran_order else "C"
+            array = np.frombuffer(bytearray(content), dtype).reshape(shape, order=order)
+            arrays[entry.filename.removesuffix(".npy")] = array
+    return arrays
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -12,7 +12,7 @@ from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.evaluation.calibration import Calibration, calibrate
 from t3ssfast.models import LoadedModel, check_device, load_model, save_model
-from t3ssfast.runtime.checkpoint import CheckpointStore
+from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore
 from t3ssfast.tomogram import StrPath, Tomogram
 
 __all__ = [
@@ -69,11 +69,15 @@ def find_candidates(
         models["segmenter"] = load_model(segmenter, model_kind="segmenter", device=check_device(device))
     found = []
     for k, tomogram in enumerate(tomograms):
-        kept = None if store is None else store.load(f"found-{k}")
+        place = (tomogram.voxel_size_angstrom, tomogram.shape, tomogram.name)
+
+        def parse(piece: Arrays, place: tuple[float, tuple[int, int, int], str] = place) -> Candidates:
+            fields: dict[str, Any] = {name: piece[name] for name in CANDIDATE_FIELDS}
+            return replace(Candidates.empty(*place), **fields)
+
+        kept = None if store is None else store.load(f"found-{k}", parse)
         if kept is not None:
-            fields: dict[str, Any] = {name: kept[name] for name in CANDIDATE_FIELDS}
-            place = (tomogram.voxel_size_angstrom, tomogram.shape, tomogram.name)
-            found.append(replace(Candidates.empty(*place), **fields))
+            found.append(kept)
             continue
         mask = None if membranes is None else membranes[k]
         own = wanted if contrasts is None else replace(wanted, contrast=contrasts[k])

@@ -121,7 +121,14 @@ def fine_tune_verifier(
     assert store.folder is not None, "a store in a folder has one of its own"
     for fold in range(folds):
         left_out = [np.flatnonzero(of_found == fold) for _, of_found in assigned]
-        kept = store.load(f"fold-{fold}")
+        lengths = {str(k): len(index) for k, index in enumerate(left_out) if len(index)}
+
+        def parse(piece: dict[str, Any], lengths: dict[str, int] = lengths) -> dict[str, Any]:
+            if {key: len(value) for key, value in piece.items()} != lengths:
+                raise ValueError("not the scores of this fold")
+            return piece
+
+        kept = store.load(f"fold-{fold}", parse)
         if kept is None:
             log(f"fine-tuning without fold {fold + 1} of {folds}")
             path = results_folder(store.folder) / f"{fold}.pt"

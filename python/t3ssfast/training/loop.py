@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from t3ssfast.errors import ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata, code_version, load_model, save_model
 from t3ssfast.runtime.buffer_pool import retain_freed_memory
-from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
+from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore, key_of
 from t3ssfast.runtime.figures import pictures_of
 from t3ssfast.tomogram import StrPath
 from t3ssfast.training.data import TrainingTomogram
@@ -114,10 +114,13 @@ class TrainingState:
     @classmethod
     def load(cls, store: CheckpointStore) -> TrainingState:
         """Read the state from a store; the initial state where it has none."""
-        if (piece := store.load("state")) is None:
-            return cls()
-        content = io.BytesIO(piece["state"].tobytes())
-        return cls(**torch.load(content, map_location="cpu", weights_only=True))
+
+        def parse(piece: Arrays) -> TrainingState:
+            content = io.BytesIO(piece["state"].tobytes())
+            return cls(**torch.load(content, map_location="cpu", weights_only=True))
+
+        state: TrainingState | None = store.load("state", parse)
+        return state or cls()
 
     def save(self, store: CheckpointStore) -> None:
         """Write the state to a store."""
