@@ -1,4 +1,4 @@
-"""Pieces of a checkpoint folder that others can write are used only if they are whole and of the right form."""
+"""Pieces of a checkpoint that others can write are used only if they are whole and of the right form."""
 
 from __future__ import annotations
 
