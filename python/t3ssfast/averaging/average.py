@@ -142,15 +142,10 @@ def _matched(
             f"{len(sources)} tomograms and {len(sets)} sets of candidates were given; give one set for each "
             "tomogram, in the same order."
         )
-    volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     name, count = Counter(some.tomogram_name for some in sets).most_common(1)[0]
     if count > 1:
-        # Tables without names of tomograms are called after their files; the order says whose they are.
-        if len({volume.name for volume in volumes}) < len(volumes):
-            raise InputError(
-                f"Several sets of candidates have the tomogram name {name!r}; rename one of them."
-            )
-        sets = [replace(some, tomogram_name=v.name) for some, v in zip(sets, volumes, strict=True)]
+        raise InputError(f"Several sets of candidates have the tomogram name {name!r}; rename one of them.")
+    volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     for row, (volume, some) in enumerate(zip(volumes, sets, strict=True)):
         if some.tomogram_shape is None:
             scale = volume.voxel_size_angstrom / some.voxel_size_angstrom

@@ -38,8 +38,8 @@ class AverageConfig:
     tilt_range_degrees
         Lowest and highest angle of the tilt series, about y. They define the missing wedge.
     contrast
-        Contrast of protein in the tomograms: "dark", "light", or "auto", which finds it as a detection does; or
-        a tuple with that of each.
+        Contrast of protein in the tomograms: "dark", "light", or "auto", which finds it as a detection
+        does; or a tuple with that of each.
     mask_radius_nm, mask_edge_nm
         Radius and soft edge of the cylindrical mask about the particle's axis.
     finest_alignment_voxels
