@@ -218,12 +218,3 @@ def test_invalid_options(options):
         ConfigError, match="tilt range" if "tilt_range_degrees" in options else next(iter(options))
     ):
         AverageConfig(**options)
-
-
-def test_sets_named_alike_take_the_names_of_their_tomograms():
-    rng = np.random.default_rng(0)
-    volumes = [Tomogram(rng.normal(size=(40, 48, 52)), 10.0, name) for name in ("a", "b")]
-    centres = np.array([[20, 20, 20], [20, 26, 28]])
-    sets = [Candidates(centres, np.ones(2), np.ones((2, 3)), 10.0, None, "picks")] * 2
-    averaged = average(volumes, sets, box=16, config=AverageConfig(iterations=1), device="cpu")
-    assert [some.tomogram_name for some in averaged.candidates] == ["a", "b"]

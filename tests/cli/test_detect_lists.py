@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import t3ssfast as t3
+from processes import python
 from t3ssfast.cli import app
 from t3ssfast.cli.tomogram_lists import find_tomograms, mask_of_each
 from t3ssfast.errors import InputError, ReadError
@@ -192,3 +193,17 @@ def test_the_probability_is_written_and_thresholded(tmp_path, detect, step):
     assert 0 < fewer.sum() < membrane.sum()
     refused = detect(tmp_path / "a.mrc", "--save-probability", "--membrane", tmp_path / "a.mrc")
     assert "leave one of the two out" in refused.output
+
+
+def test_warnings_are_one_line_without_the_code_that_they_came_from() -> None:
+    script = r"""
+        import sys, warnings
+        from t3ssfast.cli import main
+        sys.argv = ["t3ssfast", "--version"]
+        try:
+            main()
+        except SystemExit:
+            pass
+        warnings.warn("the first\nline (Triggered internally at a/b.cpp:3.)", UserWarning)
+        """
+    assert python(script, capture_output=True, text=True).stderr == "warning: the first line\n"

@@ -232,3 +232,38 @@ def test_export_renames_tomograms(tmp_path):
     assert result.exit_code == 0, result.output
     names = {some.tomogram_name for some in load_all_candidates(tmp_path / "b.star")}
     assert names == {"a", "TS_01"}
+
+
+def test_a_folder_of_results_is_matched_by_name(tomograms, tmp_path):
+    for name, sign, centre in (("TS_02", -1, (20, 20, 21)), ("TS_01", 1, (20, 20, 20))):
+        folder = tmp_path / "results" / name
+        folder.mkdir(parents=True)
+        export(particles(name, centre), folder / "candidates.star")
+        provenance = {"input": {"name": name}, "contrast": {"sign": sign}}
+        (folder / "provenance.json").write_text(json.dumps(provenance))
+    result = run("extract", *tomograms, "-c", tmp_path / "results", "--box", 8, "-o", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert centres_of(tmp_path / "o") == {"TS_01": [[20, 20, 20]], "TS_02": [[20, 20, 21]]}
+    boxes = mrcfile.read(tmp_path / "o" / "subtomograms.mrcs").reshape(2, 8, 8, 8)
+    for path, box, contrast in zip(tomograms, boxes, ("dark", "light"), strict=True):
+        (some,) = [
+            s for s in load_all_candidates(tmp_path / "o" / "particles.star") if s.tomogram_name == path.stem
+        ]
+        np.testing.assert_array_equal(t3.extract(path, some, 8, contrast=contrast)[0], box)
+
+
+def test_the_library_looks_for_the_contrast_where_it_is_asked_to(tomograms, monkeypatch):
+    def find(volumes: Any, *_: Any) -> list[tuple[str, str]]:
+        return [("light", "as a test says")] * len(volumes)
+
+    monkeypatch.setattr("t3ssfast.detection.find_contrast.find_contrasts", find)
+    some = particles("TS_01", (20, 20, 20), (20, 26, 28))
+    found, given = (t3.extract(tomograms[0], some, 8, contrast=contrast) for contrast in ("auto", "light"))
+    np.testing.assert_array_equal(found, given)
+    found, given = (
+        t3.average(
+            tomograms[0], some, 16, config=t3.AverageConfig(iterations=1, contrast=contrast), device="cpu"
+        )
+        for contrast in ("auto", "light")
+    )
+    np.testing.assert_array_equal(found.map, given.map)

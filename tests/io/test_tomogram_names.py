@@ -67,3 +67,15 @@ def test_files_named_alike_get_distinct_names(tmp_path):
     assert len({name.casefold() for name in distinct_names([a / "TS.mrc", a / "ts.mrc"])}) == 2
     with pytest.raises(InputError, match="given 2 times"):
         distinct_names([a / "TS.mrc", b / ".." / "a" / "TS.mrc"])
+
+
+FOLDER = st.sampled_from(["a", "b", "A", "a_b"])
+FILE = st.tuples(FOLDER, FOLDER, st.sampled_from(["TS", "ts", "a_TS"]), st.sampled_from(["mrc", "rec"]))
+
+
+@given(st.lists(FILE, max_size=8, unique=True))
+def test_names_are_distinct_whatever_the_folders(parts):
+    paths = [f"/{first}/{second}/{name}.{suffix}" for first, second, name, suffix in parts]
+    names = distinct_names(paths)
+    assert len({name.casefold() for name in names}) == len(paths)
+    assert all(name and "/" not in name for name in names)

@@ -13,14 +13,14 @@ SETUP = """
     import os, signal, sys, time
     from pathlib import Path
     import t3ssfast as t3
-    import t3ssfast.cli.detect, t3ssfast.models.engines.engine
+    import t3ssfast.cli.detect_runs, t3ssfast.models.engines.engine
     import test_resume
     from t3ssfast.cli import app, main
     from t3ssfast.cli.interrupts import run_interruptible
     from t3ssfast.detection import run_to_folder
     from t3ssfast.runtime.folder_lock import FolderLock
     from t3ssfast.detection.config import DetectConfig
-    t3ssfast.cli.detect.BUSY_SECONDS = 0.05
+    t3ssfast.cli.detect_runs.BUSY_SECONDS = 0.05
     t3ssfast.models.engines.engine.openvino_version = lambda: None
     # A process in a shell's background ignores interrupts by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from t3ssfast.detection import run_to_folder
 from t3ssfast.detection.run import Run
 from t3ssfast.errors import OutputError, PictureWarning, ReadError
 from t3ssfast.io.watched_files import WatchedFiles
-from toy import VOXEL, save_toy_models, toy_detect, toy_tomogram
+from toy import VOXEL, save_toy_models, save_toy_verifier, toy_detect, toy_tomogram
 
 OPTIONS = {"device": "cpu", "progress": False}
 
@@ -82,6 +83,22 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     with pytest.raises(ReadError, match=rf"TS_01\.mrc: changed while it was read: {CHANGES[change]}"):
         run_to_folder(tmp_path / "out", tomogram, config=config, **models, **OPTIONS)
     assert not (tmp_path / "out" / "provenance.json").exists()
+
+
+@pytest.mark.parametrize("stage", ["contrast_from_segmenter", "verify_candidates"])
+def test_a_file_that_is_truncated_between_two_slices_is_refused(
+    tomogram, models, tmp_path, monkeypatch, stage
+):
+    module = "t3ssfast.detection.segment" if stage.startswith("contrast") else "t3ssfast.detection.pipeline"
+    original = getattr(importlib.import_module(module), stage)
+
+    def call(*arguments):
+        truncate(tomogram)
+        return original(*arguments)
+
+    monkeypatch.setattr(f"{module}.{stage}", call)
+    with pytest.raises(ReadError, match="its size went from"):
+        toy_detect(tomogram, models, verifier=save_toy_verifier(tmp_path))
 
 
 @pytest.mark.parametrize("change", [write_in_place, write_and_restore_the_time])

@@ -22,6 +22,7 @@ from t3ssfast.averaging.resolution import FourierShellCorrelation
 from t3ssfast.averaging.result import Average
 from t3ssfast.averaging.stack import ParticleStack
 from t3ssfast.candidates import Candidates
+from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import check_device, code_version
 from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
@@ -89,6 +90,8 @@ def average(
     """
     config = AverageConfig() if config is None else config
     tomograms, candidates = _matched(tomograms, candidates)
+    contrasts = contrast_of_each(tomograms, config.contrast)
+    config = replace(config, contrast=contrasts[0] if len(set(contrasts)) == 1 else tuple(contrasts))
     order = re.fullmatch(r"[Cc]([1-9][0-9]?)", symmetry)
     if order is None or int(order[1]) > MAX_FOLD:
         raise ConfigError(f"The symmetry is {symmetry!r}; give C1 to C{MAX_FOLD}.")
@@ -139,15 +142,10 @@ def _matched(
             f"{len(sources)} tomograms and {len(sets)} sets of candidates were given; give one set for each "
             "tomogram, in the same order."
         )
-    volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     name, count = Counter(some.tomogram_name for some in sets).most_common(1)[0]
     if count > 1:
-        # Tables without names of tomograms are called after their files; the order says whose they are.
-        if len({volume.name for volume in volumes}) < len(volumes):
-            raise InputError(
-                f"Several sets of candidates have the tomogram name {name!r}; rename one of them."
-            )
-        sets = [replace(some, tomogram_name=v.name) for some, v in zip(sets, volumes, strict=True)]
+        raise InputError(f"Several sets of candidates have the tomogram name {name!r}; rename one of them.")
+    volumes = [open_for_candidates(source, some) for source, some in zip(sources, sets, strict=True)]
     for row, (volume, some) in enumerate(zip(volumes, sets, strict=True)):
         if some.tomogram_shape is None:
             scale = volume.voxel_size_angstrom / some.voxel_size_angstrom

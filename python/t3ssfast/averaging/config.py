@@ -38,7 +38,8 @@ class AverageConfig:
     tilt_range_degrees
         Lowest and highest angle of the tilt series, about y. They define the missing wedge.
     contrast
-        Contrast of protein in the tomograms: "dark" or "light"; or a tuple with that of each.
+        Contrast of protein in the tomograms: "dark", "light", or "auto", which finds it as a detection
+        does; or a tuple with that of each.
     mask_radius_nm, mask_edge_nm
         Radius and soft edge of the cylindrical mask about the particle's axis.
     finest_alignment_voxels
@@ -88,7 +89,11 @@ class AverageConfig:
         require(0 <= self.cone_degrees <= 180, "cone_degrees", "0 to 180 degrees")
         require(0 <= self.max_shift_nm <= 1000, "max_shift_nm", "0 to 1000 nm")
         contrasts = (self.contrast,) if isinstance(self.contrast, str) else tuple(self.contrast)
-        require(set(contrasts) <= set(CONTRASTS), "contrast", '"dark" or "light", or one for each tomogram')
+        require(
+            set(contrasts) <= set(CONTRASTS),
+            "contrast",
+            '"dark", "light" or "auto", or one for each tomogram',
+        )
         if not isinstance(self.contrast, str):
             object.__setattr__(self, "contrast", contrasts)
         require(self.finest_alignment_voxels >= 2, "finest_alignment_voxels", "2 or more")

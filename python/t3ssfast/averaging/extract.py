@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.ndimage
 
 from t3ssfast.candidates import Candidates
+from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io.volumes.opening import open_tomogram
 from t3ssfast.tomogram import Tomogram, TomogramSource, check_voxel_size
@@ -22,7 +23,7 @@ Int64 = npt.NDArray[np.int64]
 
 EDGES = ("reflect", "mean", "drop", "error")
 NORMALISATIONS = ("zscore", "mean", "none")
-CONTRASTS = ("dark", "light")
+CONTRASTS = ("dark", "light", "auto")
 MAX_BOX_VOXELS = 1024
 VOXEL_SIZE_TOLERANCE = 1e-3  # Headers hold float32: voxel sizes are equal below this relative difference.
 # Extra voxels around a box before cubic interpolation, whose prefilter reaches beyond the box.
@@ -89,7 +90,8 @@ def extract(
         Treatment of boxes that extend beyond the tomogram: "reflect" (fill with the mirror image), "mean"
         (fill with the mean of the inside), "drop" (exclude the candidate), "error" (raise InputError).
     contrast
-        Contrast of protein in the tomogram: "dark" (inverted here) or "light".
+        Contrast of protein in the tomogram: "dark" (inverted here), "light", or "auto", which finds it as a
+        detection does.
     normalise
         "zscore" (mean 0, standard deviation 1 in each box), "mean" (mean 0) or "none".
 
@@ -110,6 +112,7 @@ def extract(
     positions = box_positions(volume, candidates, n, voxel_size_angstrom=voxel_size_angstrom, edge=edge)
     _check_choice("contrast", contrast, CONTRASTS)
     _check_choice("normalise", normalise, NORMALISATIONS)
+    (contrast,) = contrast_of_each([volume], contrast)
     boxes = np.empty((len(positions.index), n, n, n), np.float32)
     centres = _centres(volume, candidates)
     for row, index in enumerate(positions.index):

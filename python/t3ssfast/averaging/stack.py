@@ -52,10 +52,6 @@ class ParticleStack:
         given = config.contrast
         self._tomograms = tomograms
         self._contrasts = [given] * len(tomograms) if isinstance(given, str) else list(given)
-        if len(self._contrasts) != len(tomograms):
-            raise InputError(
-                f"{len(self._contrasts)} contrasts were given for {len(tomograms)} tomograms; give one each."
-            )
         self._row = np.concatenate([np.arange(len(some)) for some in candidates])
         rotations = Rotation.concatenate([rotation_of(some) for some in candidates if len(some)])
         self.rotation = zyx_matrices(rotations, device)

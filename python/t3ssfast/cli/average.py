@@ -15,6 +15,7 @@ from t3ssfast.cli.matched_particles import (
     BoxNm,
     CandidateFiles,
     TiltRange,
+    candidates_of_each,
     contrast_of_each,
     read_matched,
 )
@@ -94,6 +95,7 @@ def average(
     config = averaging.AverageConfig(**chosen)
     reading = options.ParticleReading(format, angstrom, columns)
     tomograms, _ = find_tomograms(tomograms)
+    candidates = candidates_of_each(tomograms, candidates)
     volumes, matched = read_matched(
         tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name, reading
     )

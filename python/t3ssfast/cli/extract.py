@@ -13,6 +13,7 @@ from t3ssfast.cli.matched_particles import (
     BoxNm,
     CandidateFiles,
     TiltRange,
+    candidates_of_each,
     contrast_of_each,
     read_matched,
 )
@@ -64,6 +65,7 @@ def extract(
 
     reading = options.ParticleReading(input_format, angstrom, columns)
     tomograms, _ = find_tomograms(tomograms)
+    candidates = candidates_of_each(tomograms, candidates)
     volumes, matched = read_matched(
         tomograms, candidates, voxel_size, relion_tomograms, min_score, tomogram_name, reading
     )

@@ -22,8 +22,8 @@ CandidateFiles = Annotated[
     typer.Option(
         "--candidates",
         "-c",
-        help="Candidates: one file or results folder per tomogram, in the same order, or a single file for "
-        "all tomograms, matched by name.",
+        help="Candidates: one file or results folder per tomogram, in the same order, or a single file, or a "
+        "folder of results folders, for all tomograms, matched by name.",
         metavar="FILE",
     ),
 ]
@@ -33,6 +33,20 @@ TiltRange = Annotated[
     tuple[float, float],
     typer.Option(help="Lowest and highest tilt angle about y, degrees.", metavar="LOW HIGH"),
 ]
+
+
+def candidates_of_each(tomograms: Sequence[Path], candidate_files: Sequence[Path]) -> list[Path]:
+    """Return files of candidates; a folder with a folder of results per tomogram is replaced by these."""
+    from t3ssfast.io.tomogram_names import distinct_names, match_names
+
+    if len(candidate_files) != 1 or not candidate_files[0].is_dir():
+        return list(candidate_files)
+    results = {path.parent.name: path.parent for path in candidate_files[0].glob("*/candidates.star")}
+    names = distinct_names(tomograms)
+    matched = match_names(names, results)
+    if (candidate_files[0] / "candidates.star").exists() or len(matched) < len(names):
+        return list(candidate_files)
+    return [results[matched[name]] for name in names]
 
 
 def read_matched(

@@ -54,7 +54,7 @@ def verify_candidates(
     verifier = inputs.verifier
     if verifier is None:
         return candidates
-    own_grid = normalise(inputs.tomogram, verifier)
+    own_grid = normalise(inputs.tomogram, verifier, inputs.files.check)
     # The sign of the contrast was found for the classifier; each model was trained with its own.
     sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
     own_grid = own_grid.with_contrast_sign(sign)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -158,8 +159,12 @@ def _open_mask(given: StrPath | Array, tomogram: Tomogram, role: tuple[str, str]
 
 
 @retry_on_oom("preparing the tomogram")
-def normalise(tomogram: Tomogram, model: LoadedModel) -> PreparedTomogram:
+def normalise(
+    tomogram: Tomogram, model: LoadedModel, before_reading: Callable[[], None] = lambda: None
+) -> PreparedTomogram:
     """Lay a model's grid over a tomogram, with the grey values that the model was trained on.
+
+    `before_reading` is called before slices of the tomogram are read, now and later.
 
     Raises InputError where a slice is smaller than a classifier's window.
     """
@@ -167,6 +172,7 @@ def normalise(tomogram: Tomogram, model: LoadedModel) -> PreparedTomogram:
         tomogram,
         voxel_size_angstrom=model.metadata.voxel_size_angstrom,
         normalisation=model.metadata.normalisation,
+        before_reading=before_reading,
     )
     if model.metadata.model_kind == "classifier":
         size, (_, height, width) = window_of(model), grid.shape

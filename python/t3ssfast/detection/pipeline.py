@@ -124,9 +124,8 @@ def run_pipeline(
     config, classifier = inputs.config, inputs.classifier
     inputs.files.check()
     with stages("prepare"):
-        grid = normalise(inputs.tomogram, classifier)
-    plane = grid.shape[1] * grid.shape[2]
-    run = Run(config, inputs.device, plane, store, stages, before_slab=inputs.files.check)
+        grid = normalise(inputs.tomogram, classifier, inputs.files.check)
+    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages)
 
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
     membrane = find_membrane(inputs, grid, run)
@@ -145,7 +144,6 @@ def run_pipeline(
             min_distance_nm=config.min_distance_nm,
             max_candidates=config.max_candidates,
         )
-    inputs.files.check()
     with stages("orient"):
         candidates = orient_peaks(grid, membrane.mask, peaks)
     with stages("verify"):

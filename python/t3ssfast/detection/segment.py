@@ -83,7 +83,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     """Find the membrane with the segmenter; the mask of the result lies on the classifier's grid."""
     segmenter, config = inputs.segmenter, inputs.config
     assert segmenter is not None, "without a mask there is a segmenter"
-    own_grid = normalise(inputs.tomogram, segmenter)
+    own_grid = normalise(inputs.tomogram, segmenter, inputs.files.check)
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)

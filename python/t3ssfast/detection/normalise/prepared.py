@@ -98,6 +98,8 @@ class PreparedTomogram:
     # Values that fill regions without data, and the median of the data, which replaces them.
     fill_values: tuple[float, ...] = ()
     _replacement: float = 0.0
+    # Called before slices are read, and raises where the file is not what it was.
+    _before_reading: Callable[[], None] = lambda: None
 
     @classmethod
     def prepare(
@@ -107,11 +109,13 @@ class PreparedTomogram:
         voxel_size_angstrom: float | None = None,
         normalisation: Normalisation | None = None,
         contrast_sign: int = 1,
+        before_reading: Callable[[], None] = lambda: None,
     ) -> PreparedTomogram:
         """Lay a model's grid over a tomogram and estimate the scale of its grey values.
 
-        Without a voxel size, or with one within 1% of the tomogram's, nothing is resampled. InputError if the
-        data are complex, empty or constant, or a sampled slice holds NaN or Inf.
+        Without a voxel size, or with one within 1% of the tomogram's, nothing is resampled. `before_reading`
+        is called before slices of the tomogram are read, now and later. InputError if the data are complex,
+        empty or constant, or a sampled slice holds NaN or Inf.
         """
         normalisation = normalisation or Normalisation()
         if contrast_sign not in (-1, 1):
@@ -133,6 +137,7 @@ class PreparedTomogram:
         matrices = None if step == 1.0 else (y.matrix(), x.matrix())
         shape = z.size, y.size, x.size
         unscaled = cls(tomogram, target, shape, normalisation, contrast_sign, axes, matrices, local_mean)
+        unscaled = replace(unscaled, _before_reading=before_reading)
         return unscaled._with_fill_values()._with_estimated_scale()
 
     def _with_fill_values(self) -> PreparedTomogram:
@@ -212,6 +217,7 @@ class PreparedTomogram:
         data, dtype = self.tomogram.data, self.tomogram.data.dtype
         taps = self._axes[0].taps[z0:z1]
         first, end = (int(taps.min()), int(taps.max()) + 1) if taps.size else (0, 0)
+        self._before_reading()
         with upload.stream():
             raw = upload.upload(data, first, end)
             release_pages(data)
@@ -235,6 +241,7 @@ class PreparedTomogram:
 
     def _read_slice(self, z: int) -> Tensor:
         """Copy slice z of the tomogram as float32; NaN and Inf are refused."""
+        self._before_reading()
         stored = self.tomogram.data[z]
         with np.errstate(over="ignore"):
             values = np.array(stored, dtype=np.float32, order="C")
