@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from networks import segment
 from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models import LeNet, LoadedModel, UNet, load_model
 from t3ssfast.models.torchscript import quiet_torchscript
 
@@ -170,3 +171,15 @@ def test_a_network_that_fails_in_use_is_named_in_one_sentence():
         model = load_model(FailsOnLargeSlices(), model_kind="segmenter")
     with pytest.raises(ModelError, match=r"^<module>: the segmenter cannot be run on slices of 160 x 64 px"):
         segment(np.zeros((1, 150, 50), np.float32), model, engine="torch")
+
+
+@pytest.mark.parametrize("network", [Segmenter(), Segmenter(channels=3, classes=2)], ids=["plain", "adapted"])
+def test_graphs_of_translated_networks_are_those_of_the_network(tmp_path, network):
+    """Also where the graph is asked for before the network has run, as OpenVINO's engine does."""
+    model = load(tmp_path, network, "segmenter")
+    for side in (32, 48, 32):
+        x = torch.randn(1, 1, side, 64)
+        with torch.inference_mode():
+            expected = model.module(x)
+            torch.testing.assert_close(graph_of(model.frozen, x)(x), expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(model.frozen(x), expected, atol=1e-5, rtol=1e-5)

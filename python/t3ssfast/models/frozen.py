@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models.foreign import TranslatedModel
@@ -19,29 +19,35 @@ MAX_SHAPES = 6
 
 
 class _FrozenByShape(nn.Module):
-    """A translated model, frozen anew for each input shape, since its graph is of one shape."""
+    """A translated network, frozen anew for each input shape, since its graph is of one shape."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self._source = network
+        self._source, self._device = network, device
         self._frozen: OrderedDict[tuple[int, ...], nn.Module] = OrderedDict()
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, slices, H, W) float32 -> the network's output."""
-        shape = tuple(image.shape)
+        output: Tensor = self._for(tuple(image.shape))(image)
+        return output
+
+    def operators_for(self, shape: tuple[int, ...]) -> fx.GraphModule:
+        """Return the graph of the frozen network, which cannot be frozen while operators are recorded."""
+        return graph_of(self._for(shape), torch.zeros(shape, device=self._device))
+
+    def _for(self, shape: tuple[int, ...]) -> nn.Module:
         if shape not in self._frozen:
             while len(self._frozen) >= MAX_SHAPES:
                 self._frozen.popitem(last=False)
             with quiet_torchscript(), torch.inference_mode(False), torch.no_grad():
-                example = torch.zeros_like(image)
+                example = torch.zeros(shape, device=self._device)
                 graph = graph_of(self._source, example)
                 traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                     graph, example, check_trace=False
                 )
                 self._frozen[shape] = torch.jit.freeze(traced.eval())
         self._frozen.move_to_end(shape)
-        output: Tensor = self._frozen[shape](image)
-        return output
+        return self._frozen[shape]
 
 
 def freeze(module: nn.Module, device: torch.device) -> nn.Module:
@@ -55,7 +61,7 @@ def freeze(module: nn.Module, device: torch.device) -> nn.Module:
         # Applies to parameters with four axes; the others have no channel order.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if any(isinstance(part, TranslatedModel) for part in module.modules()):
-            return _FrozenByShape(module)
+            return _FrozenByShape(module, device)
         try:
             if not isinstance(module, torch.jit.ScriptModule):
                 module = torch.jit.script(module)
