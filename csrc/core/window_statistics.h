@@ -89,7 +89,7 @@ inline BlockGrid order_grid(const StatisticsRun &run) { return block_grid(run, k
 // Pixels of each lane while a tile is sorted.
 T3_HD std::int64_t lane_share(std::int64_t count, int lanes) { return (count + lanes - 1) / lanes; }
 
-// Keys and coordinates, twice for the sort, and the ranks; each lane has a full share.
+// Pixels of a tile, twice for the sort, and their ranks; each lane has a full share.
 T3_HD std::int64_t order_capacity(std::int64_t size, int lanes) {
     return lane_share(order_pixels(size), lanes) * lanes;
 }
@@ -283,10 +283,14 @@ T3_HD std::uint32_t interleaved(std::uint32_t i, std::uint32_t share, std::uint3
     return i % share * lanes + i / share;
 }
 
-// Stable radix sort of interleaved (key, coordinates) pairs by key, four bits per pass. The number of passes is even, so
-// the result is in `keys` and `coordinates`, in order and not interleaved.
-T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::uint32_t *coordinates,
-                                  std::uint32_t *spare_keys, std::uint32_t *spare_coordinates, std::int64_t count,
+// A pixel of a tile: its value as a key, and its coordinates y << 16 | x. Read and written at once.
+struct alignas(8) KeyedPixel {
+    std::uint32_t key, yx;
+};
+
+// Stable radix sort of interleaved pixels by key, four bits per pass. The number of passes is even, so the result is in
+// `pixels`, in order and not interleaved.
+T3_BLOCK_FUNCTION void sort_block(const Block &block, KeyedPixel *pixels, KeyedPixel *spare, std::int64_t count,
                                   std::uint32_t *bins) {
     const int lanes = block.lanes();
     const std::int64_t share = lane_share(count, lanes);
@@ -297,7 +301,7 @@ T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::
             for (int digit = 0; digit < kDigits; ++digit) bins[digit * lanes + lane] = 0;
             const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
             for (std::int64_t i = 0; i < pairs; ++i) {
-                ++bins[(keys[i * lanes + lane] >> shift & (kDigits - 1)) * lanes + lane];
+                ++bins[(pixels[i * lanes + lane].key >> shift & (kDigits - 1)) * lanes + lane];
             }
         });
         block.phase([&](int lane) {
@@ -319,31 +323,28 @@ T3_BLOCK_FUNCTION void sort_block(const Block &block, std::uint32_t *keys, std::
             }
             const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
             for (std::int64_t i = 0; i < pairs; ++i) {
-                const std::uint32_t key = keys[i * lanes + lane], yx = coordinates[i * lanes + lane];
-                const std::uint32_t rank = bins[(key >> shift & (kDigits - 1)) * lanes + lane]++;
+                const KeyedPixel pixel = pixels[i * lanes + lane];
+                const std::uint32_t rank = bins[(pixel.key >> shift & (kDigits - 1)) * lanes + lane]++;
                 const std::uint32_t to =
                     last ? rank
                          : interleaved(rank, static_cast<std::uint32_t>(share), static_cast<std::uint32_t>(lanes));
-                spare_keys[to] = key;
-                spare_coordinates[to] = yx;
+                spare[to] = pixel;
             }
         });
-        std::uint32_t *const previous_keys = keys, *const previous_coordinates = coordinates;
-        keys = spare_keys;
-        coordinates = spare_coordinates;
-        spare_keys = previous_keys;
-        spare_coordinates = previous_coordinates;
+        KeyedPixel *const previous = pixels;
+        pixels = spare;
+        spare = previous;
     }
 }
 
 // The pixels under a tile in ascending order, and the rank of each pixel.
 struct RankedPixels {
-    const std::uint32_t *keys, *coordinates;  // by rank; coordinates are y << 16 | x
-    const std::uint32_t *ranks;               // (rows, columns)
+    const KeyedPixel *by_rank;
+    const std::uint32_t *ranks;  // (rows, columns)
     std::int64_t columns, count;
 
     T3_HD bool inside(std::int64_t rank, std::uint32_t top, std::uint32_t left, std::uint32_t size) const {
-        const std::uint32_t yx = coordinates[rank];
+        const std::uint32_t yx = by_rank[rank].yx;
         return (yx >> 16) - top < size && (yx & 0xFFFFu) - left < size;
     }
 };
@@ -374,12 +375,12 @@ T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::in
             below += pixels.inside(pivot, top, left, edge);
             ++pivot;
         }
-        const float lower = key_to_float(pixels.keys[pivot]);
+        const float lower = key_to_float(pixels.by_rank[pivot].key);
         float upper = lower;
         if (quantile.needs_upper) {
             std::int64_t next = pivot + 1;
             while (!pixels.inside(next, top, left, edge)) ++next;
-            upper = key_to_float(pixels.keys[next]);
+            upper = key_to_float(pixels.by_rank[next].key);
         }
         write(t, quantile_value(quantile, lower, upper));
     }
@@ -395,25 +396,23 @@ T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, 
     const std::int64_t count = rows * columns, capacity = order_capacity(size, block.lanes());
     const std::uint32_t lanes = static_cast<std::uint32_t>(block.lanes());
     const std::uint32_t share = static_cast<std::uint32_t>(lane_share(count, block.lanes()));
-    std::uint32_t *keys = workspace, *coordinates = keys + capacity, *spare = coordinates + capacity;
-    std::uint32_t *ranks = spare + 2 * capacity;
+    KeyedPixel *by_rank = reinterpret_cast<KeyedPixel *>(workspace), *spare = by_rank + capacity;
+    std::uint32_t *ranks = workspace + 4 * capacity;
     const float *corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
     block.phase([&](int lane) {
         for (std::int64_t i = lane; i < count; i += block.lanes()) {
             const std::int64_t y = i / columns, x = i % columns;
             const std::uint32_t at = interleaved(static_cast<std::uint32_t>(i), share, lanes);
-            keys[at] = float_to_key(corner[y * run.images.width + x]);
-            coordinates[at] = static_cast<std::uint32_t>(y << 16 | x);
+            by_rank[at] = {float_to_key(corner[y * run.images.width + x]), static_cast<std::uint32_t>(y << 16 | x)};
         }
     });
-    sort_block(block, keys, coordinates, spare, spare + capacity, count, bins);
+    sort_block(block, by_rank, spare, count, bins);
     block.phase([&](int lane) {
         for (std::int64_t rank = lane; rank < count; rank += block.lanes()) {
-            ranks[(coordinates[rank] >> 16) * columns + (coordinates[rank] & 0xFFFFu)] =
-                static_cast<std::uint32_t>(rank);
+            ranks[(by_rank[rank].yx >> 16) * columns + (by_rank[rank].yx & 0xFFFFu)] = static_cast<std::uint32_t>(rank);
         }
     });
-    const RankedPixels pixels{keys, coordinates, ranks, columns, count};
+    const RankedPixels pixels{by_rank, ranks, columns, count};
     block.phase([&](int lane) {
         for (int k = 0; k < run.request_count; ++k) {
             const BlockRequest &request = run.requests[k];
