@@ -70,9 +70,12 @@ struct RowRange {
 // Power sums (4) and extrema (2) per pixel column of a lattice cell.
 constexpr int kMomentChannels = 6;
 
+// Values of a column: a panel of each channel, and the sums below the lattice row so far. One more avoids bank conflicts
+// between lanes that work on neighbouring columns.
+T3_HD std::int64_t moment_stride(std::int64_t panel) { return kMomentChannels * (panel + 1) + 1; }
+
 T3_HD std::int64_t moment_block_bytes(std::int64_t size, std::int64_t panel) {
-    // One more value per column avoids bank conflicts between lanes that work on neighbouring columns.
-    return (2 * size - 1) * (kMomentChannels * panel + 1) * static_cast<std::int64_t>(sizeof(double)) +
+    return (2 * size - 1) * moment_stride(panel) * static_cast<std::int64_t>(sizeof(double)) +
            (size + 1) * static_cast<std::int64_t>(sizeof(RowRange));
 }
 
@@ -140,10 +143,11 @@ T3_HD std::int64_t output_index(const StatisticsRun &run, const Tile &tile, cons
 // One pixel column of a lattice cell: sums and extrema of image rows top + t, for windows t0 <= t < t1. The value of
 // channel k for window t is written to target[k * panel + t - t0]. Lanes take neighbouring columns, so that they read
 // neighbouring pixels. Pixels outside the image (column == nullptr outside its columns) count as the origin; only
-// windows that do not exist contain them.
+// windows that do not exist contain them. The sums from the lattice row downwards go on where the previous panel left
+// them, `taken` rows below the lattice row.
 T3_HD void column_channels(const float *column, std::int64_t width, std::int64_t height, std::int64_t top,
-                           double origin, std::int64_t size, std::int64_t t0, std::int64_t t1, std::int64_t panel,
-                           double *target) {
+                           double origin, std::int64_t size, std::int64_t t0, std::int64_t t1, std::int64_t taken,
+                           std::int64_t panel, double *target) {
     PowerSums sums;
     sums.clear();
     double low = 0.0, high = 0.0;
@@ -166,8 +170,14 @@ T3_HD void column_channels(const float *column, std::int64_t width, std::int64_t
         at[4 * panel] = low;
         at[5 * panel] = high;
     }
+    double *so_far = target + kMomentChannels * panel;
     sums.clear();
-    for (std::int64_t t = 0; t < t1; ++t) {
+    if (taken > 0) {
+        sums = {so_far[0], so_far[1], so_far[2], so_far[3]};
+        low = so_far[4];
+        high = so_far[5];
+    }
+    for (std::int64_t t = taken; t < t1; ++t) {
         take(top + size - 1 + t, t == 0);
         if (t < t0) continue;
         double *at = target + t - t0;
@@ -179,6 +189,12 @@ T3_HD void column_channels(const float *column, std::int64_t width, std::int64_t
         at[4 * panel] = whole || low < at[4 * panel] ? low : at[4 * panel];
         at[5 * panel] = whole || high > at[5 * panel] ? high : at[5 * panel];
     }
+    so_far[0] = sums.s1;
+    so_far[1] = sums.s2;
+    so_far[2] = sums.s3;
+    so_far[3] = sums.s4;
+    so_far[4] = low;
+    so_far[5] = high;
 }
 
 T3_HD double combine(int channel, double a, double b) {
@@ -211,7 +227,7 @@ T3_HD bool any_listed(const StatisticsRun &run, const RowRange *ranges, std::int
 // Moments and extrema of the windows of `tile`, which is one lattice cell, `panel` rows of windows at a time.
 T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run, const Tile &tile, std::int64_t panel,
                                    unsigned char *shared) {
-    const std::int64_t size = run.size, columns = 2 * size - 1, stride = kMomentChannels * panel + 1;
+    const std::int64_t size = run.size, columns = 2 * size - 1, stride = moment_stride(panel);
     double *values = reinterpret_cast<double *>(shared);
     RowRange *ranges = reinterpret_cast<RowRange *>(values + columns * stride);
     if (!find_rows(block, run, tile, ranges)) return;
@@ -223,6 +239,7 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
     const double origin = image[lattice_y * image_width + lattice_x];
     const double inverse_count = 1.0 / (static_cast<double>(size) * static_cast<double>(size));
 
+    std::int64_t taken = 0;
     for (std::int64_t t0 = tile.y0 - top; t0 < tile.y1 - top; t0 += panel) {
         const std::int64_t t1 = t0 + panel < tile.y1 - top ? t0 + panel : tile.y1 - top, height = t1 - t0;
         if (!any_listed(run, ranges, t0 - (tile.y0 - top), t1 - (tile.y0 - top))) continue;
@@ -230,10 +247,11 @@ T3_BLOCK_FUNCTION void moment_tile(const Block &block, const StatisticsRun &run,
             for (std::int64_t c = lane; c < columns; c += block.lanes()) {
                 const std::int64_t x = left + c;
                 const float *column = x >= 0 && x < image_width ? image + x : nullptr;
-                column_channels(column, image_width, image_height, top, origin, size, t0, t1, panel,
+                column_channels(column, image_width, image_height, top, origin, size, t0, t1, taken, panel,
                                 values + c * stride);
             }
         });
+        taken = t1;
         // Columns left of the lattice column are summed leftwards, the others rightwards; then column u is added to
         // column u + size - 1.
         block.phase([&](int lane) {

@@ -21,8 +21,8 @@ constexpr int kMomentThreads = 128;
 constexpr int kOrderThreads = 128;
 // Dynamic shared memory that every device provides without opting in.
 constexpr i64 kSharedBytes = 48 << 10;
-// Rows of windows per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
-constexpr i64 kMaxPanel = 16, kMinPanel = 4, kWorkspacePanel = 8;
+// Rows of windows per pass of a block: at most 16. Below 3, device memory is faster than shared memory.
+constexpr i64 kMaxPanel = 16, kMinPanel = 3, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
 // Blocks per multiprocessor: enough to hide latency, few enough to keep the workspace small. As a launch bound it
 // leaves the kernels enough registers.

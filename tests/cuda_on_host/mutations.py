@@ -119,6 +119,13 @@ MUTATIONS = [
         TENSOR_CORES,
     ),
     Mutation(
+        "sums of a panel that was skipped are counted as taken",
+        WINDOW_STATISTICS,
+        "        if (!any_listed(run, ranges, t0 - (tile.y0 - top), t1 - (tile.y0 - top))) continue;",
+        "        if (!any_listed(run, ranges, t0 - (tile.y0 - top), t1 - (tile.y0 - top))) { taken = t1; continue; }",
+        (STATISTICS, "-k", "within_a_tile"),
+    ),
+    Mutation(
         "the workspace has no room for whole shares of the lanes",
         WINDOW_STATISTICS,
         "return lane_share(order_pixels(size), lanes) * lanes;",
@@ -156,8 +163,8 @@ MUTATIONS = [
     Mutation(
         "shared memory of the moments is one row short",
         WINDOW_STATISTICS,
-        "return (2 * size - 1) * (kMomentChannels * panel + 1)",
-        "return (2 * size - 2) * (kMomentChannels * panel + 1)",
+        "return (2 * size - 1) * moment_stride(panel)",
+        "return (2 * size - 2) * moment_stride(panel)",
         (STATISTICS, "-k", "statistics_equal or masked"),
     ),
     Mutation(
