@@ -121,8 +121,8 @@ MUTATIONS = [
     Mutation(
         "sums of a panel that was skipped are counted as taken",
         WINDOW_STATISTICS,
-        "        if (!any_listed(run, ranges, t0 - (tile.y0 - top), t1 - (tile.y0 - top))) continue;",
-        "        if (!any_listed(run, ranges, t0 - (tile.y0 - top), t1 - (tile.y0 - top))) { taken = t1; continue; }",
+        "t1 - (tile.y0 - top))) continue;",
+        "t1 - (tile.y0 - top))) { taken = t1; continue; }",
         (STATISTICS, "-k", "within_a_tile"),
     ),
     Mutation(
