@@ -1,6 +1,6 @@
 // window_statistics on the device. One kernel computes moments and extrema from sums along columns, then rows, in
 // shared memory; the other computes order statistics from the ranks of the pixels under a tile. Both run the block
-// algorithms of core/window_statistics.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
+// algorithms of core/moment_tile.h and core/order_tile.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
 // tile without a listed window costs only a search in the list.
 //
 // Order statistics from tile ranks, as on the CPU, are exact for float32 values, take time linear in the window's edge,
@@ -9,7 +9,8 @@
 
 #include "backend.h"
 #include "core/device_instructions.h"
-#include "core/window_statistics.h"
+#include "core/moment_tile.h"
+#include "core/order_tile.h"
 #include "cuda/launch.h"
 
 namespace t3ssfast::cuda {
