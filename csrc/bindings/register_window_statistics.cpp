@@ -10,7 +10,8 @@
 #include "backend.h"
 #include "bindings/register.h"
 #include "bindings/views.h"
-#include "core/window_statistics.h"
+#include "core/moment_tile.h"
+#include "core/order_tile.h"
 
 namespace t3ssfast {
 namespace {

@@ -1,6 +1,6 @@
 // window_statistics on the device. One kernel computes moments and extrema from sums along columns, then rows, in
 // shared memory; the other computes order statistics from the ranks of the pixels under a tile. Both run the block
-// algorithms of core/window_statistics.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
+// algorithms of core/moment_tile.h and core/order_tile.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
 // tile without a listed window costs only a search in the list.
 //
 // Order statistics from tile ranks, as on the CPU, are exact for float32 values, take time linear in the window's edge,
@@ -9,7 +9,8 @@
 
 #include "backend.h"
 #include "core/device_instructions.h"
-#include "core/window_statistics.h"
+#include "core/moment_tile.h"
+#include "core/order_tile.h"
 #include "cuda/launch.h"
 
 namespace t3ssfast::cuda {
@@ -21,8 +22,8 @@ constexpr int kMomentThreads = 128;
 constexpr int kOrderThreads = 128;
 // Dynamic shared memory that every device provides without opting in.
 constexpr i64 kSharedBytes = 48 << 10;
-// Rows of windows per pass of a block: at most 16. Below 4, device memory is faster than shared memory.
-constexpr i64 kMaxPanel = 16, kMinPanel = 4, kWorkspacePanel = 8;
+// Rows of windows per pass of a block: at most 16. Below 3, device memory is faster than shared memory.
+constexpr i64 kMaxPanel = 16, kMinPanel = 3, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
 // Blocks per multiprocessor: enough to hide latency, few enough to keep the workspace small. As a launch bound it
 // leaves the kernels enough registers.

@@ -53,6 +53,7 @@ class Mutation:
 TENSOR_CORES = (SCORES, "-k", "tensor_cores")
 FULLY_CONNECTED, FEATURE_MAPS = "core/tensor_core_fully_connected.h", "core/tensor_core_feature_maps.h"
 WINDOW_STATISTICS = "core/window_statistics.h"
+MOMENTS, ORDER = "core/moment_tile.h", "core/order_tile.h"
 
 MUTATIONS = [
     Mutation(
@@ -78,7 +79,7 @@ MUTATIONS = [
     ),
     Mutation(
         "no barrier after rows of a tile that are skipped",
-        WINDOW_STATISTICS,
+        MOMENTS,
         "    if (!run.windows.dense()) block.phase([](int) {});\n",
         "",
         (STATISTICS, "-k", "at_the_end_of_a_tile"),
@@ -119,8 +120,15 @@ MUTATIONS = [
         TENSOR_CORES,
     ),
     Mutation(
+        "sums of a panel that was skipped are counted as taken",
+        MOMENTS,
+        "t1 - (tile.y0 - top))) continue;",
+        "t1 - (tile.y0 - top))) { taken = t1; continue; }",
+        (STATISTICS, "-k", "within_a_tile"),
+    ),
+    Mutation(
         "the workspace has no room for whole shares of the lanes",
-        WINDOW_STATISTICS,
+        ORDER,
         "return lane_share(order_pixels(size), lanes) * lanes;",
         "return order_pixels(size) + 0 * lanes;",
         (STATISTICS, "-k", "statistics_equal or several"),
@@ -141,7 +149,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the workspace of order statistics lacks the ranks",
-        WINDOW_STATISTICS,
+        ORDER,
         "order_capacity(size, lanes) * 5 *",
         "order_capacity(size, lanes) * 4 *",
         (STATISTICS, "-k", "statistics_equal or several"),
@@ -155,9 +163,9 @@ MUTATIONS = [
     ),
     Mutation(
         "shared memory of the moments is one row short",
-        WINDOW_STATISTICS,
-        "return (2 * size - 1) * (kMomentChannels * panel + 1)",
-        "return (2 * size - 2) * (kMomentChannels * panel + 1)",
+        MOMENTS,
+        "return (2 * size - 1) * moment_stride(panel)",
+        "return (2 * size - 2) * moment_stride(panel)",
         (STATISTICS, "-k", "statistics_equal or masked"),
     ),
     Mutation(
@@ -250,7 +258,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the lane of an order statistic starts one column late",
-        WINDOW_STATISTICS,
+        ORDER,
         "for (std::int64_t x = lane; x < tile.width(); x += block.lanes()) {",
         "for (std::int64_t x = lane + 1; x < tile.width(); x += block.lanes()) {",
         (STATISTICS, "-k", "statistics_equal"),

@@ -108,6 +108,13 @@ def test_rows_without_listed_windows_at_the_end_of_a_tile(on_host: Extension) ->
     assert_equals_cpu(on_host, noise(5, 139, 123), 120, ("mean", "max"), mask)
 
 
+@pytest.mark.parametrize("rows", [(20,), (2, 33), (16, 50, 51)])
+def test_rows_without_listed_windows_within_a_tile(on_host: Extension, rows: tuple[int, ...]) -> None:
+    mask = torch.zeros(1, 60, 40, dtype=torch.bool)
+    mask[0, list(rows)] = True
+    assert_equals_cpu(on_host, noise(1, 92, 72), 33, ("mean", "kurtosis", "min", "max"), mask)
+
+
 def test_empty_tile_before_a_taller_one(on_host: Extension) -> None:
     """A lane may still look at the list of a tile of 6 rows while others list the 64 rows of the next one."""
     mask = torch.zeros(4, 262, 8, dtype=torch.bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,13 @@ def test_compiled_scores(mask: torch.Tensor | None) -> None:
         with torch.no_grad():
             model[-1].bias += 3  # type: ignore[operator]
         torch.testing.assert_close(compiled(image, mask), scores(image, mask))
+
+
+def test_kernels_do_not_import_the_compiler() -> None:
+    """It takes a second, and packages that the kernels do not need."""
+    code = "import sys, t3ssfast.kernels.score_windows; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_kernels_without_a_gradient_refuse_images_that_require_one() -> None:

@@ -115,7 +115,6 @@ _compiled_models: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _numbers = itertools.count()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _numbered(model: torch.nn.Module | HoldsModule, size: int) -> tuple[int, int]:
     """Return the number of a model for `_by_operator`, and its number of classes; called while compiling."""
     module = model if isinstance(model, torch.nn.Module) else model.module
@@ -124,6 +123,10 @@ def _numbered(model: torch.nn.Module | HoldsModule, size: int) -> tuple[int, int
     number = next(_numbers)
     _compiled_models[number] = module
     return number, classes
+
+
+# What torch.compiler.assume_constant_result does; it would import torch._dynamo, which takes a second.
+_numbered._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @torch.library.custom_op("t3ssfast::score_windows", mutates_args=())
