@@ -179,3 +179,4 @@ def test_captured_graphs_equal_the_network(unet):
             atol=2e-2,
         )
     np.testing.assert_allclose(segment(slab, model), expected, atol=2e-2)
+    assert model.engine().name == "cuda-graphs", model.engine().reason
