@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.cli import demo as demo_module
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.io import file_sha256
+from t3ssfast.models import loading
+from t3ssfast.models.metadata import METADATA_NAME
 from t3ssfast.plotting import draw_candidates, draw_gallery
 from t3ssfast.tomogram import Tomogram
 from toy import save_toy_models, save_toy_verifier, toy_tomogram
@@ -29,13 +29,16 @@ def is_png(path: Path) -> bool:
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Replace the bundled models by toy models, and make the demo small."""
-    weights = tmp_path / "package" / "weights"
-    weights.mkdir(parents=True)
-    files = [*save_toy_models(weights), save_toy_verifier(weights)]
-    (weights / "checksums.json").write_text(json.dumps({file.name: file_sha256(file) for file in files}))
-    package_files = resources.files
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    files = dict(zip(("segmenter", "classifier"), save_toy_models(weights), strict=True))
+    files["verifier"] = save_toy_verifier(weights)
+    # Toy models are not networks of the package, so they are translated as those of others.
+    monkeypatch.setattr(loading, "read_bundled", lambda kind: (files[kind].read_bytes(), "0" * 64))
     monkeypatch.setattr(
-        resources, "files", lambda name: weights.parent if name == "t3ssfast" else package_files(name)
+        loading,
+        "from_safetensors",
+        lambda content, name: loading.translate(loading.Archive(content, METADATA_NAME), name),
     )
     monkeypatch.setattr(demo_module, "SHAPE", (24, 96, 96))
 

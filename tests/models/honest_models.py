@@ -174,7 +174,7 @@ MODELS: dict[str, HonestModel] = {
     ),
     "unet two-class difference": segmenter(lambda: unets.PaddingUNet(n_classes=2, end="difference")),
     "unet two-class softmax": segmenter(
-        lambda: unets.PaddingUNet(n_classes=2, end="softmax"), output="probabilities"
+        lambda: unets.PaddingUNet(n_classes=2, end="softmax"), output="probabilities", accepted=False
     ),
     "unet attention written out": segmenter(unets.AttentionUNet),
     "unet residual": segmenter(lambda: unets.AnyUNet(extra="residual")),

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from recipe_toys import toy_example
+from torch import nn
 
 import t3ssfast as t3
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import CheckpointWarning, ConfigError
-from t3ssfast.models import load_model
+from t3ssfast.models import VERIFIER_ANSWERS, AxialNet, LeNet, ModelMetadata, UNet, load_model, save_model
 from t3ssfast.simulation.simulate import Physics
 from t3ssfast.training.bundled import examples as simulated_examples
 from t3ssfast.training.bundled import measure, recipe, train_bundled
 from t3ssfast.training.bundled.examples import Use, simulate_examples
 from t3ssfast.training.calibrate import calibrate_models, update_metadata
-from toy import save_toy_models, save_toy_verifier
+from toy import save_toy_models
 
 
 def test_every_seed_has_one_use() -> None:
@@ -102,6 +104,18 @@ def test_measurement_on_toy_tomograms(tmp_path: Path) -> None:
         )
 
 
+# By kind: the arguments of `save_model` for a path.
+NETWORKS: dict[str, Callable[[Path], tuple[nn.Module, Path, ModelMetadata]]] = {
+    "segmenter": lambda path: (UNet(1, 2), path, ModelMetadata("segmenter")),
+    "classifier": lambda path: (LeNet((2, 3), (8, 6)), path, ModelMetadata("classifier", window_px=50)),
+    "verifier": lambda path: (
+        AxialNet((2, 3, 4, 4), 8, 16),
+        path,
+        ModelMetadata("verifier", window_px=16, classes=VERIFIER_ANSWERS),
+    ),
+}
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Kind and seed of every model that the recipe trains; training and detection are replaced by toys."""
@@ -110,8 +124,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     def replace_training(kind: str) -> None:
         def train(*arguments: object, seed: int, **options: object) -> None:
             calls.append((kind, seed))
-            out = Path(str(arguments[-1]))
-            save_toy_verifier(out.parent) if kind == "verifier" else save_toy_models(out.parent)
+            save_model(*NETWORKS[kind](Path(str(arguments[-1]))))
 
         monkeypatch.setattr(recipe, f"train_{kind}", train)
 
@@ -131,13 +144,13 @@ ALL_KINDS = ["segmenter", "classifier", "verifier"]
 def test_recipe_reuses_finished_models(tmp_path: Path, trained: list[tuple[str, int]]) -> None:
     first = train_bundled(tmp_path, size="small")
     assert [kind for kind, _ in trained] == ALL_KINDS
-    files = {path: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    files = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     trained.clear()
     # Files that something else wrote are replaced by the finished models.
-    (tmp_path / "segmenter.pt").write_bytes(b"")
+    (tmp_path / "segmenter.safetensors").write_bytes(b"")
     assert train_bundled(tmp_path, size="small") == first
     assert not trained
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.pt")} == files
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == files
     train_bundled(tmp_path, size="small", resume=False)
     assert [kind for kind, _ in trained] == ALL_KINDS
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models.foreign import TranslatedModel
@@ -14,40 +17,59 @@ from t3ssfast.runtime.memory import is_out_of_memory
 
 __all__ = ["freeze", "fuse"]
 
+aten = torch.ops.aten
 # Whole tiles and the remainders at the edges of a tomogram.
 MAX_SHAPES = 6
 
 
 class _FrozenByShape(nn.Module):
-    """A translated network, frozen anew for each input shape, since its graph is of one shape."""
+    """A translated network, prepared anew for each input shape, since its graph is of one shape."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         super().__init__()
         self._source, self._device = network, device
-        self._frozen: OrderedDict[tuple[int, ...], nn.Module] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], fx.GraphModule] = OrderedDict()
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, slices, H, W) float32 -> the network's output."""
-        output: Tensor = self._for(tuple(image.shape))(image)
+        """(N, ...) float32 -> the network's output."""
+        output: Tensor = self.operators_for(tuple(image.shape))(image)
         return output
 
     def operators_for(self, shape: tuple[int, ...]) -> fx.GraphModule:
-        """Return the graph of the frozen network, which cannot be frozen while operators are recorded."""
-        return graph_of(self._for(shape), torch.zeros(shape, device=self._device))
+        """Return the graph with folded normalisation."""
+        if shape not in self._graphs:
+            while len(self._graphs) >= MAX_SHAPES:
+                self._graphs.popitem(last=False)
+            self._graphs[shape] = _fold_batch_norm(
+                graph_of(self._source, torch.zeros(shape, device=self._device))
+            )
+        self._graphs.move_to_end(shape)
+        return self._graphs[shape]
 
-    def _for(self, shape: tuple[int, ...]) -> nn.Module:
-        if shape not in self._frozen:
-            while len(self._frozen) >= MAX_SHAPES:
-                self._frozen.popitem(last=False)
-            with quiet_torchscript(), torch.inference_mode(False), torch.no_grad():
-                example = torch.zeros(shape, device=self._device)
-                graph = graph_of(self._source, example)
-                traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    graph, example, check_trace=False
-                )
-                self._frozen[shape] = torch.jit.freeze(traced.eval())
-        self._frozen.move_to_end(shape)
-        return self._frozen[shape]
+
+def _fold_batch_norm(network: fx.GraphModule) -> fx.GraphModule:
+    """Make batch normalisation part of the convolution before it, as `torch.jit.freeze` does."""
+    folded = fx.GraphModule(network, copy.deepcopy(network.graph))
+    graph = folded.graph
+    for node in graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        convolution, *statistics = node.args[:5]
+        if convolution.target is not aten.conv2d.default or len(convolution.users) > 1:
+            continue
+        parts = [convolution.args[1], convolution.args[2], *statistics]
+        if any(part is not None and part.op != "get_attr" for part in parts):
+            continue
+        tensors: list[Any] = [None if part is None else getattr(folded, part.target) for part in parts]
+        weight, bias, gamma, beta, mean, variance = tensors
+        weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, float(node.args[7]), gamma, beta)
+        with graph.inserting_before(convolution):
+            for position, tensor in ((1, weight), (2, bias)):
+                name = f"folded_{position}_{convolution.name}"
+                setattr(folded, name, tensor)
+                convolution.update_arg(position, graph.get_attr(name))
+        node.replace_all_uses_with(convolution)
+        graph.erase_node(node)
+    folded.recompile()
+    return folded
 
 
 def freeze(module: nn.Module, device: torch.device) -> nn.Module:

@@ -46,7 +46,7 @@ def run_model(model: torch.nn.Module, windows: torch.Tensor, *, precision: str =
         if is_out_of_memory(error):
             raise
         sizes = accepted_sizes(model, size, windows.device)
-        if sizes:
+        if sizes and size not in sizes:
             raise ModelError(
                 f"The model does not accept windows of {size} x {size} pixels; give a size that it accepts "
                 f"({', '.join(map(str, sizes))}), or another model."
@@ -92,12 +92,12 @@ def named_tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def accepted_sizes(model: torch.nn.Module, size: int, device: torch.device) -> list[int]:
-    """Return the first window sizes up to 160 pixels, other than `size`, that the model accepts."""
+    """Return the first window sizes up to 160 pixels that the model accepts, one window at a time."""
     accepted: list[int] = []
     for other in range(4, 161):
         with torch.no_grad(), contextlib.suppress(Exception):
             scores = model(torch.zeros(1, 1, other, other, device=device))
-            if other != size and isinstance(scores, torch.Tensor) and scores.ndim == 2:
+            if isinstance(scores, torch.Tensor) and scores.ndim == 2:
                 accepted.append(other)
         if len(accepted) == 16:
             break

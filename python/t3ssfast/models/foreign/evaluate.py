@@ -19,9 +19,9 @@ from torch import fx
 
 from t3ssfast.models.foreign.code import Code, qualified_name
 from t3ssfast.models.foreign.host import ARITHMETIC, MAX_LENGTH, STRUCTURE, call_host
-from t3ssfast.models.foreign.operators import RULES, VIEWS
+from t3ssfast.models.foreign.operators import CONSTANTS_ONLY, NEW_TENSORS, PROMOTING, RULES, VIEWS
 from t3ssfast.models.foreign.pickles import Instance, TensorRecord
-from t3ssfast.models.foreign.refusal import Refusal, quoted
+from t3ssfast.models.foreign.refusal import Refusal, TooLarge, quoted
 from t3ssfast.models.foreign.signatures import Arguments, bind
 from t3ssfast.models.foreign.values import FLOAT32, ShapeError, TensorValue, boxed, known
 
@@ -360,24 +360,31 @@ class _Evaluator:
         base = name[:-1] if in_place else name
         if base not in RULES:
             raise Refusal(f"its code calls torch.{name[:64]}, which cannot be translated")
-        if base.endswith("_like"):
+        if base in NEW_TENSORS:
             keywords = {key: v for key, v in keywords.items() if key not in STORAGE_OPTIONS}
         arguments = bind(name, args, keywords)
         arguments.name = base
         tensors = arguments.tensors()
+        is_constant = all(tensor.constant is not None for tensor in tensors)
         for tensor in tensors:
-            if tensor.dtype != FLOAT32 and (tensor.shape or tensor.constant is None):
+            # Integers and booleans are known values, which arithmetic with the input makes float32.
+            promoted = is_constant or (tensor.constant is not None and base in PROMOTING)
+            if tensor.dtype != FLOAT32 and not promoted:
                 raise Refusal(f"its operator torch.{name} takes a tensor of {tensor.dtype}")
+        if base in CONSTANTS_ONLY and not is_constant:
+            raise Refusal(f"its operator torch.{name} makes booleans of the input")
         result = RULES[base](arguments)
         self.operators += 1
         self.work_left -= result.work * math.prod(result.shapes[0]) if result.shapes else 0
         largest = max(map(math.prod, result.shapes), default=0)
-        if self.operators > MAX_OPERATORS or self.work_left < 0 or largest > self.max_elements:
+        if largest > self.max_elements:
+            raise TooLarge("it needs far more memory than a network of this input size")
+        if self.operators > MAX_OPERATORS or self.work_left < 0:
             raise Refusal("it computes far more than a network of this input size needs")
         shares = tensors[0].storage if in_place or base in VIEWS else object()
         if in_place:
             self.check_write(tensors[0], result.shapes[0], name)
-        if all(tensor.constant is not None for tensor in tensors):
+        if is_constant:
             return self.fold(arguments, result, shares)
         positional, named = arguments.call(self.node_of)
         node = self.graph.call_function(arguments.operator, positional, named)

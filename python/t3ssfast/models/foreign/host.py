@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from t3ssfast.models.foreign.refusal import Refusal, quoted
-from t3ssfast.models.foreign.values import ShapeError, TensorValue, boxed, known
+from t3ssfast.models.foreign.values import FLOAT32, ShapeError, TensorValue, boxed, known
 
 __all__ = ["ARITHMETIC", "STRUCTURE", "call_host"]
 
@@ -142,6 +142,8 @@ def _to_float32(tensor: TensorValue, *args: Any, **keywords: Any) -> TensorValue
     dtypes = [v for v in args if type(v) is int] + [keywords.get("dtype", FLOAT32_CODE)]
     if type(number) in (int, float) and dtypes[0] in NUMBER_TYPES:
         return boxed(NUMBER_TYPES[dtypes[0]](number))
+    if tensor.constant is not None and dtypes[0] == FLOAT32_CODE:
+        return TensorValue(tensor.shape, constant=tensor.constant.to(FLOAT32))
     if any(dtype not in (FLOAT32_CODE, None) for dtype in dtypes):
         raise Refusal(f"its code converts a tensor to another dtype than float32 ({dtypes[0]})")
     return tensor

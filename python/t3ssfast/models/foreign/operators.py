@@ -12,7 +12,7 @@ from itertools import zip_longest
 
 from t3ssfast.models.foreign.signatures import MAX_EXTENT, Arguments
 
-__all__ = ["RULES", "VIEWS", "Result", "Shape"]
+__all__ = ["CONSTANTS_ONLY", "NEW_TENSORS", "PROMOTING", "RULES", "VIEWS", "Result", "Shape"]
 
 Shape = tuple[int, ...]
 
@@ -422,6 +422,17 @@ def _reduce(a: Arguments) -> Result:
     return Result(*([shape] * (1 + indices)), work=math.prod(a.x[k] for k in axes), indices=indices)
 
 
+def _new(a: Arguments) -> Result:
+    if a.name != "arange":
+        a.finite("fill_value")
+        a.require(min(a["size"], default=0) >= 0 and len(a["size"]) <= 8, f"a size of {a['size'][:9]}")
+        return Result(tuple(a["size"]))
+    start, end, step = a.get("start", 0), a["end"], a.get("step", 1)
+    a.finite("start", "end", "step")
+    a.require(step != 0 and (end - start) / step >= 0, f"there is no range from {start} to {end} by {step}")
+    return Result((math.ceil((end - start) / step),))
+
+
 _NAMES: dict[Callable[[Arguments], Result], str] = {
     _same: """
         relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh softplus softshrink
@@ -430,7 +441,9 @@ _NAMES: dict[Callable[[Arguments], Result], str] = {
         ones_like zeros_like
     """,
     _evaluation_only: "dropout feature_dropout alpha_dropout feature_alpha_dropout",
-    _binary: "add sub rsub mul div true_divide multiply divide subtract maximum minimum pow",
+    _binary: """
+        add sub rsub mul div true_divide multiply divide subtract maximum minimum pow atan2 eq ne lt le gt ge
+    """,
     _convolution: """
         conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution
         _convolution_mode
@@ -472,8 +485,12 @@ _NAMES: dict[Callable[[Arguments], Result], str] = {
     _narrow: "narrow",
     _flip: "flip roll",
     _reduce: "mean sum amax amin max min var std",
+    _new: "zeros ones full arange",
 }
 RULES = {name: rule for rule, names in _NAMES.items() for name in names.split()}
+NEW_TENSORS = frozenset(["zeros", "ones", "full", "arange", "zeros_like", "ones_like"])
+PROMOTING = frozenset(["add", "sub", "rsub", "mul", "div", "true_divide", "maximum", "minimum"])
+CONSTANTS_ONLY = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
 # Operators whose results may share memory with their input.
 _VIEWS = """
 view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes t expand split split_with_sizes

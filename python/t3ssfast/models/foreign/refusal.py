@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Refusal", "quoted"]
+__all__ = ["Refusal", "TooLarge", "quoted"]
 
 MAX_QUOTED = 80
 # Quoted text must not act on a terminal or in a page: ascii() escapes the first, this table the second.
@@ -11,6 +11,10 @@ HTML = str.maketrans({"<": r"\x3c", ">": r"\x3e", "&": r"\x26"})
 
 class Refusal(Exception):
     """A rule that a model file breaks, as a clause that continues "FILE is refused: "."""
+
+
+class TooLarge(Refusal, MemoryError):
+    """The model needs far more memory than a network of its input size."""
 
 
 def quoted(text: str | bytes) -> str:
