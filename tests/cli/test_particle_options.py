@@ -27,7 +27,7 @@ OPTIONS = ["--columns", "class,z,y,x", "--angstrom"]
 def run(*arguments):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture
