@@ -11,7 +11,7 @@ import nox
 
 nox.options.sessions = ["tests", "lint", "types"]
 CONSTRAINTS = ("-c", "constraints.txt")
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # Tests that run native code of this package; the others would only be slow under the sanitizers.
 SANITIZED = [
     "tests/kernels/test_unfold.py",
