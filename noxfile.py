@@ -42,6 +42,24 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest releases of the dependencies, as pip takes them without constraints."""
+    session.install("--upgrade", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest releases of the dependencies that pyproject.toml allows."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "install", "--resolution", "lowest-direct", ".[test]"),
+        env={"VIRTUAL_ENV": session.virtualenv.location},
+    )
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Run the long form of every test; takes hours."""
     session.install(*CONSTRAINTS, ".[test,foreign]")
