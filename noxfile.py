@@ -11,7 +11,7 @@ import nox
 
 nox.options.sessions = ["tests", "lint", "types"]
 CONSTRAINTS = ("-c", "constraints.txt")
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # Tests that run native code of this package; the others would only be slow under the sanitizers.
 SANITIZED = [
     "tests/kernels/test_unfold.py",
@@ -38,6 +38,24 @@ SANITIZED = [
 def tests(session: nox.Session) -> None:
     """Run the test suite as in the README."""
     session.install(*CONSTRAINTS, ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest releases of the dependencies, as pip takes them without constraints."""
+    session.install("--upgrade", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest releases of the dependencies that pyproject.toml allows."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "install", "--resolution", "lowest-direct", ".[test]"),
+        env={"VIRTUAL_ENV": session.virtualenv.location},
+    )
     session.run("pytest", *session.posargs)
 
 

@@ -75,7 +75,7 @@ PYTHON
 
 required=(torch numpy pytest)
 has build && required+=(pybind11)
-absent=$(missing "${required[@]}") || stop "$python does not run; set PYTHON to Python 3.10 or newer."
+absent=$(missing "${required[@]}") || stop "$python does not run; set PYTHON to Python 3.11 or newer."
 [ -z "$absent" ] || stop "$python has no module $absent; install them, or add their wheels to PYTHONPATH."
 absent=$(missing scipy mrcfile starfile pandas dynamotable imodmodel cc3d lazy_loader typer rich matplotlib hypothesis \
   pytest_timeout pytest_benchmark sklearn zarr)

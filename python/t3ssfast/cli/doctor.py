@@ -122,8 +122,8 @@ def _version(distribution: str) -> str | None:
 
 def _machine() -> Iterator[Check]:
     yield Check("t3ssfast", OK, _version("t3ssfast") or "run from the source tree")
-    supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
-    note = "" if supported else "tested with 3.10 to 3.13"
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    note = "" if supported else "made for 3.11 to 3.13"
     yield Check("Python", OK if supported else NOTE, platform.python_version(), note)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS")

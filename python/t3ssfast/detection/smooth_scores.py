@@ -194,7 +194,8 @@ def _coordinates(index: IndexArray, shape: Shape) -> tuple[npt.NDArray[np.int32]
     """(z, y, x) of flat indices, with one slow 64-bit division and one fast 32-bit division."""
     plane = shape[1] * shape[2]
     z = index // plane
-    within = (index - z * plane).astype(np.int64 if plane >= 2**31 else np.uint32)
+    dtype = np.int64 if plane >= 2**31 else np.uint32
+    within: npt.NDArray[np.integer] = (index - z * plane).astype(dtype)
     y = within // shape[2]
     return z.astype(np.int32), y.astype(np.int32), (within - y * shape[2]).astype(np.int32)
 

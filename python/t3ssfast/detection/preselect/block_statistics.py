@@ -67,7 +67,8 @@ class BlockStatistics:
 
     def _unscaled(self, k: int, blocks: BoolArray, slab: FloatArray | None, z0: int) -> FloatArray:
         neighbours = (max(k - 1, 0), k, min(k + 1, self.planes - 1))
-        image = sum(self._mean(j, slab, z0) for j in neighbours) / np.float32(3)
+        below, middle, above = (self._mean(j, slab, z0) for j in neighbours)
+        image = (below + middle + above) / np.float32(3)
         membrane = _block_means(self.search.membrane[k * BLOCK_Z : (k + 1) * BLOCK_Z].astype(np.float32))
         parts = [
             np.asarray(window_statistics(pad_for_windows(plane[None], size), size, names, mask=blocks[None]))

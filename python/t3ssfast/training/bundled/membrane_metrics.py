@@ -43,9 +43,8 @@ def membrane_metrics(
             counted = ~_close_to(excluded, known) if excluded.any() else np.ones_like(known)
             a, b = found & counted, known & counted
             masks_to_count = (a & b, a, b, a & near_known, b & near_found)
-            counts[name] = counts.get(name, np.zeros(5, np.int64)) + [
-                np.count_nonzero(mask) for mask in masks_to_count
-            ]
+            counted_voxels = np.array([np.count_nonzero(mask) for mask in masks_to_count], np.int64)
+            counts[name] = counts.get(name, np.zeros(5, np.int64)) + counted_voxels
     metrics = {}
     for name, count in counts.items():
         hits, n_found, n_true, found_near_true, true_near_found = count.tolist()
