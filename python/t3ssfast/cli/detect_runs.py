@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DetectionRun", "print_summary", "run_all"]
 
-PICTURES = ("candidates.png", "gallery.png")
 # Rows of the printed table; candidates.csv has all of them.
 TABLE_ROWS = 20
 # Pause when other processes are working on every tomogram that is left.
@@ -40,6 +39,7 @@ class DetectionRun:
 
     def __call__(self) -> tuple[Detection, bool]:
         """Return the detection, and whether it is new rather than read from an earlier run."""
+        from t3ssfast.detection.result import PICTURES
         from t3ssfast.runtime.figures import pictures_of
 
         draw = self.draw if self.png else None
@@ -52,6 +52,7 @@ class DetectionRun:
         return detection, is_new
 
     def draw(self, detection: Detection) -> None:
+        from t3ssfast.detection.result import PICTURES
         from t3ssfast.io import read, read_mask
         from t3ssfast.plotting import draw_candidates, draw_gallery
 
@@ -104,9 +105,11 @@ def run_all(runs: Sequence[DetectionRun], *, is_list: bool, quiet: bool) -> list
                     typer.echo(f"postponed: {error}", err=True)
                 continue
             except Exception as error:
+                from t3ssfast.io import tomogram_name
+
                 if not is_list:
                     raise
-                text = _sentence(error)
+                text = _sentence(error).removeprefix(f"{tomogram_name(run.path)}: ")
                 outcomes[number] = Outcome(run, "failed", time.perf_counter() - began, error=text)
                 name = _shown(run.path)
                 typer.echo(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
