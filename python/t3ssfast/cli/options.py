@@ -36,6 +36,16 @@ TomogramFile = Annotated[
 RelionTomograms = Annotated[
     Path | None, typer.Option(help="RELION tomograms.star with sizes and pixel sizes.", metavar="FILE")
 ]
+# Messages of the readers call it --tomograms; the longer name is clearer where tomograms are the arguments.
+TomogramsOfParticles = Annotated[
+    Path | None,
+    typer.Option(
+        "--relion-tomograms",
+        "--tomograms",
+        help="RELION tomograms.star with sizes and pixel sizes.",
+        metavar="FILE",
+    ),
+]
 VoxelSize = Annotated[
     float | None, typer.Option(help="Voxel size in Angstrom; replaces the one in the header.")
 ]
