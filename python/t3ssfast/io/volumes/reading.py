@@ -95,7 +95,8 @@ def read(path: StrPath, *, voxel_size_angstrom: float | None = None) -> Tomogram
     if signed and header.sign_from is not SignSource.IMOD_STAMP and looks_unsigned(data):
         raise ReadError(
             f"{name}: the bytes of mode 0 look unsigned, and neither IMOD's stamp nor the minimum and "
-            "maximum in the header say so; convert the file to mode 6 (newstack -mode 6), or write the statistics."
+            "maximum in the header say so; convert the file to mode 6 (newstack -mode 6), or write the "
+            "statistics."
         )
     return Tomogram(data.transpose(header.zyx_axes), voxel_size, tomogram_name(path))
 
