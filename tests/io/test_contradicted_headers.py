@@ -67,10 +67,6 @@ def test_bytes_that_look_unsigned_without_any_sign_are_refused(tmp_path):
     path = write_mrc(tmp_path / "a.mrc", unsigned.view("i1"), mode=0)
     with pytest.raises(ReadError, match="look unsigned"):
         read(path)
-    # The statistics of another volume do not explain the values either.
-    path = write_mrc(tmp_path / "d.mrc", unsigned.view("i1"), mode=0, dmin=-40, dmax=40)
-    with pytest.raises(ReadError, match="look unsigned"):
-        read(path)
     path = write_mrc(tmp_path / "b.mrc", (unsigned.astype(int) - 128).astype("i1"), mode=0)
     assert read(path).data.dtype == np.int8
     # A mask of 0 and 255 means the same either way.

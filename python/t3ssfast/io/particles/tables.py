@@ -126,7 +126,7 @@ def _without_decimal_commas(table: pd.DataFrame) -> pd.DataFrame:
     if any(table.iloc[:, name].str.contains(".", regex=False).any() for name in numbers):
         return table
     for name in numbers:
-        table.isetitem(name, table.iloc[:, name].str.replace(",", ".", regex=False))
+        table.isetitem(name, table.iloc[:, name].str.replace(",", ".", regex=False).to_numpy())
     return table
 
 

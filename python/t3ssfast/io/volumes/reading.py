@@ -91,12 +91,10 @@ def read(path: StrPath, *, voxel_size_angstrom: float | None = None) -> Tomogram
             raise MemoryError(f"{name}: memory mapping failed") from error
         raise read_error(path, error) from error
     voxel_size = voxel_size_angstrom or isotropic_voxel_size(header.voxel_sizes, source=name)
-    signed = header.mode == 0 and header.dtype == np.int8
-    if signed and header.sign_from is not SignSource.IMOD_STAMP and looks_unsigned(data):
+    if header.mode == 0 and header.sign_from is SignSource.STANDARD and looks_unsigned(data):
         raise ReadError(
-            f"{name}: the bytes of mode 0 look unsigned, and neither IMOD's stamp nor the minimum and "
-            "maximum in the header say so; convert the file to mode 6 (newstack -mode 6), or write the "
-            "statistics."
+            f"{name}: the bytes of mode 0 look unsigned, and neither IMOD's stamp nor a minimum and maximum "
+            "in the header say so; convert the file to mode 6 (newstack -mode 6), or write the statistics."
         )
     return Tomogram(data.transpose(header.zyx_axes), voxel_size, tomogram_name(path))
 
