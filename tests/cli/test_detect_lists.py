@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ def test_one_line_for_each_tomogram_in_a_pipe_and_a_table(tmp_path, files, detec
     again = detect("--list", tmp_path / "list.txt")
     assert again.stdout.count("finished before: ") == 3
     assert again.stdout.count("skipped") == 3
+
+
+def test_a_closed_pipe_does_not_end_the_list(tmp_path, files, models):
+    given = ["--segmenter", models["segmenter"], "--classifier", models["classifier"], "--no-png"]
+    options = ["-o", tmp_path / "out", *given, "--contrast", "dark", "--threads", 1]
+    arguments = [str(a) for a in ("t3ssfast", "detect", *files, *options)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = f"import sys; from t3ssfast.cli import main; sys.argv = {arguments!r}; main()"
+    result = python(script, stdout=writing)
+    os.close(writing)
+    assert result.returncode == 0
+    assert len(finished(tmp_path)) == 3
 
 
 def test_a_folder_with_one_tomogram_has_a_subfolder(tmp_path, files, detect):

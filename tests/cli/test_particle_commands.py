@@ -267,3 +267,26 @@ def test_the_library_looks_for_the_contrast_where_it_is_asked_to(tomograms, monk
         for contrast in ("auto", "light")
     )
     np.testing.assert_array_equal(found.map, given.map)
+
+
+@pytest.mark.parametrize(
+    ("factor", "pixel_size", "why"),
+    [(1 / 60, None, "within one voxel of the corner"), (1.0, 1.7, "looks like that of a 2D stack")],
+)
+def test_evaluate_refuses_particles_in_the_corner_of_the_truth(tmp_path, factor, pixel_size, why):
+    centres = [(5, 8, 50), (20, 40, 20), (30, 6, 8), (10, 46, 40), (25, 24, 30)]
+    truth = particles("TS_01", *centres)
+    export(truth, tmp_path / "truth.star")
+    names = ["rlnTomoName", *(f"rlnCoordinate{axis}" for axis in "XYZ")]
+    rows = [f"TS_01 {' '.join(f'{value * factor:.4f}' for value in reversed(centre))}" for centre in centres]
+    if pixel_size is not None:
+        names.append("rlnDetectorPixelSize")
+        rows = [f"{row} {pixel_size}" for row in rows]
+    # Not only fractions, which are refused without the size of the tomogram.
+    rows[0] = rows[0].replace("0.1333", "-0.1000")
+    header = "".join(f"_{name}\n" for name in names)
+    (tmp_path / "found.star").write_text(f"data_particles\nloop_\n{header}" + "\n".join(rows) + "\n")
+    given = [] if pixel_size else ["--voxel-size", VOXEL]
+    result = run("evaluate", tmp_path / "found.star", tmp_path / "truth.star", *given)
+    assert result.exit_code == 1
+    assert why in result.output

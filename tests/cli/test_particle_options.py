@@ -47,6 +47,8 @@ def test_every_command_that_reads_particles_has_the_options(names):
     assert {"--input-format", "--angstrom", "--columns"} <= options
     # Elsewhere it is the format of the output.
     assert names in (("export",), ("extract",)) or "--format" in options
+    # Messages about sizes and pixel sizes name it.
+    assert "--tomograms" in options
 
 
 def test_export(folder):
@@ -75,7 +77,7 @@ def test_extract(folder):
         "extract",
         folder / "TS_1.mrc",
         *("--candidates", folder / "picks.dat", "--input-format", "coords", *OPTIONS),
-        *("--box", 8, "-o", folder / "boxes", "--json"),
+        *("--box", 8, "-o", folder / "boxes", "--json", "--contrast", "dark"),
     )
     assert json.loads(text)["boxes"] == 2
 
@@ -113,3 +115,18 @@ def test_wrong_format_is_one_sentence(folder):
     )
     assert result.exit_code == 1
     assert "'cxc' is not among" in " ".join(result.output.split())
+
+
+def test_membrane_is_refused_for_formats_that_open_none(folder):
+    reading = ["--input-format", "coords", *OPTIONS, "--tomogram", folder / "TS_1.mrc"]
+    arguments = [
+        "export",
+        folder / "picks.dat",
+        folder / "out.tbl",
+        *reading,
+        "--membrane",
+        folder / "TS_1.mrc",
+    ]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    assert "only ChimeraX scripts open it" in result.output

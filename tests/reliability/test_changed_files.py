@@ -14,6 +14,7 @@ import t3ssfast as t3
 from processes import python
 from t3ssfast.detection import folder as detection_folder
 from t3ssfast.detection import run_to_folder
+from t3ssfast.detection.result import PICTURES, PROBABILITY_FILE
 from t3ssfast.detection.run import Run
 from t3ssfast.errors import OutputError, PictureWarning, ReadError
 from t3ssfast.io.watched_files import WatchedFiles
@@ -170,6 +171,29 @@ def test_results_of_another_tomogram_are_not_replaced(tomogram, models, tmp_path
     assert run_to_folder(out, other, force=True, **models, **OPTIONS)[1] is True
     toy_detect(moved, models).save(out, force=True)
     assert "TS_01" in (out / "candidates.star").read_text()
+
+
+def test_files_of_the_replaced_result_do_not_stay(tomogram, models, tmp_path):
+    other, out = tmp_path / "TS_02.mrc", tmp_path / "out"
+    shutil.copy(tomogram, other)
+
+    def draw(detection):
+        for name in PICTURES:
+            (out / name).touch()
+
+    extra = {PROBABILITY_FILE, *PICTURES}
+    run_to_folder(out, tomogram, save_probability=True, draw=draw, **models, **OPTIONS)
+    assert extra <= {path.name for path in out.iterdir()}
+    lower = t3.DetectConfig(score_threshold=0.1)
+    run_to_folder(out, tomogram, config=lower, **models, **OPTIONS)
+    assert not extra & {path.name for path in out.iterdir()}
+    # The membrane is that of another tomogram now, unless it is the mask.
+    classifier = {"classifier": models["classifier"], **OPTIONS}
+    mask = np.ones(t3.read(other).shape, np.uint8)
+    run_to_folder(out, other, membrane=out / "membrane.mrc", force=True, **classifier)
+    assert (out / "membrane.mrc").exists()
+    run_to_folder(out, tomogram, membrane=mask, force=True, **classifier)
+    assert not (out / "membrane.mrc").exists()
 
 
 def test_pictures_cannot_fail_a_result(tomogram, models, tmp_path):

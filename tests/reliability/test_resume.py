@@ -288,6 +288,68 @@ def test_damaged_piece_is_computed_again(tmp_path, monkeypatch, spoil: Callable[
     assert saved(found, tmp_path / "got") == want
 
 
+def wrong_arrays(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path], None]:
+    """A spoiler that keeps the key of a piece and changes its arrays."""
+
+    def spoil(path: Path) -> None:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        np.savez(path, **{**arrays, **change(arrays)})
+
+    return spoil
+
+
+def with_value(array: np.ndarray, place: int, value: float) -> np.ndarray:
+    changed = array.copy()
+    changed[place] = value
+    return changed
+
+
+WRONG_ARRAYS: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "membrane of fewer slices": ("membrane", lambda a: {"levels": a["levels"][1:]}),
+    "membrane with x and y exchanged": ("membrane", lambda a: {"levels": a["levels"].swapaxes(1, 2)}),
+    "membrane of another type": ("membrane", lambda a: {"levels": a["levels"].astype(np.float32)}),
+    "fewer scores than windows": ("scores", lambda a: {"probability": a["probability"][1:]}),
+    "windows beyond the slab": ("scores", lambda a: {"index": with_value(a["index"], -1, 1 << 30)}),
+    "windows out of order": ("scores", lambda a: {"index": a["index"][::-1].astype(np.uint32)}),
+    "a window far outside": (
+        "scores",
+        lambda a: {"index": with_value(a["index"].astype(np.uint64), len(a["index"]) // 2, 1 << 40)},
+    ),
+    "a score of NaN": ("scores", lambda a: {"probability": with_value(a["probability"], 0, np.nan)}),
+    "a score above 1": ("scores", lambda a: {"probability": with_value(a["probability"], 3, 1.5)}),
+    "more windows searched than there are": ("scores", lambda a: {"near": np.array(1 << 40)}),
+    "scores in two dimensions": ("scores", lambda a: {k: a[k][None] for k in ("index", "probability")}),
+    "Python objects": ("scores", lambda a: {"index": a["index"].astype(object)}),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Arguments, checkpoint and final result of a detection that was stopped after five slabs of scores."""
+    folder = tmp_path_factory.mktemp("stopped")
+    given = world(folder)
+    want = saved(run(given), folder / "want")
+    with pytest.MonkeyPatch.context() as monkeypatch, stopping(monkeypatch, "scores", 5):
+        run(given, checkpoint=folder / "kept")
+    return given, folder / "kept", want
+
+
+@pytest.mark.parametrize("name", WRONG_ARRAYS)
+def test_piece_with_wrong_arrays_is_computed_again(stopped, tmp_path, name):
+    given, original, want = stopped
+    kept = shutil.copytree(original, tmp_path / "kept")
+    kind, change = WRONG_ARRAYS[name]
+    wrong_arrays(change)(sorted(kept.glob(f".t3ssfast-work-*/{kind}-*.npz"))[2])
+    found = run(given, checkpoint=kept)
+    counts = {
+        "slices_segmented": SLICES - 2 * (kind == "membrane"),
+        "slices_judged": 10 - 2 * (kind == "scores"),
+    }
+    assert found.provenance["resumed"] == counts
+    assert saved(found, tmp_path / "got") == want
+
+
 def test_overlapping_pieces_are_used_in_order(tmp_path):
     checkpoint = CheckpointStore(tmp_path, "key")
     for slab in [(0, 4), (2, 6), (6, 8), (9, 12), (20, 24)]:

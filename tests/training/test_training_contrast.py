@@ -107,19 +107,15 @@ class Killed(Exception):
     """Ends a training as a kill would."""
 
 
-@pytest.fixture
-def tuning(tmp_path):
-    """Arguments of a short fine-tuning on toy models."""
-    segmenter, classifier = save_toy_models(tmp_path)
+@pytest.fixture(scope="module")
+def tuning(tmp_path_factory):
+    """Arguments of a short fine-tuning on toy models, a stand-in for its search, and its model file."""
+    folder = tmp_path_factory.mktemp("tuning")
+    segmenter, classifier = save_toy_models(folder)
     tomogram, truth, membrane = toy_tomogram((40, 120, 132), particles=5)
     data = {"tomograms": [tomogram], "picks": [truth], "membranes": [membrane]}
-    models = {"start": save_toy_verifier(tmp_path), "classifier": classifier, "segmenter": segmenter}
-    return {**data, **models, "folds": 3, "contrast": "dark", "steps": 2, "steps_per_epoch": 1, "batch": 2}
-
-
-@pytest.mark.parametrize("killed_after", [0, 1, 3])
-def test_a_killed_fine_tuning_resumes(tuning, tmp_path, monkeypatch, killed_after):
-    truth = tuning["picks"][0]
+    models = {"start": save_toy_verifier(folder), "classifier": classifier, "segmenter": segmenter}
+    given = {**data, **models, "folds": 3, "contrast": "dark", "steps": 2, "steps_per_epoch": 1, "batch": 2}
     # Far from every T3SS, in the middle of the cell and outside.
     yx = [(60, 66), (8, 8), (8, 66), (8, 120), (110, 8), (110, 66), (110, 120)]
     centre = np.concatenate([truth.centre_zyx, [(12, y, x) for y, x in yx]])
@@ -128,11 +124,21 @@ def test_a_killed_fine_tuning_resumes(tuning, tmp_path, monkeypatch, killed_afte
         truth[:1], centre_zyx=centre, score=np.linspace(0.9, 0.2, n), normal_zyx=np.ones((n, 3)),
         kind=np.full(n, "t3ss"), rot_degrees=np.zeros(n),
     )  # fmt: skip
+
+    def search(*_, **__):
+        return type("Detection", (), {"candidates": both})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("t3ssfast.training.calibrate.detect", search)
+        whole = fine_tune_verifier(out=folder / "whole.pt", **given)
+    return given, search, whole
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 3])
+def test_a_killed_fine_tuning_resumes(tuning, tmp_path, monkeypatch, killed_after):
+    given, search, whole = tuning
     searches, trained = [], []
-    monkeypatch.setattr(
-        "t3ssfast.training.calibrate.detect",
-        lambda *_, **__: searches.append(1) or type("Detection", (), {"candidates": both}),
-    )
+    monkeypatch.setattr("t3ssfast.training.calibrate.detect", lambda *_, **__: searches.append(1) or search())
     original = fine_tuning.train_verifier
 
     def train(*arguments, **options):
@@ -143,13 +149,11 @@ def test_a_killed_fine_tuning_resumes(tuning, tmp_path, monkeypatch, killed_afte
         return original(*arguments, **options)
 
     monkeypatch.setattr(fine_tuning, "train_verifier", train)
-    killed: list[int] = [1]
-    whole = fine_tune_verifier(out=tmp_path / "whole.pt", **tuning)
-    killed, searches[:], trained[:] = [], [], []
+    killed: list[int] = []
     with pytest.raises(Killed):
-        fine_tune_verifier(out=tmp_path / "tuned.pt", **tuning)
+        fine_tune_verifier(out=tmp_path / "tuned.pt", **given)
     assert checkpoints(tmp_path)
-    resumed = fine_tune_verifier(out=tmp_path / "tuned.pt", resume=True, **tuning)
+    resumed = fine_tune_verifier(out=tmp_path / "tuned.pt", resume=True, **given)
     assert (len(searches), len(trained)) == (1, 4)
     assert_same_weights(whole, resumed, "verifier")
     calibrations = [load_model(p, model_kind="verifier").metadata.calibration for p in (whole, resumed)]

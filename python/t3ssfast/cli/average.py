@@ -58,7 +58,7 @@ def average(
     angstrom: options.Angstrom = None,
     columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
-    relion_tomograms: options.RelionTomograms = None,
+    relion_tomograms: options.TomogramsOfParticles = None,
     min_score: options.MinScore = None,
     tomogram_name: options.TomogramNames = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split into half sets.")] = 0,

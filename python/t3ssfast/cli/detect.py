@@ -22,7 +22,8 @@ def detect(
     tomograms: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr), folders of them, or patterns.",
+            help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr, TIFF, EM, HDF5), folders of "
+            "them, or patterns.",
             show_default=False,
             readable=False,
             metavar="TOMOGRAMS...",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DetectionRun", "print_summary", "run_all"]
 
-PICTURES = ("candidates.png", "gallery.png")
 # Rows of the printed table; candidates.csv has all of them.
 TABLE_ROWS = 20
 # Pause when other processes are working on every tomogram that is left.
@@ -40,6 +40,7 @@ class DetectionRun:
 
     def __call__(self) -> tuple[Detection, bool]:
         """Return the detection, and whether it is new rather than read from an earlier run."""
+        from t3ssfast.detection.result import PICTURES
         from t3ssfast.runtime.figures import pictures_of
 
         draw = self.draw if self.png else None
@@ -52,6 +53,7 @@ class DetectionRun:
         return detection, is_new
 
     def draw(self, detection: Detection) -> None:
+        from t3ssfast.detection.result import PICTURES
         from t3ssfast.io import read, read_mask
         from t3ssfast.plotting import draw_candidates, draw_gallery
 
@@ -93,7 +95,7 @@ def run_all(runs: Sequence[DetectionRun], *, is_list: bool, quiet: bool) -> list
         for number, run in remaining.items():
             label = f"{number + 1} of {len(runs)}: {_shown(run.path)}" if is_list else _shown(run.path)
             if is_list and not quiet and sys.stdout.isatty():
-                typer.echo(label)
+                _say(label)
             began = time.perf_counter()
             try:
                 detection, is_new = run()
@@ -101,17 +103,19 @@ def run_all(runs: Sequence[DetectionRun], *, is_list: bool, quiet: bool) -> list
                 busy[number] = run
                 if number not in reported:
                     reported.add(number)
-                    typer.echo(f"postponed: {error}", err=True)
+                    _say(f"postponed: {error}", err=True)
                 continue
             except Exception as error:
+                from t3ssfast.io import tomogram_name
+
                 if not is_list:
                     raise
-                text = _sentence(error)
+                text = _sentence(error).removeprefix(f"{tomogram_name(run.path)}: ")
                 outcomes[number] = Outcome(run, "failed", time.perf_counter() - began, error=text)
                 name = _shown(run.path)
-                typer.echo(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
+                _say(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
                 if not quiet and not sys.stdout.isatty():
-                    typer.echo(f"{label}: failed")
+                    _say(f"{label}: failed")
                 continue
             seconds = time.perf_counter() - began
             status = "done" if is_new else "skipped"
@@ -138,6 +142,19 @@ def _shown(path: Path) -> str:
     return display_path(path)
 
 
+def _say(text: str, *, err: bool = False) -> None:
+    """Print a line at once; one that cannot be printed costs no tomogram of a list."""
+    try:
+        typer.echo(text, err=err)
+    except BrokenPipeError:
+        # The reader is gone. Whatever else is printed, also when Python ends, is thrown away.
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), (sys.stderr if err else sys.stdout).fileno())
+    except OSError:
+        # The disk of the log may be full for a while.
+        pass
+
+
 def _sentence(error: Exception) -> str:
     """Return an error on one line."""
     if isinstance(error, T3Error):
@@ -154,13 +171,12 @@ def _print(outcome: Outcome, detection: Detection, label: str, is_list: bool) ->
     where = f"{wrote} {_shown(outcome.run.folder)}"
     if not is_list or sys.stdout.isatty():
         _print_candidates(detection)
-        typer.echo(where)
+        _say(where)
         return
     count = len(detection.candidates)
     notes = "".join(f"; note: {note}" for note in detection.provenance["notes"])
     candidates = f"{count} candidate{'' if count == 1 else 's'}"
-    typer.echo(f"{label}: {candidates} in {outcome.seconds:.1f} s, {where}{notes}")
-    sys.stdout.flush()
+    _say(f"{label}: {candidates} in {outcome.seconds:.1f} s, {where}{notes}")
 
 
 def print_summary(outcomes: Sequence[Outcome]) -> None:
@@ -173,7 +189,7 @@ def print_summary(outcomes: Sequence[Outcome]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, status, count, seconds, error in rows:
         columns = (f"{name:<{widths[0]}}", f"{status:<{widths[1]}}", f"{count:>{widths[2]}}")
-        typer.echo("  ".join((*columns, f"{seconds:>{widths[3]}}", error)).rstrip())
+        _say("  ".join((*columns, f"{seconds:>{widths[3]}}", error)).rstrip())
 
 
 def _print_candidates(detection: Detection) -> None:

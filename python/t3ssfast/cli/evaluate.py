@@ -229,13 +229,20 @@ def _align(groups: Sequence[Sequence[Candidates]], files: Sequence[Path]) -> lis
 
 
 def _check_positions(groups: Sequence[Sequence[Candidates]], files: Sequence[Path]) -> None:
-    """Refuse a file with most particles outside of the tomogram, where the other file knows its size."""
-    from t3ssfast.io.particles.plausible import check_position, share_outside
+    """Refuse a file with most particles outside of the tomogram, or all in its corner.
+
+    The size of the tomogram is that of the other file, where it knows it.
+    """
+    from t3ssfast.io.particles.plausible import check_position, check_sizes_of_pixels, share_outside
 
     for of_tomogram in zip(*groups, strict=True):
         for some, known, file in zip(of_tomogram, reversed(of_tomogram), files, strict=True):
             shape, size = known.tomogram_shape, known.voxel_size_angstrom
             centre = some.centre_zyx * (some.voxel_size_angstrom / size)
+            if not shape or share_outside(known.centre_zyx, shape):
+                continue
             # Single false candidates may lie anywhere; a wrong unit moves most of them.
-            if shape and not share_outside(known.centre_zyx, shape) and share_outside(centre, shape) > 0.5:
+            if not 0 < share_outside(centre, shape) <= 0.5:
                 check_position(centre, shape, size, file, known.tomogram_name)
+            xyz, pixel_size = some.centre_zyx[:, ::-1], some.voxel_size_angstrom
+            check_sizes_of_pixels(xyz, pixel_size, shape, size, file)

@@ -10,7 +10,7 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.candidate_files import above, load, renamed
-from t3ssfast.errors import InputError
+from t3ssfast.errors import ConfigError, InputError
 
 
 def export(
@@ -78,6 +78,10 @@ def export(
     from t3ssfast.io.particles import format_of
 
     chosen = format or format_of(out)
+    if membrane is not None and chosen != "chimerax":
+        raise ConfigError(
+            f"--membrane: the format is {chosen}, and only ChimeraX scripts open it; leave it out."
+        )
     volumes = _volumes_of_results(candidates, tomogram, membrane) if chosen == "chimerax" else {}
     reading = options.ParticleReading(input_format, angstrom, columns)
     found = load(candidates, voxel_size=voxel_size, tomogram=tomogram, tomograms=tomograms, reading=reading)

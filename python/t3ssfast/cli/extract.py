@@ -45,7 +45,7 @@ def extract(
     angstrom: options.Angstrom = None,
     columns: options.ColumnNames = None,
     voxel_size: options.VoxelSize = None,
-    relion_tomograms: options.RelionTomograms = None,
+    relion_tomograms: options.TomogramsOfParticles = None,
     min_score: options.MinScore = None,
     tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,

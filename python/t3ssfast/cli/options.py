@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
-        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr), folders of them, or patterns.",
+        help="Tomograms (.mrc, .rec, .map, also .gz and .bz2; OME-Zarr, TIFF, EM, HDF5), folders of "
+        "them, or patterns.",
         show_default=False,
         readable=False,
     ),
@@ -35,6 +36,16 @@ TomogramFile = Annotated[
 ]
 RelionTomograms = Annotated[
     Path | None, typer.Option(help="RELION tomograms.star with sizes and pixel sizes.", metavar="FILE")
+]
+# Messages of the readers call it --tomograms; the longer name is clearer where tomograms are the arguments.
+TomogramsOfParticles = Annotated[
+    Path | None,
+    typer.Option(
+        "--relion-tomograms",
+        "--tomograms",
+        help="RELION tomograms.star with sizes and pixel sizes.",
+        metavar="FILE",
+    ),
 ]
 VoxelSize = Annotated[
     float | None, typer.Option(help="Voxel size in Angstrom; replaces the one in the header.")
@@ -136,7 +147,9 @@ TrustModel = Annotated[
 
 # Computation.
 Device = Annotated[str, typer.Option(help='Device: "auto", "cpu", "cuda", "cuda:1" ...')]
-Threads = Annotated[int | None, typer.Option(help="Number of CPU threads.", show_default="PyTorch's")]
+Threads = Annotated[
+    int | None, typer.Option(help="Number of CPU threads.", show_default="as many as the job may use")
+]
 MemoryBudget = Annotated[float | None, typer.Option(help="Memory budget in GiB.", show_default="2")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 

@@ -34,6 +34,7 @@ def preselect(
     keep: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Fraction of the picks' windows that must pass.")
     ] = 0.995,
+    relion_tomograms: options.TomogramsOfParticles = None,
     tomogram_name: options.TomogramNames = None,
     trust_model: options.TrustModel = False,
     window: options.Window = None,
@@ -62,7 +63,7 @@ def preselect(
     reading = options.ParticleReading(format, angstrom, columns)
     known = []
     if picks is not None:
-        known = match_candidates([volume], [tomogram], [picks], None, tomogram_name, reading)
+        known = match_candidates([volume], [tomogram], [picks], relion_tomograms, tomogram_name, reading)
     selected, rule = select_windows(
         volume,
         read_mask(membrane, volume),

@@ -25,6 +25,7 @@ from t3ssfast.cli.options import (
     SegmenterFile,
     TomogramNames,
     Tomograms,
+    TomogramsOfParticles,
     TrustModel,
     VerifierFile,
     VoxelSize,
@@ -107,6 +108,7 @@ def classifier(
     out: Out = Path("classifier.pt"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
+    relion_tomograms: TomogramsOfParticles = None,
     tomogram_name: TomogramNames = None,
     trust_model: TrustModel = False,
     seed: Seed = 0,
@@ -129,7 +131,9 @@ def classifier(
     from t3ssfast.training import train_classifier
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    volumes, masks, known = _read(
+        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms
+    )
     begun = _load_start(start, "classifier", trust_model)
     options = given_options(seed=seed, steps=steps, rounds=rounds, learning_rate=learning_rate)
     contrasts = _contrasts(volumes, contrast, masks)
@@ -151,6 +155,7 @@ def verifier(
     out: Out = Path("verifier.pt"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
+    relion_tomograms: TomogramsOfParticles = None,
     tomogram_name: TomogramNames = None,
     trust_model: TrustModel = False,
     seed: Seed = 0,
@@ -172,7 +177,9 @@ def verifier(
     from t3ssfast.training.calibrate import find_candidates
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    volumes, masks, known = _read(
+        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms
+    )
     begun = _load_start(start, "verifier", trust_model)
     models = _load_models(trust_model, segmenter=segmenter, classifier=classifier)
     contrasts = _contrasts(volumes, contrast, masks, models["segmenter"])
@@ -201,6 +208,7 @@ def calibrate(
     membranes: OptionalMasks = None,
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
+    relion_tomograms: TomogramsOfParticles = None,
     tomogram_name: TomogramNames = None,
     trust_model: TrustModel = False,
     device: Device = "auto",
@@ -215,7 +223,9 @@ def calibrate(
     from t3ssfast.training.calibrate import calibrate_models
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    volumes, masks, known = _read(
+        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms
+    )
     models = _load_models(trust_model, segmenter=segmenter)
     search: dict[str, Any] = {"segmenter": models["segmenter"], "membranes": masks, "device": device}
     search["contrasts"] = _contrasts(volumes, contrast, masks, models["segmenter"])
@@ -247,6 +257,7 @@ def tune(
     out: Out = Path("tuned.pt"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
+    relion_tomograms: TomogramsOfParticles = None,
     tomogram_name: TomogramNames = None,
     trust_model: TrustModel = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation for the calibration.")] = 4,
@@ -267,7 +278,9 @@ def tune(
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
     reading = ParticleReading(format, angstrom, columns)
-    volumes, masks, known = _read(tomograms, voxel_size, membranes, picks, tomogram_name, reading)
+    volumes, masks, known = _read(
+        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms
+    )
     models = _load_models(trust_model, start=start, classifier=classifier, segmenter=segmenter)
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
     options["contrast"] = _contrasts(volumes, contrast, masks, models["segmenter"])
@@ -335,6 +348,7 @@ def _read(
     picks: list[Path] | None,
     names: list[str] | None = None,
     reading: ParticleReading | None = None,
+    relion_tomograms: Path | None = None,
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
     """Read tomograms, their masks, where given, and their picks in any format."""
     from t3ssfast.errors import InputError
@@ -355,7 +369,9 @@ def _read(
         read_mask(path, volume, allow_empty=True)
         for path, volume in zip(membranes or [], volumes, strict=False)
     ]
-    known = match_candidates(volumes, tomograms, picks, names=names, reading=reading) if picks else []
+    known: list[Candidates] = []
+    if picks:
+        known = match_candidates(volumes, tomograms, picks, relion_tomograms, names, reading)
     return volumes, masks or None, known
 
 

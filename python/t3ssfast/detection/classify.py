@@ -82,12 +82,14 @@ def classify(
         volume = (slab[1] - slab[0]) * plane
         if index.dtype.kind not in "iu" or probability.dtype != np.float32 or index.ndim != 1:
             raise ValueError("not scores")
+        # Differences of unsigned numbers are never negative.
+        index = index.astype(np.int64)
         if index.shape != probability.shape or not 0 <= int(piece["near"]) <= volume:
             raise ValueError("not scores of these slices")
         inside = len(index) == 0 or (index[0] >= 0 and index[-1] < volume and np.all(np.diff(index) > 0))
         if not (inside and np.all((probability >= 0) & (probability <= 1))):
             raise ValueError("not probabilities of these slices")
-        return int(piece["near"]), (index.astype(np.int64), probability)
+        return int(piece["near"]), (index, probability)
 
     with run.bar("classify windows", depth) as move_to:
         for slices, kept in run.store.runs("scores", depth, kept_scores):

@@ -11,7 +11,7 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.inputs import DetectionInputs, InputOptions
 from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
 from t3ssfast.detection.provenance import identify
-from t3ssfast.detection.result import Detection, load_finished, refuse_other_input
+from t3ssfast.detection.result import PICTURES, Detection, load_finished, refuse_other_input
 from t3ssfast.io import display_path, remove_temporaries, results_folder
 from t3ssfast.runtime.checkpoint import remove_checkpoints
 from t3ssfast.runtime.figures import pictures_of
@@ -98,8 +98,9 @@ def run_to_folder(
         store = checkpoint_of(inputs, folder if resume else None, identity)
         detection = run_pipeline(inputs, identity, store, stages)
         lock.check()
-        results_folder(folder, "provenance.json")
-        detection.save(folder)
+        # They would be taken for pictures of this result.
+        results_folder(folder, *PICTURES)
+        detection.save(folder, force=force)
         remove_checkpoints(folder)
         if draw is not None:
             with pictures_of(display_path(folder)):

@@ -19,9 +19,11 @@ from t3ssfast.io.particles.formats import export
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["Detection", "load_finished", "refuse_other_input"]
+__all__ = ["PICTURES", "PROBABILITY_FILE", "Detection", "load_finished", "refuse_other_input"]
 
+MEMBRANE_FILE = "membrane.mrc"
 PROBABILITY_FILE = "membrane_probability.mrc"
+PICTURES = ("candidates.png", "gallery.png")
 # Formats of the candidates, by the suffix of the file.
 FORMATS = {".star": "relion5", ".csv": "csv", ".mod": "imod", ".tbl": "dynamo"}
 
@@ -55,25 +57,32 @@ class Detection:
 
         membrane_probability.mrc is written where the probability was kept.
 
-        The folder is made if missing, files of these names are replaced. Each file is written atomically,
-        provenance.json last: where it is, the rest is complete. The checkpoint is removed afterwards. The
-        results of another tomogram are replaced only with `force`.
+        The folder is made if missing, files of these names are replaced, and an earlier probability is
+        removed. Each file is written atomically, provenance.json last: where it is, the rest is complete. The
+        checkpoint is removed afterwards. The results of another tomogram are replaced only with `force`; its
+        membrane is then removed if this detection has none.
 
         Raises
         ------
         OutputError
             If the folder cannot be made, holds the results of another tomogram, or a file cannot be written.
         """
-        if not force:
+        outdated = [] if self.membrane_probability is not None else [PROBABILITY_FILE]
+        try:
             refuse_other_input(Path(out), self.provenance.get("input"))
-        folder = results_folder(out, "provenance.json")
+        except OutputError:
+            if not force:
+                raise
+            if self.membrane is None and not self._used_as_mask(Path(out) / MEMBRANE_FILE):
+                outdated.append(MEMBRANE_FILE)
+        folder = results_folder(out, "provenance.json", *outdated)
         candidates = self.candidates
         if candidates.tomogram_shape is None and self.membrane is not None:
             candidates = replace(candidates, tomogram_shape=self.membrane.shape)
         for suffix, format in FORMATS.items():
             export(candidates, folder / f"candidates{suffix}", format)
         if self.membrane is not None:
-            write(folder / "membrane.mrc", self.membrane, candidates.voxel_size_angstrom)
+            write(folder / MEMBRANE_FILE, self.membrane, candidates.voxel_size_angstrom)
         if self.membrane_probability is not None:
             probability = self.membrane_probability.astype(np.float32) / np.float32(255)
             write(folder / PROBABILITY_FILE, probability, candidates.voxel_size_angstrom)
@@ -82,6 +91,11 @@ class Detection:
             temporary.write_text(text + "\n", encoding="utf-8")
         if self.checkpoint is not None:
             self.checkpoint.remove()
+
+    def _used_as_mask(self, path: Path) -> bool:
+        """Return whether a file is the membrane mask that was given."""
+        given = (self.provenance.get("membrane") or {}).get("path")
+        return given is not None and Path(given).resolve() == path.resolve()
 
 
 def refuse_other_input(folder: Path, given: Mapping[str, Any] | None) -> None:
@@ -119,7 +133,7 @@ def load_finished(folder: Path, key: str, *, with_probability: bool = False) -> 
         )
         membrane = None
         if provenance["models"]["segmenter"] is not None:
-            membrane = np.asarray(read(folder / "membrane.mrc").data).view(np.uint8)
+            membrane = np.asarray(read(folder / MEMBRANE_FILE).data).view(np.uint8)
             if membrane.shape != shape:
                 return None
     except (OSError, ValueError, KeyError, TypeError, T3Error):

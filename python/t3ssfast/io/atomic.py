@@ -17,16 +17,17 @@ __all__ = ["atomic_path", "remove_temporaries", "results_folder"]
 TEMPORARY_PREFIX = ".t3ssfast-"
 
 
-def results_folder(folder: StrPath, completion_marker: str | None = None) -> Path:
+def results_folder(folder: StrPath, *outdated: str) -> Path:
     """Create a folder for results, with its parents, unless it exists; raise OutputError if that fails.
 
-    `completion_marker` is the file in it that marks the results as complete when written; it is removed here.
+    `outdated` are files of earlier results that are removed if they are there, in this order: first the one
+    that marks results as complete.
     """
     out = Path(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if completion_marker is not None:
-            (out / completion_marker).unlink(missing_ok=True)
+        for name in outdated:
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
         reason = f"not usable as a folder ({error.strerror})"
         raise OutputError(f"{display_path(out)}: {reason}; choose another.") from error

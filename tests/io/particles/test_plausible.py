@@ -38,6 +38,7 @@ def tomograms_star(path, name="TS_9"):
     [
         (lambda zyx: zyx * 12.0, "Angstrom"),
         (lambda zyx: zyx * 4, "another binning"),
+        (lambda zyx: zyx * 8, "Angstrom.*or like pixels of another binning"),
         (lambda zyx: zyx[:, ::-1], "x and z look exchanged"),
         (lambda zyx: zyx + 9000, "check that they belong"),
         (lambda zyx: zyx / np.array(SHAPE), "within one voxel of the corner"),

@@ -196,3 +196,14 @@ def test_angstrom_where_the_format_says_otherwise(tmp_path, make_candidates):
         load_candidates(tmp_path / "a.mod", angstrom=True)
     with pytest.raises(ConfigError, match="Angstrom"):
         load_candidates(tmp_path / "run", angstrom=False)
+
+
+def test_decimal_commas_beside_text_with_points(tmp_path):
+    path = tmp_path / "picks.csv"
+    path.write_text("x;y;z;tomogram\n1,5;2,25;3;TS_01.mrc\n4;5,5;6;TS_01.mrc\n")
+    found = load_candidates(path, voxel_size_angstrom=10)
+    np.testing.assert_allclose(found.centre_zyx, [[3, 2.25, 1.5], [6, 5.5, 4]])
+    # Where numbers have points, a comma separates thousands.
+    path.write_text("x;y;z\n1,500;2.25;3\n1,400;5.5;6\n")
+    with pytest.raises(ReadError, match="not a number"):
+        load_candidates(path, voxel_size_angstrom=10)

@@ -121,13 +121,18 @@ def _reason(centre: npt.NDArray[Any], shape: npt.NDArray[Any], voxel_size_angstr
             return f"{name} look exchanged; check the order of the axes"
     in_angstrom = centre / voxel_size_angstrom
     # Read as pixels of a small size, coordinates in Angstrom would all lie near the corner.
-    if fits(in_angstrom) and np.max(in_angstrom / shape) > 1 / 3:
-        return "they look like Angstrom; read them as such (--angstrom), or convert them to voxels"
-    if any(fits(centre / binning) for binning in BINNINGS):
+    angstrom = fits(in_angstrom) and np.max(in_angstrom / shape) > 1 / 3
+    binned = any(fits(centre / binning) for binning in BINNINGS)
+    pixels = "pixels of another binning or of the tilt series"
+    if angstrom and binned:
         return (
-            "they look like pixels of another binning or of the tilt series; give their pixel size, or the "
-            "tomograms.star (--tomograms)"
+            f"they look like Angstrom, to be read as such (--angstrom), or like {pixels}, which need their "
+            "pixel size, or the tomograms.star (--tomograms)"
         )
+    if angstrom:
+        return "they look like Angstrom; read them as such (--angstrom), or convert them to voxels"
+    if binned:
+        return f"they look like {pixels}; give their pixel size, or the tomograms.star (--tomograms)"
     return "check that they belong to this tomogram, and their voxel size"
 
 

@@ -93,7 +93,6 @@ def _read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
             f"{file}: the first line, {lines[0].strip()[:60]!r}, does not name the columns; name them, z, y, "
             "x and others, in this line or as columns (--columns)."
         )
-    decimal = "," if separator == ";" and not any("." in line for line in lines[1:]) else "."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -113,17 +112,22 @@ def _read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
     except Exception as error:  # pandas raises errors of many types
         reason = " ".join(str(error).split()).rstrip(".")[:120]
         raise ReadError(f"{file}: reading the table failed: {reason}; check the file.") from error
-    if decimal == ",":
-        table = table.apply(_without_decimal_commas)
+    if separator == ";":
+        table = _without_decimal_commas(table)
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     return table
 
 
-def _without_decimal_commas(column: pd.Series[str]) -> pd.Series[str]:
-    """Return a column with points for commas if all of its values are numbers."""
-    if any(_number(value) is None for value in column):
-        return column
-    return column.str.replace(",", ".", regex=False)
+def _without_decimal_commas(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with points for commas in columns of numbers, unless any of these has points."""
+    numbers = [
+        name for name in range(table.shape[1]) if all(_number(v) is not None for v in table.iloc[:, name])
+    ]
+    if any(table.iloc[:, name].str.contains(".", regex=False).any() for name in numbers):
+        return table
+    for name in numbers:
+        table.isetitem(name, table.iloc[:, name].str.replace(",", ".", regex=False).to_numpy())
+    return table
 
 
 def _number(word: str) -> float | None:
