@@ -81,6 +81,17 @@ def test_tomograms_are_found_in_folders_patterns_and_lists(tmp_path, files, monk
         find_tomograms([], tmp_path / "missing.txt")
 
 
+def test_folders_of_results_give_the_tomogram_and_not_its_masks(tmp_path):
+    for name in ("tomogram", "membrane", "labels", "membrane_probability", "TS_1", "TS_1_membrane"):
+        (tmp_path / f"{name}.mrc").touch()
+    paths, is_list = find_tomograms([tmp_path])
+    assert [path.name for path in paths] == ["TS_1.mrc", "tomogram.mrc"]
+    assert is_list
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: the folder holds no tomograms; give files"):
+        find_tomograms([tmp_path / "empty"])
+
+
 def test_masks_are_found_by_name_in_a_folder(tmp_path, files):
     folder = tmp_path / "masks"
     folder.mkdir()

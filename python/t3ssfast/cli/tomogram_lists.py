@@ -14,6 +14,7 @@ __all__ = ["find_tomograms", "mask_of_each", "result_folders"]
 # In a folder these are tilt series and particle stacks, not tomograms.
 NO_TOMOGRAMS = {".st", ".ali", ".mrcs"}
 ZARR_FILES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+OWN_VOLUMES = ("membrane", "membrane_probability", "labels")
 # Endings of the names of masks, after the tomogram's name.
 MASK_ENDINGS = ("", "_membrane", "_membranes", "_mask", "_seg", "_segmentation", "_search_mask", "_region")
 
@@ -44,15 +45,37 @@ def find_tomograms(paths: Sequence[Path], list_file: Path | None = None) -> tupl
 def _expand(path: Path) -> list[Path] | None:
     """Return the tomograms in a folder or of a pattern; None for a single tomogram."""
     if path.is_dir():
-        if path.suffix.lower() == ".zarr" or any((path / name).exists() for name in ZARR_FILES):
+        if _is_zarr(path):
             return None
-        # The reader reports a folder without any.
-        return sorted(file for file in path.iterdir() if _is_tomogram(file)) or None
+        files = [file for file in _volumes_in(path) if not _is_named_as_mask(file)]
+        if not files:
+            from t3ssfast.io import display_path
+
+            raise InputError(
+                f"{display_path(path)}: the folder holds no tomograms; give files, or another folder."
+            )
+        return files
     if path.exists() or not glob.has_magic(str(path)):
         return None
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     # The reader reports a name that nothing matches.
     return [file for match in files for file in (_expand(match) or [match])] or None
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if _is_tomogram(file))
+
+
+def _is_named_as_mask(path: Path) -> bool:
+    """Whether a file is named as what t3ssfast writes beside tomograms, or as the mask of a tomogram."""
+    from t3ssfast.io import tomogram_name
+
+    name = tomogram_name(path).lower()
+    return name in OWN_VOLUMES or name.endswith(MASK_ENDINGS[1:])
+
+
+def _is_zarr(folder: Path) -> bool:
+    return folder.suffix.lower() == ".zarr" or any((folder / name).exists() for name in ZARR_FILES)
 
 
 def _is_tomogram(path: Path) -> bool:
@@ -64,7 +87,7 @@ def _is_tomogram(path: Path) -> bool:
     if suffix in COMPRESSED_SUFFIXES:
         suffix = Path(path.stem).suffix.lower()
     if path.is_dir():
-        return suffix == ".zarr" or any((path / name).exists() for name in ZARR_FILES)
+        return _is_zarr(path)
     return path.is_file() and suffix in VOLUME_SUFFIXES - NO_TOMOGRAMS
 
 
@@ -96,7 +119,7 @@ def mask_of_each(tomograms: Sequence[Path], masks: Sequence[Path] | None, what: 
     """
     if not masks:
         return [None] * len(tomograms)
-    if len(masks) == 1 and masks[0].is_dir() and _expand(masks[0]) is not None:
+    if len(masks) == 1 and masks[0].is_dir() and not _is_zarr(masks[0]) and _volumes_in(masks[0]):
         return [_mask_in(masks[0], path, what) for path in tomograms]
     if len(masks) != len(tomograms):
         raise InputError(
@@ -111,7 +134,7 @@ def _mask_in(folder: Path, tomogram: Path, what: str) -> Path:
     from t3ssfast.io.tomogram_names import normalise_name
 
     wanted = {normalise_name(tomogram_name(tomogram)) + ending for ending in MASK_ENDINGS}
-    named = [file for file in _expand(folder) or () if normalise_name(tomogram_name(file)) in wanted]
+    named = [file for file in _volumes_in(folder) if normalise_name(tomogram_name(file)) in wanted]
     if len(named) != 1:
         have, name = "several" if named else "no", tomogram_name(tomogram)
         raise InputError(
