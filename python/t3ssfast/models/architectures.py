@@ -82,6 +82,8 @@ def build_network(architecture: Mapping[str, Any], state: Mapping[str, Tensor], 
         expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
         if expected != {key: tuple(tensor.shape) for key, tensor in state.items()}:
             raise ConfigError("its weights have other names or shapes")
+        if not all(tensor.is_floating_point() for tensor in state.values()):
+            raise ConfigError("its weights are not floating-point numbers")
     except (ConfigError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             f"{name} does not hold the network that its metadata name ({error}); save the model again with "

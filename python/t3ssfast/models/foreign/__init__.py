@@ -6,8 +6,9 @@ shape, `operators` checks every operator and computes shapes, and `module` rebui
 
 from __future__ import annotations
 
+from t3ssfast.models.foreign.archive import open_zip
 from t3ssfast.models.foreign.module import Archive, TranslatedModel
 from t3ssfast.models.foreign.refusal import Refusal
 from t3ssfast.models.foreign.values import ShapeError
 
-__all__ = ["Archive", "Refusal", "ShapeError", "TranslatedModel"]
+__all__ = ["Archive", "Refusal", "ShapeError", "TranslatedModel", "open_zip"]

@@ -18,7 +18,14 @@ import torch
 from torch import fx
 
 from t3ssfast.models.foreign.code import Code, qualified_name
-from t3ssfast.models.foreign.host import ARITHMETIC, MAX_LENGTH, STRUCTURE, call_host
+from t3ssfast.models.foreign.host import (
+    ARITHMETIC,
+    MAX_LENGTH,
+    STRUCTURE,
+    TENSOR_ARITHMETIC,
+    call_host,
+    steps_of,
+)
 from t3ssfast.models.foreign.operators import RULES, VIEWS
 from t3ssfast.models.foreign.pickles import Instance, TensorRecord
 from t3ssfast.models.foreign.refusal import Refusal, quoted
@@ -35,6 +42,9 @@ MAX_DEPTH = 250
 # Per element of the input: a U-Net of 64 channels takes 64 elements and a million multiply-adds.
 ELEMENTS_PER_INPUT, MIN_ELEMENTS = 1024, 1 << 24
 WORK_PER_INPUT, MIN_WORK = 1e7, 4e9
+# What is computed of weights alone, while the graph is built: some operators for each weight, as for weight
+# standardisation. One element counts for at least 32 multiply-adds, which bounds memory, too.
+FOLDED_PER_WEIGHT, MIN_FOLDED, FOLDED_PER_ELEMENT = 512, 1e9, 32
 # Where and how a new tensor is stored, which is decided here.
 STORAGE_OPTIONS = ("layout", "device", "pin_memory", "memory_format")
 # Names that mean functions of lists where the first argument is one.
@@ -102,6 +112,10 @@ class _Evaluator:
         elements = math.prod(shape)
         self.max_elements = MIN_ELEMENTS + ELEMENTS_PER_INPUT * elements
         self.work_left = MIN_WORK + WORK_PER_INPUT * elements
+        weights = sum(tensor.numel() for tensor in tensors.values())
+        self.folding_left = MIN_FOLDED + FOLDED_PER_WEIGHT * weights
+        # Lists and tuples of the pickles by their identity, as they are given to the code, and as they were.
+        self.held: dict[int, tuple[Any, list[Any]]] = {}
 
     def run(self) -> fx.GraphModule:
         node = self.graph.placeholder("image")
@@ -110,6 +124,10 @@ class _Evaluator:
         if self.copy_input:
             image = self.tensor_call("clone", [image], {})
         answer = self.call_method(self.program.root, "forward", [image], {})
+        if any(
+            len(now) != len(was) or any(map(operator.is_not, now, was)) for now, was in self.held.values()
+        ):
+            raise Refusal("its code changes a list that the model holds")
         nodes = [self.node_of(v) for v in (answer if isinstance(answer, tuple | list) else [answer])]
         self.graph.output(tuple(nodes) if isinstance(answer, tuple | list) else nodes[0])
         return fx.GraphModule(self.attributes, self.graph)
@@ -186,8 +204,8 @@ class _Evaluator:
         if self.depth > MAX_DEPTH:
             raise Refusal("its code is nested too deeply")
 
-    def step(self) -> None:
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        self.steps += count
         if self.steps > MAX_STEPS:
             raise Refusal(f"its code takes over {MAX_STEPS} steps for one input")
 
@@ -234,17 +252,14 @@ class _Evaluator:
                     raise Refusal("its code holds an integer of more than 64 bits")
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return call_host("neg", [known(self.expression(operand, scope))], {})
+                return self.host("neg", [known(self.expression(operand, scope))], {})
             case ast.List(elts=elements):
                 return [self.expression(element, scope) for element in elements]
             case ast.Tuple(elts=elements):
                 return tuple(self.expression(element, scope) for element in elements)
             case ast.Subscript(value=sequence, slice=index):
-                return call_host(
-                    "__getitem__",
-                    [self.expression(sequence, scope), known(self.expression(index, scope))],
-                    {},
-                )
+                values = [self.expression(sequence, scope), known(self.expression(index, scope))]
+                return self.host("__getitem__", values, {})
             case ast.Call():
                 return self.call_expression(node, scope)
             case ast.Name(id=name) if name in scope:
@@ -253,7 +268,7 @@ class _Evaluator:
                 return float(name)
             case ast.Attribute(value=owner, attr=attribute):
                 return self.attribute(node, owner, attribute, scope)
-        raise Refusal(f"its code uses the expression {quoted(ast.unparse(node)[:200])}")
+        raise Refusal(f"its code uses the expression {_shown(node)}")
 
     def attribute(self, node: ast.expr, owner: ast.expr, attribute: str, scope: dict[str, Any]) -> Any:
         name = qualified_name(node) or ""
@@ -279,12 +294,18 @@ class _Evaluator:
         raise Refusal(f"its code reads {quoted(name)}, which is not a field of one of its modules")
 
     def stored(self, value: Any, folder: str) -> Any:
-        """Return a value of a pickle; tensors as constants, lists as they are."""
+        """Return a value of a pickle, with its tensors as constants; the same one each time, as in PyTorch."""
         if isinstance(value, TensorRecord):
             return self.constant(folder, value)
-        if type(value) is list:
-            return [self.constant(folder, v) if isinstance(v, TensorRecord) else v for v in value]
-        return value
+        if type(value) not in (list, tuple):
+            return value
+        if id(value) not in self.held:
+            self.step(len(value))
+            self.enter()
+            items = [self.stored(item, folder) for item in value]
+            self.depth -= 1
+            self.held[id(value)] = (items if type(value) is list else tuple(items)), list(items)
+        return self.held[id(value)][0]
 
     def constant(self, folder: str, record: TensorRecord) -> TensorValue:
         key = folder, record
@@ -318,7 +339,7 @@ class _Evaluator:
         if name.startswith("ops.prim."):
             return self.torch_call(name.removeprefix("ops."), args, keywords)
         if name in ("int", "float", "bool") and len(args) == 1 and not keywords:
-            return call_host(name.capitalize(), [known(args[0])], {})
+            return self.host(name.capitalize(), [known(args[0])], {})
         if name == "getattr" and len(args) == 2 and type(args[1]) is str:
             return self.field(args[0], args[1])
         if name in self.program.code.functions:
@@ -327,32 +348,38 @@ class _Evaluator:
             return self.call(function.node, args, keywords)
         if isinstance(node.func, ast.Attribute) and (not name or root in scope):
             return self.call_method(self.expression(node.func.value, scope), node.func.attr, args, keywords)
-        raise Refusal(
-            f"its code calls {quoted(ast.unparse(node.func)[:200])}, which is not an operator of networks"
-        )
+        raise Refusal(f"its code calls {_shown(node.func)}, which is not an operator of networks")
+
+    def host(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
+        result = call_host(name, args, keywords)
+        self.step(steps_of(name, [*args, *keywords.values()], result))
+        return result
 
     def torch_call(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
         if name in STRUCTURE:
-            return call_host(name, args, keywords)
+            return self.host(name, args, keywords)
         if name in LIST_FUNCTIONS and args and type(args[0]) is list:
-            return call_host(LIST_FUNCTIONS[name], args, keywords)
+            return self.host(LIST_FUNCTIONS[name], args, keywords)
+        self.step(steps_of(name, [*args, *keywords.values()], None))
         values = [known(v) for v in args]
         named = {key: known(v) for key, v in keywords.items()}
         if _holds_tensor(values) or _holds_tensor(list(named.values())):
             return self.tensor_call(name, args, keywords)
-        first = args[0] if args else None
         in_place = name.endswith("_") and name not in ARITHMETIC
         base = name[:-1] if in_place else name
         if base not in ARITHMETIC:
             return self.tensor_call(name, args, keywords)
-        result = call_host(base, values, named)
-        if not any(isinstance(v, TensorValue) for v in args) or type(result) not in (int, float):
-            return result
+        if base not in TENSOR_ARITHMETIC or not any(isinstance(v, TensorValue) for v in args):
+            if in_place:
+                raise Refusal(f"its code calls torch.{name} of a number")
+            return self.host(base, values, named)
+        result = _number_call(base, args, keywords)
         if not in_place:
-            return boxed(result)
-        if not isinstance(first, TensorValue) or not first.is_number:
+            return result
+        first = args[0]
+        if not isinstance(first, TensorValue) or not first.is_number or first.dtype != result.dtype:
             raise Refusal(f"its operator torch.{name} changes a constant")
-        first.constant = torch.tensor(result)
+        first.constant, first.node = result.constant, None
         return first
 
     def tensor_call(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
@@ -368,8 +395,10 @@ class _Evaluator:
         for tensor in tensors:
             if tensor.dtype != FLOAT32 and (tensor.shape or tensor.constant is None):
                 raise Refusal(f"its operator torch.{name} takes a tensor of {tensor.dtype}")
+        if not any(tensor.shape for tensor in tensors) and any(t.dtype == torch.float64 for t in tensors):
+            raise Refusal(f"its operator torch.{name} computes in double precision")
         result = RULES[base](arguments)
-        self.operators += 1
+        self.operators += max(1, len(result.shapes))
         self.work_left -= result.work * math.prod(result.shapes[0]) if result.shapes else 0
         largest = max(map(math.prod, result.shapes), default=0)
         if self.operators > MAX_OPERATORS or self.work_left < 0 or largest > self.max_elements:
@@ -406,6 +435,10 @@ class _Evaluator:
             return value.constant
 
         positional, named = arguments.call(tensor_of)
+        elements = sum(map(math.prod, result.shapes))
+        self.folding_left -= max(FOLDED_PER_ELEMENT, result.work) * elements
+        if self.folding_left < 0:
+            raise Refusal("it computes far more of its weights than a network needs")
         try:
             with torch.no_grad():
                 outputs = arguments.operator(*positional, **named)
@@ -434,6 +467,32 @@ class _Evaluator:
             value.node = self.graph.get_attr(name)
             value.node.meta |= {"shape": value.shape, "dtype": value.dtype}
         return value.node
+
+
+def _number_call(name: str, args: list[Any], keywords: dict[str, Any]) -> TensorValue:
+    """Compute a function of numbers of which some are tensors without axes."""
+    numbers = [known(v) for v in args]
+    if not all(type(v) in (int, float, bool) for v in numbers) or keywords.keys() - {
+        "alpha",
+        "rounding_mode",
+    }:
+        raise Refusal(f"its code calls torch.{name} with arguments that it does not take")
+    # The quotient of the least integer and -1 ends a process.
+    if any(type(v) is int and abs(v) >= 2**31 for v in (*numbers, *keywords.values())):
+        raise Refusal(f"its code calls torch.{name} with a number of over 31 bits")
+    operands = [v.constant if isinstance(v, TensorValue) else v for v in args]
+    try:
+        with torch.no_grad():
+            return boxed(getattr(torch.ops.aten, name)(*operands, **keywords))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ShapeError(f"torch.{name} cannot be computed") from error
+
+
+def _shown(node: ast.expr) -> str:
+    try:
+        return quoted(ast.unparse(node)[:200])
+    except ValueError:  # an integer of thousands of digits
+        return type(node).__name__
 
 
 def _holds_tensor(values: list[Any]) -> bool:
