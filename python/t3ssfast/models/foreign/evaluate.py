@@ -294,7 +294,7 @@ class _Evaluator:
         raise Refusal(f"its code reads {quoted(name)}, which is not a field of one of its modules")
 
     def stored(self, value: Any, folder: str) -> Any:
-        """Return a value of a pickle, with its tensors as constants; the same one each time, as in PyTorch."""
+        """Return a value of a pickle, with tensors as constants; the same one each time, as in PyTorch."""
         if isinstance(value, TensorRecord):
             return self.constant(folder, value)
         if type(value) not in (list, tuple):
@@ -393,10 +393,9 @@ class _Evaluator:
         arguments.name = base
         tensors = arguments.tensors()
         for tensor in tensors:
-            if tensor.dtype != FLOAT32 and (tensor.shape or tensor.constant is None):
+            computed = tensor.constant is None and tensor.dtype != torch.float64
+            if tensor.dtype != FLOAT32 and (tensor.shape or computed):
                 raise Refusal(f"its operator torch.{name} takes a tensor of {tensor.dtype}")
-        if not any(tensor.shape for tensor in tensors) and any(t.dtype == torch.float64 for t in tensors):
-            raise Refusal(f"its operator torch.{name} computes in double precision")
         result = RULES[base](arguments)
         self.operators += max(1, len(result.shapes))
         self.work_left -= result.work * math.prod(result.shapes[0]) if result.shapes else 0
@@ -410,11 +409,14 @@ class _Evaluator:
             return self.fold(arguments, result, shares)
         positional, named = arguments.call(self.node_of)
         node = self.graph.call_function(arguments.operator, positional, named)
+        # Traces hold numbers in double precision; of tensors without axes alone, so is the result.
+        double = all(t.shape == () for t in tensors) and any(t.dtype == torch.float64 for t in tensors)
+        result_dtype = torch.float64 if double else FLOAT32
         if len(result.shapes) == 1 and not result.many:
-            return self.value(node, result.shapes[0], shares)
+            return self.value(node, result.shapes[0], shares, result_dtype)
         parts = []
         for index, shape in enumerate(result.shapes):
-            dtype = torch.int64 if result.indices and index == 1 else FLOAT32
+            dtype = torch.int64 if result.indices and index == 1 else result_dtype
             part = self.graph.call_function(operator.getitem, (node, index))
             parts.append(self.value(part, shape, shares, dtype))
         return parts if result.many else tuple(parts)

@@ -289,16 +289,16 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
 }
 _HOST = STRUCTURE | ARITHMETIC
 # Of tensors without axes, PyTorch itself computes them, in the tensors' precision.
-TENSOR_ARITHMETIC = frozenset(
-    """
-    add sub rsub mul div true_divide floor_divide remainder pow neg abs sqrt floor ceil trunc round
-    eq ne lt le gt ge
-    """.split()
-)
+_TENSOR_ARITHMETIC = """
+add sub rsub mul div true_divide floor_divide remainder pow neg abs sqrt floor ceil trunc round
+eq ne lt le gt ge
+"""
+TENSOR_ARITHMETIC = frozenset(_TENSOR_ARITHMETIC.split())
 # Functions that take the same time for every list.
 _CONSTANT_TIME = frozenset(
     ("__getitem__", "append", "len", "pop", "_set_item", "__is__", "__isnot__", "size", "to", "detach")
 )
+_SIZED = (list, tuple, dict, str)
 
 
 def steps_of(name: str, args: list[Any], result: Any) -> int:
@@ -306,6 +306,3 @@ def steps_of(name: str, args: list[Any], result: Any) -> int:
     if name in _CONSTANT_TIME:
         return 0
     return sum(len(v) // (100 if isinstance(v, str) else 1) for v in (*args, result) if isinstance(v, _SIZED))
-
-
-_SIZED = (list, tuple, dict, str)

@@ -16,7 +16,8 @@ from t3ssfast.models.foreign.refusal import Refusal, quoted
 
 __all__ = ["Archive", "TranslatedModel"]
 
-# Characters in names of modules, "a.b.c.", of which nnU-Nets have 100; and fields of all modules with their lists.
+# Characters in the name of a module, "a.b.c.", of which nnU-Nets have 100; and fields of all modules, with
+# the elements of their lists.
 MAX_PREFIX, MAX_VALUES = 500, 500_000
 # Tiles and their remainders, batches and theirs.
 MAX_GRAPHS = 8
