@@ -1,7 +1,8 @@
 """Model files of others: read into a graph of PyTorch's operators, never executed as they are.
 
 `archive` opens the zip file, `pickles` and `code` read its parts, `evaluate` follows the code for one input
-shape, `operators` checks every operator and computes shapes, and `module` rebuilds a network from the graph.
+shape, `graph` adds operators on tensors, `operators` checks each and computes shapes, and `module` rebuilds a
+network from the graph.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ tensors, each checked by its rule in `operators`. Nothing that the file says abo
 from __future__ import annotations
 
 import ast
-import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import fx
 
 from t3ssfast.models.foreign.code import Code, qualified_name
+from t3ssfast.models.foreign.graph import GraphBuilder, WritesInput, number_call
 from t3ssfast.models.foreign.host import (
     ARITHMETIC,
     MAX_LENGTH,
@@ -26,27 +26,16 @@ from t3ssfast.models.foreign.host import (
     call_host,
     steps_of,
 )
-from t3ssfast.models.foreign.operators import RULES, VIEWS
 from t3ssfast.models.foreign.pickles import Instance, TensorRecord
 from t3ssfast.models.foreign.refusal import Refusal, quoted
-from t3ssfast.models.foreign.signatures import Arguments, bind
-from t3ssfast.models.foreign.values import FLOAT32, ShapeError, TensorValue, boxed, known
+from t3ssfast.models.foreign.values import ShapeError, TensorValue, known
 
 __all__ = ["Program", "build_graph"]
 
 # A scripted ResNet-18 with interpolation takes some thousand steps and about 100 operators.
 MAX_STEPS = 200_000
-MAX_OPERATORS = 5_000
 # Nested calls, blocks and expressions; each takes one or two of Python's 1,000 frames.
 MAX_DEPTH = 250
-# Per element of the input: a U-Net of 64 channels takes 64 elements and a million multiply-adds.
-ELEMENTS_PER_INPUT, MIN_ELEMENTS = 1024, 1 << 24
-WORK_PER_INPUT, MIN_WORK = 1e7, 4e9
-# What is computed of weights alone, while the graph is built: some operators for each weight, as for weight
-# standardisation. One element counts for at least 32 multiply-adds, which bounds memory, too.
-FOLDED_PER_WEIGHT, MIN_FOLDED, FOLDED_PER_ELEMENT = 512, 1e9, 32
-# Where and how a new tensor is stored, which is decided here.
-STORAGE_OPTIONS = ("layout", "device", "pin_memory", "memory_format")
 # Names that mean functions of lists where the first argument is one.
 LIST_FUNCTIONS = {"add": "add", "add_": "extend", "mul": "mul", "slice": "slice"}
 
@@ -69,10 +58,6 @@ class _Function:
     owner: Instance | None = None
 
 
-class _WritesInput(Exception):
-    """The model writes into its input."""
-
-
 def build_graph(
     program: Program, tensors: Mapping[tuple[str, TensorRecord], torch.Tensor], shape: tuple[int, ...]
 ) -> fx.GraphModule:
@@ -88,13 +73,13 @@ def build_graph(
     try:
         try:
             return _Evaluator(program, tensors, shape, copy_input=False).run()
-        except _WritesInput:
+        except WritesInput:
             return _Evaluator(program, tensors, shape, copy_input=True).run()
     except RecursionError as error:
         raise Refusal("its code is nested too deeply") from error
 
 
-class _Evaluator:
+class _Evaluator(GraphBuilder):
     def __init__(
         self,
         program: Program,
@@ -103,24 +88,14 @@ class _Evaluator:
         *,
         copy_input: bool,
     ) -> None:
-        self.program, self.tensors, self.shape, self.copy_input = program, tensors, shape, copy_input
-        self.graph = fx.Graph()
-        self.attributes: dict[str, Any] = {}
-        self.constants: dict[tuple[str, TensorRecord], TensorValue] = {}
-        self.input: TensorValue
-        self.steps = self.operators = self.depth = 0
-        elements = math.prod(shape)
-        self.max_elements = MIN_ELEMENTS + ELEMENTS_PER_INPUT * elements
-        self.work_left = MIN_WORK + WORK_PER_INPUT * elements
-        weights = sum(tensor.numel() for tensor in tensors.values())
-        self.folding_left = MIN_FOLDED + FOLDED_PER_WEIGHT * weights
+        super().__init__(tensors, shape)
+        self.program, self.copy_input = program, copy_input
+        self.steps = self.depth = 0
         # Lists and tuples of the pickles by their identity, as they are given to the code, and as they were.
         self.held: dict[int, tuple[Any, list[Any]]] = {}
 
     def run(self) -> fx.GraphModule:
-        node = self.graph.placeholder("image")
-        node.meta |= {"shape": self.shape, "dtype": FLOAT32}
-        self.input = image = TensorValue(self.shape, node=node)
+        image = self.input
         if self.copy_input:
             image = self.tensor_call("clone", [image], {})
         answer = self.call_method(self.program.root, "forward", [image], {})
@@ -166,37 +141,37 @@ class _Evaluator:
     def block(self, body: list[ast.stmt], scope: dict[str, Any]) -> tuple[bool, Any]:
         """Follow statements; return whether one returned, and its value."""
         self.enter()
+        outcome: tuple[bool, Any] = False, None
         for statement in body:
             self.step()
-            match statement:
-                case ast.Assign(targets=[target], value=value):
-                    self.assign(target, self.expression(value, scope), scope)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    scope[name] = self.expression(value, scope)
-                case ast.Expr(value=ast.Call() as value):
-                    self.expression(value, scope)
-                case ast.If(test=test, body=then, orelse=otherwise):
-                    chosen = then if self.truth(test, scope) else otherwise
-                    returned, value = self.block(chosen, scope)
-                    if returned:
-                        self.depth -= 1
-                        return True, value
-                case ast.For(target=ast.Name(id=name), iter=count, body=inner, orelse=[]):
-                    for index in self.range(count, scope):
-                        scope[name] = index
-                        returned, value = self.block(inner, scope)
-                        if returned:
-                            self.depth -= 1
-                            return True, value
-                case ast.Return(value=result):
-                    answer = None if result is None else self.expression(result, scope)
-                    self.depth -= 1
-                    return True, answer
-                case ast.Pass():
-                    pass
-                case _:
-                    raise Refusal(f"its code uses the statement {type(statement).__name__}")
+            outcome = self.statement(statement, scope)
+            if outcome[0]:
+                break
         self.depth -= 1
+        return outcome
+
+    def statement(self, statement: ast.stmt, scope: dict[str, Any]) -> tuple[bool, Any]:
+        match statement:
+            case ast.Assign(targets=[target], value=value):
+                self.assign(target, self.expression(value, scope), scope)
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                scope[name] = self.expression(value, scope)
+            case ast.Expr(value=ast.Call() as value):
+                self.expression(value, scope)
+            case ast.If(test=test, body=then, orelse=otherwise):
+                return self.block(then if self.truth(test, scope) else otherwise, scope)
+            case ast.For(target=ast.Name(id=name), iter=count, body=inner, orelse=[]):
+                for index in self.range(count, scope):
+                    scope[name] = index
+                    outcome = self.block(inner, scope)
+                    if outcome[0]:
+                        return outcome
+            case ast.Return(value=result):
+                return True, None if result is None else self.expression(result, scope)
+            case ast.Pass():
+                pass
+            case _:
+                raise Refusal(f"its code uses the statement {type(statement).__name__}")
         return False, None
 
     def enter(self) -> None:
@@ -307,13 +282,6 @@ class _Evaluator:
             self.held[id(value)] = (items if type(value) is list else tuple(items)), list(items)
         return self.held[id(value)][0]
 
-    def constant(self, folder: str, record: TensorRecord) -> TensorValue:
-        key = folder, record
-        if key not in self.constants:
-            tensor = self.tensors[key]
-            self.constants[key] = TensorValue(tuple(tensor.shape), tensor.dtype, constant=tensor)
-        return self.constants[key]
-
     # ------------------------------------------------------------------------------------------------- calls
 
     def call_expression(self, node: ast.Call, scope: dict[str, Any]) -> Any:
@@ -373,7 +341,7 @@ class _Evaluator:
             if in_place:
                 raise Refusal(f"its code calls torch.{name} of a number")
             return self.host(base, values, named)
-        result = _number_call(base, args, keywords)
+        result = number_call(base, args, keywords)
         if not in_place:
             return result
         first = args[0]
@@ -381,113 +349,6 @@ class _Evaluator:
             raise Refusal(f"its operator torch.{name} changes a constant")
         first.constant, first.node = result.constant, None
         return first
-
-    def tensor_call(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
-        in_place = name.endswith("_") and name[:-1] in RULES
-        base = name[:-1] if in_place else name
-        if base not in RULES:
-            raise Refusal(f"its code calls torch.{name[:64]}, which cannot be translated")
-        if base.endswith("_like"):
-            keywords = {key: v for key, v in keywords.items() if key not in STORAGE_OPTIONS}
-        arguments = bind(name, args, keywords)
-        arguments.name = base
-        tensors = arguments.tensors()
-        for tensor in tensors:
-            computed = tensor.constant is None and tensor.dtype != torch.float64
-            if tensor.dtype != FLOAT32 and (tensor.shape or computed):
-                raise Refusal(f"its operator torch.{name} takes a tensor of {tensor.dtype}")
-        result = RULES[base](arguments)
-        self.operators += max(1, len(result.shapes))
-        self.work_left -= result.work * math.prod(result.shapes[0]) if result.shapes else 0
-        largest = max(map(math.prod, result.shapes), default=0)
-        if self.operators > MAX_OPERATORS or self.work_left < 0 or largest > self.max_elements:
-            raise Refusal("it computes far more than a network of this input size needs")
-        shares = tensors[0].storage if in_place or base in VIEWS else object()
-        if in_place:
-            self.check_write(tensors[0], result.shapes[0], name)
-        if all(tensor.constant is not None for tensor in tensors):
-            return self.fold(arguments, result, shares)
-        positional, named = arguments.call(self.node_of)
-        node = self.graph.call_function(arguments.operator, positional, named)
-        # Traces hold numbers in double precision; of tensors without axes alone, so is the result.
-        double = all(t.shape == () for t in tensors) and any(t.dtype == torch.float64 for t in tensors)
-        result_dtype = torch.float64 if double else FLOAT32
-        if len(result.shapes) == 1 and not result.many:
-            return self.value(node, result.shapes[0], shares, result_dtype)
-        parts = []
-        for index, shape in enumerate(result.shapes):
-            dtype = torch.int64 if result.indices and index == 1 else result_dtype
-            part = self.graph.call_function(operator.getitem, (node, index))
-            parts.append(self.value(part, shape, shares, dtype))
-        return parts if result.many else tuple(parts)
-
-    def check_write(self, target: TensorValue, shape: tuple[int, ...], name: str) -> None:
-        """Refuse to write into weights; what writes into the input must get a copy of it."""
-        if target.constant is not None or any(target.storage is c.storage for c in self.constants.values()):
-            raise Refusal(f"its operator torch.{name} changes a weight")
-        if shape != target.shape:
-            raise ShapeError(f"torch.{name} would change the shape {target.shape} to {shape}")
-        if target.storage is self.input.storage:
-            raise _WritesInput
-
-    def fold(self, arguments: Arguments, result: Any, shares: object) -> Any:
-        """Compute an operator on constants at once."""
-
-        def tensor_of(value: TensorValue) -> torch.Tensor | None:
-            return value.constant
-
-        positional, named = arguments.call(tensor_of)
-        elements = sum(map(math.prod, result.shapes))
-        self.folding_left -= max(FOLDED_PER_ELEMENT, result.work) * elements
-        if self.folding_left < 0:
-            raise Refusal("it computes far more of its weights than a network needs")
-        try:
-            with torch.no_grad():
-                outputs = arguments.operator(*positional, **named)
-        except (RuntimeError, ValueError) as error:
-            raise ShapeError(f"torch.{arguments.name} cannot be computed") from error
-        several = isinstance(outputs, tuple | list)
-        values = []
-        for tensor, shape in zip(outputs if several else [outputs], result.shapes, strict=True):
-            if tuple(tensor.shape) != shape:
-                raise ShapeError(f"torch.{arguments.name} gives {tuple(tensor.shape)}, not {shape}")
-            values.append(TensorValue(shape, tensor.dtype, constant=tensor, storage=shares))
-        return (values if result.many else tuple(values)) if several else values[0]
-
-    def value(
-        self, node: fx.Node, shape: tuple[int, ...], shares: object, dtype: torch.dtype = FLOAT32
-    ) -> TensorValue:
-        node.meta |= {"shape": shape, "dtype": dtype}
-        return TensorValue(shape, dtype, node=node, storage=shares)
-
-    def node_of(self, value: Any) -> fx.Node:
-        if not isinstance(value, TensorValue):
-            raise Refusal("its answer is not a tensor")
-        if value.node is None:
-            name = f"constant_{len(self.attributes)}"
-            self.attributes[name] = value.constant
-            value.node = self.graph.get_attr(name)
-            value.node.meta |= {"shape": value.shape, "dtype": value.dtype}
-        return value.node
-
-
-def _number_call(name: str, args: list[Any], keywords: dict[str, Any]) -> TensorValue:
-    """Compute a function of numbers of which some are tensors without axes."""
-    numbers = [known(v) for v in args]
-    if not all(type(v) in (int, float, bool) for v in numbers) or keywords.keys() - {
-        "alpha",
-        "rounding_mode",
-    }:
-        raise Refusal(f"its code calls torch.{name} with arguments that it does not take")
-    # The quotient of the least integer and -1 ends a process.
-    if any(type(v) is int and abs(v) >= 2**31 for v in (*numbers, *keywords.values())):
-        raise Refusal(f"its code calls torch.{name} with a number of over 31 bits")
-    operands = [v.constant if isinstance(v, TensorValue) else v for v in args]
-    try:
-        with torch.no_grad():
-            return boxed(getattr(torch.ops.aten, name)(*operands, **keywords))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ShapeError(f"torch.{name} cannot be computed") from error
 
 
 def _shown(node: ast.expr) -> str:

@@ -68,7 +68,10 @@ def _binary(a: Arguments) -> Result:
 def _convolution(a: Arguments) -> Result:
     x, w, bias = a.x, a["weight"].shape, a.shape("bias")
     n = len(w) - 2
-    a.require(n in (1, 2, 3) and len(x) == n + 2, f"an input of shape {x} and a weight of shape {w}")
+    named = a.name[-2] if a.name.endswith("d") else str(n)
+    a.require(
+        named == str(n) in "123" and len(x) == n + 2, f"an input of shape {x} and a weight of shape {w}"
+    )
     transposed = a.get("transposed", "transpose" in a.name)
     groups = a.integer("groups", 1)
     stride, dilation = a.integers("stride", n, 1), a.integers("dilation", n, 1)
