@@ -182,6 +182,9 @@ BOMBS = {
     "joined": f"t = torch.mul([windows], 1000)\n{LOOP}_a = torch.cat(t, 0)",
     "weights": "w = torch.expand(torch.sum(self.weight), [4000, 4000])\nt = []\n"
     f"{LOOP}_a = torch.append(t, torch.exp(w))",
+    "stride": "w = torch.slice(torch.slice(torch.slice(windows, 0, 0, 1), 2, 0, 1), 3, 0, 2)\n"
+    "x = torch.slice(torch.slice(windows, 3, 0, 1), 2, 0, 9)\n"
+    "k = torch.convolution(x, w, None, [1, 65537], [0, 1], [1, 1], True, [0, 1], 1)",
     "steps": f"{LOOP}pass",
 }  # fmt: skip
 

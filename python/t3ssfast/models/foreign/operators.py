@@ -15,6 +15,8 @@ from t3ssfast.models.foreign.signatures import MAX_EXTENT, Arguments
 __all__ = ["RULES", "VIEWS", "Result", "Shape"]
 
 Shape = tuple[int, ...]
+# The time of transposed convolutions grows with the square of the stride, even for an output of one pixel.
+MAX_STRIDE = 256
 
 
 class Result:
@@ -70,11 +72,14 @@ def _convolution(a: Arguments) -> Result:
     n = len(w) - 2
     named = a.name[-2] if a.name.endswith("d") else str(n)
     a.require(
-        named == str(n) in "123" and len(x) == n + 2, f"an input of shape {x} and a weight of shape {w}"
+        n in (1, 2, 3) and named == str(n) and len(x) == n + 2,
+        f"an input of shape {x} and a weight of shape {w}",
     )
     transposed = a.get("transposed", "transpose" in a.name)
     groups = a.integer("groups", 1)
     stride, dilation = a.integers("stride", n, 1), a.integers("dilation", n, 1)
+    if max(*stride, *dilation) > MAX_STRIDE:
+        a.refuse(f"has a stride or dilation of over {MAX_STRIDE}")
     kernel, inputs, outputs = w[2:], w[1] * groups, w[0]
     if transposed:
         inputs, outputs = w[0], w[1] * groups
