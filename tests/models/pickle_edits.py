@@ -301,10 +301,11 @@ def _edit_constants(rng: random.Random, archive: Archive) -> str | None:
     """Constants that are fewer, more, of other types, or no list."""
     if archive.constants is ABSENT:
         return None
+    present = archive.constants if isinstance(archive.constants, list | tuple) else ()
     archive.constants = rng.choice(
         [(), [], None, ABSENT, (None,) * 5, (1, 2.0, "a"), {"c0": 1}, (archive.constants,),
-        tuple(reversed(archive.constants)),
-         tuple(archive.constants) * 3, Raw(b"(" * 50000 + b"t" * 50000), rng.choice(BAD_VALUES)]
+        tuple(reversed(present)),
+         tuple(present) * 3, Raw(b"(" * 50000 + b"t" * 50000), rng.choice(BAD_VALUES)]
     )  # fmt: skip
     return "constants"
 

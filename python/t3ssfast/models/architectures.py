@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models.axialnet import AxialNet
+from t3ssfast.models.foreign.refusal import quoted
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.metadata import METADATA_NAME, ModelMetadata
 from t3ssfast.models.unet import UNet
@@ -82,9 +83,12 @@ def build_network(architecture: Mapping[str, Any], state: Mapping[str, Tensor], 
         expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
         if expected != {key: tuple(tensor.shape) for key, tensor in state.items()}:
             raise ConfigError("its weights have other names or shapes")
+        if any(state[key].dtype != own.dtype for key, own in module.state_dict().items()):
+            raise ConfigError("its weights have another dtype")
     except (ConfigError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
-            f"{name} does not hold the network that its metadata name ({error}); save the model again with "
+            f"{name} does not hold the network that its metadata name ({quoted(str(error))}); save the model "
+            "again with "
             "t3ssfast.models.save_model."
         ) from error
     module.load_state_dict(dict(state), strict=True, assign=True)
@@ -120,7 +124,7 @@ def from_safetensors(content: bytes, name: str) -> tuple[nn.Module, ModelMetadat
         document = header.get("__metadata__", {}).get(METADATA_NAME)
         state = load(content)
     except (SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = quoted(str(error))
         raise ModelError(f"{name} is not a safetensors file ({reason}); give a model of t3ssfast.") from error
     if not isinstance(document, str):
         raise ModelError(

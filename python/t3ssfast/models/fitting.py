@@ -12,6 +12,7 @@ from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels.plan.run import accepted_sizes
 from t3ssfast.models.adapters import AdaptedNetwork
 from t3ssfast.models.foreign import Refusal
+from t3ssfast.models.foreign.refusal import quoted
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.metadata import TARGET_CLASS, ModelMetadata
 from t3ssfast.models.probe import RunError, probe, run_probe
@@ -125,7 +126,7 @@ def _classes(metadata: ModelMetadata, count: int, reading: ModelReading, name: s
     elif isinstance(target, int) or target.isdecimal():
         index = int(target)
     if index is None or not 0 <= index < len(classes):
-        listed = ", ".join(f"{k} ({c})" for k, c in enumerate(classes[:8]))
+        listed = ", ".join(f"{k} ({quoted(c)[1:-1]})" for k, c in enumerate(classes[:8]))
         raise ModelError(f"{name} has no class {target!r}; its classes are {listed}.")
     plain = [f"class_{k}" if c == TARGET_CLASS else c for k, c in enumerate(classes)]
     plain[index] = TARGET_CLASS

@@ -19,7 +19,7 @@ from t3ssfast.models.architectures import build_network, from_safetensors
 from t3ssfast.models.bundled import read_bundled
 from t3ssfast.models.checks import check_kind, fitted, metadata_of, prepare, refused, translate
 from t3ssfast.models.fitting import ModelReading
-from t3ssfast.models.foreign import Archive, Refusal
+from t3ssfast.models.foreign import Archive, Refusal, open_zip
 from t3ssfast.models.loaded import BUNDLED_PREFIX, LoadedModel
 from t3ssfast.models.metadata import METADATA_NAME, MODEL_KINDS, ModelMetadata
 from t3ssfast.models.torchscript import copy_module, quiet_torchscript
@@ -161,7 +161,7 @@ def _read(path: Path, name: str, trust_model: bool) -> bytes:
                 f"{name} is a torch.export archive, which can run any code when it is loaded; {HOW_TO_SAVE}, "
                 "or load it with trust_model=True (--trust-model) if you trust its author."
             )
-        with zipfile.ZipFile(stdio.BytesIO(content)) as archive:
+        with open_zip(content) as archive:
             members = archive.namelist()
     except FileNotFoundError as error:
         raise ModelError(f"There is no model file {name}; give the path of a TorchScript file.") from error

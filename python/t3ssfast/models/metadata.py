@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.models.foreign.refusal import quoted
 from t3ssfast.models.normalisation import Normalisation
 
 __all__ = [
@@ -95,8 +96,12 @@ class ModelMetadata:
         def require(valid: bool, name: str, expected: str) -> None:
             if not valid:
                 raise ModelError(
-                    f"The model's metadata contain {name} = {getattr(self, name)!r}; it must be {expected}."
+                    f"The model's metadata contain {name} = {shown(getattr(self, name))}; it must be "
+                    f"{expected}."
                 )
+
+        def shown(value: object) -> str:
+            return quoted(value if isinstance(value, str) else repr(value))
 
         def is_integer(value: object, low: int, high: int) -> bool:
             return type(value) is int and low <= value <= high
@@ -140,7 +145,7 @@ class ModelMetadata:
             document = json.loads(text)
             if document.get("format", METADATA_FORMAT) > METADATA_FORMAT:
                 raise ModelError(
-                    f"The model's metadata have format {document['format']}, newer than the "
+                    f"The model's metadata have format {document['format']:g}, newer than the "
                     f"{METADATA_FORMAT} that this version reads; update t3ssfast."
                 )
             named = {EARLIER_KEYS.get(key, key): value for key, value in document.items()}
@@ -152,6 +157,6 @@ class ModelMetadata:
             return cls(**known)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
             raise ModelError(
-                f"The model's metadata cannot be read ({error}); save the model again with "
+                f"The model's metadata cannot be read ({quoted(str(error))}); save the model again with "
                 "t3ssfast.models.save_model."
             ) from error

@@ -75,8 +75,13 @@ class _Child:
                 if attempt == 0:
                     continue
                 return None
-            ready, _, _ = select.select([process.stdout], [], [], WALL_SECONDS)
-            answer = _receive(process.stdout) if ready else None
+            try:
+                ready, _, _ = select.select([process.stdout], [], [], WALL_SECONDS)
+                answer = _receive(process.stdout) if ready else None
+            except BaseException:
+                # Interrupted: the answer that is still to come would be taken for that of the next file.
+                self.stop()
+                raise
             if answer is not None:
                 result: dict[str, Any] = json.loads(answer)
                 return result

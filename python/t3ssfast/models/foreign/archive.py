@@ -9,7 +9,7 @@ import zlib
 
 from t3ssfast.models.foreign.refusal import Refusal, quoted
 
-__all__ = ["read_members"]
+__all__ = ["open_zip", "read_members"]
 
 # Names below the archive's one top folder. Source maps, recorded inputs of traced models and extra files of
 # other programs are ignored.
@@ -31,6 +31,13 @@ MAX_MEMBERS = 50_000
 ENCRYPTED = 0x1
 
 
+def open_zip(content: bytes) -> zipfile.ZipFile:
+    """Open a zip file; `BadZipFile` if its directory would take far more memory than a model's."""
+    if content.count(b"PK\1\2") > MAX_MEMBERS:  # before each entry
+        raise zipfile.BadZipFile(f"it has over {MAX_MEMBERS} members")
+    return zipfile.ZipFile(stdio.BytesIO(content))
+
+
 def read_members(content: bytes, extra: str) -> dict[str, bytes]:
     """Read the members of an archive that hold the model, by their names below the top folder.
 
@@ -47,7 +54,7 @@ def read_members(content: bytes, extra: str) -> dict[str, bytes]:
         The archive is damaged or ambiguous, or holds a member that no TorchScript file has.
     """
     try:
-        with zipfile.ZipFile(stdio.BytesIO(content)) as archive:
+        with open_zip(content) as archive:
             entries = archive.infolist()
             top = _check_names(entries)
             members = {}

@@ -8,7 +8,6 @@ tensors, each checked by its rule in `operators`. Nothing that the file says abo
 from __future__ import annotations
 
 import ast
-import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,25 +17,25 @@ import torch
 from torch import fx
 
 from t3ssfast.models.foreign.code import Code, qualified_name
-from t3ssfast.models.foreign.host import ARITHMETIC, MAX_LENGTH, STRUCTURE, call_host
-from t3ssfast.models.foreign.operators import CONSTANTS_ONLY, NEW_TENSORS, PROMOTING, RULES, VIEWS
+from t3ssfast.models.foreign.graph import GraphBuilder, WritesInput, number_call
+from t3ssfast.models.foreign.host import (
+    ARITHMETIC,
+    MAX_LENGTH,
+    STRUCTURE,
+    TENSOR_ARITHMETIC,
+    call_host,
+    steps_of,
+)
 from t3ssfast.models.foreign.pickles import Instance, TensorRecord
-from t3ssfast.models.foreign.refusal import Refusal, TooLarge, quoted
-from t3ssfast.models.foreign.signatures import Arguments, bind
-from t3ssfast.models.foreign.values import FLOAT32, ShapeError, TensorValue, boxed, known
+from t3ssfast.models.foreign.refusal import Refusal, quoted
+from t3ssfast.models.foreign.values import ShapeError, TensorValue, known
 
 __all__ = ["Program", "build_graph"]
 
 # A scripted ResNet-18 with interpolation takes some thousand steps and about 100 operators.
 MAX_STEPS = 200_000
-MAX_OPERATORS = 5_000
 # Nested calls, blocks and expressions; each takes one or two of Python's 1,000 frames.
 MAX_DEPTH = 250
-# Per element of the input: a U-Net of 64 channels takes 64 elements and a million multiply-adds.
-ELEMENTS_PER_INPUT, MIN_ELEMENTS = 1024, 1 << 24
-WORK_PER_INPUT, MIN_WORK = 1e7, 4e9
-# Where and how a new tensor is stored, which is decided here.
-STORAGE_OPTIONS = ("layout", "device", "pin_memory", "memory_format")
 # Names that mean functions of lists where the first argument is one.
 LIST_FUNCTIONS = {"add": "add", "add_": "extend", "mul": "mul", "slice": "slice"}
 
@@ -59,10 +58,6 @@ class _Function:
     owner: Instance | None = None
 
 
-class _WritesInput(Exception):
-    """The model writes into its input."""
-
-
 def build_graph(
     program: Program, tensors: Mapping[tuple[str, TensorRecord], torch.Tensor], shape: tuple[int, ...]
 ) -> fx.GraphModule:
@@ -78,13 +73,13 @@ def build_graph(
     try:
         try:
             return _Evaluator(program, tensors, shape, copy_input=False).run()
-        except _WritesInput:
+        except WritesInput:
             return _Evaluator(program, tensors, shape, copy_input=True).run()
     except RecursionError as error:
         raise Refusal("its code is nested too deeply") from error
 
 
-class _Evaluator:
+class _Evaluator(GraphBuilder):
     def __init__(
         self,
         program: Program,
@@ -93,23 +88,21 @@ class _Evaluator:
         *,
         copy_input: bool,
     ) -> None:
-        self.program, self.tensors, self.shape, self.copy_input = program, tensors, shape, copy_input
-        self.graph = fx.Graph()
-        self.attributes: dict[str, Any] = {}
-        self.constants: dict[tuple[str, TensorRecord], TensorValue] = {}
-        self.input: TensorValue
-        self.steps = self.operators = self.depth = 0
-        elements = math.prod(shape)
-        self.max_elements = MIN_ELEMENTS + ELEMENTS_PER_INPUT * elements
-        self.work_left = MIN_WORK + WORK_PER_INPUT * elements
+        super().__init__(tensors, shape)
+        self.program, self.copy_input = program, copy_input
+        self.steps = self.depth = 0
+        # Lists and tuples of the pickles by their identity, as they are given to the code, and as they were.
+        self.held: dict[int, tuple[Any, list[Any]]] = {}
 
     def run(self) -> fx.GraphModule:
-        node = self.graph.placeholder("image")
-        node.meta |= {"shape": self.shape, "dtype": FLOAT32}
-        self.input = image = TensorValue(self.shape, node=node)
+        image = self.input
         if self.copy_input:
             image = self.tensor_call("clone", [image], {})
         answer = self.call_method(self.program.root, "forward", [image], {})
+        if any(
+            len(now) != len(was) or any(map(operator.is_not, now, was)) for now, was in self.held.values()
+        ):
+            raise Refusal("its code changes a list that the model holds")
         nodes = [self.node_of(v) for v in (answer if isinstance(answer, tuple | list) else [answer])]
         self.graph.output(tuple(nodes) if isinstance(answer, tuple | list) else nodes[0])
         return fx.GraphModule(self.attributes, self.graph)
@@ -148,37 +141,37 @@ class _Evaluator:
     def block(self, body: list[ast.stmt], scope: dict[str, Any]) -> tuple[bool, Any]:
         """Follow statements; return whether one returned, and its value."""
         self.enter()
+        outcome: tuple[bool, Any] = False, None
         for statement in body:
             self.step()
-            match statement:
-                case ast.Assign(targets=[target], value=value):
-                    self.assign(target, self.expression(value, scope), scope)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    scope[name] = self.expression(value, scope)
-                case ast.Expr(value=ast.Call() as value):
-                    self.expression(value, scope)
-                case ast.If(test=test, body=then, orelse=otherwise):
-                    chosen = then if self.truth(test, scope) else otherwise
-                    returned, value = self.block(chosen, scope)
-                    if returned:
-                        self.depth -= 1
-                        return True, value
-                case ast.For(target=ast.Name(id=name), iter=count, body=inner, orelse=[]):
-                    for index in self.range(count, scope):
-                        scope[name] = index
-                        returned, value = self.block(inner, scope)
-                        if returned:
-                            self.depth -= 1
-                            return True, value
-                case ast.Return(value=result):
-                    answer = None if result is None else self.expression(result, scope)
-                    self.depth -= 1
-                    return True, answer
-                case ast.Pass():
-                    pass
-                case _:
-                    raise Refusal(f"its code uses the statement {type(statement).__name__}")
+            outcome = self.statement(statement, scope)
+            if outcome[0]:
+                break
         self.depth -= 1
+        return outcome
+
+    def statement(self, statement: ast.stmt, scope: dict[str, Any]) -> tuple[bool, Any]:
+        match statement:
+            case ast.Assign(targets=[target], value=value):
+                self.assign(target, self.expression(value, scope), scope)
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                scope[name] = self.expression(value, scope)
+            case ast.Expr(value=ast.Call() as value):
+                self.expression(value, scope)
+            case ast.If(test=test, body=then, orelse=otherwise):
+                return self.block(then if self.truth(test, scope) else otherwise, scope)
+            case ast.For(target=ast.Name(id=name), iter=count, body=inner, orelse=[]):
+                for index in self.range(count, scope):
+                    scope[name] = index
+                    outcome = self.block(inner, scope)
+                    if outcome[0]:
+                        return outcome
+            case ast.Return(value=result):
+                return True, None if result is None else self.expression(result, scope)
+            case ast.Pass():
+                pass
+            case _:
+                raise Refusal(f"its code uses the statement {type(statement).__name__}")
         return False, None
 
     def enter(self) -> None:
@@ -186,8 +179,8 @@ class _Evaluator:
         if self.depth > MAX_DEPTH:
             raise Refusal("its code is nested too deeply")
 
-    def step(self) -> None:
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        self.steps += count
         if self.steps > MAX_STEPS:
             raise Refusal(f"its code takes over {MAX_STEPS} steps for one input")
 
@@ -234,17 +227,14 @@ class _Evaluator:
                     raise Refusal("its code holds an integer of more than 64 bits")
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return call_host("neg", [known(self.expression(operand, scope))], {})
+                return self.host("neg", [known(self.expression(operand, scope))], {})
             case ast.List(elts=elements):
                 return [self.expression(element, scope) for element in elements]
             case ast.Tuple(elts=elements):
                 return tuple(self.expression(element, scope) for element in elements)
             case ast.Subscript(value=sequence, slice=index):
-                return call_host(
-                    "__getitem__",
-                    [self.expression(sequence, scope), known(self.expression(index, scope))],
-                    {},
-                )
+                values = [self.expression(sequence, scope), known(self.expression(index, scope))]
+                return self.host("__getitem__", values, {})
             case ast.Call():
                 return self.call_expression(node, scope)
             case ast.Name(id=name) if name in scope:
@@ -253,7 +243,7 @@ class _Evaluator:
                 return float(name)
             case ast.Attribute(value=owner, attr=attribute):
                 return self.attribute(node, owner, attribute, scope)
-        raise Refusal(f"its code uses the expression {quoted(ast.unparse(node)[:200])}")
+        raise Refusal(f"its code uses the expression {_shown(node)}")
 
     def attribute(self, node: ast.expr, owner: ast.expr, attribute: str, scope: dict[str, Any]) -> Any:
         name = qualified_name(node) or ""
@@ -279,19 +269,18 @@ class _Evaluator:
         raise Refusal(f"its code reads {quoted(name)}, which is not a field of one of its modules")
 
     def stored(self, value: Any, folder: str) -> Any:
-        """Return a value of a pickle; tensors as constants, lists as they are."""
+        """Return a value of a pickle, with tensors as constants; the same one each time, as in PyTorch."""
         if isinstance(value, TensorRecord):
             return self.constant(folder, value)
-        if type(value) is list:
-            return [self.constant(folder, v) if isinstance(v, TensorRecord) else v for v in value]
-        return value
-
-    def constant(self, folder: str, record: TensorRecord) -> TensorValue:
-        key = folder, record
-        if key not in self.constants:
-            tensor = self.tensors[key]
-            self.constants[key] = TensorValue(tuple(tensor.shape), tensor.dtype, constant=tensor)
-        return self.constants[key]
+        if type(value) not in (list, tuple):
+            return value
+        if id(value) not in self.held:
+            self.step(len(value))
+            self.enter()
+            items = [self.stored(item, folder) for item in value]
+            self.depth -= 1
+            self.held[id(value)] = (items if type(value) is list else tuple(items)), list(items)
+        return self.held[id(value)][0]
 
     # ------------------------------------------------------------------------------------------------- calls
 
@@ -318,7 +307,7 @@ class _Evaluator:
         if name.startswith("ops.prim."):
             return self.torch_call(name.removeprefix("ops."), args, keywords)
         if name in ("int", "float", "bool") and len(args) == 1 and not keywords:
-            return call_host(name.capitalize(), [known(args[0])], {})
+            return self.host(name.capitalize(), [known(args[0])], {})
         if name == "getattr" and len(args) == 2 and type(args[1]) is str:
             return self.field(args[0], args[1])
         if name in self.program.code.functions:
@@ -327,120 +316,46 @@ class _Evaluator:
             return self.call(function.node, args, keywords)
         if isinstance(node.func, ast.Attribute) and (not name or root in scope):
             return self.call_method(self.expression(node.func.value, scope), node.func.attr, args, keywords)
-        raise Refusal(
-            f"its code calls {quoted(ast.unparse(node.func)[:200])}, which is not an operator of networks"
-        )
+        raise Refusal(f"its code calls {_shown(node.func)}, which is not an operator of networks")
+
+    def host(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
+        result = call_host(name, args, keywords)
+        self.step(steps_of(name, [*args, *keywords.values()], result))
+        return result
 
     def torch_call(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
         if name in STRUCTURE:
-            return call_host(name, args, keywords)
+            return self.host(name, args, keywords)
         if name in LIST_FUNCTIONS and args and type(args[0]) is list:
-            return call_host(LIST_FUNCTIONS[name], args, keywords)
+            return self.host(LIST_FUNCTIONS[name], args, keywords)
+        self.step(steps_of(name, [*args, *keywords.values()], None))
         values = [known(v) for v in args]
         named = {key: known(v) for key, v in keywords.items()}
         if _holds_tensor(values) or _holds_tensor(list(named.values())):
             return self.tensor_call(name, args, keywords)
-        first = args[0] if args else None
         in_place = name.endswith("_") and name not in ARITHMETIC
         base = name[:-1] if in_place else name
         if base not in ARITHMETIC:
             return self.tensor_call(name, args, keywords)
-        result = call_host(base, values, named)
-        if not any(isinstance(v, TensorValue) for v in args) or type(result) not in (int, float):
-            return result
+        if base not in TENSOR_ARITHMETIC or not any(isinstance(v, TensorValue) for v in args):
+            if in_place:
+                raise Refusal(f"its code calls torch.{name} of a number")
+            return self.host(base, values, named)
+        result = number_call(base, args, keywords)
         if not in_place:
-            return boxed(result)
-        if not isinstance(first, TensorValue) or not first.is_number:
+            return result
+        first = args[0]
+        if not isinstance(first, TensorValue) or not first.is_number or first.dtype != result.dtype:
             raise Refusal(f"its operator torch.{name} changes a constant")
-        first.constant = torch.tensor(result)
+        first.constant, first.node = result.constant, None
         return first
 
-    def tensor_call(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
-        in_place = name.endswith("_") and name[:-1] in RULES
-        base = name[:-1] if in_place else name
-        if base not in RULES:
-            raise Refusal(f"its code calls torch.{name[:64]}, which cannot be translated")
-        if base in NEW_TENSORS:
-            keywords = {key: v for key, v in keywords.items() if key not in STORAGE_OPTIONS}
-        arguments = bind(name, args, keywords)
-        arguments.name = base
-        tensors = arguments.tensors()
-        is_constant = all(tensor.constant is not None for tensor in tensors)
-        for tensor in tensors:
-            # Integers and booleans are known values, which arithmetic with the input makes float32.
-            promoted = is_constant or (tensor.constant is not None and base in PROMOTING)
-            if tensor.dtype != FLOAT32 and not promoted:
-                raise Refusal(f"its operator torch.{name} takes a tensor of {tensor.dtype}")
-        if base in CONSTANTS_ONLY and not is_constant:
-            raise Refusal(f"its operator torch.{name} makes booleans of the input")
-        result = RULES[base](arguments)
-        self.operators += 1
-        self.work_left -= result.work * math.prod(result.shapes[0]) if result.shapes else 0
-        largest = max(map(math.prod, result.shapes), default=0)
-        if largest > self.max_elements:
-            raise TooLarge("it needs far more memory than a network of this input size")
-        if self.operators > MAX_OPERATORS or self.work_left < 0:
-            raise Refusal("it computes far more than a network of this input size needs")
-        shares = tensors[0].storage if in_place or base in VIEWS else object()
-        if in_place:
-            self.check_write(tensors[0], result.shapes[0], name)
-        if is_constant:
-            return self.fold(arguments, result, shares)
-        positional, named = arguments.call(self.node_of)
-        node = self.graph.call_function(arguments.operator, positional, named)
-        if len(result.shapes) == 1 and not result.many:
-            return self.value(node, result.shapes[0], shares)
-        parts = []
-        for index, shape in enumerate(result.shapes):
-            dtype = torch.int64 if result.indices and index == 1 else FLOAT32
-            part = self.graph.call_function(operator.getitem, (node, index))
-            parts.append(self.value(part, shape, shares, dtype))
-        return parts if result.many else tuple(parts)
 
-    def check_write(self, target: TensorValue, shape: tuple[int, ...], name: str) -> None:
-        """Refuse to write into weights; what writes into the input must get a copy of it."""
-        if target.constant is not None or any(target.storage is c.storage for c in self.constants.values()):
-            raise Refusal(f"its operator torch.{name} changes a weight")
-        if shape != target.shape:
-            raise ShapeError(f"torch.{name} would change the shape {target.shape} to {shape}")
-        if target.storage is self.input.storage:
-            raise _WritesInput
-
-    def fold(self, arguments: Arguments, result: Any, shares: object) -> Any:
-        """Compute an operator on constants at once."""
-
-        def tensor_of(value: TensorValue) -> torch.Tensor | None:
-            return value.constant
-
-        positional, named = arguments.call(tensor_of)
-        try:
-            with torch.no_grad():
-                outputs = arguments.operator(*positional, **named)
-        except (RuntimeError, ValueError) as error:
-            raise ShapeError(f"torch.{arguments.name} cannot be computed") from error
-        several = isinstance(outputs, tuple | list)
-        values = []
-        for tensor, shape in zip(outputs if several else [outputs], result.shapes, strict=True):
-            if tuple(tensor.shape) != shape:
-                raise ShapeError(f"torch.{arguments.name} gives {tuple(tensor.shape)}, not {shape}")
-            values.append(TensorValue(shape, tensor.dtype, constant=tensor, storage=shares))
-        return (values if result.many else tuple(values)) if several else values[0]
-
-    def value(
-        self, node: fx.Node, shape: tuple[int, ...], shares: object, dtype: torch.dtype = FLOAT32
-    ) -> TensorValue:
-        node.meta |= {"shape": shape, "dtype": dtype}
-        return TensorValue(shape, dtype, node=node, storage=shares)
-
-    def node_of(self, value: Any) -> fx.Node:
-        if not isinstance(value, TensorValue):
-            raise Refusal("its answer is not a tensor")
-        if value.node is None:
-            name = f"constant_{len(self.attributes)}"
-            self.attributes[name] = value.constant
-            value.node = self.graph.get_attr(name)
-            value.node.meta |= {"shape": value.shape, "dtype": value.dtype}
-        return value.node
+def _shown(node: ast.expr) -> str:
+    try:
+        return quoted(ast.unparse(node)[:200])
+    except ValueError:  # an integer of thousands of digits
+        return type(node).__name__
 
 
 def _holds_tensor(values: list[Any]) -> bool:

@@ -7,25 +7,28 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from t3ssfast.models.foreign.refusal import Refusal, quoted
 from t3ssfast.models.foreign.values import FLOAT32, ShapeError, TensorValue, boxed, known
 
-__all__ = ["ARITHMETIC", "STRUCTURE", "call_host"]
+__all__ = ["ARITHMETIC", "STRUCTURE", "TENSOR_ARITHMETIC", "call_host", "steps_of"]
 
 MAX_LENGTH = 10_000
 FLOAT32_CODE = 6
-# Codes of int32, int64, float32 and float64.
-NUMBER_TYPES = {3: int, 4: int, 6: float, 7: float}
+NUMBER_TYPES = {3: torch.int32, 4: torch.int64, 6: torch.float32, 7: torch.float64}
 
 
 def call_host(name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
     """Compute a function of known values; `Refusal` if it does not take them."""
     try:
         result = _HOST[name](*args, **keywords)
-    except (TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise Refusal(f"its code calls {name} with arguments that it does not take") from error
+    except ShapeError:
+        raise
     except ZeroDivisionError as error:
         raise ShapeError("a number is divided by zero") from error
+    except (TypeError, IndexError, KeyError, AttributeError, OverflowError, ValueError) as error:
+        raise Refusal(f"its code calls {name} with arguments that it does not take") from error
     if isinstance(result, int) and not -(2**63) <= result < 2**63:
         raise Refusal("its code computes an integer of more than 64 bits")
     if isinstance(result, list | str) and len(result) > MAX_LENGTH:
@@ -73,7 +76,14 @@ def _quotient(a: Any, b: Any, rounding_mode: Any = None) -> Any:
 def _power(a: Any, b: Any) -> Any:
     if abs(_number(a)) > 2**31 or abs(_number(b)) > 64:
         raise TypeError
-    return a**b
+    return _number(a**b)  # a root of a negative number is complex
+
+
+def _floordiv(a: Any, b: Any) -> Any:
+    """Divide as C++ does: 1.0 by 0.1 is 10, not 9."""
+    if type(_number(a)) is type(_number(b)) is int:
+        return a // b
+    return float(math.floor(a / b))
 
 
 def _item(sequence: Any, index: Any) -> Any:
@@ -103,6 +113,22 @@ def _extend(sequence: Any, values: Any) -> None:
     sequence.extend(values)
 
 
+def _insert(sequence: Any, index: Any, value: Any) -> None:
+    _append(sequence, value).insert(index, sequence.pop())
+
+
+def _pop(sequence: Any, index: Any = -1) -> Any:
+    value = _item(sequence, index)
+    del sequence[index]
+    return value
+
+
+def _copy(sequence: Any) -> Any:
+    if type(sequence) is not list:
+        raise TypeError
+    return list(sequence)
+
+
 def _set_item(sequence: Any, index: Any, value: Any) -> Any:
     _item(sequence, index)
     sequence[index] = value
@@ -118,12 +144,23 @@ def _same_value(a: Any, b: Any) -> bool:
 
 
 def _contains(sequence: Any, value: Any) -> bool:
-    return any(_same_value(item, value) for item in list(sequence))
+    if type(sequence) is not list:
+        raise TypeError
+    return any(_same_value(item, value) for item in sequence)
+
+
+def _extreme(choose: Callable[[Any], Any]) -> Callable[..., Any]:
+    def of_numbers(*values: Any) -> Any:
+        return choose([_number(v) for v in (values[0] if len(values) == 1 else values)])
+
+    return of_numbers
 
 
 def _length(value: Any) -> int:
     if isinstance(value, TensorValue):
         return value.shape[0]
+    if type(value) not in (list, tuple, dict, str):
+        raise TypeError
     return len(value)
 
 
@@ -138,10 +175,13 @@ def _size(tensor: TensorValue, dim: int | None = None) -> Any:
 def _to_float32(tensor: TensorValue, *args: Any, **keywords: Any) -> TensorValue:
     if not isinstance(tensor, TensorValue):
         raise TypeError
-    number = known(tensor)
+    # The second is whether to copy even where nothing changes.
+    if any([v for v in args if type(v) is bool][1:]) or keywords.get("copy"):
+        raise Refusal("its code converts a tensor with copy=True")
     dtypes = [v for v in args if type(v) is int] + [keywords.get("dtype", FLOAT32_CODE)]
-    if type(number) in (int, float) and dtypes[0] in NUMBER_TYPES:
-        return boxed(NUMBER_TYPES[dtypes[0]](number))
+    if type(number := known(tensor)) in (int, float) and dtypes[0] in NUMBER_TYPES:
+        dtype = NUMBER_TYPES[dtypes[0]]
+        return boxed(torch.tensor(number if dtype.is_floating_point else int(number), dtype=dtype))
     if tensor.constant is not None and dtypes[0] == FLOAT32_CODE:
         return TensorValue(tensor.shape, constant=tensor.constant.to(FLOAT32))
     if any(dtype not in (FLOAT32_CODE, None) for dtype in dtypes):
@@ -149,11 +189,23 @@ def _to_float32(tensor: TensorValue, *args: Any, **keywords: Any) -> TensorValue
     return tensor
 
 
+def _type_as(tensor: TensorValue, other: TensorValue) -> TensorValue:
+    if tensor.dtype != other.dtype:
+        raise TypeError
+    return tensor
+
+
+def _dtype(tensor: TensorValue) -> int:
+    return {dtype: code for code, dtype in NUMBER_TYPES.items()}[tensor.dtype]
+
+
+class _Message(str):
+    """A text for people. PyTorch writes numbers in another way, so that it is equal to no other text."""
+
+
 def _format(text: str, *values: Any) -> str:
-    for value in values:
-        shown = str(value) if type(value) in (int, float, bool) else type(value).__name__
-        text = text.replace("{}", shown, 1)
-    return text[:MAX_LENGTH]
+    shown = (str(v) if type(v) in (int, float, bool) else type(v).__name__ for v in values[:MAX_LENGTH])
+    return _Message("".join(part + next(shown, "") for part in text[:MAX_LENGTH].split("{}"))[:MAX_LENGTH])
 
 
 def _raise(message: str = "", *_: Any) -> None:
@@ -177,25 +229,23 @@ STRUCTURE: dict[str, Callable[..., Any]] = {
     "len": _length,
     "append": _append,
     "extend": _extend,
-    "insert": lambda sequence, index, value: (
-        _append(sequence, value) and sequence.insert(index, sequence.pop())
-    ),
-    "pop": lambda sequence, index=-1: sequence.pop(index),
-    "copy": lambda sequence: list(sequence),
-    "list": lambda sequence: list(sequence),
+    "insert": _insert,
+    "pop": _pop,
+    "copy": _copy,
+    "list": _copy,
     "_set_item": _set_item,
     "__getitem__": _item,
     "__is__": lambda a, b: a is b,
     "__isnot__": lambda a, b: a is not b,
     "to": _to_float32,
-    "type_as": _first,
+    "type_as": _type_as,
     "detach": _first,
     "alias": _first,
     "format": _format,
     "warn": lambda *_: None,
     "device": lambda *_: "cpu",
     "prim.device": lambda *_: "cpu",
-    "prim.dtype": lambda tensor: FLOAT32_CODE,
+    "prim.dtype": _dtype,
     "prim.data": _first,
     "prim.RaiseException": _raise,
 }
@@ -207,8 +257,8 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     "mul": _product,
     "div": _quotient,
     "true_divide": _quotient,
-    "floordiv": _on_numbers(operator.floordiv),
-    "floor_divide": _on_numbers(operator.floordiv),
+    "floordiv": _floordiv,
+    "floor_divide": _floordiv,
     "remainder": _on_numbers(operator.mod),
     "pow": _power,
     "neg": _on_numbers(operator.neg),
@@ -217,7 +267,7 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     "floor": _on_numbers(math.floor),
     "ceil": _on_numbers(math.ceil),
     "trunc": _on_numbers(math.trunc),
-    "round": _on_numbers(round),
+    "round": _on_numbers(lambda value: float(round(value))),
     "slice": _slice,
     "eq": _same_value,
     "ne": lambda a, b: not _same_value(a, b),
@@ -236,7 +286,25 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(["Bool"], _convert(bool)),
     **dict.fromkeys(["item", "ScalarImplicit"], _number),
     "prim.NumToTensor": lambda value: boxed(_number(value)),
-    "prim.min": lambda *values: min(map(_number, values[0] if type(values[0]) is list else values)),
-    "prim.max": lambda *values: max(map(_number, values[0] if type(values[0]) is list else values)),
+    "prim.min": _extreme(min),
+    "prim.max": _extreme(max),
 }
 _HOST = STRUCTURE | ARITHMETIC
+# Of tensors without axes, PyTorch itself computes them, in the tensors' precision.
+_TENSOR_ARITHMETIC = """
+add sub rsub mul div true_divide floor_divide remainder pow neg abs sqrt floor ceil trunc round
+eq ne lt le gt ge
+"""
+TENSOR_ARITHMETIC = frozenset(_TENSOR_ARITHMETIC.split())
+# Functions that take the same time for every list.
+_CONSTANT_TIME = frozenset(
+    ("__getitem__", "append", "len", "pop", "_set_item", "__is__", "__isnot__", "size", "to", "detach")
+)
+_SIZED = (list, tuple, dict, str)
+
+
+def steps_of(name: str, args: list[Any], result: Any) -> int:
+    """Return the steps that a function counts for, above one: as many as its lists have elements."""
+    if name in _CONSTANT_TIME:
+        return 0
+    return sum(len(v) // (100 if isinstance(v, str) else 1) for v in (*args, result) if isinstance(v, _SIZED))

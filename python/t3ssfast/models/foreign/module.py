@@ -12,10 +12,13 @@ from t3ssfast.models.foreign.archive import read_members
 from t3ssfast.models.foreign.code import parse_code
 from t3ssfast.models.foreign.evaluate import Program, build_graph
 from t3ssfast.models.foreign.pickles import Instance, TensorRecord, read_pickle, read_tensor
-from t3ssfast.models.foreign.refusal import Refusal
+from t3ssfast.models.foreign.refusal import Refusal, quoted
 
 __all__ = ["Archive", "TranslatedModel"]
 
+# Characters in the name of a module, "a.b.c.", of which nnU-Nets have 100; and fields of all modules, with
+# the elements of their lists.
+MAX_PREFIX, MAX_VALUES = 500, 500_000
 # Tiles and their remainders, batches and theirs.
 MAX_GRAPHS = 8
 VERSIONS = frozenset(str(number) for number in range(1, 15))
@@ -67,11 +70,16 @@ class Archive:
 def _records(root: Instance) -> list[tuple[str, TensorRecord, Instance]]:
     """Return every tensor below a module with its name and the module that holds it."""
     found: list[tuple[str, TensorRecord, Instance]] = []
-    waiting, seen = [("", root)], {id(root)}
+    waiting, seen, visited = [("", root)], {id(root)}, 0
     while waiting:
         prefix, instance = waiting.pop()
+        if len(prefix) > MAX_PREFIX:
+            raise Refusal("it holds modules in modules too deeply")
         inner = []
         for name, value in (instance.state or {}).items():
+            visited += len(value) if isinstance(value, list) else 1
+            if visited > MAX_VALUES:
+                raise Refusal(f"its modules hold over {MAX_VALUES} values")
             for key, item in enumerate(value) if isinstance(value, list) else [("", value)]:
                 if isinstance(item, TensorRecord):
                     found.append((f"{prefix}{name}" + (f".{key}" if key != "" else ""), item, instance))
@@ -102,13 +110,21 @@ class TranslatedModel(nn.Module):
         self._graphs: OrderedDict[tuple[int, ...], fx.GraphModule] = OrderedDict()
         self._lock = threading.Lock()
         self._places: dict[tuple[str, TensorRecord], tuple[nn.Module, str]] = {}
+        self._numbers: dict[tuple[str, TensorRecord], Tensor] = {}
         self.training = False
         for name, record, owner in _records(archive.root):
             code = self._program.code.classes.get(owner.class_name)
             is_parameter = code is not None and name.rpartition(".")[2] in code.parameters
             self._add("data", record, name, archive, is_parameter=is_parameter)
         for number, record in enumerate(archive.constants):
-            if isinstance(record, TensorRecord):
+            if (
+                isinstance(record, TensorRecord)
+                and record.size == ()
+                and record.storage.dtype != "FloatStorage"
+            ):
+                # Sizes are computed from them, in their own precision.
+                self._numbers["constants", record] = archive.tensor("constants", record)
+            elif isinstance(record, TensorRecord):
                 self._add("constants", record, f"constants.{number}", archive, is_parameter=False)
 
     def _add(
@@ -119,6 +135,8 @@ class TranslatedModel(nn.Module):
         holder: nn.Module = self
         for part in path:
             holder = holder._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+        if last in holder._buffers or last in holder._parameters:
+            raise Refusal(f"it holds two tensors {quoted(name)}")
         key = folder, record
         if key in self._places:  # shared by several modules
             tensor = _held(*self._places[key])
@@ -136,7 +154,7 @@ class TranslatedModel(nn.Module):
         """Return the graph of aten operators for one input shape."""
         with self._lock:
             if shape not in self._graphs:
-                tensors = {key: _held(*place) for key, place in self._places.items()}
+                tensors = {key: _held(*place) for key, place in self._places.items()} | self._numbers
                 while len(self._graphs) >= MAX_GRAPHS:
                     self._graphs.popitem(last=False)
                 self._graphs[shape] = build_graph(self._program, tensors, shape)

@@ -15,6 +15,8 @@ from t3ssfast.models.foreign.signatures import MAX_EXTENT, Arguments
 __all__ = ["CONSTANTS_ONLY", "NEW_TENSORS", "PROMOTING", "RULES", "VIEWS", "Result", "Shape"]
 
 Shape = tuple[int, ...]
+# The time of transposed convolutions grows with the square of the stride, even for an output of one pixel.
+MAX_STRIDE = 256
 
 
 class Result:
@@ -33,6 +35,9 @@ def _same(a: Arguments) -> Result:
     for name, value in a.items():
         if isinstance(value, float) and math.isnan(value):
             a.refuse(f"has {name} = nan")
+    # The bounds of clamp may be tensors.
+    shapes = [tensor.shape for tensor in a.tensors()]
+    a.require(_broadcast(a, *shapes) == a.x, f"bounds of shapes {shapes[1:]} for an input of shape {a.x}")
     return Result(a.x, work=4)
 
 
@@ -65,10 +70,16 @@ def _binary(a: Arguments) -> Result:
 def _convolution(a: Arguments) -> Result:
     x, w, bias = a.x, a["weight"].shape, a.shape("bias")
     n = len(w) - 2
-    a.require(n in (1, 2, 3) and len(x) == n + 2, f"an input of shape {x} and a weight of shape {w}")
+    named = a.name[-2] if a.name.endswith("d") else str(n)
+    a.require(
+        n in (1, 2, 3) and named == str(n) and len(x) == n + 2,
+        f"an input of shape {x} and a weight of shape {w}",
+    )
     transposed = a.get("transposed", "transpose" in a.name)
     groups = a.integer("groups", 1)
     stride, dilation = a.integers("stride", n, 1), a.integers("dilation", n, 1)
+    if max(*stride, *dilation) > MAX_STRIDE:
+        a.refuse(f"has a stride or dilation of over {MAX_STRIDE}")
     kernel, inputs, outputs = w[2:], w[1] * groups, w[0]
     if transposed:
         inputs, outputs = w[0], w[1] * groups
@@ -210,7 +221,7 @@ def _pad(a: Arguments) -> Result:
     spatial = len(pad) // 2
     if mode not in ("constant", "reflect", "replicate", "circular") or len(pad) % 2:
         a.refuse(f"pads by {pad[:8]} in a mode that it does not have")
-    if mode != "constant" and spatial != len(a.x) - 2:
+    if mode != "constant" and (spatial != len(a.x) - 2 or a.name[-2:] not in ("ad", f"{spatial}d")):
         a.refuse(f"pads {spatial} axes of an input of shape {a.x}")
     a.require(spatial <= len(a.x) and 0 not in a.x, f"{pad} for an input of shape {a.x}")
     sizes = list(a.x)
@@ -222,7 +233,7 @@ def _pad(a: Arguments) -> Result:
         a.require(max(before, after) <= limit, f"{pad} in mode {mode} for an input of shape {a.x}")
         a.require(min(before, after) > -size, f"{pad} for an input of shape {a.x}")
         sizes[-1 - k] = size + before + after
-    a.require(min(sizes) >= 1, f"{pad} for an input of shape {a.x}")
+    a.require(min(sizes, default=1) >= 1, f"{pad} for an input of shape {a.x}")
     return Result(tuple(sizes))
 
 
@@ -254,7 +265,7 @@ def _upsample(a: Arguments) -> Result:
 
 
 def _pixel_shuffle(a: Arguments) -> Result:
-    a.require(len(a.x) == 4, f"an input of shape {a.x}")
+    a.require(len(a.x) == 4 and 0 not in a.x, f"an input of shape {a.x}")
     (count, channels, y, x) = a.x
     if a.name == "channel_shuffle":
         groups = a.integer("groups", 1)
@@ -307,7 +318,7 @@ def _unflatten(a: Arguments) -> Result:
 
 
 def _squeeze(a: Arguments) -> Result:
-    axes = a.axes()
+    axes = [] if a.get("dim") == [] else a.axes()
     return Result(tuple(n for axis, n in enumerate(a.x) if axis not in axes or n != 1))
 
 
@@ -319,10 +330,10 @@ def _unsqueeze(a: Arguments) -> Result:
 def _permute(a: Arguments) -> Result:
     if a.name == "permute":
         axes = a.axes("dims")
-        a.require(len(axes) == len(a.x), f"{len(axes)} axes of {len(a.x)}")
+        a.require(len(a["dims"]) == len(a.x), f"{len(a['dims'])} axes of {len(a.x)}")
     else:
         a.require(a.name != "t" or len(a.x) <= 2, f"an input of shape {a.x}")
-        pair = [0, len(a.x) - 1] if a.name == "t" else [a.axis("dim0"), a.axis("dim1")]
+        pair = [0, len(a.x) - 1] if a.name == "t" else [a.axis(key) for key in list(a)[1:3]]
         axes = list(range(len(a.x)))
         if axes:
             axes[pair[0]], axes[pair[1]] = pair[1], pair[0]
@@ -397,14 +408,17 @@ def _select(a: Arguments) -> Result:
 def _narrow(a: Arguments) -> Result:
     axis = a.axis()
     start, length = a["start"], a["length"]
+    if not isinstance(start, int):
+        a.refuse("starts at a tensor")
     a.require(0 <= start <= start + length <= a.x[axis] and length >= 0, f"{start}, {length} of shape {a.x}")
     return Result(_with(a.x, axis, length))
 
 
 def _flip(a: Arguments) -> Result:
     a.axes("dims")
-    if a.name == "roll" and (len(a["shifts"]) != len(a["dims"]) or max(map(abs, a["shifts"])) > MAX_EXTENT):
-        a.refuse(f"shifts {len(a['dims'])} axes by {a['shifts'][:8]}")
+    if a.name == "roll":
+        a.require(bool(a["dims"]), "no axes are named")
+        a.integers("shifts", len(a["dims"]), -MAX_EXTENT)
     return Result(a.x)
 
 

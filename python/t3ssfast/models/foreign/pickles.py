@@ -6,6 +6,7 @@ The globals that TorchScript writes are recognised by name. Tensors become `Tens
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
 import struct
@@ -35,8 +36,10 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 DEVICE = re.compile(r"(cpu|(cuda|mps|xpu)(:\d{1,3})?)", re.ASCII)
 KEY = re.compile(r"[0-9A-Za-z_]{1,64}", re.ASCII)
 # ResNet-18 has 8,000.
-MAX_OPCODES = 500_000
+MAX_OPCODES = 250_000
 MAX_AXES = 8
+# Product of the other axes of a tensor without elements.
+MAX_EMPTY = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,12 +249,11 @@ class _Reader:
             and not hooks
         ):
             raise Refusal(f"{self.name} has a tensor that TorchScript does not write")
-        elements = 1
-        for n in size:
-            elements *= n
+        elements, extent = math.prod(size), math.prod(max(n, 1) for n in size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if (
             not 0 <= offset <= storage.count
+            or extent > max(storage.count, MAX_EMPTY)
             or elements > storage.count
             or (elements and last >= storage.count)
         ):
@@ -297,7 +299,8 @@ _ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
 def read_tensor(record: TensorRecord, folder: str, members: Mapping[str, bytes]) -> torch.Tensor:
     """Copy a tensor out of its member ("data/0", "constants/0") into dense memory of its own.
 
-    Floating-point tensors become float32. `Refusal`: the member is missing or of another length.
+    Floating-point tensors become float32, except numbers in the table of constants: sizes are computed from
+    them. `Refusal`: the member is missing or of another length.
     """
     storage = record.storage
     dtype = STORAGES[storage.dtype]
@@ -318,5 +321,7 @@ def read_tensor(record: TensorRecord, folder: str, members: Mapping[str, bytes])
     view = values.as_strided(record.size, record.stride, record.offset)
     # The order of axes in memory decides how convolutions round.
     last = view.ndim == 4 and view.is_contiguous(memory_format=torch.channels_last)
-    view = view.to(torch.float32 if dtype.is_floating_point else dtype, copy=True)
+    number = folder == "constants" and dtype == torch.float64 and not view.ndim
+    keep = number or not dtype.is_floating_point
+    view = view.to(dtype if keep else torch.float32, copy=True)
     return view.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -57,8 +57,10 @@ def _is(value: Any, kind: str) -> bool:
 
 @cache
 def _overloads(name: str) -> list[tuple[Any, list[_Argument]]]:
-    """Return the overloads of an operator that compute from their arguments alone, without `out`."""
-    packet = getattr(torch.ops.aten, name)
+    """Return the overloads of an operator that compute from tensors and literals alone, without `out`."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:
+        raise Refusal(f"its operator torch.{name} does not exist")
     found = []
     for overload in packet.overloads():
         operator = getattr(packet, overload)
@@ -68,7 +70,7 @@ def _overloads(name: str) -> list[tuple[Any, list[_Argument]]]:
             optional = kind.startswith("Optional[")
             kind = kind[9:-1] if optional else kind
             required = not argument.has_default_value()
-            if argument.is_out or kind not in KINDS:
+            if argument.is_out or argument.name == "out_dtype" or kind not in KINDS:
                 break
             arguments.append(
                 _Argument(
@@ -82,7 +84,10 @@ def _overloads(name: str) -> list[tuple[Any, list[_Argument]]]:
                 )
             )
         else:
-            found.append((operator, arguments))
+            # There are others of the same names on texts and numbers.
+            results = [str(result.type) for result in operator._schema.returns]
+            if "Tensor" in results or any("Tensor" in argument.kind for argument in arguments):
+                found.append((operator, arguments))
     return found
 
 

@@ -33,9 +33,11 @@ class TensorValue:
     is_number: bool = False
 
 
-def boxed(number: Any) -> TensorValue:
+def boxed(number: int | float | torch.Tensor) -> TensorValue:
     """Return a number as the tensor without axes that traces make of sizes."""
-    return TensorValue((), constant=torch.tensor(number), dtype=torch.int64, is_number=True)
+    if not isinstance(number, torch.Tensor):
+        number = torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None)
+    return TensorValue((), constant=number, dtype=number.dtype, is_number=True)
 
 
 def known(value: Any) -> Any:
