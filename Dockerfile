@@ -13,10 +13,10 @@ ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu \
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/* \
-    && python -m venv /opt/t3ssfast
+    && python -m venv /usr/local/t3ssfast
 WORKDIR /source
 COPY . .
-RUN /opt/t3ssfast/bin/pip install -c constraints.txt '.[openvino,zarr,formats,train]'
+RUN /usr/local/t3ssfast/bin/pip install -c constraints.txt '.[openvino,zarr,formats,train]'
 
 FROM python:3.11-slim-trixie
 # The OpenMP library of GCC, which the kernels use.
@@ -25,8 +25,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 t3ssfast
-COPY --from=build /opt/t3ssfast /opt/t3ssfast
-ENV PATH=/opt/t3ssfast/bin:$PATH \
+COPY --from=build /usr/local/t3ssfast /usr/local/t3ssfast
+ENV PATH=/usr/local/t3ssfast/bin:$PATH \
     OMP_WAIT_POLICY=passive
 USER 1000
 WORKDIR /data
