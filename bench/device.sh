@@ -9,8 +9,9 @@
 # taken from PATH, the CUDA toolkit, or the wheel nvidia-cuda-sanitizer-api. Failed and skipped steps are reported in
 # summary.txt and do not stop the others. All steps together take at most T3SSFAST_DEVICE_SECONDS (540); the sanitizers,
 # which take longest, run last. T3SSFAST_DEVICE_STEPS="build tests" selects steps from: build tests pipeline bench
-# sanitize. With T3SSFAST_DEVICE_DRY_RUN=1 no device is needed: every test is collected, and skipped. Exits with 1 if a
-# step fails, and with 2 if a requirement is missing.
+# sanitize. With T3SSFAST_DEVICE_DRY_RUN=1 no device is needed: every test is collected, and skipped. The package is built
+# and used in python/, or is in the folder T3SSFAST_DEVICE_PACKAGE. Exits with 1 if a step fails, and with 2 if a
+# requirement is missing.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 output=${1:-bench-device}
@@ -18,7 +19,7 @@ steps=" ${T3SSFAST_DEVICE_STEPS:-build tests pipeline bench sanitize} "
 deadline=$((SECONDS + ${T3SSFAST_DEVICE_SECONDS:-540}))
 python=${PYTHON:-python3}
 export PATH="$PATH:/usr/local/cuda/bin" OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
-export PYTHONPATH="$PWD/python:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="${T3SSFAST_DEVICE_PACKAGE:-$PWD/python}:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}"
 failed=0
 mkdir -p "$output" || exit 2
 : >"$output/summary.txt"

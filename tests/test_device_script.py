@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import t3ssfast
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Everything else that this project uses is as if it were not installed.
@@ -46,6 +48,7 @@ def test_dry_run_with_pytorch_numpy_and_pytest_alone(tmp_path: Path) -> None:
         "PYTHONPATH": str(tmp_path),
         "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
         "T3SSFAST_DEVICE_DRY_RUN": "1",
+        "T3SSFAST_DEVICE_PACKAGE": str(Path(t3ssfast.__file__).parents[1]),
         "T3SSFAST_DEVICE_STEPS": "tests pipeline bench sanitize",
     }
     done = subprocess.run(

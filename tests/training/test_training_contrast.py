@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import load_model
+from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.training import fine_tune as fine_tuning
 from t3ssfast.training import train_classifier, train_segmenter, train_verifier
 from t3ssfast.training.fine_tune import fine_tune_verifier
@@ -128,7 +129,8 @@ def tuning(tmp_path_factory):
     def search(*_, **__):
         return type("Detection", (), {"candidates": both})
 
-    with pytest.MonkeyPatch.context() as patch:
+    # As the tests themselves: one thread, for equal bits.
+    with pytest.MonkeyPatch.context() as patch, torch_threads(1):
         patch.setattr("t3ssfast.training.calibrate.detect", search)
         whole = fine_tune_verifier(out=folder / "whole.pt", **given)
     return given, search, whole

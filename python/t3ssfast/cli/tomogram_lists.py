@@ -47,14 +47,8 @@ def _expand(path: Path) -> list[Path] | None:
     if path.is_dir():
         if _is_zarr(path):
             return None
-        files = [file for file in _volumes_in(path) if not _is_named_as_mask(file)]
-        if not files:
-            from t3ssfast.io import display_path
-
-            raise InputError(
-                f"{display_path(path)}: the folder holds no tomograms; give files, or another folder."
-            )
-        return files
+        # The reader reports a folder without any.
+        return [file for file in _volumes_in(path) if not _is_named_as_mask(file)] or None
     if path.exists() or not glob.has_magic(str(path)):
         return None
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]

@@ -33,13 +33,14 @@ def normalise_name(name: object) -> str:
     Folders, suffixes of files, the prefix "rec_", the endings "_Vol", "_rec" and "_12.00Apx", and the zeros
     of a number written with decimals are left out; leading zeros are kept.
     """
-    text = str(name).strip().strip("'\"").replace("\\", "/").rstrip("/")
-    text = text.rsplit("@", 1)[-1].rsplit("/", 1)[-1]
-    if number := WHOLE_NUMBER.fullmatch(text):
-        return number[1]
-    before = None
+    text, before = str(name), None
+    # Until nothing changes: what is left out may uncover more.
     while text != before:
         before = text
+        text = text.strip().strip("'\"").replace("\\", "/").rstrip("/")
+        text = text.rsplit("@", 1)[-1].rsplit("/", 1)[-1]
+        if number := WHOLE_NUMBER.fullmatch(text):
+            return number[1]
         stem, dot, suffix = text.rpartition(".")
         if stem and f"{dot}{suffix}".lower() in SUFFIXES:
             text = stem
