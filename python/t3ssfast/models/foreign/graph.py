@@ -55,6 +55,8 @@ class GraphBuilder:
     def constant(self, folder: str, record: TensorRecord) -> TensorValue:
         key = folder, record
         if key not in self.constants:
+            if key not in self.tensors:
+                raise Refusal("its code uses a tensor within a list of its table of constants")
             tensor = self.tensors[key]
             self.constants[key] = TensorValue(tuple(tensor.shape), tensor.dtype, constant=tensor)
         return self.constants[key]

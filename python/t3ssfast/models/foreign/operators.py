@@ -60,6 +60,8 @@ def _binary(a: Arguments) -> Result:
     if a.get("rounding_mode") is not None:
         a.refuse("rounds a quotient")
     a.finite("alpha")
+    if type(a.get("alpha")) is bool:
+        a.refuse(f"has alpha = {a['alpha']}")
     shapes = [tensor.shape for tensor in a.tensors()]
     return Result(_broadcast(a, *shapes))
 
@@ -93,8 +95,8 @@ def _convolution(a: Arguments) -> Result:
         total = [s - 1 if a["padding"] == "same" else 0 for s in span]
     else:
         total = [2 * p for p in a.integers("padding", n, 0)]
+    extra = a.integers("output_padding", n, 0) if "output_padding" in a else []
     if transposed:
-        extra = a.integers("output_padding", n, 0)
         if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
             a.refuse("has an output_padding that is not below its stride")
         sizes = [
