@@ -55,7 +55,6 @@ class Program:
 @dataclass(frozen=True)
 class _Function:
     node: ast.FunctionDef
-    owner: Instance | None = None
 
 
 def build_graph(
