@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels.plan.run import accepted_sizes
 from t3ssfast.models.adapters import AdaptedNetwork
-from t3ssfast.models.foreign import Refusal
 from t3ssfast.models.foreign.refusal import quoted
 from t3ssfast.models.lenet import DEFAULT_WINDOW_PX
 from t3ssfast.models.metadata import TARGET_CLASS, ModelMetadata
@@ -149,14 +148,12 @@ def _fit_segmenter(
     else:
         probe(module, metadata, name)  # raises with the reason
         raise ModelError(f"{name} does not take slices (N, {slices}, H, W); give another segmenter.")
-    if (wide := run_probe(network, _noise(2, slices, sides[0], sides[0]), name)).ndim == 4:
-        two_class = wide.shape[1] == 2
-    else:
-        two_class = False
+    outputs = run_probe(network, _noise(2, slices, sides[0], sides[0]), name)
+    two_class = outputs.ndim == 4 and outputs.shape[1] == 2
     if output == "auto":
         plain = AdaptedNetwork(module, repeat)
         output = "probabilities" if _answers_probabilities(plain, metadata, name, sides[0]) else "logits"
-    if two_class or wide.ndim == 3 or repeat > 1:
+    if two_class or outputs.ndim == 3 or repeat > 1:
         network = AdaptedNetwork(module, repeat, output if two_class else "")
     metadata = replace(metadata, output=output)
     probe(network, metadata, name, side=sides[0])
@@ -178,22 +175,16 @@ def _answers_probabilities(module: nn.Module, metadata: ModelMetadata, name: str
     Several classes need not sum to 1: each may have a sigmoid of its own.
     """
     side = metadata.window_px or side
-    for scale, seed in _probes():
+    for scale, seed in itertools.product(SCALES, range(SEEDS)):
         outputs = run_probe(module, scale * _noise(2, metadata.slices, side, side, seed=seed), name)
         if not bool((outputs >= 0).all() and (outputs <= 1).all()):
             return False
     return True
 
 
-def _probes() -> Iterator[tuple[float, int]]:
-    yield from ((scale, seed) for scale in SCALES for seed in range(SEEDS if scale else 1))
-
-
 def _takes(module: nn.Module, shape: tuple[int, ...], name: str) -> bool:
     try:
         outputs = run_probe(module, _noise(*shape), name)
-    except Refusal:
-        raise
     except RunError:
         return False
     return isinstance(outputs, Tensor) and (outputs.ndim == 2 or tuple(outputs.shape[-2:]) == shape[-2:])
