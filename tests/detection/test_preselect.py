@@ -170,6 +170,38 @@ def test_preselect_reports_missing_input(tmp_path: Path) -> None:
         t3.preselect(tomogram, membrane, truth[:0], classifier=classifier)
 
 
+def test_command_learns_from_pairs_and_writes_a_classifier(tmp_path: Path) -> None:
+    _, classifier = save_toy_models(tmp_path)
+    files, examples = [], [toy_tomogram(shape=(24, 110 + 8 * k, 118)) for k in range(2)]
+    for k, (tomogram, truth, membrane) in enumerate(examples):
+        t3.write(tmp_path / f"t{k}.mrc", tomogram.data, VOXEL)
+        t3.write(tmp_path / f"m{k}.mrc", membrane, VOXEL)
+        t3.export(truth, tmp_path / f"t{k}.csv", "csv")
+        files += [str(tmp_path / f"t{k}.mrc"), str(tmp_path / f"m{k}.mrc")]
+    picks = [word for k in range(2) for word in ("--picks", str(tmp_path / f"t{k}.csv"))]
+    learned = tmp_path / "learned.pt"
+    options = ["--classifier", str(classifier), "--learn", "--keep", "0.99", "-o", str(learned)]
+    plot = tmp_path / "statistics.png"
+    result = CliRunner().invoke(app, ["preselect", *files, *picks, *options, "--plot", str(plot)])
+    assert result.exit_code == 0, result.output
+    assert "99.0% of the windows on T3SS" in result.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    preselection = read_preselection(load_model(learned, model_kind="classifier").metadata.preselect)
+    expected = learn_preselection(
+        *([example[i] for example in examples] for i in (0, 2, 1)), classifier=classifier, keep=0.99
+    )
+    assert preselection == expected
+    for wrong, message in (
+        ([*files[:3], *picks, *options], "3 files were given"),
+        ([*files, *picks, "-o", "w.mrc"], "several pairs with --learn"),
+        ([*files, *options], "--learn needs T3SS"),
+        ([*files[:2], "--plot", "p.png", "-o", "w.mrc"], "--plot needs T3SS"),
+    ):
+        result = CliRunner().invoke(app, ["preselect", *wrong])
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
+
+
 def test_command_writes_the_mask(tmp_path: Path) -> None:
     tomogram, truth, membrane = toy_tomogram(shape=(8, 110, 110))
     _, classifier = save_toy_models(tmp_path)

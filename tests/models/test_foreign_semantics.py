@@ -313,3 +313,11 @@ def test_an_interrupted_trial_answers_for_no_other_file(monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         trial.try_in_child(content, "b.pt", "classifier", ModelReading(output="logits"))
     assert trial._child.process is None
+
+
+def test_a_trial_that_gets_no_time_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A busy machine is no fault of the file.
+    monkeypatch.setattr(trial.select, "select", lambda *_: ([], [], []))
+    with pytest.raises(ModelError, match="got no answer from its trial in 600 s; load it again"):
+        trial.try_in_child(lenet_archive().to_bytes(), "c.pt", "segmenter", ModelReading())
+    assert trial._child.process is None

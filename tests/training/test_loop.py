@@ -24,6 +24,7 @@ from training_toys import (
 )
 
 import t3ssfast
+from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import CheckpointWarning, ConfigError, ModelError
 from t3ssfast.models import load_model
 from t3ssfast.runtime.checkpoint import CheckpointStore
@@ -110,8 +111,7 @@ def test_classifier_learns_and_has_a_preselection(tmp_path, sheets):
     assert metadata.window_px == 24
     assert metadata.window_nm == pytest.approx(24 * 1.36)
     assert metadata.classes == ("background", "t3ss")
-    assert metadata.preselect["size"] == 24
-    assert metadata.preselect["positives_kept"] > 0.98
+    assert metadata.preselect == CoarseScan().to_dict()
 
 
 def test_verifier_learns_reproducibly(tmp_path, balls):

@@ -9,7 +9,7 @@ from training_toys import CLASSIFIER
 
 from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.models import load_model
-from t3ssfast.training import classifier, train_classifier
+from t3ssfast.training import negatives, train_classifier
 from t3ssfast.training.calibrate import update_metadata
 from t3ssfast.training.data import prepare_tomograms
 from t3ssfast.training.options import ClassifierOptions, make_options
@@ -41,9 +41,9 @@ def test_mined_windows_score_high_and_are_not_particles(sheets, monkeypatch):
     class Model:
         device = "cpu"
 
-    monkeypatch.setattr(classifier, "classify_slab", score_dark_voxels)
+    monkeypatch.setattr(negatives, "classify_slab", score_dark_voxels)
     options = replace(OPTIONS, mined_slices=10, search_distance_nm=5.0)
-    found = classifier.mine_negatives(Model(), [tomogram], options, np.random.default_rng(0))[0]
+    found = negatives.mine_negatives(Model(), [tomogram], options, np.random.default_rng(0))[0]
     assert 0 < len(found) <= options.mined_per_tomogram
     distance = np.linalg.norm(found[:, None] - tomogram.targets_zyx[None], axis=2) * 1.36
     assert distance.min() > options.negative_distance_nm
@@ -56,7 +56,7 @@ def test_coarse_scan_of_the_starting_model_is_kept(tmp_path, sheets):
     tomograms, membranes, picks = sheets
     options = CLASSIFIER | {"rounds": 0, "steps": 2}
     path = train_classifier(tomograms, picks, membranes, tmp_path / "a.pt", **options)
-    scan = CoarseScan().to_dict()
+    scan = CoarseScan(5, 3, 0.2).to_dict()
     update_metadata(path, "classifier", preselect=scan)
     train_classifier(tomograms, picks, membranes, tmp_path / "b.pt", start=path, **options)
     assert load_model(tmp_path / "b.pt", model_kind="classifier").metadata.preselect == scan

@@ -27,7 +27,9 @@ __all__ = ["try_in_child"]
 # Above what the child holds when it starts, and per byte of the file.
 MEMORY_BYTES, MEMORY_PER_BYTE = 1 << 30, 8
 CPU_SECONDS = 20
-WALL_SECONDS = 60.0
+# The limit on processor time ends a child that computes; this one is for a machine so busy that it does not
+# get to compute.
+WALL_SECONDS = 600.0
 # The child ends when nothing was asked for so long: a detection loads its models at its start.
 IDLE_SECONDS = 20.0
 MAX_REMEMBERED = 64
@@ -58,7 +60,7 @@ class _Child:
         )
 
     def ask(self, request: dict[str, Any], content: bytes) -> dict[str, Any] | None:
-        """Return the child's answer, or None if it died or took too long."""
+        """Return the child's answer, or None if it died; ModelError where it got no time to answer."""
         for attempt in range(2):
             if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
                 self.stop()
@@ -77,7 +79,12 @@ class _Child:
                 return None
             try:
                 ready, _, _ = select.select([process.stdout], [], [], WALL_SECONDS)
-                answer = _receive(process.stdout) if ready else None
+                if not ready:
+                    raise ModelError(
+                        f"{request['name']} got no answer from its trial in {WALL_SECONDS:.0f} s; load it "
+                        "again when the machine is less busy."
+                    )
+                answer = _receive(process.stdout)
             except BaseException:
                 # Interrupted: the answer that is still to come would be taken for that of the next file.
                 self.stop()

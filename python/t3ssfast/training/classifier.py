@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from t3ssfast.candidates import Candidates
-from t3ssfast.detection.classify_slab import classify_slab
-from t3ssfast.detection.preselect import DEFAULT_STATISTICS, CoarseScan, learn_rule, read_preselection
-from t3ssfast.detection.search_region import SearchRegion
+from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import InputError
-from t3ssfast.kernels.window_statistics import window_statistics
 from t3ssfast.models import LeNet, LoadedModel, ModelMetadata
 from t3ssfast.tomogram import StrPath, Tomogram
 from t3ssfast.training.data import TrainingTomogram, prepare_tomograms, split_tomograms
 from t3ssfast.training.distributed import World, join_world
 from t3ssfast.training.loop import Batch, Task, Trainer, load_start
 from t3ssfast.training.metrics import score_metrics
+from t3ssfast.training.negatives import ParticleStatistics, draw_negatives, is_negative, mine_negatives
 from t3ssfast.training.options import ClassifierOptions, make_options
-from t3ssfast.training.windows import Positions, WindowPool, cut_out, voxels_around
+from t3ssfast.training.windows import WindowPool, cut_out, voxels_around
 
 __all__ = ["ClassifierTask", "train_classifier"]
-
-# Minimum distance between two mined windows of a slice.
-MINED_DISTANCE_NM = 7.0
-# Slices of each tomogram from which random negatives are drawn.
-NEGATIVE_SLICES = 24
 
 
 def train_classifier(
@@ -54,8 +45,8 @@ def train_classifier(
     """Train a LeNet on tomograms and the T3SS picked in them.
 
     Picks of kind "t3ss" are positives; picks of any other kind are negatives. The other negatives are windows
-    farther than `negative_distance_nm` from every T3SS: random ones near the membrane, and in each further
-    round those that the current model scores highest.
+    farther than `negative_distance_nm` from every T3SS: near the membrane, drawn by their statistics, and in
+    each further round those that the current model scores highest.
 
     Parameters
     ----------
@@ -158,28 +149,10 @@ class ClassifierTask(Task[ClassifierOptions]):
         }
 
     def metadata(self) -> ModelMetadata:
-        # A coarse scan fits any classifier; other rules are learned from the training windows.
-        preselect = None if self.start is None else self.start.metadata.preselect
-        if not isinstance(read_preselection(preselect), CoarseScan):
-            preselect = _learn_preselection(self._pools[0], self.options)
+        start = None if self.start is None else self.start.metadata.preselect
+        # A coarse scan fits any classifier, and excludes far more than bounds on statistics do.
+        preselect = CoarseScan().to_dict() if start is None else start
         return replace(super().metadata(), preselect=preselect)
-
-
-def _learn_preselection(pool: WindowPool, options: ClassifierOptions) -> dict[str, Any]:
-    """Learn bounds on window statistics from the T3SS' windows, centred and off by the jitter."""
-    size = options.window_px
-    jitter = round(options.jitter_nm * 10.0 / options.voxel_size_angstrom)
-    start = pool.positive.shape[-1] // 2 - size // 2
-
-    def statistics(cut: Tensor, *shifts: tuple[int, int]) -> npt.NDArray[np.float32]:
-        windows = [cut[:, start + y : start + y + size, start + x : start + x + size] for y, x in shifts]
-        image = torch.cat(windows).float().contiguous().numpy()
-        values: npt.NDArray[np.float32] = window_statistics(image, size, DEFAULT_STATISTICS)
-        return values.reshape(len(DEFAULT_STATISTICS), -1)
-
-    positives = statistics(pool.positive, (0, 0), (jitter, 0), (-jitter, 0), (0, jitter), (0, -jitter))
-    negatives = statistics(pool.random, (0, 0))
-    return learn_rule(positives, DEFAULT_STATISTICS, negatives, size=size).to_dict()
 
 
 def _collect(tomograms: Sequence[TrainingTomogram], options: ClassifierOptions, stream: int) -> WindowPool:
@@ -187,85 +160,9 @@ def _collect(tomograms: Sequence[TrainingTomogram], options: ClassifierOptions, 
     rng = np.random.default_rng([options.seed, stream])
     reach = round(options.jitter_z_nm * 10.0 / options.voxel_size_angstrom)
     positive = [voxels_around(t, t.targets_zyx, reach) for t in tomograms]
-    random = [_random_negatives(t, rng, options) for t in tomograms]
+    particles = ParticleStatistics.measure(tomograms, options) if options.negatives == "statistics" else None
+    random = [draw_negatives(t, rng, options, particles) for t in tomograms]
     other = [voxels_around(t, t.others_zyx, reach) for t in tomograms]
-    other = [v[_is_negative(t, v, options)] for t, v in zip(tomograms, other, strict=True)]
+    other = [v[is_negative(t, v, options)] for t, v in zip(tomograms, other, strict=True)]
     mined = [np.zeros((0, 3), np.int64) for _ in tomograms]
     return WindowPool(*(cut_out(tomograms, p, options) for p in (positive, random, other, mined)))
-
-
-def _is_negative(
-    tomogram: TrainingTomogram, positions: Positions, options: ClassifierOptions
-) -> npt.NDArray[np.bool_]:
-    """Return which positions are far enough from every T3SS to be negatives."""
-    # Distances from no T3SS are infinite.
-    distance, _ = cKDTree(tomogram.targets_zyx).query(positions)
-    return np.asarray(distance > options.negative_distance_nm * 10.0 / options.voxel_size_angstrom)
-
-
-def _search_regions(
-    tomogram: TrainingTomogram, slices: list[int], options: ClassifierOptions, *, enclosed: bool
-) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Yield slices and their search regions; without a membrane, the whole slice."""
-    prepared, distance_nm = tomogram.prepared, options.search_distance_nm
-    if tomogram.membrane is None:
-        yield from ((z, np.ones(prepared.shape[1:], np.uint8)) for z in slices)
-    else:
-        search = SearchRegion(tomogram.membrane, prepared.voxel_size_angstrom, distance_nm, enclosed=enclosed)
-        yield from ((z, search.slab(z, z + 1)[0]) for z in slices)
-
-
-def _random_slices(tomogram: TrainingTomogram, count: int, rng: np.random.Generator) -> list[int]:
-    """Draw different slices, sorted."""
-    z = np.arange(tomogram.z0, tomogram.z1)
-    return sorted(rng.choice(z, min(count, len(z)), replace=False).tolist())
-
-
-def _in_slice(z: int, mask: npt.NDArray[Any]) -> Positions:
-    """Return the voxels of a slice where a mask is non-zero."""
-    yx = np.argwhere(mask)
-    return np.column_stack([np.full(len(yx), z), yx]).astype(np.int64)
-
-
-def _random_negatives(
-    tomogram: TrainingTomogram, rng: np.random.Generator, options: ClassifierOptions
-) -> Positions:
-    """Draw negatives, most of them near the membrane, the others anywhere."""
-    slices = _random_slices(tomogram, NEGATIVE_SLICES, rng)
-    regions = _search_regions(tomogram, slices, options, enclosed=False)
-    near = np.concatenate([_in_slice(z, region) for z, region in regions])
-    wanted = options.negatives_per_tomogram
-    elsewhere = round(options.elsewhere_share * wanted) if len(near) else wanted
-    anywhere = [rng.choice(slices, elsewhere)]
-    anywhere += [rng.integers(0, n, elsewhere) for n in tomogram.prepared.shape[1:]]
-    if len(near):
-        near = near[rng.integers(len(near), size=wanted - elsewhere)]
-    positions = np.concatenate([near, np.column_stack(anywhere)]).astype(np.int64)
-    return positions[_is_negative(tomogram, positions, options)]
-
-
-def mine_negatives(
-    model: LoadedModel,
-    tomograms: Sequence[TrainingTomogram],
-    options: ClassifierOptions,
-    rng: np.random.Generator,
-) -> list[Positions]:
-    """Return each tomogram's false positives with the highest scores, highest first."""
-    found = []
-    side = 2 * round(MINED_DISTANCE_NM * 10.0 / options.voxel_size_angstrom) + 1
-    for tomogram in tomograms:
-        positions, scores = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.float32)]
-        slices = _random_slices(tomogram, options.mined_slices, rng)
-        for z, region in _search_regions(tomogram, slices, options, enclosed=True):
-            score = np.zeros(region.shape, np.float32)
-            slab = tomogram.prepared.slab(z, z + 1)
-            index, probability = classify_slab(slab, region[None], model, device=model.device)
-            score.flat[index] = probability
-            peaks = (score >= options.mined_score) & (score == ndimage.maximum_filter(score, side))
-            voxels = _in_slice(z, peaks)
-            negative = _is_negative(tomogram, voxels, options)
-            positions.append(voxels[negative])
-            scores.append(score[peaks][negative])
-        order = np.argsort(-np.concatenate(scores), kind="stable")[: options.mined_per_tomogram]
-        found.append(np.concatenate(positions)[order])
-    return found

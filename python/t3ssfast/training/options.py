@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
+# How the classifier's negatives are drawn.
+NEGATIVES = ("statistics", "random")
 # A condition, and its description for the error message.
 Bound = tuple[Callable[[Any], bool], str]
 
@@ -202,8 +204,14 @@ class ClassifierOptions(TrainOptions):
         lie in the volume that the membrane encloses.
     elsewhere_share
         Fraction of the random negatives drawn from the whole tomogram.
+    negatives
+        How negatives near the membrane are drawn: "random", or by "statistics", in strata of how much their
+        window statistics resemble those of the windows on particles.
+    like_share, unlike_share
+        Fractions of the negatives near the membrane drawn by "statistics" from the tenth that resembles the
+        particles most, and from the twentieth that resembles them least; the others are drawn from all.
     negatives_per_tomogram, mined_per_tomogram
-        Number of random negatives, and maximum number of mined negatives in each round.
+        Number of negatives before mining, and maximum number of mined negatives in each round.
     mined_slices
         Slices of each tomogram searched in a round of mining.
     mined_score
@@ -224,6 +232,9 @@ class ClassifierOptions(TrainOptions):
     negative_distance_nm: float = _bounded(13.0, LENGTH)
     search_distance_nm: float = _bounded(DetectConfig.search_distance_nm, LENGTH)
     elsewhere_share: float = _bounded(0.3, FRACTION)
+    negatives: str = _bounded("statistics", (NEGATIVES.__contains__, " or ".join(map(repr, NEGATIVES))))
+    like_share: float = _bounded(0.5, FRACTION)
+    unlike_share: float = _bounded(0.1, FRACTION)
     negatives_per_tomogram: int = _bounded(1_500, AT_LEAST_1)
     mined_per_tomogram: int = _bounded(400, AT_LEAST_1)
     mined_slices: int = _bounded(24, AT_LEAST_1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from t3ssfast.detection.preselect.learn_model import learn_preselection
-from t3ssfast.detection.preselect.learn_rule import learn_rule, particle_windows
+from t3ssfast.detection.preselect.learn_rule import WindowSample, learn_rule, particle_windows
 from t3ssfast.detection.preselect.preselections import (
     CoarseScan,
     Preselection,
@@ -21,6 +21,7 @@ __all__ = [
     "PreselectRule",
     "Preselection",
     "WindowFilter",
+    "WindowSample",
     "learn_preselection",
     "learn_rule",
     "particle_windows",

@@ -43,10 +43,11 @@ def learn_preselection(
     picks: Sequence[Candidates],
     *,
     classifier: StrPath | nn.Module | LoadedModel | None = None,
+    contrast_sign: int = 1,
     config: DetectConfig | None = None,
     keep: float = 0.995,
 ) -> PreselectModel:
-    """Learn a `PreselectModel` from the picks of several tomograms (protein dark).
+    """Learn a `PreselectModel` from the picks of several tomograms.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ def learn_preselection(
         tomograms with T3SS.
     classifier, config
         What defines grid and normalisation (None: the bundled classifier), and the search region.
+    contrast_sign
+        +1 where protein is dark, -1 where it is bright.
     keep
         Fraction of the windows on particles to keep, in held-out tomograms.
 
@@ -73,7 +76,7 @@ def learn_preselection(
     model = load_model(classifier, model_kind="classifier")
     parts = []
     for k, (tomogram, membrane, known) in enumerate(zip(tomograms, membranes, picks, strict=True)):
-        grid, search = search_grid(tomogram, membrane, model, config)
+        grid, search = search_grid(tomogram, membrane, model, config, contrast_sign)
         centres = grid.from_tomogram(known.centre_zyx[known.kind == "t3ss"])
         values, on_particle = block_windows(grid, search, centres)
         parts.append((values, on_particle, np.full(len(on_particle), k)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.kernels.window_statistics import DEFAULT_STATISTICS, window_statistics
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["learn_rule", "learn_rule_from_picks", "near_particles", "particle_windows"]
+__all__ = ["WindowSample", "learn_rule", "near_particles", "particle_windows"]
 
 # Windows this close to a pick show the same particle: their scores stay above about half of its score.
 PICK_RADIUS_ZYX_NM = (8.0, 3.0, 3.0)
@@ -72,34 +72,49 @@ def learn_rule(
     )
 
 
-def learn_rule_from_picks(
-    grid: PreparedTomogram, region: npt.NDArray[Any], picks: Candidates, size: int, keep: float, margin: float
-) -> PreselectRule:
-    """Learn a rule from the windows on picks, and measure it on a sample of the other windows of a region."""
-    centres = grid.from_tomogram(picks.centre_zyx[picks.kind == "t3ss"])
-    near_picks = near_particles(grid.shape, grid.voxel_size_angstrom, centres)
-    none = np.zeros((len(DEFAULT_STATISTICS), 0), np.float32)
-    positive, negative = [none], [none]
-    spacing = 1
-    for z, near in enumerate(near_picks):
-        others = np.flatnonzero((region[z] != 0) & ~near)
-        spacing = max(spacing, len(others) * len(region) // NEGATIVE_WINDOWS)
-        chosen = near.copy()
-        chosen.flat[others[::spacing]] = True
-        if chosen.any():
-            image = pad_for_windows(grid.slab(z, z + 1), size)
-            values = np.asarray(window_statistics(image, size, DEFAULT_STATISTICS, mask=chosen[None]))
-            positive.append(values[:, near[chosen]])
-            negative.append(values[:, ~near[chosen]])
-    positives = np.concatenate(positive, axis=1)
-    positives = positives[:, np.isfinite(positives).all(axis=0)]
-    if positives.shape[1] == 0:
-        raise InputError(
-            f"None of the {len(picks)} picks is a T3SS inside {grid.tomogram.name}; give picks in voxels "
-            "of this tomogram, 0-based."
+@dataclass(frozen=True)
+class WindowSample:
+    """Statistics (S, n) of the windows on particles, and (S, m) of a sample of the others in the region."""
+
+    size: int
+    names: tuple[str, ...]
+    on_particles: npt.NDArray[np.float32]
+    others: npt.NDArray[np.float32]
+
+    @classmethod
+    def measure(
+        cls, grid: PreparedTomogram, region: npt.NDArray[Any], picks: Candidates, size: int
+    ) -> WindowSample:
+        """Measure the windows of a (z, y, x) search region; InputError where none shows a picked T3SS."""
+        centres = grid.from_tomogram(picks.centre_zyx[picks.kind == "t3ss"])
+        near_picks = near_particles(grid.shape, grid.voxel_size_angstrom, centres)
+        none = np.zeros((len(DEFAULT_STATISTICS), 0), np.float32)
+        positive, negative = [none], [none]
+        spacing = 1
+        for z, near in enumerate(near_picks):
+            others = np.flatnonzero((region[z] != 0) & ~near)
+            spacing = max(spacing, len(others) * len(region) // NEGATIVE_WINDOWS)
+            chosen = near.copy()
+            chosen.flat[others[::spacing]] = True
+            if chosen.any():
+                image = pad_for_windows(grid.slab(z, z + 1), size)
+                values = np.asarray(window_statistics(image, size, DEFAULT_STATISTICS, mask=chosen[None]))
+                positive.append(values[:, near[chosen]])
+                negative.append(values[:, ~near[chosen]])
+        positives = np.concatenate(positive, axis=1)
+        positives = positives[:, np.isfinite(positives).all(axis=0)]
+        if positives.shape[1] == 0:
+            raise InputError(
+                f"None of the {len(picks)} picks is a T3SS inside {grid.tomogram.name}; give picks in voxels "
+                "of this tomogram, 0-based."
+            )
+        return cls(size, DEFAULT_STATISTICS, positives, np.concatenate(negative, axis=1))
+
+    def learn(self, keep: float, margin: float) -> PreselectRule:
+        """Learn a rule from the windows on particles."""
+        return learn_rule(
+            self.on_particles, self.names, self.others, size=self.size, keep=keep, margin=margin
         )
-    negatives = np.concatenate(negative, axis=1)
-    return learn_rule(positives, DEFAULT_STATISTICS, negatives, size=size, keep=keep, margin=margin)
 
 
 def particle_windows(tomogram: Tomogram, particles: Candidates) -> npt.NDArray[np.bool_]:

@@ -10,17 +10,19 @@ from torch import nn
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.preselect.learn_rule import learn_rule_from_picks
+from t3ssfast.detection.preselect.learn_rule import WindowSample
 from t3ssfast.detection.preselect.preselections import Preselection, read_preselection
 from t3ssfast.detection.preselect.window_filter import WindowFilter, search_grid
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import StrPath, Tomogram
 
-__all__ = ["preselect"]
+__all__ = ["preselect", "sample_windows"]
 
 # Slices prepared and filtered at a time; results do not depend on it.
 SLAB_SLICES = 16
+# Window of a classifier that does not name its own.
+WINDOW_PX = 50
 
 
 def preselect(
@@ -70,9 +72,8 @@ def preselect(
     if picks is None:
         preselection = read_preselection(model.metadata.preselect)
     else:
-        preselection = learn_rule_from_picks(
-            grid, region, picks, model.metadata.window_px or 50, keep, margin
-        )
+        sample = WindowSample.measure(grid, region, picks, model.metadata.window_px or WINDOW_PX)
+        preselection = sample.learn(keep, margin)
     if preselection is None:
         raise ModelError(f"{model.path} has no preselection; give picks to learn a rule from.")
     window_filter = WindowFilter(preselection, grid, search, model)
@@ -81,3 +82,22 @@ def preselect(
         if region[z0:z1].any():
             region[z0:z1] = window_filter.apply(grid.slab(z0, z1), region[z0:z1], z0)
     return grid.mask_to_tomogram(region), preselection
+
+
+def sample_windows(
+    tomogram: Tomogram,
+    membrane: npt.NDArray[Any],
+    picks: Candidates,
+    *,
+    classifier: StrPath | nn.Module | LoadedModel | None = None,
+    contrast_sign: int = 1,
+    config: DetectConfig | None = None,
+) -> WindowSample:
+    """Measure the statistics that `preselect` learns from: windows on picks, and others near the membrane.
+
+    The parameters and errors are those of `preselect`.
+    """
+    model = load_model(classifier, model_kind="classifier")
+    grid, search = search_grid(tomogram, membrane, model, config, contrast_sign)
+    region = search.slab(0, grid.shape[0])
+    return WindowSample.measure(grid, region, picks, model.metadata.window_px or WINDOW_PX)

@@ -64,6 +64,8 @@ SIZES = {
             "negatives_per_tomogram": 700,
             "mined_per_tomogram": 200,
             "mined_slices": 10,
+            # As the classifier in the package was trained.
+            "negatives": "random",
         },
         verifier={"steps": 2_000, "steps_per_epoch": 100, "negatives_per_tomogram": 30},
     ),
