@@ -131,14 +131,14 @@ MUTATIONS = [
         MOMENTS,
         "ring_rows() const { return size + kPanelRows; }",
         "ring_rows() const { return size + kPanelRows - 1; }",
-        (STATISTICS, "-k", "statistics_equal"),
+        (STATISTICS, "-k", "several_cells"),
     ),
     Mutation(
         "a band misses its last row",
         MOMENTS,
         "i = 1; i <= kPanelRows; ++i) {\n        if (t0 + i < cell.t_end) sums",
         "i = 1; i < kPanelRows; ++i) {\n        if (t0 + i < cell.t_end) sums",
-        (STATISTICS, "-k", "statistics_equal"),
+        (STATISTICS, "-k", "several_cells"),
     ),
     Mutation(
         "the last staged row is missing",
