@@ -1,15 +1,16 @@
-// window_statistics on the device. One kernel computes moments and extrema from sums along columns, then rows, in
-// shared memory; the other computes order statistics from the ranks of the pixels under a tile. Both run the block
-// algorithms of core/moment_tile.h and core/order_tile.h. Blocks loop over the tiles, so the workspace does not grow with the volume. A
-// tile without a listed window costs only a search in the list.
+// window_statistics on the device. One kernel computes moments and extrema, marching down strips of lattice cells; the
+// other computes order statistics from the ranks of the pixels under a tile. Both run the block algorithms of
+// core/moment_strip.h and core/order_tile.h. Blocks loop over strips and tiles, so the workspace does not grow with the
+// volume. A tile without a listed window costs only a search in the list.
 //
 // Order statistics from tile ranks, as on the CPU, are exact for float32 values, take time linear in the window's edge,
 // and need no table of the image's values.
 #include <algorithm>
+#include <type_traits>
 
 #include "backend.h"
 #include "core/device_instructions.h"
-#include "core/moment_tile.h"
+#include "core/moment_strip.h"
 #include "core/order_tile.h"
 #include "cuda/launch.h"
 
@@ -20,44 +21,60 @@ using i64 = std::int64_t;
 
 constexpr int kMomentThreads = 128;
 constexpr int kOrderThreads = 128;
-// Dynamic shared memory that every device provides without opting in.
-constexpr i64 kSharedBytes = 48 << 10;
-// Rows of windows per pass of a block: at most 16. Below 3, device memory is faster than shared memory.
-constexpr i64 kMaxPanel = 16, kMinPanel = 3, kWorkspacePanel = 8;
 constexpr i64 kMaxBlocks = 1 << 20;
 // Blocks per multiprocessor: enough to hide latency, few enough to keep the workspace small. As a launch bound it
 // leaves the kernels enough registers.
 constexpr i64 kBlocksPerMultiprocessor = 4;
+constexpr i64 kMomentBlocksPerMultiprocessor = 2;
+// Shared memory of a block that the driver reserves.
+constexpr i64 kReservedBytes = 1024;
+// Strips are whole columns of cells unless that gives each resident block fewer strips than this.
+constexpr i64 kStripsPerBlock = 4;
 
 // Launch configuration of the kernel for moments and extrema.
 struct MomentPlan {
-    i64 panel, bytes, blocks;
+    MomentMemory memory;
+    StripGrid grid;
+    i64 blocks;
     bool workspace;
+
+    // What any strips of these images need.
+    i64 workspace_bytes;
 };
 
-MomentPlan moment_plan(const StatisticsRun &run, int multiprocessors) {
-    const i64 tiles = moment_grid(run).count;
-    i64 panel = std::min(kMaxPanel, run.size);
-    while (panel > 1 && moment_block_bytes(run.size, panel) > kSharedBytes) --panel;
-    if (moment_block_bytes(run.size, panel) <= kSharedBytes && panel >= std::min(kMinPanel, run.size)) {
-        return {panel, moment_block_bytes(run.size, panel), std::min(tiles, kMaxBlocks), false};
+MomentPlan moment_plan(const StatisticsRun &run, int device) {
+    const i64 per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    const i64 multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device);
+    MomentPlan plan{{run.size, true}, {}, 0, false, 0};
+    if (plan.memory.bytes() > per_block) plan.memory.ring = false;
+    plan.workspace = plan.memory.bytes() > per_block;
+    const i64 fitting = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) /
+                        (plan.workspace ? 1 : plan.memory.bytes() + kReservedBytes);
+    const i64 resident = multiprocessors * std::min(fitting, kMomentBlocksPerMultiprocessor);
+    // With a list, cells without a listed window are skipped, so a strip is one cell.
+    plan.grid = strip_grid(run, 1);
+    if (plan.workspace) plan.workspace_bytes = std::min(plan.grid.count, resident) * plan.memory.bytes();
+    if (run.windows.dense()) {
+        const i64 cells = plan.grid.count;
+        plan.grid = strip_grid(run, std::clamp<i64>(cells / (kStripsPerBlock * resident), 1, plan.grid.cells.rows));
     }
-    return {kWorkspacePanel, moment_block_bytes(run.size, kWorkspacePanel),
-            std::min(tiles, kBlocksPerMultiprocessor * multiprocessors), true};
+    plan.blocks = std::min(plan.grid.count, plan.workspace ? resident : kMaxBlocks);
+    return plan;
 }
 
 i64 order_blocks(const StatisticsRun &run, int multiprocessors) {
     return std::min(order_grid(run).count, kBlocksPerMultiprocessor * multiprocessors);
 }
 
-__global__ void __launch_bounds__(kMomentThreads, kBlocksPerMultiprocessor)
-    moment_kernel(StatisticsRun run, BlockGrid grid, i64 panel, unsigned char *workspace, i64 bytes) {
-    unsigned char *memory =
-        workspace != nullptr ? workspace + blockIdx.x * bytes : device::shared_memory<unsigned char>();
+template <bool kWorkspace>
+__global__ void __launch_bounds__(kMomentThreads, kMomentBlocksPerMultiprocessor)
+    moment_kernel(const __grid_constant__ StatisticsRun run, StripGrid grid, MomentMemory memory,
+                  unsigned char *workspace) {
+    unsigned char *const start =
+        kWorkspace ? workspace + blockIdx.x * memory.bytes() : device::shared_memory<unsigned char>();
     const DeviceBlock block;
-    for (i64 i = blockIdx.x; i < grid.count; i += gridDim.x) {
-        moment_tile(block, run, grid.tile(i, run.windows_y, run.windows_x), panel, memory);
-    }
+    using Upper = std::conditional_t<kWorkspace, UpperInMemory, UpperInRegisters>;
+    for (i64 i = blockIdx.x; i < grid.count; i += gridDim.x) moment_strip<Upper>(block, run, grid, i, memory, start);
 }
 
 __global__ void __launch_bounds__(kOrderThreads, kBlocksPerMultiprocessor)
@@ -97,16 +114,16 @@ i64 window_statistics_workspace(ImageStack<const float> images, i64 size,
         if (is_order(request.kind)) {
             bytes = std::max(bytes, order_blocks(run, multiprocessors) * order_workspace_bytes(size, kOrderThreads));
         } else {
-            const MomentPlan plan = moment_plan(run, multiprocessors);
-            bytes = std::max(bytes, plan.workspace ? plan.blocks * plan.bytes : 0);
+            bytes = std::max(bytes, moment_plan(run, launch.device).workspace_bytes);
         }
     }
     return bytes;
 }
 
 void window_statistics(ImageStack<const float> images, i64 size, const std::vector<StatisticRequest> &statistics,
-                       WindowList windows, float *out, void *workspace, i64 workspace_bytes, Launch launch) {
-    const StatisticsRun run = statistics_run(images, size, windows, out);
+                       WindowList windows, float *out, void *workspace, i64 workspace_bytes, i64 *first_nonfinite,
+                       Launch launch) {
+    StatisticsRun run = statistics_run(images, size, windows, out);
     if (run.plane == 0) return;
     if (workspace_bytes < window_statistics_workspace(images, size, statistics, launch)) {
         throw std::invalid_argument("window_statistics: the workspace is smaller than window_statistics_workspace.");
@@ -114,12 +131,15 @@ void window_statistics(ImageStack<const float> images, i64 size, const std::vect
     const DeviceGuard guard(launch.device);
     const int multiprocessors = attribute(cudaDevAttrMultiProcessorCount, launch.device);
     unsigned char *const memory = static_cast<unsigned char *>(workspace);
+    run.first_nonfinite = reinterpret_cast<unsigned long long *>(first_nonfinite);
     for_requests(run, statistics, false, [&](const StatisticsRun &part) {
-        const MomentPlan plan = moment_plan(part, multiprocessors);
+        const MomentPlan plan = moment_plan(part, launch.device);
         const LaunchShape shape{dim3(static_cast<unsigned>(plan.blocks)), kMomentThreads,
-                                plan.workspace ? 0 : plan.bytes};
-        launch_kernel("window_statistics (moments)", moment_kernel, shape, stream_of(launch), part, moment_grid(part),
-                      plan.panel, plan.workspace ? memory : nullptr, plan.bytes);
+                                plan.workspace ? 0 : plan.memory.bytes()};
+        const auto kernel = plan.workspace ? moment_kernel<true> : moment_kernel<false>;
+        if (!plan.workspace) allow_shared(kernel, launch.device);
+        launch_kernel("window_statistics (moments)", kernel, shape, stream_of(launch), part, plan.grid, plan.memory,
+                      memory);
     });
     for_requests(run, statistics, true, [&](const StatisticsRun &part) {
         const LaunchShape shape{dim3(static_cast<unsigned>(order_blocks(part, multiprocessors))), kOrderThreads,

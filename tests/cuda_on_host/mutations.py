@@ -53,7 +53,7 @@ class Mutation:
 TENSOR_CORES = (SCORES, "-k", "tensor_cores")
 FULLY_CONNECTED, FEATURE_MAPS = "core/tensor_core_fully_connected.h", "core/tensor_core_feature_maps.h"
 WINDOW_STATISTICS = "core/window_statistics.h"
-MOMENTS, ORDER = "core/moment_tile.h", "core/order_tile.h"
+MOMENTS, ORDER = "core/moment_strip.h", "core/order_tile.h"
 
 MUTATIONS = [
     Mutation(
@@ -78,9 +78,9 @@ MUTATIONS = [
         (STATISTICS, "-k", "empty_tile"),
     ),
     Mutation(
-        "no barrier after rows of a tile that are skipped",
+        "no barrier after rows of a cell that are skipped",
         MOMENTS,
-        "    if (!run.windows.dense()) block.phase([](int) {});\n",
+        "            block.phase([](int) {});  // all lanes have looked before the next strip's list\n",
         "",
         (STATISTICS, "-k", "at_the_end_of_a_tile"),
     ),
@@ -120,11 +120,32 @@ MUTATIONS = [
         TENSOR_CORES,
     ),
     Mutation(
-        "sums of a panel that was skipped are counted as taken",
+        "sums of a panel that was skipped are forgotten",
         MOMENTS,
-        "t1 - (tile.y0 - top))) continue;",
-        "t1 - (tile.y0 - top))) { taken = t1; continue; }",
+        "    if (t0 + kPanelRows < cell.t_end) buffers.store(buffers.below",
+        "    if (wanted && t0 + kPanelRows < cell.t_end) buffers.store(buffers.below",
         (STATISTICS, "-k", "within_a_tile"),
+    ),
+    Mutation(
+        "the ring of pixel rows is one row short",
+        MOMENTS,
+        "ring_rows() const { return size + kPanelRows; }",
+        "ring_rows() const { return size + kPanelRows - 1; }",
+        (STATISTICS, "-k", "several_cells"),
+    ),
+    Mutation(
+        "a band misses its last row",
+        MOMENTS,
+        "i = 1; i <= kPanelRows; ++i) {\n        if (t0 + i < cell.t_end) sums",
+        "i = 1; i < kPanelRows; ++i) {\n        if (t0 + i < cell.t_end) sums",
+        (STATISTICS, "-k", "several_cells"),
+    ),
+    Mutation(
+        "the last staged row is missing",
+        MOMENTS,
+        "cell.lattice_y() + last + 1, lane, lanes);",
+        "cell.lattice_y() + last, lane, lanes);",
+        (STATISTICS, "-k", "statistics_equal"),
     ),
     Mutation(
         "the workspace has no room for whole shares of the lanes",
@@ -162,10 +183,10 @@ MUTATIONS = [
         (STATISTICS, "-k", "several"),
     ),
     Mutation(
-        "shared memory of the moments is one row short",
+        "shared memory of the moments is one record short",
         MOMENTS,
-        "return (2 * size - 1) * moment_stride(panel)",
-        "return (2 * size - 2) * moment_stride(panel)",
+        "return records() * columns() * static_cast",
+        "return (records() - 1) * columns() * static_cast",
         (STATISTICS, "-k", "statistics_equal or masked"),
     ),
     Mutation(

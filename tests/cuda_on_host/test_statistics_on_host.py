@@ -58,7 +58,8 @@ def assert_equals_cpu(
         emulated = np.full(expected.shape, np.nan, np.float32)
         requests = [request_of(name) for name in names]
         shape = (image.data_ptr(), *image.shape)
-        core.emulate_window_statistics(shape, size, requests, (0, 0), emulated.ctypes.data, 40, False, 3)
+        target = emulated.ctypes.data
+        core.emulate_window_statistics(shape, size, requests, (0, 0), target, 40, False, 3, True)
         np.testing.assert_array_equal(found.numpy(), emulated)
 
 
@@ -73,6 +74,13 @@ def test_statistics_equal_the_cpu(on_host: Extension, size: int, order: str) -> 
     assert_equals_cpu(on_host, image, size, NAMES)
 
 
+@pytest.mark.parametrize(("size", "order"), [(11, "reversed"), (24, "shuffled")])
+def test_strips_of_several_cells(on_host: Extension, size: int, order: str) -> None:
+    """Sums of the rows that one cell shares with the next are kept."""
+    on_host.schedule(*SCHEDULES[order])
+    assert_equals_cpu(on_host, noise(1, size * 26, size * 2 + 3), size, ("mean", "kurtosis", "min", "max"))
+
+
 @pytest.mark.parametrize("order", SCHEDULES)
 @pytest.mark.parametrize(("size", "share"), [(7, 0.05), (13, 0.002), (33, 0.3)])
 def test_masked_statistics_equal_the_cpu(on_host: Extension, order: str, size: int, share: float) -> None:
@@ -83,8 +91,12 @@ def test_masked_statistics_equal_the_cpu(on_host: Extension, order: str, size: i
     assert_equals_cpu(on_host, image, size, ("mean", "kurtosis", "max", "median", "q05"), mask)
 
 
-@pytest.mark.parametrize("size", [120, 200])
-def test_moments_of_large_windows_use_the_workspace(on_host: Extension, size: int) -> None:
+@pytest.mark.parametrize(("size", "architecture"), [(50, 75), (120, 90), (200, 90)])
+def test_moments_of_large_windows_use_device_memory(
+    on_host: Extension, size: int, architecture: int
+) -> None:
+    """Pixels are read from the image, and what does not fit shared memory is in the workspace."""
+    on_host.use(architecture)
     on_host.schedule("reversed")
     assert_equals_cpu(on_host, noise(1, size + 9, size + 15), size, ("mean", "kurtosis", "min"))
 
@@ -102,10 +114,14 @@ def test_several_images_share_the_workspace(on_host: Extension) -> None:
 
 
 def test_rows_without_listed_windows_at_the_end_of_a_tile(on_host: Extension) -> None:
-    """A block skips them; the lists of the next tile must wait until every lane has looked."""
-    mask = torch.zeros(5, 20, 4, dtype=torch.bool)
+    """A block skips them; the lists of the next tile must wait until every lane has looked.
+
+    In the workspace, because blocks go on to another tile there.
+    """
+    on_host.use(75)
+    mask = torch.zeros(5, 20, 1, dtype=torch.bool)
     mask[:, :2] = True
-    assert_equals_cpu(on_host, noise(5, 139, 123), 120, ("mean", "max"), mask)
+    assert_equals_cpu(on_host, noise(5, 139, 120), 120, ("mean", "max"), mask)
 
 
 @pytest.mark.parametrize("rows", [(20,), (2, 33), (16, 50, 51)])
@@ -167,3 +183,23 @@ def test_first_value_that_is_not_finite(on_host: Extension, order: str, value: f
         stack = device.stack(image, check=False)
         with pytest.raises(InputError, match=r"index \(1, 39, 5\)"):
             stack.check_finite()
+
+
+@pytest.mark.parametrize("order", SCHEDULES)
+@pytest.mark.parametrize("names", [("mean", "max"), ("median",), NAMES[:9] * 2])
+def test_statistics_report_the_first_value_that_is_not_finite(
+    on_host: Extension, order: str, names: tuple[str, ...]
+) -> None:
+    """Where moments of all windows are requested, the check needs no pass over the image of its own."""
+    on_host.schedule(*SCHEDULES[order])
+    image = noise(2, 43, 61)
+    image[1, 42, 60] = float("nan")
+    image[1, 42, 59] = float("inf")
+    for mask in (None, mask_of((2, 38, 56), 0.1)):
+        with on_host.device() as device:
+            stack = device.stack(image, check=False)
+            windows = _native.as_windows(stack, 6, mask)
+            with pytest.raises(InputError, match=r"index \(1, 42, 59\)"):
+                _native.window_statistics(stack, 6, names, windows)
+        launches = len(on_host.counts())
+        assert launches == (1 if "median" in names or mask is not None else 1 + (len(names) > 16))
