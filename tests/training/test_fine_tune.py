@@ -84,7 +84,7 @@ def test_few_shot_curve_has_a_row_per_count(tmp_path: Path, monkeypatch: pytest.
     with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
-    tuned = load_model(tmp_path / "verifier_9.pt", model_kind="verifier")
+    tuned = load_model(tmp_path / "verifier_9.safetensors", model_kind="verifier")
     assert tuned.metadata.calibration is not None
     assert tuned.metadata.calibration["truth"] == 9
 

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from t3ssfast.cli import (
     average,
     bench,
+    convert,
     demo,
     detect,
     doctor,
@@ -105,7 +106,7 @@ def _root(
 app.add_typer(train.app, name="train")
 for command in (
     *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, doctor.doctor, bench.bench),
+    *(extract.extract, average.average, convert.convert, doctor.doctor, bench.bench),
 ):
     app.command()(command)
 

@@ -54,7 +54,14 @@ Picks = Annotated[
 MASKS_HELP = "Membrane mask of each tomogram, in the same order."
 Masks = Annotated[list[Path], typer.Option("--membranes", "-m", help=MASKS_HELP)]
 OptionalMasks = Annotated[list[Path] | None, typer.Option("--membranes", "-m", help=MASKS_HELP)]
-Out = Annotated[Path, typer.Option("--out", "-o", help="TorchScript file to write.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Model file to write, .safetensors or .pt (TorchScript); the other format is written beside it.",
+    ),
+]
 Start = Annotated[
     str | None,
     typer.Option(
@@ -72,7 +79,7 @@ log = partial(typer.echo, err=True)
 def segmenter(
     tomograms: Tomograms,
     membranes: Masks,
-    out: Out = Path("segmenter.pt"),
+    out: Out = Path("segmenter.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     seed: Seed = 0,
@@ -85,7 +92,7 @@ def segmenter(
 
     \b
     Example:
-      t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
+      t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.safetensors
     """
     from t3ssfast.training import train_segmenter
 
@@ -105,7 +112,7 @@ def classifier(
     angstrom: Angstrom = None,
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
-    out: Out = Path("classifier.pt"),
+    out: Out = Path("classifier.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     relion_tomograms: TomogramsOfParticles = None,
@@ -124,7 +131,7 @@ def classifier(
 
     \b
     Examples:
-      t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
+      t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.safetensors
       t3ssfast train classifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
       torchrun --nproc-per-node 2 --no-python t3ssfast train classifier a.mrc -p a.star
     """
@@ -152,7 +159,7 @@ def verifier(
     angstrom: Angstrom = None,
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
-    out: Out = Path("verifier.pt"),
+    out: Out = Path("verifier.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     relion_tomograms: TomogramsOfParticles = None,
@@ -170,7 +177,7 @@ def verifier(
 
     \b
     Examples:
-      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.pt
+      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.safetensors
       t3ssfast train verifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
     """
     from t3ssfast.training import train_verifier
@@ -194,7 +201,7 @@ def verifier(
 @app.command()
 def calibrate(
     classifier: Annotated[
-        Path, typer.Argument(help="TorchScript LeNet; without --verifier, its metadata are rewritten.")
+        Path, typer.Argument(help="Model file of a LeNet; without --verifier, its metadata are rewritten.")
     ],
     tomograms: Tomograms,
     picks: Picks,
@@ -218,7 +225,7 @@ def calibrate(
 
     \b
     Example:
-      t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
+      t3ssfast train calibrate classifier.safetensors c.mrc d.mrc -p c.star -p d.star
     """
     from t3ssfast.training.calibrate import calibrate_models
 
@@ -254,7 +261,7 @@ def tune(
     angstrom: Angstrom = None,
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
-    out: Out = Path("tuned.pt"),
+    out: Out = Path("tuned.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     relion_tomograms: TomogramsOfParticles = None,
@@ -272,8 +279,8 @@ def tune(
 
     \b
     Example:
-      t3ssfast train tune a.mrc -p a.star -o tuned.pt
-      t3ssfast detect b.mrc -o found/ --verifier tuned.pt
+      t3ssfast train tune a.mrc -p a.star -o tuned.safetensors
+      t3ssfast detect b.mrc -o found/ --verifier tuned.safetensors
     """
     from t3ssfast.training.fine_tune import fine_tune_verifier
 

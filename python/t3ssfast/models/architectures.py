@@ -20,7 +20,14 @@ from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.metadata import METADATA_NAME, ModelMetadata
 from t3ssfast.models.unet import UNet
 
-__all__ = ["NETWORKS", "architecture_of", "build_network", "from_safetensors", "to_safetensors"]
+__all__ = [
+    "NETWORKS",
+    "architecture_of",
+    "build_network",
+    "from_safetensors",
+    "read_safetensors",
+    "to_safetensors",
+]
 
 NETWORKS: dict[str, type[nn.Module]] = {"LeNet": LeNet, "UNet": UNet, "AxialNet": AxialNet}
 # Bounds the memory that a file can make a network take: a network may have no more parameters than the file.
@@ -115,6 +122,19 @@ def to_safetensors(module: nn.Module, metadata: ModelMetadata) -> bytes:
 
 def from_safetensors(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata]:
     """Build the network of a safetensors file; `ModelError` if it is not one of this package."""
+    metadata, state = read_safetensors(content, name)
+    if metadata is None:
+        raise ModelError(
+            f"{name} holds weights without t3ssfast metadata; name their network with t3ssfast convert, or "
+            "save the model with t3ssfast.models.save_model."
+        )
+    if metadata.architecture is None:
+        raise ModelError(f"{name} does not name its network; save it with t3ssfast.models.save_model.")
+    return build_network(metadata.architecture, state, name), replace(metadata, architecture=None)
+
+
+def read_safetensors(content: bytes, name: str) -> tuple[ModelMetadata | None, dict[str, Tensor]]:
+    """Return metadata (None if there are none) and weights; `ModelError` if it is no safetensors file."""
     try:
         # The header's length is checked here, since it says how much is parsed.
         length = int.from_bytes(content[:8], "little")
@@ -126,11 +146,4 @@ def from_safetensors(content: bytes, name: str) -> tuple[nn.Module, ModelMetadat
     except (SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         reason = quoted(str(error))
         raise ModelError(f"{name} is not a safetensors file ({reason}); give a model of t3ssfast.") from error
-    if not isinstance(document, str):
-        raise ModelError(
-            f"{name} holds weights without t3ssfast metadata; save the model with t3ssfast.models.save_model."
-        )
-    metadata = ModelMetadata.from_json(document)
-    if metadata.architecture is None:
-        raise ModelError(f"{name} does not name its network; save it with t3ssfast.models.save_model.")
-    return build_network(metadata.architecture, state, name), replace(metadata, architecture=None)
+    return ModelMetadata.from_json(document) if isinstance(document, str) else None, state

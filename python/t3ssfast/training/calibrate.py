@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
+from t3ssfast.errors import ModelError
 from t3ssfast.evaluation.calibration import Calibration, calibrate
-from t3ssfast.models import LoadedModel, check_device, load_model, save_model
+from t3ssfast.models import LoadedModel, check_device, load_model, other_format, save_model
 from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore
 from t3ssfast.tomogram import StrPath, Tomogram
 
@@ -33,9 +37,34 @@ CANDIDATE_FIELDS = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees")
 
 
 def update_metadata(model: StrPath, model_kind: str, *, trust_model: bool = False, **changes: Any) -> None:
-    """Change fields of `ModelMetadata` of a model file; its weights stay the same."""
+    """Change fields of `ModelMetadata` of a model file; its weights stay the same.
+
+    A file beside it with the same weights in the other format, as training writes it, is changed, too.
+    """
     loaded = load_model(model, model_kind=model_kind, trust_model=trust_model)
-    save_model(loaded.module, model, replace(loaded.metadata, **changes))
+    metadata = replace(loaded.metadata, **changes)
+    twin = _twin(model, loaded)
+    save_model(loaded.module, model, metadata)
+    if twin is not None:
+        save_model(loaded.module, twin, metadata)
+
+
+def _twin(model: StrPath, loaded: LoadedModel) -> Path | None:
+    """Return the file of the same model in the other format, if there is one."""
+    path = other_format(model)
+    if not path.is_file():
+        return None
+    try:
+        other = load_model(path, model_kind=loaded.metadata.model_kind)
+    except ModelError:
+        return None
+    if type(other.module) is not type(loaded.module) or other.metadata != loaded.metadata:
+        return None
+    states = loaded.module.state_dict(), other.module.state_dict()
+    same = states[0].keys() == states[1].keys() and all(
+        torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()
+    )
+    return path if same else None
 
 
 def find_candidates(

@@ -41,7 +41,7 @@ Folds = npt.NDArray[np.int64]
 def fine_tune_verifier(
     tomograms: Sequence[Tomogram],
     picks: Sequence[Candidates],
-    out: StrPath = "verifier.pt",
+    out: StrPath = "verifier.safetensors",
     *,
     start: StrPath | LoadedModel | None = None,
     classifier: StrPath | LoadedModel | None = None,
@@ -66,7 +66,7 @@ def fine_tune_verifier(
     tomograms, picks
         As for `train_verifier`: tomograms, and all T3SS of each.
     out
-        TorchScript file to write.
+        Model file to write, safetensors or TorchScript; see `t3ssfast.models.save_trained`.
     start
         Verifier to start from; None is the bundled one.
     classifier, segmenter, device
@@ -131,7 +131,7 @@ def fine_tune_verifier(
         kept = store.load(f"fold-{fold}", parse)
         if kept is None:
             log(f"fine-tuning without fold {fold + 1} of {folds}")
-            path = results_folder(store.folder) / f"{fold}.pt"
+            path = results_folder(store.folder) / f"{fold}.safetensors"
             if not path.exists():
                 kept_picks = [p[f != fold] for p, (f, _) in zip(picks, assigned, strict=True)]
                 kept_found = [c[f != fold] for c, (_, f) in zip(found, assigned, strict=True)]

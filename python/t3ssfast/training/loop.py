@@ -23,7 +23,7 @@ from rich.progress import Progress, TextColumn
 from torch import Tensor, nn
 
 from t3ssfast.errors import ModelError
-from t3ssfast.models import LoadedModel, ModelMetadata, code_version, load_model, save_model
+from t3ssfast.models import LoadedModel, ModelMetadata, check_format, code_version, load_model, save_trained
 from t3ssfast.runtime.buffer_pool import retain_freed_memory
 from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore, key_of
 from t3ssfast.runtime.figures import pictures_of
@@ -156,6 +156,8 @@ class Trainer:
     """Trains the model of a task; the checkpoint lies beside the model file until that is written."""
 
     def __init__(self, task: Task[Any], out: StrPath, world: World, *, resume: bool, progress: bool) -> None:
+        # Before the work, not after it.
+        check_format(out)
         self.task, self.path, self.world = task, Path(out), world
         self.progress = progress and sys.stderr.isatty() and world.is_leader
         key = key_of(
@@ -193,7 +195,7 @@ class Trainer:
         if self.world.is_leader:
             recipe = {**asdict(task.options), "tomograms": len(task.tomograms)}
             metadata = replace(task.metadata(), recipe=recipe, metrics=self.state.best_metrics)
-            save_model(module, self.path, metadata)
+            save_trained(module, self.path, metadata)
             with pictures_of(str(self.path)):
                 _draw_curves(self.state.history, self.path.with_name(self.path.stem + ".training.png"))
             self.store.remove()

@@ -32,7 +32,7 @@ def train_verifier(
     tomograms: Sequence[Tomogram],
     picks: Sequence[Candidates],
     candidates: Sequence[Candidates],
-    out: StrPath = "verifier.pt",
+    out: StrPath = "verifier.safetensors",
     *,
     start: StrPath | LoadedModel | None = None,
     contrast: str | Sequence[str] = "auto",
