@@ -151,9 +151,32 @@ Threads = Annotated[
     int | None, typer.Option(help="Number of CPU threads.", show_default="as many as the job may use")
 ]
 MemoryBudget = Annotated[float | None, typer.Option(help="Memory budget in GiB.", show_default="2")]
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Number of further attempts at a tomogram whose process was killed, with --cluster."
+    ),
+]
+Sbatch = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Option of sbatch for Slurm, such as partition=gpu, account=lab or time=2:00:00; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 # Output.
+OptimisationSet = Annotated[
+    float | None,
+    typer.Option(
+        "--tilt-series-pixel-size",
+        help="Pixel size of the unbinned tilt series in Angstrom; RELION's optimisation_set.star is then "
+        "written over all tomograms.",
+        show_default=False,
+        metavar="A",
+    ),
+]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

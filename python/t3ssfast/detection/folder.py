@@ -96,7 +96,8 @@ def run_to_folder(
                 remove_checkpoints(folder)
                 return found, False
         store = checkpoint_of(inputs, folder if resume else None, identity)
-        detection = run_pipeline(inputs, identity, store, stages)
+        lock.check()
+        detection = run_pipeline(inputs, identity, store, stages, lock.check)
         lock.check()
         # They would be taken for pictures of this result.
         results_folder(folder, *PICTURES)
