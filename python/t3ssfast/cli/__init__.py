@@ -27,6 +27,8 @@ from t3ssfast.cli import (
     extract,
     preselect,
     simulate,
+    status,
+    submit,
     train,
 )
 from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interruptible
@@ -104,8 +106,8 @@ def _root(
 
 app.add_typer(train.app, name="train")
 for command in (
-    *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, doctor.doctor, bench.bench),
+    *(detect.detect, submit.submit, status.status, demo.demo, simulate.simulate, preselect.preselect),
+    *(evaluate.evaluate, export.export, extract.extract, average.average, doctor.doctor, bench.bench),
 ):
     app.command()(command)
 

@@ -6,14 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from t3ssfast.cli import options
 from t3ssfast.cli.detect_runs import say
 from t3ssfast.errors import ConfigError
 
 if TYPE_CHECKING:
+    from t3ssfast.cluster.slurm import SlurmOptions
     from t3ssfast.cluster.summary import DetectionSummary
     from t3ssfast.cluster.task import DetectTask
 
-__all__ = ["parse_shard", "run_on_cluster"]
+__all__ = ["parse_shard", "run_on_cluster", "slurm_options"]
+
+CONNECT_SECONDS = 10
 
 
 def run_on_cluster(
@@ -52,12 +56,46 @@ def _executor(cluster: str, sbatch: Sequence[str]) -> tuple[Any, int]:
     kind, _, rest = cluster.partition(":")
     if kind != "slurm" and sbatch:
         raise ConfigError(f"--sbatch {sbatch[0]}: it is for Slurm only; give --cluster slurm.")
+    if kind == "slurm" and re.fullmatch(r"|[1-9]\d{0,4}", rest):
+        return slurm_options(sbatch, int(rest) if rest else None), 1
+    if kind == "dask" and rest:
+        return _dask_client(rest), 1
     if kind == "local" and re.fullmatch(r"[1-9]\d{0,3}", rest):
         return None, int(rest)
     raise ConfigError(
         f"--cluster {cluster}: not understood; give local:N with a number of processes, slurm, slurm:N with "
         "a number of jobs, or dask:ADDRESS with the address of a scheduler."
     )
+
+
+def slurm_options(
+    sbatch: Sequence[str], parallel: int | None = None, per_job: int | None = None
+) -> SlurmOptions:
+    """Return how to submit, with the options of `--sbatch`."""
+    from t3ssfast.cluster.slurm import SlurmOptions
+
+    given = dict(text.partition("=")[::2] for text in sbatch)
+    if "" in given:
+        raise ConfigError("--sbatch: there is no name before the =; give KEY=VALUE, such as partition=gpu.")
+    chosen = options.given_options(parallel=parallel, per_job=per_job)
+    return SlurmOptions(sbatch=given, **chosen)
+
+
+def _dask_client(address: str) -> Any:
+    """Connect to a scheduler of dask."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            "--cluster dask needs dask's distributed, which is not installed; pip install 't3ssfast[dask]'."
+        ) from error
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ConfigError(
+            f"--cluster dask:{address}: no scheduler of dask answers there; give the address that "
+            "`dask scheduler` prints, such as dask:tcp://host:8786."
+        ) from error
 
 
 def parse_shard(text: str) -> tuple[int, int]:

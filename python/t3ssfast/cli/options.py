@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -191,6 +193,30 @@ class ParticleReading(NamedTuple):
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `load_candidates`."""
         return self._asdict()
+
+
+def with_options_of(
+    command: Callable[..., Any], *, without: Container[str]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a function that takes `**others` the parameters of a command, as typer sees them.
+
+    Its own come first; those of the command are passed on by name.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters: dict[str, inspect.Parameter] = {}
+        for source, left_out in ((function, ()), (command, without)):
+            hints = get_type_hints(source, include_extras=True)
+            for name, parameter in inspect.signature(source).parameters.items():
+                if parameter.kind is not parameter.VAR_KEYWORD and name not in left_out:
+                    kind = parameter.KEYWORD_ONLY
+                    parameters[name] = parameter.replace(annotation=hints[name], kind=kind)
+        signature = inspect.Signature(list(parameters.values()), return_annotation=None)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+        return function
+
+    return decorate
 
 
 def model_readings(

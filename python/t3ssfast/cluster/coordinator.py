@@ -23,7 +23,7 @@ TICK_SECONDS = 0.2
 
 
 def run_tasks(
-    tasks: Sequence[DetectTask], engine: Engine, *, retries: int, display: Display
+    tasks: Sequence[DetectTask], *, engine: Engine, retries: int, display: Display
 ) -> dict[str, Outcome]:
     """Run tasks and return the outcome of each by name.
 

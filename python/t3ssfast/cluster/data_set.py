@@ -83,7 +83,8 @@ class DataSet:
             "running" or "waiting" for tomograms that a scheduler has.
         """
         outcomes = outcomes or {}
-        attempts = Ledger(self.out).all()
+        ledger = Ledger(self.out)
+        attempts = ledger.all() if names is None else {name: ledger.of(name) for name in names}
         rows = []
         for name in self.paths if names is None else names:
             if name in outcomes:

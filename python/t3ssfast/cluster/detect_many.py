@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from t3ssfast.cluster.coordinator import run_tasks
 from t3ssfast.cluster.data_set import DataSet
 from t3ssfast.cluster.display import Display
-from t3ssfast.cluster.engines import choose_engine
+from t3ssfast.cluster.engines import runner
 from t3ssfast.cluster.pool import write_pooled
 from t3ssfast.cluster.summary import DetectionSummary
 from t3ssfast.cluster.task import DetectTask, ModelFile, TaskOptions
@@ -157,12 +156,12 @@ def run_data_set(
         raise ConfigError(f"retries is {retries} and workers {workers}; give 0 or more, and 1 or more.")
     first, count = shard
     own = tasks[first - 1 :: count]
-    engine = choose_engine(executor, own, workers) if own else None
+    run = runner(executor, own, workers) if own else None
     data_set = DataSet.record(out, tasks)
     outcomes = {}
-    if engine is not None:
+    if run is not None:
         with display:
-            outcomes = run_tasks(own, engine, retries=retries, display=display)
+            outcomes = run(own, retries=retries, display=display)
     summary = data_set.summary(outcomes, [task.name for task in tasks])
     summarise(summary, tilt_series_pixel_size_angstrom)
     return summary

@@ -1,26 +1,54 @@
-"""The choice of an engine by what was given as executor."""
+"""The choice of what runs the tasks, by what was given as executor."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
-from t3ssfast.cluster.engine import Engine, ExecutorEngine, LocalEngine
+from t3ssfast.cluster.coordinator import run_tasks
+from t3ssfast.cluster.display import Display
+from t3ssfast.cluster.engine import ExecutorEngine, LocalEngine
 from t3ssfast.cluster.resources import divide
-from t3ssfast.cluster.task import DetectTask
+from t3ssfast.cluster.slurm import SlurmOptions, run_on_slurm
+from t3ssfast.cluster.task import DetectTask, Outcome
 from t3ssfast.errors import ConfigError
 
-__all__ = ["choose_engine"]
+__all__ = ["Runner", "runner"]
 
 
-def choose_engine(executor: Any, tasks: Sequence[DetectTask], workers: int) -> Engine:
-    """Return the engine for an executor; None is isolated processes on this machine."""
+class Runner(Protocol):
+    """Runs tasks, and returns the outcome of each by name."""
+
+    def __call__(
+        self, tasks: Sequence[DetectTask], *, retries: int, display: Display
+    ) -> dict[str, Outcome]: ...
+
+
+def runner(executor: Any, tasks: Sequence[DetectTask], workers: int) -> Runner:
+    """Return what runs tasks on an executor; None is isolated processes on this machine."""
     if executor is None:
-        return LocalEngine(divide(tasks[0].options, min(workers, len(tasks))))
+        shares = divide(tasks[0].options, min(workers, len(tasks)))
+        return partial(run_tasks, engine=LocalEngine(shares))
+    if isinstance(executor, SlurmOptions) or _is_from("submitit", executor, "SlurmExecutor"):
+        return partial(run_on_slurm, options=executor)
+    if _is_from("submitit", executor, "AutoExecutor") and executor.cluster == "slurm":
+        return partial(run_on_slurm, options=executor)
+    if _is_from("distributed", executor, "Client"):
+        from t3ssfast.cluster.dask_engine import DaskEngine
+
+        return partial(run_tasks, engine=DaskEngine(executor))
     if isinstance(executor, Executor):
-        return ExecutorEngine(executor)
+        return partial(run_tasks, engine=ExecutorEngine(executor))
     raise ConfigError(
-        f"executor: {type(executor).__name__} is neither a Client of dask, nor an executor of submitit or of "
-        "concurrent.futures; give one of these, or None."
+        f"executor: {type(executor).__name__} is neither a Client of dask, nor an executor of submitit for "
+        "Slurm or of concurrent.futures; give one of these, or None."
     )
+
+
+def _is_from(module: str, value: object, name: str) -> bool:
+    """Whether a value is an instance of a class of a package, which is then imported already."""
+    found = getattr(sys.modules.get(module), name, None)
+    return found is not None and isinstance(value, found)

@@ -16,7 +16,7 @@ from t3ssfast import errors
 from t3ssfast.cluster.task import DetectTask, Outcome
 from t3ssfast.cluster.worker import IDLE_EXIT
 
-__all__ = ["WorkerDied", "WorkerPool", "WorkerProcess"]
+__all__ = ["WorkerDied", "WorkerPool", "WorkerProcess", "search_path"]
 
 # What usually sends a signal to a detection.
 CAUSES = {
@@ -79,7 +79,7 @@ class WorkerProcess:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
-                    env={**os.environ, "PYTHONPATH": _search_path(), **self.environment},
+                    env={**os.environ, "PYTHONPATH": search_path(), **self.environment},
                 )
         return self._process
 
@@ -139,7 +139,7 @@ class WorkerPool:
             worker.close()
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """PYTHONPATH with which a worker imports the package that this process has imported."""
     own = str(Path(os.path.abspath(errors.__file__)).parent.parent)
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
