@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,7 @@ import pytest
 
 import t3ssfast as t3
 from result_files import results_in
-from t3ssfast.cluster.ledger import Ledger
-from t3ssfast.cluster.task import DetectTask
+from t3ssfast.cluster.ledger import Attempt, Ledger
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 
@@ -21,28 +19,20 @@ def by_name(summary: t3.DetectionSummary) -> dict[str, pd.Series]:
     return {row["tomogram"]: row for _, row in summary.table.iterrows()}
 
 
-def kill_twice(out: Path, name: str, key: str) -> None:
-    """Record two attempts at a tomogram that ended their worker, as an earlier run would have."""
-    ledger = Ledger(out)
-    for _ in range(2):
-        ledger.end(ledger.begin(name, key, "earlier"), status="killed", error="its worker ended: SIGSEGV.")
-
-
 @pytest.mark.usefixtures("faults")
 def test_faults_cost_one_attempt_each(data_set, options, serial, tmp_path, monkeypatch):
     paths = data_set("TS_01", "segfault", "once", "missing", "TS_02")
     out = tmp_path / "out"
-    keys: list[str] = []
-    original = DetectTask.key.fget
+    begin = Ledger.begin
 
-    def key(task: DetectTask) -> str:
-        # The attempts of an earlier run count if they had the same options.
-        if task.name == "segfault" and not keys:
-            keys.append(original(task))
-            kill_twice(out, "segfault", keys[0])
-        return original(task)
+    def begin_after_two_kills(self: Ledger, name: str, key: str, worker: str) -> Attempt:
+        # As an earlier run with the same options would have left them.
+        if name == "segfault" and not self.of(name):
+            for _ in range(2):
+                self.end(begin(self, name, key, "earlier"), status="killed", error="its worker ended.")
+        return begin(self, name, key, worker)
 
-    monkeypatch.setattr(DetectTask, "key", property(key))
+    monkeypatch.setattr(Ledger, "begin", begin_after_two_kills)
     summary = t3.detect_many(paths, out, workers=2, retries=1, **options)
 
     rows = by_name(summary)

@@ -13,7 +13,7 @@ from t3ssfast.errors import ConfigError
 if TYPE_CHECKING:
     from t3ssfast.cluster.slurm import SlurmOptions
     from t3ssfast.cluster.summary import DetectionSummary
-    from t3ssfast.cluster.task import DetectTask
+    from t3ssfast.cluster.tomogram_detection import TomogramDetection
 
 __all__ = ["parse_shard", "run_on_cluster", "slurm_options"]
 
@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10
 
 
 def run_on_cluster(
-    tasks: Sequence[DetectTask],
+    detections: Sequence[TomogramDetection],
     cluster: str,
     *,
     sbatch: Sequence[str] | None,
@@ -30,9 +30,8 @@ def run_on_cluster(
     quiet: bool,
     tilt_series_pixel_size: float | None,
 ) -> DetectionSummary:
-    """Run tasks where `--cluster` says, and return their summary."""
+    """Run detections where `--cluster` says, and return their summary."""
     from t3ssfast.cluster.detect_many import run_data_set
-    from t3ssfast.cluster.display import Display
 
     executor, workers = _executor(cluster, sbatch or ())
 
@@ -41,11 +40,12 @@ def run_on_cluster(
             say(text, err=problem)
 
     return run_data_set(
-        tasks,
+        detections,
         executor=executor,
         workers=workers,
         retries=retries,
-        display=Display(tasks, table=not quiet, say=tell),
+        table=not quiet,
+        say=tell,
         shard=(1, 1) if shard is None else parse_shard(shard),
         tilt_series_pixel_size_angstrom=tilt_series_pixel_size,
     )

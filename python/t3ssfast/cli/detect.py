@@ -11,7 +11,7 @@ import typer
 from t3ssfast.cli import options
 from t3ssfast.cli.clusters import run_on_cluster
 from t3ssfast.cli.detect_runs import plain_result, run_all, say, summarise_outcomes
-from t3ssfast.cli.detect_tasks import detection_tasks
+from t3ssfast.cli.detections import detections_of
 
 
 def detect(
@@ -133,7 +133,7 @@ def detect(
     """
     from t3ssfast.models import check_device
 
-    tasks, is_list = detection_tasks(
+    detections, is_list = detections_of(
         tomograms=tomograms,
         list_file=list_file,
         out=out,
@@ -166,13 +166,13 @@ def detect(
     if cluster is None and shard is None:
         # Before the first search: the device, and models, which are loaded once for all tomograms.
         check_device(device)
-        tasks[0].options.models(device, membrane_given=bool(membrane))
-        outcomes = run_all(tasks, is_list=is_list, quiet=as_json)
-        summary = summarise_outcomes(outcomes, tilt_series_pixel_size) if is_list else None
-        results = [outcome.task for outcome in outcomes if outcome.status in ("done", "skipped")]
+        detections[0].options.models(device, membrane_given=bool(membrane))
+        outcomes = run_all(detections, is_list=is_list, quiet=as_json)
+        summary = summarise_outcomes(detections, outcomes, tilt_series_pixel_size) if is_list else None
+        done = {outcome.name for outcome in outcomes if outcome.status in ("done", "skipped")}
     else:
         summary = run_on_cluster(
-            tasks,
+            detections,
             cluster or "local:1",
             sbatch=sbatch,
             retries=retries,
@@ -181,15 +181,16 @@ def detect(
             tilt_series_pixel_size=tilt_series_pixel_size,
         )
         done = {row.tomogram for row in summary.rows if row.status in ("done", "skipped")}
-        results = [task for task in tasks if task.name in done]
     if as_json:
-        typer.echo(json.dumps([plain_result(task) for task in results]))
+        results = [detection for detection in detections if detection.name in done]
+        typer.echo(json.dumps([plain_result(detection) for detection in results]))
     elif summary is not None:
         for line in summary.lines():
             say(line)
     failures = 0 if summary is None else len(summary.failed)
     if failures:
         typer.echo(
-            f"{failures} of {len(tasks)} tomograms could not be searched; the others are finished.", err=True
+            f"{failures} of {len(detections)} tomograms could not be searched; the others are finished.",
+            err=True,
         )
         raise typer.Exit(1)

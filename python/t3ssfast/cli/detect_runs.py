@@ -18,7 +18,8 @@ from t3ssfast.errors import BusyError
 
 if TYPE_CHECKING:
     from t3ssfast.cluster.summary import DetectionSummary
-    from t3ssfast.cluster.task import DetectTask, Outcome
+    from t3ssfast.cluster.task import Outcome
+    from t3ssfast.cluster.tomogram_detection import TomogramDetection
     from t3ssfast.detection import Detection
 
 __all__ = ["plain_result", "run_all", "say", "summarise_outcomes"]
@@ -29,31 +30,33 @@ TABLE_ROWS = 20
 BUSY_SECONDS = 2.0
 
 
-def run_all(tasks: Sequence[DetectTask], *, is_list: bool, quiet: bool) -> list[Outcome]:
+def run_all(detections: Sequence[TomogramDetection], *, is_list: bool, quiet: bool) -> list[Outcome]:
     """Search every tomogram, and return what became of each in the order given.
 
     Any error is reported and costs only its tomogram; that of a single tomogram is raised. A tomogram that
     another process is working on is tried again after the others. If that process is killed, its tomogram is
     searched here. Processes that share a list go on at different places of it.
     """
-    from t3ssfast.cluster.task import Outcome, error_sentence
+    from t3ssfast.cluster.task import Outcome
+    from t3ssfast.cluster.tomogram_detection import error_sentence
 
     outcomes: dict[int, Outcome] = {}
-    remaining = deque(enumerate(tasks))
+    remaining = deque(enumerate(detections))
     reported: set[int] = set()
     while remaining:
-        busy: deque[tuple[int, DetectTask]] = deque()
+        busy: deque[tuple[int, TomogramDetection]] = deque()
         before = len(outcomes)
         while remaining:
-            number, task = remaining.popleft()
-            label = f"{number + 1} of {len(tasks)}: {_shown(task.path)}" if is_list else _shown(task.path)
+            number, detection = remaining.popleft()
+            name = _shown(detection.path)
+            label = f"{number + 1} of {len(detections)}: {name}"
             if is_list and not quiet and sys.stdout.isatty():
                 say(label)
             began = time.perf_counter()
             try:
-                detection, is_new = task(progress=not quiet)
+                result, is_new = detection(progress=not quiet)
             except BusyError as error:
-                busy.append((number, task))
+                busy.append((number, detection))
                 if number not in reported:
                     reported.add(number)
                     say(f"postponed: {error}", err=True)
@@ -63,48 +66,50 @@ def run_all(tasks: Sequence[DetectTask], *, is_list: bool, quiet: bool) -> list[
             except Exception as error:
                 if not is_list:
                     raise
-                text = error_sentence(task.path, error)
-                outcomes[number] = Outcome(task, "failed", time.perf_counter() - began, error=text)
-                name = _shown(task.path)
+                text = error_sentence(detection.path, error)
+                outcomes[number] = Outcome(detection.name, "failed", time.perf_counter() - began, error=text)
                 say(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
                 if not quiet and not sys.stdout.isatty():
                     say(f"{label}: failed")
                 continue
             outcomes[number] = Outcome(
-                task,
+                detection.name,
                 "done" if is_new else "skipped",
                 time.perf_counter() - began,
-                len(detection.candidates),
-                notes=tuple(detection.provenance["notes"]),
+                len(result.candidates),
+                notes=tuple(result.provenance["notes"]),
             )
             if not quiet:
-                _print(outcomes[number], detection, label, is_list)
+                _print(outcomes[number], result, detection.folder, label if is_list else "")
         if busy and len(outcomes) == before:
             time.sleep(BUSY_SECONDS)
         remaining = busy
     return [outcomes[number] for number in sorted(outcomes)]
 
 
-def summarise_outcomes(outcomes: Sequence[Outcome], pixel_size: float | None) -> DetectionSummary:
+def summarise_outcomes(
+    detections: Sequence[TomogramDetection], outcomes: Sequence[Outcome], pixel_size: float | None
+) -> DetectionSummary:
     """Write the summary of a list and its pooled candidates, and return the summary."""
     from t3ssfast.cluster.data_set import DataSet
     from t3ssfast.cluster.detect_many import summarise
 
-    tasks = [outcome.task for outcome in outcomes]
-    data_set = DataSet.record(tasks[0].folder.parent, tasks)
-    summary = data_set.summary({outcome.task.name: outcome for outcome in outcomes})
+    data_set = DataSet.record(detections[0].folder.parent, detections)
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    summary = data_set.summary(by_name, list(by_name))
     summarise(summary, pixel_size)
     return summary
 
 
-def plain_result(task: DetectTask) -> dict[str, Any]:
+def plain_result(detection: TomogramDetection) -> dict[str, Any]:
     """Read the result of a tomogram as plain values."""
     from t3ssfast.cluster.pool import pool_candidates
 
-    (candidates,) = pool_candidates(task.folder.parent, [task.folder.name])
+    folder = detection.folder
+    (candidates,) = pool_candidates(folder.parent, [folder.name])
     table = candidates.to_dataframe().to_dict(orient="records")
-    provenance = json.loads((task.folder / "provenance.json").read_text(encoding="utf-8"))
-    result = {"tomogram": str(task.path), "folder": str(task.folder), "candidates": table}
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    result = {"tomogram": str(detection.path), "folder": str(folder), "candidates": table}
     return result | {key: provenance[key] for key in ("counts", "seconds", "notes")}
 
 
@@ -127,16 +132,15 @@ def say(text: str, *, err: bool = False) -> None:
         pass
 
 
-def _print(outcome: Outcome, detection: Detection, label: str, is_list: bool) -> None:
-    """Print a result: one line for each tomogram of a list in a pipe, the best candidates elsewhere."""
+def _print(outcome: Outcome, result: Detection, folder: Path, label: str) -> None:
+    """Print a result: for a list in a pipe one line, which begins with `label`; elsewhere the candidates."""
     from t3ssfast.cluster.display import outcome_line
 
-    if is_list and not sys.stdout.isatty():
-        say(outcome_line(outcome, label))
+    if label and not sys.stdout.isatty():
+        say(outcome_line(outcome, folder, label))
         return
-    _print_candidates(detection)
-    wrote = "wrote" if outcome.status == "done" else "finished before:"
-    say(f"{wrote} {_shown(outcome.task.folder)}")
+    _print_candidates(result)
+    say(f"{'wrote' if outcome.status == 'done' else 'finished before:'} {_shown(folder)}")
 
 
 def _print_candidates(detection: Detection) -> None:

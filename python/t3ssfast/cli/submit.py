@@ -10,7 +10,7 @@ import typer
 from t3ssfast.cli import options
 from t3ssfast.cli.clusters import slurm_options
 from t3ssfast.cli.detect import detect
-from t3ssfast.cli.detect_tasks import detection_tasks
+from t3ssfast.cli.detections import detections_of
 from t3ssfast.cli.job_script import given_arguments, write_script
 from t3ssfast.errors import ConfigError
 
@@ -60,14 +60,15 @@ def submit(
       t3ssfast submit tomograms/ -o results --template job.sh --shards 50
     """
     from t3ssfast.cluster.data_set import DataSet
-    from t3ssfast.cluster.detect_many import check_tasks
+    from t3ssfast.cluster.detect_many import check_detections
     from t3ssfast.cluster.ledger import Ledger
     from t3ssfast.cluster.slurm import missing_tasks, settle, submit_arrays
     from t3ssfast.cluster.slurm_state import JobArray, active_tomograms, queued_states
     from t3ssfast.io import display_path
 
-    tasks, _ = detection_tasks(many=True, **detection)
-    tasks = check_tasks(tasks, here=False)
+    detections, _ = detections_of(many=True, **detection)
+    check_detections(detections, here=False)
+    tasks = [one.task() for one in detections]
     out = tasks[0].folder.parent
     if template is not None:
         if sbatch:

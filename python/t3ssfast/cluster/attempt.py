@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from t3ssfast.cluster.isolation import WorkerDied, WorkerPool
 from t3ssfast.cluster.ledger import MAX_KILLS, Attempt, Ledger
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.io import display_path
 from t3ssfast.runtime.folder_lock import holder_of
 
@@ -23,7 +23,7 @@ OWN_WORKERS = WorkerPool()
 
 
 def attempt(
-    task: DetectTask,
+    task: Task,
     environment: Mapping[str, str] | None = None,
     workers: WorkerPool = OWN_WORKERS,
     worker: str = "",
@@ -33,7 +33,7 @@ def attempt(
     Parameters
     ----------
     task
-        Placed (`DetectTask.placed`).
+        The tomogram, its options and its folder.
     environment
         Variables for the isolated worker, such as its share of cores and devices.
     workers
@@ -43,14 +43,13 @@ def attempt(
     """
     ledger = Ledger(task.folder.parent)
     worker = worker or f"{socket.gethostname()}:{os.getpid()}"
-    key = task.key
-    kills = kills_of(ledger.of(task.name), key)
+    kills = kills_of(ledger.of(task.name), task.key)
     if len(kills) >= MAX_KILLS:
         error = poisoned_error(kills[-1].error, ledger, task)
-        return Outcome(task, "poisoned", error=error, worker=worker, attempts=kills[-1].number)
+        return Outcome(task.name, "poisoned", error=error, worker=worker, attempts=kills[-1].number)
     if holder := holder_of(task.folder):
-        return Outcome(task, "busy", error=f"{holder} is writing into {display_path(task.folder)}.")
-    record = ledger.begin(task.name, key, worker)
+        return Outcome(task.name, "busy", error=f"{holder} is writing into {display_path(task.folder)}.")
+    record = ledger.begin(task.name, task.key, worker)
     try:
         outcome = workers.run(task, ledger.log_of(task.name), environment or {})
     except WorkerDied as died:
@@ -74,7 +73,7 @@ def kills_of(attempts: list[Attempt], key: str) -> list[Attempt]:
     return [one for one in attempts if one.status == "killed" and one.key == key]
 
 
-def poisoned_error(cause: str, ledger: Ledger, task: DetectTask) -> str:
+def poisoned_error(cause: str, ledger: Ledger, task: Task) -> str:
     """Return why a tomogram is set aside, and how to try it again."""
     return (
         f"set aside, because it ended its worker {MAX_KILLS} times, at last so: {cause.rstrip('.')}; see "
@@ -83,11 +82,11 @@ def poisoned_error(cause: str, ledger: Ledger, task: DetectTask) -> str:
     )
 
 
-def _outcome_of_death(task: DetectTask, died: WorkerDied, kills: int, ledger: Ledger) -> Outcome:
+def _outcome_of_death(task: Task, died: WorkerDied, kills: int, ledger: Ledger) -> Outcome:
     if died.ordered:
-        return Outcome(task, "lost", error=f"its worker was asked to end: {died}.", again=True)
+        return Outcome(task.name, "lost", error=f"its worker was asked to end: {died}.", again=True)
     error = f"its worker ended: {died}."
     if kills + 1 >= MAX_KILLS:
-        return Outcome(task, "poisoned", error=poisoned_error(error, ledger, task))
+        return Outcome(task.name, "poisoned", error=poisoned_error(error, ledger, task))
     log = display_path(ledger.log_of(task.name))
-    return Outcome(task, "killed", error=f"{error[:-1]}; see {log}.", again=True)
+    return Outcome(task.name, "killed", error=f"{error[:-1]}; see {log}.", again=True)

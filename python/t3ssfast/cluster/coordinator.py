@@ -12,7 +12,7 @@ from typing import Any
 
 from t3ssfast.cluster.display import Display
 from t3ssfast.cluster.engine import Engine
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 
 __all__ = ["run_tasks"]
 
@@ -22,9 +22,7 @@ BUSY_SECONDS = 2.0
 TICK_SECONDS = 0.2
 
 
-def run_tasks(
-    tasks: Sequence[DetectTask], *, engine: Engine, retries: int, display: Display
-) -> dict[str, Outcome]:
+def run_tasks(tasks: Sequence[Task], *, engine: Engine, retries: int, display: Display) -> dict[str, Outcome]:
     """Run tasks and return the outcome of each by name.
 
     A task whose attempt may succeed another time is run again after the others, `retries` times. One that
@@ -34,12 +32,12 @@ def run_tasks(
 
 
 class _Run:
-    def __init__(self, tasks: Sequence[DetectTask], engine: Engine, retries: int, display: Display) -> None:
+    def __init__(self, tasks: Sequence[Task], engine: Engine, retries: int, display: Display) -> None:
         self._engine, self._retries, self._display = engine, retries, display
         self._waiting = deque(tasks)
-        self._running: dict[Any, DetectTask] = {}
+        self._running: dict[Any, Task] = {}
         # Tasks that other processes work on, and when to try them again.
-        self._busy: deque[tuple[float, DetectTask]] = deque()
+        self._busy: deque[tuple[float, Task]] = deque()
         self._tries: Counter[str] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outcomes: dict[str, Outcome] = {}
@@ -68,7 +66,7 @@ class _Run:
             self._display.started(task)
             future.add_done_callback(self._done.put)
 
-    def _take(self, task: DetectTask, outcome: Outcome) -> None:
+    def _take(self, task: Task, outcome: Outcome) -> None:
         if outcome.status == "busy":
             self._display.postponed(task, outcome)
             self._busy.append((time.monotonic() + BUSY_SECONDS, task))

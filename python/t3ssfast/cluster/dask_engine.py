@@ -15,9 +15,9 @@ from typing import Any
 from t3ssfast.cluster.attempt import OWN_WORKERS, attempt
 from t3ssfast.cluster.ledger import Ledger
 from t3ssfast.cluster.resources import thread_variables
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import T3Error
-from t3ssfast.runtime.threads import available_cpus
+from t3ssfast.runtime.cpus import available_cpus
 
 __all__ = ["ClusterLostError", "DaskEngine", "attempt_on_worker"]
 
@@ -57,7 +57,7 @@ class DaskEngine:
             info = self._client.scheduler_info()
         return list(info["workers"].values())
 
-    def submit(self, task: DetectTask) -> Any:
+    def submit(self, task: Task) -> Any:
         """Begin an attempt somewhere on the cluster."""
         self._tries[task.name] += 1
         threads_of_host: Counter[str] = Counter()
@@ -71,7 +71,7 @@ class DaskEngine:
             pure=False,
         )
 
-    def outcome(self, future: Any, task: DetectTask) -> Outcome:
+    def outcome(self, future: Any, task: Task) -> Outcome:
         """Return the outcome of an attempt that has ended, and release what dask keeps of it."""
         try:
             outcome = future.result()
@@ -83,7 +83,7 @@ class DaskEngine:
         finally:
             future.release()
 
-    def _outcome_of_error(self, task: DetectTask, error: Exception) -> Outcome:
+    def _outcome_of_error(self, task: Task, error: Exception) -> Outcome:
         """Blame a task for the death of its workers only if it had begun on them."""
         ledger = Ledger(task.folder.parent)
         begun = [one for one in ledger.of(task.name) if one.status == "running"]
@@ -91,7 +91,7 @@ class DaskEngine:
         for one in begun:
             ledger.end(one, status="killed", error=reason)
         return Outcome(
-            task,
+            task.name,
             "killed" if begun else "lost",
             error=reason,
             attempts=begun[-1].number if begun else 0,
@@ -113,7 +113,7 @@ class DaskEngine:
             self._client.run(close_isolated_workers)
 
 
-def attempt_on_worker(task: DetectTask, threads_on_host: int) -> Outcome:
+def attempt_on_worker(task: Task, threads_on_host: int) -> Outcome:
     """Run an attempt on a worker of dask, with its share of the cores of its host."""
     from distributed import get_worker
 

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t3ssfast.cluster.ledger import MAX_KILLS, RUN_FOLDER, Attempt, Ledger, write_json
 from t3ssfast.cluster.summary import DetectionSummary, Row
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import ReadError
 from t3ssfast.io import display_path, results_folder
+
+if TYPE_CHECKING:
+    from t3ssfast.cluster.tomogram_detection import TomogramDetection
 
 __all__ = ["DataSet"]
 
@@ -29,7 +32,7 @@ class DataSet:
     paths: Mapping[str, str]
 
     @classmethod
-    def record(cls, out: Path, tasks: Sequence[DetectTask]) -> DataSet:
+    def record(cls, out: Path, tasks: Sequence[Task | TomogramDetection]) -> DataSet:
         """Write down the tomograms of a run, beside those of earlier runs into the same folder."""
         known = cls._read(out) or {}
         paths = known | {task.name: str(task.path) for task in tasks}

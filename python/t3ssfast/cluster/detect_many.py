@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from t3ssfast.cluster.data_set import DataSet
 from t3ssfast.cluster.display import Display
 from t3ssfast.cluster.engines import runner
 from t3ssfast.cluster.pool import write_pooled
+from t3ssfast.cluster.resources import divide
 from t3ssfast.cluster.summary import DetectionSummary
-from t3ssfast.cluster.task import DetectTask, ModelFile, TaskOptions
+from t3ssfast.cluster.tomogram_detection import ModelFile, TaskOptions, TomogramDetection
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.io import display_path
@@ -20,7 +22,7 @@ from t3ssfast.io.tomogram_names import distinct_names
 from t3ssfast.models import check_device
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["check_tasks", "detect_many", "run_data_set", "summarise"]
+__all__ = ["check_detections", "detect_many", "run_data_set", "summarise"]
 
 DONE = ("done", "skipped")
 
@@ -122,46 +124,51 @@ def detect_many(
     )
     files = [Path(path) for path in paths]
     masks, regions = _masks("membranes", membranes, files), _masks("search_masks", search_masks, files)
-    tasks = [
-        DetectTask(path, Path(out) / name, options, mask, region)
+    detections = [
+        TomogramDetection(path, Path(out) / name, options, mask, region)
         for path, name, mask, region in zip(files, distinct_names(files), masks, regions, strict=True)
     ]
     return run_data_set(
-        tasks,
+        detections,
         executor=executor,
         workers=workers,
         retries=retries,
-        display=Display(tasks, table=progress),
+        table=progress,
         tilt_series_pixel_size_angstrom=tilt_series_pixel_size_angstrom,
     )
 
 
 def run_data_set(
-    tasks: Sequence[DetectTask],
+    detections: Sequence[TomogramDetection],
     *,
     executor: Any,
     workers: int,
     retries: int,
-    display: Display,
+    table: bool,
+    say: Callable[[str, bool], None] | None = None,
     shard: tuple[int, int] = (1, 1),
     tilt_series_pixel_size_angstrom: float | None = None,
 ) -> DetectionSummary:
-    """Run the tasks of a data set, and write its summary and its pooled candidates.
+    """Run the detections of a data set, and write its summary and its pooled candidates.
 
-    `shard` (i, n) runs every n-th task from the i-th on; the summary is of all.
+    `table` and `say` are those of `Display`. `shard` (i, n) runs every n-th detection from the i-th on; the
+    summary is of all.
     """
-    tasks = check_tasks(tasks)
-    out = tasks[0].folder.parent
     if retries < 0 or workers < 1:
         raise ConfigError(f"retries is {retries} and workers {workers}; give 0 or more, and 1 or more.")
+    check_detections(detections)
     first, count = shard
-    own = tasks[first - 1 :: count]
-    run = runner(executor, own, workers) if own else None
+    own = range(first - 1, len(detections), count)
+    environments: list[dict[str, str]] = []
+    if executor is None:
+        options, environments = divide(detections[0].options, max(1, min(workers, len(own))))
+        detections = [replace(detection, options=options) for detection in detections]
+    run = runner(executor, environments)
+    tasks = [detection.task() for detection in detections]
+    out = tasks[0].folder.parent
     data_set = DataSet.record(out, tasks)
-    outcomes = {}
-    if run is not None:
-        with display:
-            outcomes = run(own, retries=retries, display=display)
+    with Display(tasks, table=table, say=say) as display:
+        outcomes = run([tasks[number] for number in own], retries=retries, display=display) if own else {}
     summary = data_set.summary(outcomes, [task.name for task in tasks])
     summarise(summary, tilt_series_pixel_size_angstrom)
     return summary
@@ -174,23 +181,22 @@ def summarise(summary: DetectionSummary, tilt_series_pixel_size_angstrom: float 
     write_pooled(summary.out, done, tilt_series_pixel_size_angstrom)
 
 
-def check_tasks(tasks: Sequence[DetectTask], *, here: bool = True) -> list[DetectTask]:
-    """Return the tasks for other processes, after a check of what they share: models and device.
+def check_detections(detections: Sequence[TomogramDetection], *, here: bool = True) -> None:
+    """Check what the detections of a data set share: models, device and options.
 
     `here`: they run on this machine, so the device must be here, too.
     """
-    if not tasks:
+    if not detections:
         raise InputError("There is no tomogram; give at least one.")
-    options = tasks[0].options
+    options = detections[0].options
     if here:
         check_device(options.device)
-    options.models("cpu", membrane_given=tasks[0].membrane is not None)
-    if options.save_probability and any(task.membrane is not None for task in tasks):
+    options.models("cpu", membrane_given=detections[0].membrane is not None)
+    if options.save_probability and any(one.membrane is not None for one in detections):
         raise ConfigError(
             "save_probability: with a membrane mask nothing is segmented, so there is no probability; leave "
             "one of the two out."
         )
-    return [task.placed() for task in tasks]
 
 
 def _model_file(model_kind: str, path: object, trust_model: bool) -> ModelFile | None:

@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.io import display_path
 
 __all__ = ["Display", "outcome_line"]
@@ -35,7 +36,7 @@ class Display:
     """
 
     def __init__(
-        self, tasks: Sequence[DetectTask], *, table: bool, say: Callable[[str, bool], None] | None = None
+        self, tasks: Sequence[Task], *, table: bool, say: Callable[[str, bool], None] | None = None
     ) -> None:
         self._numbers = {task.name: number for number, task in enumerate(tasks, 1)}
         self._say = say or (lambda text, problem: None)
@@ -62,18 +63,18 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def started(self, task: DetectTask) -> None:
+    def started(self, task: Task) -> None:
         """Take note of a task that begins."""
         self._running.add(task.name)
 
-    def postponed(self, task: DetectTask, outcome: Outcome) -> None:
+    def postponed(self, task: Task, outcome: Outcome) -> None:
         """Take note of a task that another process works on; said once."""
         self._running.discard(task.name)
         if task.name not in self._postponed:
             self._postponed.add(task.name)
             self._say(f"postponed: {outcome.error}", True)
 
-    def repeated(self, task: DetectTask, outcome: Outcome) -> None:
+    def repeated(self, task: Task, outcome: Outcome) -> None:
         """Take note of an attempt that failed and is repeated."""
         self._running.discard(task.name)
         self._say(
@@ -81,7 +82,7 @@ class Display:
             True,
         )
 
-    def finished(self, task: DetectTask, outcome: Outcome) -> None:
+    def finished(self, task: Task, outcome: Outcome) -> None:
         """Take note of the outcome of a task."""
         self._running.discard(task.name)
         self._ended["failed" if outcome.status == "poisoned" else outcome.status] += 1
@@ -89,7 +90,7 @@ class Display:
         if problem:
             self._say(f"error: {_named(task, outcome.error)}", True)
         label = f"{self._numbers[task.name]} of {len(self._numbers)}: {display_path(task.path)}"
-        self._say(outcome_line(outcome, label), False)
+        self._say(outcome_line(outcome, task.folder, label), False)
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each of `STATES`."""
@@ -118,7 +119,7 @@ class Display:
         return table
 
 
-def outcome_line(outcome: Outcome, label: str) -> str:
+def outcome_line(outcome: Outcome, folder: Path, label: str) -> str:
     """Return the line about a tomogram in a pipe."""
     if outcome.candidates is None:
         return f"{label}: failed"
@@ -126,11 +127,11 @@ def outcome_line(outcome: Outcome, label: str) -> str:
     wrote = "wrote" if outcome.status == "done" else "finished before:"
     notes = "".join(f"; note: {note}" for note in outcome.notes)
     candidates = f"{count} candidate{'' if count == 1 else 's'}"
-    where = f"{wrote} {display_path(outcome.task.folder)}"
+    where = f"{wrote} {display_path(folder)}"
     return f"{label}: {candidates} in {outcome.seconds:.1f} s, {where}{notes}"
 
 
-def _named(task: DetectTask, error: str) -> str:
+def _named(task: Task, error: str) -> str:
     name = display_path(task.path)
     return error if name in error else f"{name}: {error}"
 

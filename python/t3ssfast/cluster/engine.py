@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Protocol
 
 from t3ssfast.cluster.attempt import OWN_WORKERS, attempt
 from t3ssfast.cluster.isolation import WorkerPool
-from t3ssfast.cluster.resources import Share, thread_variables
-from t3ssfast.cluster.task import DetectTask, Outcome
-from t3ssfast.runtime.threads import available_cpus
+from t3ssfast.cluster.resources import thread_variables
+from t3ssfast.cluster.task import Outcome, Task
+from t3ssfast.runtime.cpus import available_cpus
 
 __all__ = ["Engine", "ExecutorEngine", "LocalEngine"]
 
@@ -27,10 +26,10 @@ class Engine(Protocol):
     def capacity(self) -> int:
         """Number of tasks to submit at a time."""
 
-    def submit(self, task: DetectTask) -> Any:
+    def submit(self, task: Task) -> Any:
         """Begin an attempt, and return its future."""
 
-    def outcome(self, future: Any, task: DetectTask) -> Outcome:
+    def outcome(self, future: Any, task: Task) -> Outcome:
         """Return the outcome of a future that is done; errors of the engine itself are raised."""
 
     def check(self) -> None:
@@ -41,29 +40,28 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Isolated processes on this machine, each with its share of it."""
+    """Isolated processes on this machine, one for each environment."""
 
-    def __init__(self, shares: Sequence[Share]) -> None:
+    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
         self._workers = WorkerPool()
-        self._threads = ThreadPoolExecutor(len(shares), thread_name_prefix="t3ssfast-worker")
-        self._shares: queue.SimpleQueue[tuple[int, Share]] = queue.SimpleQueue()
-        for number, share in enumerate(shares, 1):
-            self._shares.put((number, share))
-        self.capacity = len(shares)
+        self._threads = ThreadPoolExecutor(len(environments), thread_name_prefix="t3ssfast-worker")
+        self._free: queue.SimpleQueue[tuple[int, Mapping[str, str]]] = queue.SimpleQueue()
+        for number, environment in enumerate(environments, 1):
+            self._free.put((number, environment))
+        self.capacity = len(environments)
 
-    def submit(self, task: DetectTask) -> Future[Outcome]:
-        """Begin an attempt as soon as a share is free."""
+    def submit(self, task: Task) -> Future[Outcome]:
+        """Begin an attempt as soon as a worker is free."""
         return self._threads.submit(self._attempt, task)
 
-    def _attempt(self, task: DetectTask) -> Outcome:
-        number, share = self._shares.get()
+    def _attempt(self, task: Task) -> Outcome:
+        number, environment = self._free.get()
         try:
-            task = replace(task, options=share.options)
-            return attempt(task, share.environment, self._workers, f"local:{number}")
+            return attempt(task, environment, self._workers, f"local:{number}")
         finally:
-            self._shares.put((number, share))
+            self._free.put((number, environment))
 
-    def outcome(self, future: Future[Outcome], task: DetectTask) -> Outcome:
+    def outcome(self, future: Future[Outcome], task: Task) -> Outcome:
         """Return the outcome of an attempt that has ended."""
         return future.result()
 
@@ -86,11 +84,11 @@ class ExecutorEngine:
         self._environment = thread_variables(max(1, available_cpus() // int(size)))
         self.capacity = int(size)
 
-    def submit(self, task: DetectTask) -> Future[Outcome]:
+    def submit(self, task: Task) -> Future[Outcome]:
         """Begin an attempt in the executor."""
         return self._executor.submit(attempt, task, self._environment)
 
-    def outcome(self, future: Future[Outcome], task: DetectTask) -> Outcome:
+    def outcome(self, future: Future[Outcome], task: Task) -> Outcome:
         """Return the outcome of an attempt that has ended."""
         return future.result()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Protocol
@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from t3ssfast.cluster.coordinator import run_tasks
 from t3ssfast.cluster.display import Display
 from t3ssfast.cluster.engine import ExecutorEngine, LocalEngine
-from t3ssfast.cluster.resources import divide
 from t3ssfast.cluster.slurm import SlurmOptions, run_on_slurm
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import ConfigError
 
 __all__ = ["Runner", "runner"]
@@ -22,16 +21,16 @@ __all__ = ["Runner", "runner"]
 class Runner(Protocol):
     """Runs tasks, and returns the outcome of each by name."""
 
-    def __call__(
-        self, tasks: Sequence[DetectTask], *, retries: int, display: Display
-    ) -> dict[str, Outcome]: ...
+    def __call__(self, tasks: Sequence[Task], *, retries: int, display: Display) -> dict[str, Outcome]: ...
 
 
-def runner(executor: Any, tasks: Sequence[DetectTask], workers: int) -> Runner:
-    """Return what runs tasks on an executor; None is isolated processes on this machine."""
+def runner(executor: Any, environments: Sequence[Mapping[str, str]]) -> Runner:
+    """Return what runs tasks on an executor.
+
+    None is isolated processes on this machine, one for each environment.
+    """
     if executor is None:
-        shares = divide(tasks[0].options, min(workers, len(tasks)))
-        return partial(run_tasks, engine=LocalEngine(shares))
+        return partial(run_tasks, engine=LocalEngine(environments))
     if isinstance(executor, SlurmOptions) or _is_from("submitit", executor, "SlurmExecutor"):
         return partial(run_on_slurm, options=executor)
     if _is_from("submitit", executor, "AutoExecutor") and executor.cluster == "slurm":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from t3ssfast.cluster.task import DetectTask
+from t3ssfast.cluster.task import Task
 from t3ssfast.errors import T3Error
 from t3ssfast.io import read, volume_layout
 
@@ -24,13 +24,13 @@ MIN_MINUTES = 10
 CHUNK_SECONDS = 300.0
 
 
-def estimate_seconds(task: DetectTask, cores: int) -> float:
+def estimate_seconds(task: Task, cores: int) -> float:
     """Estimate the time of a detection on a CPU from the size of its file, roughly.
 
     A file that cannot be read takes no time.
     """
     path = Path(task.directory, task.path)
-    given = task.options.voxel_size_angstrom
+    given = task.voxel_size_angstrom
     try:
         size = _bytes_in(path)
         voxels, voxel_size = size, given or MODEL_VOXEL_ANGSTROM
@@ -45,13 +45,13 @@ def estimate_seconds(task: DetectTask, cores: int) -> float:
 
 
 def chunk_tasks(
-    tasks: Sequence[DetectTask], cores: int, per_job: int | None = None
-) -> list[tuple[float, list[DetectTask]]]:
+    tasks: Sequence[Task], cores: int, per_job: int | None = None
+) -> list[tuple[float, list[Task]]]:
     """Group tasks into jobs of `per_job`, or of as many as take about five minutes together.
 
     Returns the estimated seconds and the tasks of each job.
     """
-    chunks: list[tuple[float, list[DetectTask]]] = []
+    chunks: list[tuple[float, list[Task]]] = []
     for task in tasks:
         seconds = estimate_seconds(task, cores)
         if chunks:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3ssfast import errors
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.cluster.worker import IDLE_EXIT
 
 __all__ = ["WorkerDied", "WorkerPool", "WorkerProcess", "search_path"]
@@ -48,7 +48,7 @@ class WorkerProcess:
     environment: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
 
-    def run(self, task: DetectTask, log: Path) -> Outcome:
+    def run(self, task: Task, log: Path) -> Outcome:
         """Run a task to its end; raise `WorkerDied` if that is the end of the worker, too."""
         while True:
             process = self._started(log)
@@ -107,7 +107,7 @@ class WorkerPool:
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
 
-    def run(self, task: DetectTask, log: Path, environment: Mapping[str, str]) -> Outcome:
+    def run(self, task: Task, log: Path, environment: Mapping[str, str]) -> Outcome:
         """Run a task in a worker with this environment; `WorkerDied` as `WorkerProcess.run`."""
         with self._lock:
             worker = next((one for one in self._idle if one.environment == environment), None)

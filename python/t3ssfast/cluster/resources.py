@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from t3ssfast.runtime.cpus import available_cpus
 
-from t3ssfast.cluster.task import TaskOptions
-from t3ssfast.runtime.threads import available_cpus
+if TYPE_CHECKING:
+    from t3ssfast.cluster.tomogram_detection import TaskOptions
 
-__all__ = ["Share", "available_memory", "divide", "thread_variables"]
+__all__ = ["available_memory", "divide", "thread_variables"]
 
 # Of the available memory; the rest is for the imports of the workers and for the files that they read.
 MEMORY_FRACTION = 0.5
@@ -22,16 +22,8 @@ MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
-@dataclass(frozen=True)
-class Share:
-    """What one worker gets: environment variables, and options that follow from its cores and memory."""
-
-    environment: Mapping[str, str]
-    options: TaskOptions
-
-
-def divide(options: TaskOptions, workers: int) -> list[Share]:
-    """Divide this machine among workers.
+def divide(options: TaskOptions, workers: int) -> tuple[TaskOptions, list[dict[str, str]]]:
+    """Divide this machine among workers; return the options of all, and the environment of each.
 
     Each gets an equal part of the cores, unless a number of threads was given, which then holds for each.
     Each has the memory budget that was given, or less where the available memory does not hold all of them.
@@ -44,13 +36,12 @@ def divide(options: TaskOptions, workers: int) -> list[Share]:
     # The threads are set by the environment alone: provenance names the options that were given.
     options = replace(options, config=replace(config, memory_budget_bytes=budget))
     devices = _devices() if options.device in ("auto", "cuda") else []
-    shares = []
+    environments = []
     for number in range(workers):
-        environment = thread_variables(threads)
+        environments.append(thread_variables(threads))
         if devices:
-            environment[DEVICES] = devices[number % len(devices)]
-        shares.append(Share(environment, options))
-    return shares
+            environments[-1][DEVICES] = devices[number % len(devices)]
+    return options, environments
 
 
 def thread_variables(threads: int) -> dict[str, str]:
@@ -78,6 +69,9 @@ def available_memory(*, meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Pa
 
 def _devices() -> list[str]:
     """Return the CUDA devices of this process, as `CUDA_VISIBLE_DEVICES` names them."""
+    # Heavy, and only needed by the process that divides.
+    import torch
+
     count = torch.cuda.device_count()
     named = [name.strip() for name in os.environ.get(DEVICES, "").split(",") if name.strip()]
     return (named or [str(number) for number in range(count)])[:count]

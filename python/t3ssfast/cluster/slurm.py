@@ -33,7 +33,7 @@ from t3ssfast.cluster.slurm_state import (
     queued_states,
 )
 from t3ssfast.cluster.summary import FAILED, Row
-from t3ssfast.cluster.task import DetectTask, Outcome
+from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import ConfigError
 from t3ssfast.io import results_folder
 
@@ -73,7 +73,7 @@ class SlurmOptions:
     per_job: int | None = None
 
 
-def missing_tasks(tasks: Sequence[DetectTask], active: Mapping[str, str]) -> list[DetectTask]:
+def missing_tasks(tasks: Sequence[Task], active: Mapping[str, str]) -> list[Task]:
     """Return the tasks to submit: not finished with these options, not active, and not set aside."""
     attempts = Ledger(tasks[0].folder.parent).all()
     missing = []
@@ -88,9 +88,7 @@ def missing_tasks(tasks: Sequence[DetectTask], active: Mapping[str, str]) -> lis
     return missing
 
 
-def submit_arrays(
-    tasks: Sequence[DetectTask], options: SlurmOptions | Any, *, retries: int
-) -> list[JobArray]:
+def submit_arrays(tasks: Sequence[Task], options: SlurmOptions | Any, *, retries: int) -> list[JobArray]:
     """Submit tasks as one or more job arrays, and write these down in the output folder.
 
     `options` may also be an executor of submitit for Slurm, whose parameters are then used.
@@ -134,18 +132,17 @@ def _executor(out: Path, parameters: Mapping[str, Any]) -> Any:
     return executor
 
 
-def _parameters(options: SlurmOptions, task: DetectTask) -> dict[str, Any]:
+def _parameters(options: SlurmOptions, task: Task) -> dict[str, Any]:
     """Return the parameters of submitit: those given, and the defaults for the others."""
-    config = task.options.config
     parameters: dict[str, Any] = {
         "job_name": "t3ssfast",
-        "cpus_per_task": config.threads or DEFAULT_CPUS,
-        "mem": f"{(config.memory_budget_bytes + IMPORTS_BYTES) >> 20}M",
+        "cpus_per_task": task.threads or DEFAULT_CPUS,
+        "mem": f"{(task.memory_bytes + IMPORTS_BYTES) >> 20}M",
         "array_parallelism": options.parallel,
         "stderr_to_stdout": True,
         "setup": [f"export PYTHONPATH={_quoted(search_path())}"],
     }
-    if task.options.device.startswith("cuda"):
+    if task.device.startswith("cuda"):
         parameters["gpus_per_node"] = 1
     others: dict[str, Any] = {}
     for key, value in options.sbatch.items():
@@ -197,7 +194,7 @@ def _quoted(text: str) -> str:
 
 
 def run_on_slurm(
-    tasks: Sequence[DetectTask], options: SlurmOptions | Any, *, retries: int, display: Display
+    tasks: Sequence[Task], options: SlurmOptions | Any, *, retries: int, display: Display
 ) -> dict[str, Outcome]:
     """Submit tasks, wait for them, submit again what died with its job, and return the outcomes by name.
 
@@ -215,7 +212,7 @@ class _Watch:
     """Follows the arrays of one run until each of its tasks has an outcome."""
 
     def __init__(
-        self, tasks: Sequence[DetectTask], options: SlurmOptions | Any, retries: int, display: Display
+        self, tasks: Sequence[Task], options: SlurmOptions | Any, retries: int, display: Display
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._options, self._retries, self._display = options, retries, display
@@ -264,7 +261,7 @@ class _Watch:
         for element, names in array.elements.items():
             self._element |= {name: element for name in names if name in self._tasks}
 
-    def _submit(self, tasks: Sequence[DetectTask]) -> None:
+    def _submit(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             return
         for task in tasks:
@@ -300,7 +297,7 @@ class _Watch:
                 self._end(row)
             elif self._may_follow(task):
                 error = row.error or f"{ending(self._element[row.tomogram])[0]}."
-                outcome = Outcome(task, "lost", error=error, attempts=row.attempts, again=True)
+                outcome = Outcome(task.name, "lost", error=error, attempts=row.attempts, again=True)
                 self._display.repeated(task, outcome)
                 again.append(task)
             else:
@@ -308,7 +305,7 @@ class _Watch:
                 self._end(replace(row, status="failed", error=row.error or error))
         self._submit(again)
 
-    def _may_follow(self, task: DetectTask) -> bool:
+    def _may_follow(self, task: Task) -> bool:
         """Whether a task that did not finish is to be submitted again: it was killed with its job."""
         last = self._ledger.of(task.name)[-1:]
         ended_itself = bool(last) and last[0].status == "failed"
@@ -320,7 +317,7 @@ class _Watch:
     def _end(self, row: Row) -> None:
         task = self._tasks[row.tomogram]
         outcome = Outcome(
-            task,
+            task.name,
             row.status,
             row.seconds or 0.0,
             row.candidates,

@@ -8,8 +8,8 @@ from typing import Any
 from t3ssfast.cluster.attempt import OWN_WORKERS, attempt
 from t3ssfast.cluster.ledger import slurm_job
 from t3ssfast.cluster.resources import thread_variables
-from t3ssfast.cluster.task import DetectTask, Outcome
-from t3ssfast.runtime.threads import available_cpus
+from t3ssfast.cluster.task import Outcome, Task
+from t3ssfast.runtime.cpus import available_cpus
 
 __all__ = ["SlurmElement", "attempt_all"]
 
@@ -17,7 +17,7 @@ __all__ = ["SlurmElement", "attempt_all"]
 class SlurmElement:
     """The tasks of one element; submitit calls it in the job, and `checkpoint` when its time runs out."""
 
-    def __init__(self, tasks: Sequence[DetectTask], retries: int) -> None:
+    def __init__(self, tasks: Sequence[Task], retries: int) -> None:
         self.tasks, self.retries = list(tasks), retries
 
     def __call__(self) -> dict[str, str]:
@@ -33,7 +33,7 @@ class SlurmElement:
         return DelayedSubmission(self)
 
 
-def attempt_all(tasks: Sequence[DetectTask], retries: int, worker: str) -> dict[str, Outcome]:
+def attempt_all(tasks: Sequence[Task], retries: int, worker: str) -> dict[str, Outcome]:
     """Run each task until it has ended or was tried `retries` times again."""
     environment = thread_variables(available_cpus())
     outcomes: dict[str, Outcome] = {}

@@ -1,167 +1,65 @@
-"""A task: the detection of one tomogram, with everything that it takes, to be sent to another process."""
+"""A task: the detection of one tomogram, to be sent to other processes, and what became of it.
+
+Nothing heavy is imported here: the processes that watch over the detections do without PyTorch.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
-from hashlib import sha256
+import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from t3ssfast.detection import Detection, run_to_folder
-from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.result import PICTURES
-from t3ssfast.errors import BusyError, OutOfMemoryError, T3Error
-from t3ssfast.io import display_path, read, read_mask, tomogram_name
-from t3ssfast.models import LoadedModel, check_device, load_model
-from t3ssfast.plotting import draw_candidates, draw_gallery
-from t3ssfast.runtime.figures import pictures_of
-from t3ssfast.runtime.memory import is_out_of_memory
-
-__all__ = ["DetectTask", "ModelFile", "Outcome", "TaskOptions", "error_sentence", "run_task"]
-
-# Models of a few sets of options; a process works on one set at a time.
-KEPT_MODELS = 6
+__all__ = ["Outcome", "Task"]
 
 
 @dataclass(frozen=True)
-class ModelFile:
-    """A model file and how it is read (see `load_model`); without a path, the bundled model."""
+class Task:
+    """One tomogram to detect in.
 
-    model_kind: str
-    path: Path | None = None
-    trust_model: bool = False
-    reading: tuple[tuple[str, Any], ...] = ()
-
-    def load(self, device: str) -> LoadedModel:
-        """Load the model; a process loads an unchanged file once."""
-        version = 0 if self.path is None or not self.path.exists() else self.path.stat().st_mtime_ns
-        return _load(self, device, version)
-
-
-@lru_cache(maxsize=KEPT_MODELS)
-def _load(model: ModelFile, device: str, version: int) -> LoadedModel:
-    return load_model(
-        model.path,
-        model_kind=model.model_kind,
-        device=check_device(device),
-        trust_model=model.trust_model,
-        **dict(model.reading),
-    )
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What the tasks of one data set share; the fields are options of `detect` and `run_to_folder`."""
-
-    classifier: ModelFile = ModelFile("classifier")
-    segmenter: ModelFile = ModelFile("segmenter")
-    # None takes the bundled one with the bundled classifier, and none with another.
-    verifier: ModelFile | None = None
-    config: DetectConfig = field(default_factory=DetectConfig)
-    device: str = "auto"
-    voxel_size_angstrom: float | None = None
-    save_probability: bool = False
-    resume: bool = True
-    force: bool = False
-    pictures: bool = True
-
-    def models(self, device: str, *, membrane_given: bool) -> dict[str, LoadedModel | None]:
-        """Load the models that a detection uses, as arguments of `run_to_folder`."""
-        classifier = self.classifier.load(device)
-        verifier = self.verifier
-        if verifier is None and classifier.is_bundled:
-            verifier = ModelFile("verifier")
-        return {
-            "classifier": classifier,
-            "segmenter": None if membrane_given else self.segmenter.load(device),
-            "verifier": verifier.load(device) if verifier is not None and self.config.verify else None,
-        }
-
-
-@dataclass(frozen=True)
-class DetectTask:
-    """The detection of one tomogram into its folder, with pictures of the result.
-
-    `name` identifies the task within its data set, and is the name of the folder.
+    Parameters
+    ----------
+    name
+        Of the tomogram within its data set, and of its folder.
+    path
+        Of the tomogram, as it was given.
+    folder
+        Of its results, absolute.
+    directory
+        Where relative paths start.
+    key
+        Digest of the options and of the state of the file.
+    content
+        The pickled `TomogramDetection`; opened by the worker only.
+    device, threads, memory_bytes, voxel_size_angstrom
+        Of its options, for schedulers.
     """
 
+    name: str
     path: Path
     folder: Path
-    options: TaskOptions
-    membrane: Path | None = None
-    search_mask: Path | None = None
-    # Where relative paths start.
-    directory: str = ""
+    directory: str
+    key: str
+    content: bytes = field(repr=False)
+    device: str
+    threads: int | None
+    memory_bytes: int
+    voxel_size_angstrom: float | None
 
-    @property
-    def name(self) -> str:
-        """Name of the tomogram within the data set."""
-        return self.folder.name
-
-    @property
-    def key(self) -> str:
-        """Digest of the options and of the state of the file: attempts at something else do not count."""
-        content = asdict(self)
-        with suppress(OSError):
-            status = Path(self.directory, self.path).stat()
-            content["file"] = (status.st_size, status.st_mtime_ns)
-        return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-    def placed(self) -> DetectTask:
-        """Return the task for a process that runs elsewhere; results name its files as they were given."""
-        return replace(self, folder=Path(os.path.abspath(self.folder)), directory=os.getcwd())
-
-    def __call__(self, *, progress: bool = False) -> tuple[Detection, bool]:
-        """Return the detection, and whether it is new rather than read from an earlier run."""
-        options = self.options
-        draw = self._draw if options.pictures else None
-        detection, is_new = run_to_folder(
-            self.folder,
-            self.path,
-            **options.models(options.device, membrane_given=self.membrane is not None),
-            membrane=self.membrane,
-            search_mask=self.search_mask,
-            save_probability=options.save_probability,
-            voxel_size_angstrom=options.voxel_size_angstrom,
-            device=options.device,
-            config=options.config,
-            progress=progress,
-            resume=options.resume,
-            force=options.force,
-            draw=draw,
-        )
-        if draw is not None and not is_new and not all((self.folder / name).exists() for name in PICTURES):
-            with pictures_of(display_path(self.folder)):
-                draw(detection)
-        return detection, is_new
-
-    def _draw(self, detection: Detection) -> None:
-        tomogram = read(self.path, voxel_size_angstrom=self.options.voxel_size_angstrom)
-        membrane = detection.membrane
-        if self.membrane is not None:
-            membrane = np.asarray(read_mask(self.membrane, tomogram))
-        sign = detection.provenance["contrast"]["sign"]
-        overview, gallery = (self.folder / name for name in PICTURES)
-        draw_candidates(overview, tomogram, detection.candidates, membrane=membrane, contrast_sign=sign)
-        draw_gallery(gallery, tomogram, detection.candidates, contrast_sign=sign)
+    def open(self) -> Any:
+        """Return the `TomogramDetection`."""
+        return pickle.loads(self.content)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """What became of a task; `name` is that of the task.
 
     `status` is "done", "skipped" (finished before), "busy" (another process works on it), "failed", "killed"
     (with its worker) or "poisoned" (set aside, because it killed its worker too often).
     """
 
-    task: DetectTask
+    name: str
     status: str
     seconds: float = 0.0
     candidates: int | None = None
@@ -171,35 +69,3 @@ class Outcome:
     attempts: int = 1
     # Whether another attempt may succeed where this one failed.
     again: bool = False
-
-
-def run_task(task: DetectTask) -> Outcome:
-    """Run a task in this process, whatever happens to it."""
-    began = time.perf_counter()
-    outcome = partial(Outcome, task)
-    try:
-        detection, is_new = task()
-    except BusyError as error:
-        return outcome("busy", error=str(error))
-    except Exception as error:
-        seconds = time.perf_counter() - began
-        # Errors of the input are the same every time; memory may be free later, and a device may recover.
-        again = is_out_of_memory(error) or isinstance(error, OutOfMemoryError)
-        again = again or not isinstance(error, T3Error)
-        return outcome("failed", seconds, error=error_sentence(task.path, error), again=again)
-    return outcome(
-        "done" if is_new else "skipped",
-        time.perf_counter() - began,
-        len(detection.candidates),
-        notes=tuple(detection.provenance["notes"]),
-    )
-
-
-def error_sentence(path: Path, error: Exception) -> str:
-    """Return an error of a tomogram on one line, without its name at the beginning."""
-    if isinstance(error, T3Error):
-        return str(error).removeprefix(f"{tomogram_name(path)}: ")
-    if isinstance(error, MemoryError):
-        return "memory ran out; close other programs, or give a smaller --memory-budget."
-    reason = " ".join(str(error).split())
-    return f"the search failed ({type(error).__name__}: {reason}); run it alone, and report this if it fails."

@@ -44,7 +44,7 @@ def main() -> None:
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(given, tasks), daemon=True).start()
     # Only now, so that the end of the parent is noticed during the imports, too.
-    from t3ssfast.cluster.task import run_task
+    from t3ssfast.cluster.tomogram_detection import run_detection
 
     while True:
         try:
@@ -54,7 +54,7 @@ def main() -> None:
         _print_to(log)
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {task.path}", flush=True)
         os.chdir(task.directory)
-        outcome = run_task(task)
+        outcome = run_detection(task.open())
         print(f"{outcome.status} in {outcome.seconds:.1f} s {outcome.error}".rstrip(), flush=True)
         pickle.dump(outcome, answers)
         answers.flush()

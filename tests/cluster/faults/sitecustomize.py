@@ -12,9 +12,9 @@ if "t3ssfast.cluster.worker" in sys.orig_argv:
     from pathlib import Path
     from typing import Any
 
-    from t3ssfast.cluster import task
+    from t3ssfast.cluster import tomogram_detection
 
-    detect = task.run_to_folder
+    detect = tomogram_detection.run_to_folder
 
     def faulty(folder: Path, path: Path, **options: Any) -> Any:
         name = Path(path).stem
@@ -38,4 +38,4 @@ if "t3ssfast.cluster.worker" in sys.orig_argv:
             raise RuntimeError("a fault of a library")
         return detect(folder, path, **options)
 
-    task.run_to_folder = faulty
+    tomogram_detection.run_to_folder = faulty

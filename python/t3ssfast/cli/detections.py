@@ -1,4 +1,4 @@
-"""The tasks that the options of `t3ssfast detect` describe."""
+"""The detections that the options of `t3ssfast detect` describe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from t3ssfast.cli.tomogram_lists import find_tomograms, mask_of_each, result_fol
 from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
-    from t3ssfast.cluster.task import DetectTask
+    from t3ssfast.cluster.tomogram_detection import TomogramDetection
 
-__all__ = ["detection_tasks"]
+__all__ = ["detections_of"]
 
 
-def detection_tasks(
+def detections_of(
     *,
     tomograms: Sequence[Path] | None,
     list_file: Path | None,
@@ -44,12 +44,12 @@ def detection_tasks(
     png: bool,
     many: bool,
     **config: Any,
-) -> tuple[list[DetectTask], bool]:
-    """Return the tasks, and whether they are a list, whose results have folders of their own.
+) -> tuple[list[TomogramDetection], bool]:
+    """Return the detections, and whether they are a list, whose results have folders of their own.
 
     `many` makes a list of a single tomogram, too. `config` are fields of `DetectConfig`, None the default.
     """
-    from t3ssfast.cluster.task import DetectTask, ModelFile, TaskOptions
+    from t3ssfast.cluster.tomogram_detection import ModelFile, TaskOptions, TomogramDetection
     from t3ssfast.io import display_path
 
     if not tomograms and list_file is None:
@@ -85,8 +85,8 @@ def detection_tasks(
         force=force,
         pictures=png,
     )
-    tasks = [
-        DetectTask(path, folder, shared, mask, region)
+    detections = [
+        TomogramDetection(path, folder, shared, mask, region)
         for path, folder, mask, region in zip(paths, folders, masks, regions, strict=True)
     ]
-    return tasks, is_list
+    return detections, is_list
