@@ -28,6 +28,7 @@ LEVELS = [
     "simulation",
     "training",
     "plotting",
+    "cluster",
     "cli",
 ]
 FILES = {

@@ -4,6 +4,8 @@ from .averaging.config import AverageConfig as AverageConfig
 from .averaging.extract import extract as extract
 from .averaging.result import Average as Average
 from .candidates import Candidates as Candidates
+from .cluster.detect_many import detect_many as detect_many
+from .cluster.summary import DetectionSummary as DetectionSummary
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
 from .detection.preselect.preselect import preselect as preselect

@@ -28,6 +28,8 @@ from t3ssfast.cli import (
     extract,
     preselect,
     simulate,
+    status,
+    submit,
     train,
 )
 from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interruptible
@@ -105,8 +107,19 @@ def _root(
 
 app.add_typer(train.app, name="train")
 for command in (
-    *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, convert.convert, doctor.doctor, bench.bench),
+    detect.detect,
+    submit.submit,
+    status.status,
+    demo.demo,
+    simulate.simulate,
+    preselect.preselect,
+    evaluate.evaluate,
+    export.export,
+    extract.extract,
+    average.average,
+    convert.convert,
+    doctor.doctor,
+    bench.bench,
 ):
     app.command()(command)
 

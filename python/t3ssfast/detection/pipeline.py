@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -118,14 +119,21 @@ def detect(
 
 
 def run_pipeline(
-    inputs: DetectionInputs, identity: Identity, store: CheckpointStore, stages: Stages
+    inputs: DetectionInputs,
+    identity: Identity,
+    store: CheckpointStore,
+    stages: Stages,
+    before_slab: Callable[[], None] = lambda: None,
 ) -> Detection:
-    """Run the steps of a detection on inputs that are loaded."""
+    """Run the steps of a detection on inputs that are loaded.
+
+    `before_slab` is called before a slab is read, and may raise an exception to end the detection.
+    """
     config, classifier = inputs.config, inputs.classifier
     inputs.files.check()
     with stages("prepare"):
         grid = normalise(inputs.tomogram, classifier, inputs.files.check)
-    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages)
+    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages, before_slab)
 
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
     membrane = find_membrane(inputs, grid, run)

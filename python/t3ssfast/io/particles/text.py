@@ -28,7 +28,14 @@ from t3ssfast.io import atomic_path
 from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes, printable
 from t3ssfast.io.particles.tables import FORMULA, candidates_of_table
 
-__all__ = ["FIRST_VOXEL_XYZ", "read_coords", "read_imod_points", "write_coords", "write_csv"]
+__all__ = [
+    "FIRST_VOXEL_XYZ",
+    "escape_formula",
+    "read_coords",
+    "read_imod_points",
+    "write_coords",
+    "write_csv",
+]
 
 # IMOD's coordinates of the centre of the first voxel.
 FIRST_VOXEL_XYZ = np.array([0.5, 0.5, 0.0])
@@ -42,8 +49,8 @@ def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
     """Write a csv file of one or more tomograms; see `t3ssfast.io.particles.export`."""
     tables = [
         of_tomogram.to_dataframe().assign(
-            kind=[_escape_formula(kind) for kind in of_tomogram.kind],
-            tomogram=[_escape_formula(of_tomogram.tomogram_name)] * len(of_tomogram),
+            kind=[escape_formula(kind) for kind in of_tomogram.kind],
+            tomogram=[escape_formula(of_tomogram.tomogram_name)] * len(of_tomogram),
             voxel_size_angstrom=of_tomogram.voxel_size_angstrom,
         )
         for of_tomogram in candidates
@@ -52,7 +59,7 @@ def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
         pd.concat(tables, ignore_index=True).to_csv(temporary, index=False, encoding="utf-8")
 
 
-def _escape_formula(name: str) -> str:
+def escape_formula(name: str) -> str:
     """Mark a name that spreadsheets would evaluate as text; replace characters that end a line or text."""
     name = re.sub(r"[\0\r\n]", "_", name)
     return f"'{name}" if FORMULA.match(name) else name
