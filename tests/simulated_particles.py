@@ -32,7 +32,9 @@ CPU = torch.device("cpu")
 VOXEL_ANGSTROM = 20.0
 BOX = 44
 # The defaults are for boxes of more voxels.
-CONFIG = AverageConfig(iterations=3, initial_resolution_angstrom=130.0, finest_alignment_voxels=3.0)
+CONFIG = AverageConfig(
+    iterations=3, initial_resolution_angstrom=130.0, finest_alignment_voxels=3.0, reject_other_kinds=False
+)
 # What is mistaken for a T3SS on a membrane, with assumed frequencies.
 LOOK_ALIKES = {
     "membrane": 0.3,

@@ -56,6 +56,7 @@ def detect(
     ] = None,
     voxel_size: options.VoxelSize = None,
     device: options.Device = "auto",
+    kind: options.Kind = None,
     threshold: Annotated[
         float | None, typer.Option(help="Minimum score of a candidate, 0 to 1.", show_default="0.5")
     ] = None,
@@ -106,6 +107,7 @@ def detect(
     Examples:
       t3ssfast detect TS_01.mrc -o TS_01
       t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6 --threshold 0.7
+      t3ssfast detect TS_01.mrc -o TS_01 --kind all
       t3ssfast detect tomograms/ --list more.txt -o results
     """
     from t3ssfast.detection import run_to_folder
@@ -119,6 +121,7 @@ def detect(
     regions = mask_of_each(paths, search_mask, "search")
     folders = result_folders(paths, out, is_list=is_list)
     config = options.detect_config(
+        kinds=None if kind is None else (kind,),
         score_threshold=threshold,
         min_precision=min_precision,
         min_recall=min_recall,

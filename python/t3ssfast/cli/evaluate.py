@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import above, load, renamed
+from t3ssfast.cli.candidate_files import above, load, of_kind, renamed
 from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def evaluate(
     format: options.ParticleFormat = None,
     angstrom: options.Angstrom = None,
     columns: options.ColumnNames = None,
+    kind: options.Kind = None,
     tolerance_nm: Annotated[
         float, typer.Option(help="Largest distance between a candidate and its particle, nm.")
     ] = 12.0,
@@ -68,6 +69,9 @@ def evaluate(
 ) -> None:
     """Count true and false positives of candidates against known particles.
 
+    Where the truth holds particles of several kinds, those of --kind are counted, and a table shows which
+    kind the candidates on particles of each kind were taken for.
+
     Files are paired by name: TS_01.star, TS_01_truth.star, TS_01/candidates.star and TS_01/truth.star belong
     to one tomogram; files named alike are paired in their order. Files with several tomograms are paired by
     tomogram name. All tomograms are pooled.
@@ -80,8 +84,10 @@ def evaluate(
     """
     from rich.console import Console
 
+    from t3ssfast.candidates import T3SS
+    from t3ssfast.evaluation.confusion import confusion_of_kinds
     from t3ssfast.evaluation.evaluate import evaluate as evaluate_candidates
-    from t3ssfast.evaluation.report import draw_curves, pooled_table, tomogram_table
+    from t3ssfast.evaluation.report import confusion_table, draw_curves, pooled_table, tomogram_table
     from t3ssfast.io import atomic_path
 
     if not truth:
@@ -111,6 +117,15 @@ def evaluate(
         for group, entries in zip(groups, aligned, strict=True):
             group += entries
     found, known, *lookalikes = groups
+    confusion = None
+    if len({str(label) for some in known for label in some.kind}) > 1:
+        confusion = confusion_of_kinds(found, known, tolerance_nm * 10)
+        if not lookalikes and kind != "all":
+            lookalikes = [[some[some.kind != (kind or T3SS)] for some in known]]
+        known = [of_kind(some, kind or T3SS) for some in known]
+        found = [of_kind(some, kind or T3SS) for some in found]
+    elif kind is not None:
+        known, found = ([of_kind(some, kind) for some in group] for group in (known, found))
     result = evaluate_candidates(
         found, known, tolerance_nm * 10, distractors=lookalikes[0] if lookalikes else None
     )
@@ -119,6 +134,8 @@ def evaluate(
         draw_curves(result, plot)
     if as_json or json_file is not None:
         metrics = result.to_dict(beta=beta, intervals=intervals, per_tomogram=several)
+        if confusion is not None:
+            metrics["kinds"] = confusion.to_dict()
         text = json.dumps(metrics, allow_nan=False)
         if json_file is not None:
             with atomic_path(json_file) as temporary:
@@ -130,6 +147,8 @@ def evaluate(
     if several:
         console.print(tomogram_table(result))
     console.print(pooled_table(result, beta=beta, intervals=intervals))
+    if confusion is not None:
+        console.print(confusion_table(confusion))
 
 
 def _files(paths: Sequence[Path], names: tuple[str, ...]) -> list[tuple[str, Path]]:

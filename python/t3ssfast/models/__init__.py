@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from t3ssfast.models.axialnet import AZIMUTHS, DEFAULT_HEIGHT_PX, AxialNet
+from t3ssfast.models.axialnet import AZIMUTHS, DEFAULT_HEIGHT_PX, AxialKindNet, AxialNet
 from t3ssfast.models.device import check_device
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.loaded import LoadedModel
 from t3ssfast.models.loading import load_model
-from t3ssfast.models.metadata import MAX_SLICES, VERIFIER_ANSWERS, ModelMetadata, code_version
+from t3ssfast.models.metadata import (
+    MAX_SLICES,
+    VERIFIER_ANSWERS,
+    ModelMetadata,
+    code_version,
+    verifier_answers,
+)
 from t3ssfast.models.saving import save_model
 from t3ssfast.models.unet import UNet
 
@@ -16,6 +22,7 @@ __all__ = [
     "DEFAULT_HEIGHT_PX",
     "MAX_SLICES",
     "VERIFIER_ANSWERS",
+    "AxialKindNet",
     "AxialNet",
     "LeNet",
     "LoadedModel",
@@ -25,4 +32,5 @@ __all__ = [
     "code_version",
     "load_model",
     "save_model",
+    "verifier_answers",
 ]
