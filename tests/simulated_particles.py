@@ -33,7 +33,11 @@ VOXEL_ANGSTROM = 20.0
 BOX = 44
 # The defaults are for boxes of more voxels.
 CONFIG = AverageConfig(
-    iterations=3, initial_resolution_angstrom=130.0, finest_alignment_voxels=3.0, reject_other_kinds=False
+    iterations=3,
+    initial_resolution_angstrom=130.0,
+    finest_alignment_voxels=3.0,
+    reject_other_kinds=False,
+    kind="all",
 )
 # What is mistaken for a T3SS on a membrane, with assumed frequencies.
 LOOK_ALIKES = {

@@ -187,7 +187,9 @@ class Candidates:
 
     def joined(self, other: Candidates) -> Candidates:
         """Append the candidates of another set, in the same voxels of the same tomogram."""
-        arrays = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ARRAYS}
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ARRAYS
+        }
         return replace(self, **arrays)
 
     @property

@@ -68,8 +68,10 @@ def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:
     assert kinds_found(t3ss, "flagellar_motor") == []
     with pytest.raises(ConfigError, match="secretin"):
         kinds_found(t3ss, "secretin")
-    with pytest.raises(ConfigError, match="kinds"):
-        DetectConfig(kinds=())
+    assert DetectConfig(kinds="all").kinds == ("all",)
+    for wrong in ((), None, 3, ("t3ss", "")):
+        with pytest.raises(ConfigError, match="kinds"):
+            DetectConfig(kinds=wrong)
     told = tell_kinds(tomogram, truth, motors)
     assert told.tolist() == ["flagellar_motor"] * count
     assert tell_kinds(tomogram, truth[:0], motors).tolist() == []

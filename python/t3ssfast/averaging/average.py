@@ -21,7 +21,7 @@ from t3ssfast.averaging.refine import Refinement, State
 from t3ssfast.averaging.resolution import FourierShellCorrelation
 from t3ssfast.averaging.result import Average
 from t3ssfast.averaging.stack import ParticleStack
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import PARTICLE_KINDS, T3SS, Candidates
 from t3ssfast.detection.config import ALL_KINDS
 from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.detection.tell_kinds import tell_kinds
@@ -92,13 +92,12 @@ def average(
     """
     config = AverageConfig() if config is None else config
     tomograms, candidates = _matched(tomograms, candidates)
-    if config.kind != ALL_KINDS:
-        given, candidates = sum(map(len, candidates)), [some.of_kinds(config.kind) for some in candidates]
-        if given and not any(map(len, candidates)):
-            raise InputError(
-                f"None of the {given} candidates is of the kind {config.kind!r}; give another kind (--kind), "
-                f"or {ALL_KINDS!r}."
-            )
+    given, candidates = candidates, [_chosen(some, config.kind) for some in candidates]
+    if any(map(len, given)) and not any(map(len, candidates)):
+        raise InputError(
+            f"None of the {sum(map(len, given))} candidates is of the kind {config.kind!r}; give another kind "
+            f"(--kind), or {ALL_KINDS!r}."
+        )
     contrasts = contrast_of_each(tomograms, config.contrast)
     config = replace(config, contrast=contrasts[0] if len(set(contrasts)) == 1 else tuple(contrasts))
     order = re.fullmatch(r"[Cc]([1-9][0-9]?)", symmetry)
@@ -124,6 +123,17 @@ def average(
         start = _checked_volume("reference", reference, edge, torch_device)
         refinement = Refinement(stack, soft, fold, config, start, config.threads or threads, of_kind)
         return _result(refinement, _refine(refinement, folder, stages), symmetry.upper())
+
+
+def _chosen(candidates: Candidates, kind: str) -> Candidates:
+    """Return the candidates of a kind; of T3SS also those that no model has told the kind of."""
+    if kind == ALL_KINDS:
+        return candidates
+    if kind != T3SS:
+        return candidates.of_kinds(kind)
+    # Class labels of other programs say nothing about the kind.
+    others = [known for known in PARTICLE_KINDS if known != T3SS]
+    return candidates[~np.isin(candidates.kind, others)]
 
 
 def _of_kind(

@@ -46,7 +46,8 @@ class AverageConfig:
     finest_alignment_voxels
         Finest resolution used for the alignment, in voxels.
     kind
-        Kind of the candidates that are averaged, such as "t3ss"; "all": of every kind.
+        Kind of the candidates that are averaged. "t3ss": all that are not flagellar motors, since the class
+        labels of other programs say nothing about the kind; "all": of every kind.
     reject_outliers
         Exclude particles with outlying scores from the averages, from the third iteration on.
     reject_other_kinds

@@ -66,7 +66,7 @@ def verify_candidates(
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
     score = expit(log_odds.max(axis=1) - penalty).astype(np.float32)
     kind = np.array(verifier.metadata.kinds)[log_odds.argmax(axis=1)]
-    moved_to = {"centre_zyx": moved, "normal_zyx": axis.astype(np.float32)}
+    moved_to: dict[str, Any] = {"centre_zyx": moved, "normal_zyx": axis.astype(np.float32)}
     verified = replace(candidates, **moved_to, score=score, kind=kind).sorted_by_score()
     distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
     thresholds = inputs.thresholds

@@ -104,9 +104,13 @@ class DetectConfig:
             if not valid:
                 raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {expected}.")
 
-        object.__setattr__(self, "kinds", tuple(self.kinds) if isinstance(self.kinds, list) else self.kinds)
-        named = isinstance(self.kinds, tuple) and all(isinstance(kind, str) and kind for kind in self.kinds)
-        require(named and len(self.kinds) > 0, "kinds", 'a tuple of kinds, such as ("t3ss",) or ("all",)')
+        given: Any = self.kinds
+        kinds = (
+            (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
+        )
+        named = len(kinds) > 0 and all(isinstance(kind, str) and kind for kind in kinds)
+        require(named, "kinds", 'kinds of particles, such as ("t3ss",) or ("all",)')
+        object.__setattr__(self, "kinds", kinds)
         choices = {
             "contrast": ("auto", "dark", "light"),
             "plan": PLANS,
