@@ -95,8 +95,8 @@ def average(
     given, candidates = candidates, [_chosen(some, config.kind) for some in candidates]
     if any(map(len, given)) and not any(map(len, candidates)):
         raise InputError(
-            f"None of the {sum(map(len, given))} candidates is of the kind {config.kind!r}; give another kind "
-            f"(--kind), or {ALL_KINDS!r}."
+            f"None of the {sum(map(len, given))} candidates is of the kind {config.kind!r}; give another "
+            f"kind (--kind), or {ALL_KINDS!r}."
         )
     contrasts = contrast_of_each(tomograms, config.contrast)
     config = replace(config, contrast=contrasts[0] if len(set(contrasts)) == 1 else tuple(contrasts))

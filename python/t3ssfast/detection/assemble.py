@@ -16,6 +16,7 @@ from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
+from t3ssfast.detection.propose import add_membrane_sites, needs_membrane_sites
 from t3ssfast.detection.verify import missing_membrane_penalty, verify
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
@@ -49,7 +50,8 @@ def verify_candidates(
 ) -> Candidates:
     """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
 
-    A candidate is of the kind with the highest log-odds. Candidates far from the membrane (a mask on the
+    Where other kinds than T3SS are reported, places along the membrane are candidates, too. A candidate is of
+    the kind with the highest log-odds. Candidates far from the membrane (a mask on the
     classifier's grid) are penalised; those below the threshold of their kind, or of a kind that is not
     reported, are dropped. Where two peaks lead to one centre, the better one is kept.
     """
@@ -60,6 +62,8 @@ def verify_candidates(
     # The sign of the contrast was found for the classifier; each model was trained with its own.
     sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
     own_grid = own_grid.with_contrast_sign(sign)
+    if needs_membrane_sites(inputs):
+        candidates = add_membrane_sites(candidates, inputs, grid, own_grid, membrane)
     centre = own_grid.from_tomogram(candidates.centre_zyx)
     centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
