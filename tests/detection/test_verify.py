@@ -142,12 +142,13 @@ def test_log_odds_of_classifier_and_verifier_are_averaged() -> None:
     grid = prepared(volume)
     centres = np.array([[20.2, 30, 30.8], [21, 28, 32], [35, 10, 51]])
     *_, log_odds = verify(grid, centres, UPWARDS, even_scores(3), loaded(ScoreDarkness()))
+    assert log_odds.shape == (3, 1)
     assert (log_odds[:2] > 2.2).all()
     assert log_odds[2] < -0.4
     scores = np.array([0.1, 0.9, 0.999], np.float32)
     found, axes, log_odds = verify(grid, centres, UPWARDS, scores, loaded(Constant(-2.0)))
     expected = (1 - VERIFIER_WEIGHT) * logit(scores) - 2.0 * VERIFIER_WEIGHT
-    np.testing.assert_allclose(log_odds, expected, rtol=1e-4)
+    np.testing.assert_allclose(log_odds[:, 0], expected, rtol=1e-4)
     np.testing.assert_allclose(found, centres)
     np.testing.assert_allclose(axes, UPWARDS)
     extremes = np.array([0.0, 1.0, 0.5], np.float32)
@@ -173,7 +174,8 @@ def test_no_candidates_give_empty_results() -> None:
     grid = prepared(noise((20, 30, 30)))
     centre, axis, log_odds = verify(grid, none, none, even_scores(0), loaded(ScoreDarkness()))
     assert centre.shape == axis.shape == (0, 3)
-    assert log_odds.shape == missing_membrane_penalty(np.zeros((9, 9, 9)), none, none, VOXEL).shape == (0,)
+    assert log_odds.shape == (0, 1)
+    assert missing_membrane_penalty(np.zeros((9, 9, 9)), none, none, VOXEL).shape == (0,)
 
 
 def test_each_iteration_moves_the_centre_within_bounds() -> None:
@@ -212,7 +214,8 @@ def test_the_last_answer_is_averaged_with_those_for_extra_views() -> None:
         answers.append(sections[:, 0].mean(dim=(1, 2)).numpy())
     assert np.ptp(answers, axis=0).min() > 1e-3
     *_, log_odds = verify(grid, centres, frames[:, 0], even_scores(2), loaded(MeanOfFirstSection()))
-    np.testing.assert_allclose(log_odds, VERIFIER_WEIGHT * np.mean(answers, axis=0), rtol=1e-4, atol=1e-6)
+    expected = VERIFIER_WEIGHT * np.mean(answers, axis=0)
+    np.testing.assert_allclose(log_odds[:, 0], expected, rtol=1e-4, atol=1e-6)
 
 
 @given(seed=st.integers(0, 2**32 - 1), voxel=st.sampled_from([9.0, 13.6, 21.0]))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
     from t3ssfast.cli.options import ParticleReading
 
-__all__ = ["above", "load", "renamed"]
+__all__ = ["above", "load", "of_kind", "renamed"]
 
 
 def load(
@@ -60,6 +60,11 @@ def above(candidates: Candidates, min_score: float | None) -> Candidates:
     Scores of other programs may be negative, so no minimum is assumed.
     """
     return candidates if min_score is None else candidates[candidates.score >= min_score]
+
+
+def of_kind(candidates: Candidates, kind: str | None) -> Candidates:
+    """Return the candidates of a kind; all of them where none is given, or "all"."""
+    return candidates if kind in (None, "all") else candidates.of_kinds(str(kind))
 
 
 def renamed(

@@ -55,6 +55,7 @@ def detect(
     ] = None,
     voxel_size: options.VoxelSize = None,
     device: options.Device = "auto",
+    kind: options.Kind = None,
     threshold: Annotated[
         float | None, typer.Option(help="Minimum score of a candidate, 0 to 1.", show_default="0.5")
     ] = None,
@@ -128,6 +129,7 @@ def detect(
     Examples:
       t3ssfast detect TS_01.mrc -o TS_01
       t3ssfast detect TS_01.mrc TS_02.mrc -o results --voxel-size 13.6 --threshold 0.7
+      t3ssfast detect TS_01.mrc -o TS_01 --kind all
       t3ssfast detect tomograms/ --list more.txt -o results
       t3ssfast detect tomograms/ -o results --cluster local:4
     """
@@ -145,6 +147,7 @@ def detect(
         search_mask=search_mask,
         voxel_size=voxel_size,
         device=device,
+        kinds=None if kind is None else (kind,),
         threshold=threshold,
         min_precision=min_precision,
         min_recall=min_recall,

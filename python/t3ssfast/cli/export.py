@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import above, load, renamed
+from t3ssfast.cli.candidate_files import above, load, of_kind, renamed
 from t3ssfast.errors import ConfigError, InputError
 
 
@@ -58,6 +58,10 @@ def export(
             help="RELION 5: also write tomograms.star, optimisation_set.star and a two-column import.star.",
         ),
     ] = False,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Write the candidates of this kind alone.", show_default="all"),
+    ] = None,
     min_score: options.MinScore = None,
     tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
@@ -90,7 +94,7 @@ def export(
             f"{display_path(candidates)} has no candidates and no voxel size; give --voxel-size to write an "
             "empty file."
         )
-    selected = [above(some, min_score) for some in renamed(found, tomogram_name)]
+    selected = [of_kind(above(some, min_score), kind) for some in renamed(found, tomogram_name)]
     files = write(
         selected,
         out,

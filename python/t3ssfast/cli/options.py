@@ -96,6 +96,15 @@ MinScore = Annotated[
         help="Minimum score; candidates with a lower one are left out.", show_default="all candidates"
     ),
 ]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        help='Kind of particles: "t3ss", "flagellar_motor" or "all".',
+        metavar="KIND",
+        show_default="t3ss",
+    ),
+]
 TomogramNames = Annotated[
     list[str] | None,
     typer.Option(

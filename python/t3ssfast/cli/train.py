@@ -70,6 +70,14 @@ Start = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; use a lower one with --start.")]
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        help="Kinds of particles to tell apart, separated by commas; picks of other kinds are negatives.",
+        metavar="KINDS",
+        show_default="t3ss, or those of --start",
+    ),
+]
 Resume = Annotated[bool, typer.Option(help="Resume from the checkpoint of an interrupted run.")]
 # Prints the progress to standard error.
 log = partial(typer.echo, err=True)
@@ -167,6 +175,14 @@ def verifier(
     trust_model: TrustModel = False,
     seed: Seed = 0,
     steps: Steps = None,
+    kinds: Kinds = None,
+    kinds_only: Annotated[
+        bool,
+        typer.Option(
+            "--kinds-only",
+            help="Train only what tells further kinds from the first; the rest stays as in --start.",
+        ),
+    ] = False,
     start: Start = None,
     learning_rate: LearningRate = None,
     device: Device = "cpu",
@@ -179,6 +195,7 @@ def verifier(
     Examples:
       t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.safetensors
       t3ssfast train verifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
+      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --kinds t3ss,flagellar_motor
     """
     from t3ssfast.training import train_verifier
     from t3ssfast.training.calibrate import find_candidates
@@ -193,6 +210,10 @@ def verifier(
     search: dict[str, Any] = {"segmenter": models["segmenter"], "membranes": masks, "device": device}
     found = find_candidates(models["classifier"], volumes, contrasts=contrasts, log=log, **search)
     options = given_options(seed=seed, steps=steps, learning_rate=learning_rate)
+    if kinds is not None:
+        options["kinds"] = tuple(name.strip() for name in kinds.split(",") if name.strip())
+    if kinds_only:
+        options["kinds_only"] = True
     common: dict[str, Any] = {"contrast": contrasts, "device": device, "resume": resume}
     train_verifier(volumes, known, found, out, start=begun, **common, **options)
     _print_metrics(out, "verifier", as_json)

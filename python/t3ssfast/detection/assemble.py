@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
+from t3ssfast.detection.propose import add_membrane_sites, needs_membrane_sites
 from t3ssfast.detection.verify import missing_membrane_penalty, verify
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
@@ -48,8 +50,10 @@ def verify_candidates(
 ) -> Candidates:
     """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
 
-    Candidates far from the membrane (a mask on the classifier's grid) are penalised, those below the
-    threshold dropped. Where two peaks lead to one centre, the better one is kept.
+    Where other kinds than T3SS are reported, places along the membrane are candidates, too. A candidate is of
+    the kind with the highest log-odds. Candidates far from the membrane (a mask on the
+    classifier's grid) are penalised; those below the threshold of their kind, or of a kind that is not
+    reported, are dropped. Where two peaks lead to one centre, the better one is kept.
     """
     verifier = inputs.verifier
     if verifier is None:
@@ -58,15 +62,24 @@ def verify_candidates(
     # The sign of the contrast was found for the classifier; each model was trained with its own.
     sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
     own_grid = own_grid.with_contrast_sign(sign)
+    if needs_membrane_sites(inputs):
+        candidates = add_membrane_sites(candidates, inputs, grid, own_grid, membrane)
     centre = own_grid.from_tomogram(candidates.centre_zyx)
     centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
-    score = expit(log_odds - penalty).astype(np.float32)
-    verified = replace(candidates, centre_zyx=moved, normal_zyx=axis.astype(np.float32), score=score)
-    verified = verified[verified.score >= inputs.threshold].sorted_by_score()
+    score = expit(log_odds.max(axis=1) - penalty).astype(np.float32)
+    kind = np.array(verifier.metadata.kinds)[log_odds.argmax(axis=1)]
+    moved_to: dict[str, Any] = {"centre_zyx": moved, "normal_zyx": axis.astype(np.float32)}
+    verified = replace(candidates, **moved_to, score=score, kind=kind).sorted_by_score()
     distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
-    return verified[separate(verified.centre_zyx, distance)]
+    thresholds = inputs.thresholds
+    lowest = np.array([thresholds.get(kind, np.inf) for kind in verified.kind.tolist()])
+    floor = min(thresholds.values())
+    # A peak of another kind at the same place takes it, whether it is reported or not.
+    verified, lowest = verified[verified.score >= floor], lowest[verified.score >= floor]
+    kept = separate(verified.centre_zyx, distance)
+    return verified[kept[verified.score[kept] >= lowest[kept]]]
 
 
 def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidates:
@@ -77,11 +90,14 @@ def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidate
     return candidates[np.asarray(region[z, y, x]) != 0]
 
 
-def calibrate_scores(candidates: Candidates, calibration: Calibration | None) -> Candidates:
-    """Turn scores into probabilities, where the model that gave them is calibrated."""
-    if calibration is None:
-        return candidates
-    return replace(candidates, score=calibration.apply(candidates.score))
+def calibrate_scores(candidates: Candidates, calibrations: Mapping[str, Calibration | None]) -> Candidates:
+    """Turn scores into probabilities of the candidates' kinds, where those are calibrated; highest first."""
+    score = candidates.score.copy()
+    for kind, calibration in calibrations.items():
+        if calibration is not None:
+            chosen = candidates.kind == kind
+            score[chosen] = calibration.apply(score[chosen])
+    return replace(candidates, score=score).sorted_by_score()
 
 
 def _clipped(centre_zyx: npt.NDArray[Any], tomogram: Tomogram) -> FloatArray:

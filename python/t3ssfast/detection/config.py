@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from t3ssfast.candidates import T3SS
 from t3ssfast.errors import ConfigError
 from t3ssfast.kernels.score_windows import PLANS, PRECISIONS
 from t3ssfast.models.engines.engine import SEGMENTER_ENGINES
 
-__all__ = ["DetectConfig"]
+__all__ = ["ALL_KINDS", "DetectConfig"]
+
+# The entry of `DetectConfig.kinds` that stands for every kind that the models tell apart.
+ALL_KINDS = "all"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class DetectConfig:
         classifier and verifier, and the verifier corrects centre and pose.
     verify_floor
         Lowest uncalibrated score of the classifier that is shown to the verifier.
+    kinds
+        Kinds of particles that are reported, of those that the verifier tells apart: "t3ss",
+        "flagellar_motor"; ("all",) reports all. A candidate's kind is the more probable one.
     score_threshold
         Lowest score of a reported candidate. Particles of tomograms unlike those of the calibration score
         lower: lower it where misses matter more than false candidates.
@@ -79,6 +86,7 @@ class DetectConfig:
     score_smoothing_nm: float = 5.0
     verify: bool = True
     verify_floor: float = 0.15
+    kinds: tuple[str, ...] = (T3SS,)
     score_threshold: float = 0.5
     min_precision: float | None = None
     min_recall: float | None = None
@@ -96,6 +104,13 @@ class DetectConfig:
             if not valid:
                 raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {expected}.")
 
+        given: Any = self.kinds
+        kinds = (
+            (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
+        )
+        named = len(kinds) > 0 and all(isinstance(kind, str) and kind for kind in kinds)
+        require(named, "kinds", 'kinds of particles, such as ("t3ss",) or ("all",)')
+        object.__setattr__(self, "kinds", kinds)
         choices = {
             "contrast": ("auto", "dark", "light"),
             "plan": PLANS,

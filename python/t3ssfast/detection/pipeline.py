@@ -156,7 +156,7 @@ def run_pipeline(
         candidates = orient_peaks(grid, membrane.mask, peaks)
     with stages("verify"):
         candidates = verify_candidates(candidates, inputs, grid, membrane.mask)
-    candidates = calibrate_scores(inside(candidates, inputs.region), inputs.calibration)
+    candidates = calibrate_scores(inside(candidates, inputs.region), inputs.calibrations)
 
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
     provenance["counts"] |= {"peaks": len(peaks[1]), "candidates": len(candidates)}

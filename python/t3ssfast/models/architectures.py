@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from t3ssfast.errors import ConfigError, ModelError
-from t3ssfast.models.axialnet import AxialNet
+from t3ssfast.models.axialnet import AxialKindNet, AxialNet
 from t3ssfast.models.foreign.refusal import quoted
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.metadata import METADATA_NAME, ModelMetadata
@@ -29,7 +29,12 @@ __all__ = [
     "to_safetensors",
 ]
 
-NETWORKS: dict[str, type[nn.Module]] = {"LeNet": LeNet, "UNet": UNet, "AxialNet": AxialNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "LeNet": LeNet,
+    "UNet": UNet,
+    "AxialNet": AxialNet,
+    "AxialKindNet": AxialKindNet,
+}
 # Bounds the memory that a file can make a network take: a network may have no more parameters than the file.
 MAX_WIDTH = 1 << 14
 MAX_DEPTH = 8
@@ -58,11 +63,14 @@ def architecture_of(network: str, state: Mapping[str, Tensor]) -> dict[str, Any]
             depth = sum(name.startswith("up.") and name.endswith(".weight") for name in shapes)
             base, slices = shapes["head.weight"][1], shapes["down.0.0.weight"][1]
             return {"name": network, "depth": depth, "base": base, "slices": slices}
-        if network == "AxialNet":
+        if network in ("AxialNet", "AxialKindNet"):
             channels = [shapes[f"features.{k}.weight"][0] for k in (0, 3, 7, 11)]
             hidden_size, inputs = shapes["features.17.weight"]
             height = 8 * math.isqrt(2 * (inputs // channels[-1]))
-            return {"name": network, "channels": channels, "hidden": hidden_size, "height": height}
+            options = {"name": network, "channels": channels, "hidden": hidden_size, "height": height}
+            if network == "AxialKindNet":
+                options["kinds"] = shapes["other_kinds.weight"][0] + 1
+            return options
     except (KeyError, IndexError, ZeroDivisionError, ValueError):
         pass
     return None

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import T3SS, Candidates
 from t3ssfast.detection import detect
-from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.config import ALL_KINDS, DetectConfig
 from t3ssfast.errors import ModelError
 from t3ssfast.evaluation.calibration import Calibration, calibrate
 from t3ssfast.models import LoadedModel, check_device, load_model, other_format, save_model
@@ -120,7 +120,7 @@ def find_candidates(
 
 def _load_uncalibrated(model: StrPath | LoadedModel | None, model_kind: str) -> LoadedModel:
     loaded = load_model(model, model_kind=model_kind)
-    return replace(loaded, metadata=replace(loaded.metadata, calibration=None))
+    return replace(loaded, metadata=replace(loaded.metadata, calibration=None, kind_calibrations={}))
 
 
 def calibrate_models(
@@ -134,12 +134,16 @@ def calibrate_models(
 ) -> Calibration:
     """Calibrate the scores of models, and write the calibration to the metadata of a model file.
 
+    Each kind of particle that the verifier tells apart is calibrated on the candidates that it takes for this
+    kind. A kind without a particle in `truth` keeps the calibration that it had.
+
     Parameters
     ----------
     classifier, verifier
         Model files. The calibration is written to the verifier's, or to the classifier's without a verifier.
     tomograms, truth
-        Tomograms that neither model was trained on, and all T3SS in them; other candidates count as false.
+        Tomograms that neither model was trained on, and all T3SS in them, with all particles of the other
+        kinds to calibrate; other candidates count as false.
     trust_model
         Load the model files without the safety checks.
     **search
@@ -151,13 +155,23 @@ def calibrate_models(
         If there are fewer than two tomograms, or no true or no false candidates in them.
     """
     load = partial(load_model, trust_model=trust_model)
-    found = find_candidates(
-        load(classifier, model_kind="classifier"),
-        tomograms,
-        verifier=None if verifier is None else load(verifier, model_kind="verifier"),
-        **search,
-    )
-    calibration = calibrate(found, [t[t.kind == "t3ss"] for t in truth])
+    search["config"] = replace(search.get("config") or DetectConfig(), kinds=(ALL_KINDS,))
+    examiner = None if verifier is None else load(verifier, model_kind="verifier")
+    found = find_candidates(load(classifier, model_kind="classifier"), tomograms, verifier=examiner, **search)
+    first, *others = (T3SS,) if examiner is None else examiner.metadata.kinds
+    calibration = _calibrate_kind(found, truth, first)
+    changes: dict[str, Any] = {"calibration": calibration.to_dict()}
+    if examiner is not None and others:
+        changes["kind_calibrations"] = examiner.metadata.kind_calibrations | {
+            kind: _calibrate_kind(found, truth, kind).to_dict()
+            for kind in others
+            if any((known.kind == kind).any() for known in truth)
+        }
     model, model_kind = (classifier, "classifier") if verifier is None else (verifier, "verifier")
-    update_metadata(model, model_kind, trust_model=trust_model, calibration=calibration.to_dict())
+    update_metadata(model, model_kind, trust_model=trust_model, **changes)
     return calibration
+
+
+def _calibrate_kind(found: Sequence[Candidates], truth: Sequence[Candidates], kind: str) -> Calibration:
+    """Calibrate the scores of the candidates of a kind."""
+    return calibrate([c.of_kinds(kind) for c in found], [t.of_kinds(kind) for t in truth])

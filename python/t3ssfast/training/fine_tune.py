@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import T3SS, Candidates
 from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.verify import verify
@@ -155,7 +155,8 @@ def fine_tune_verifier(
     calibration = fit_calibration(
         evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt"
     )
-    update_metadata(path, "verifier", calibration=calibration.to_dict())
+    others = begun.metadata.kind_calibrations
+    update_metadata(path, "verifier", calibration=calibration.to_dict(), kind_calibrations=others)
     store.remove()
     return path
 
@@ -197,7 +198,7 @@ def _verified_scores(
     )
     centre = grid.from_tomogram(candidates.centre_zyx[index])
     *_, log_odds = verify(grid, centre, candidates.normal_zyx[index], candidates.score[index], verifier)
-    return np.asarray(expit(log_odds))
+    return np.asarray(expit(log_odds[:, metadata.kinds.index(T3SS)]))
 
 
 def assign_folds(
