@@ -12,6 +12,9 @@ from .detection.result import Detection as Detection
 from .errors import T3Error as T3Error
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.result import Evaluation as Evaluation
+from .io.particles.curation import load_all_curations as load_all_curations
+from .io.particles.curation import load_curation as load_curation
+from .io.particles.curation import save_curation as save_curation
 from .io.particles.formats import export as export
 from .io.particles.formats import load_all_candidates as load_all_candidates
 from .io.particles.formats import load_candidates as load_candidates

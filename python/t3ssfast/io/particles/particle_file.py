@@ -91,7 +91,7 @@ class ParticleFile:
         """Convert rows of values to an (n, k) array of finite numbers."""
         try:
             array = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ReadError(f"{self}: a position, angle or score is not a number; repair it.") from error
         if not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0, 0]) + 1
@@ -216,7 +216,10 @@ def kinds_of_classes(classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
 def merge_candidates(parts: Sequence[Candidates]) -> Candidates:
     """Concatenate candidates of one tomogram, in the voxels of the first part."""
     voxel_size = parts[0].voxel_size_angstrom
-    names = ("score", "normal_zyx", "kind", "rot_degrees")
+    names = ("score", "normal_zyx", "kind", "rot_degrees", "label")
     fields: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+    # Only what every part knows.
+    common = [name for name in parts[0].details if all(name in part.details for part in parts)]
+    fields["details"] = {name: np.concatenate([part.details[name] for part in parts]) for name in common}
     centre = np.concatenate([p.centre_zyx * (p.voxel_size_angstrom / voxel_size) for p in parts])
     return replace(parts[0], centre_zyx=centre, **fields)
