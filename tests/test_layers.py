@@ -28,6 +28,8 @@ LEVELS = [
     "simulation",
     "training",
     "plotting",
+    "curation",
+    "reporting",
     "cli",
 ]
 FILES = {

@@ -26,6 +26,7 @@ from t3ssfast.cli import (
     export,
     extract,
     preselect,
+    report,
     simulate,
     train,
 )
@@ -105,7 +106,7 @@ def _root(
 app.add_typer(train.app, name="train")
 for command in (
     *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, doctor.doctor, bench.bench),
+    *(extract.extract, average.average, report.report, doctor.doctor, bench.bench),
 ):
     app.command()(command)
 
