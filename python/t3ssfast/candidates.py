@@ -15,12 +15,26 @@ from t3ssfast.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LABELS", "Candidates", "euler_zyz_from_normal", "normal_from_euler_zyz"]
+__all__ = [
+    "FLAGELLAR_MOTOR",
+    "LABELS",
+    "PARTICLE_KINDS",
+    "T3SS",
+    "Candidates",
+    "euler_zyz_from_normal",
+    "normal_from_euler_zyz",
+]
 
 # Verdicts of a person on a candidate; "" is none.
 LABELS = ("accepted", "rejected", "unsure")
 
 FloatArray = npt.NDArray[np.float32]
+
+# Kinds of particles that the models tell apart; files and simulations may hold others.
+T3SS, FLAGELLAR_MOTOR = "t3ss", "flagellar_motor"
+PARTICLE_KINDS = (T3SS, FLAGELLAR_MOTOR)
+# Fields with an entry for each candidate.
+ARRAYS = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees", "label")
 
 
 def euler_zyz_from_normal(normal_zyx: npt.ArrayLike) -> FloatArray:
@@ -97,7 +111,8 @@ class Candidates:
     tomogram_name
         Name of the tomogram in star files.
     kind
-        (n,) labels such as "t3ss" or "flagellar_motor". Default: "t3ss".
+        (n,) labels such as "t3ss" or "flagellar_motor", or one for all. Default: "t3ss", also where it is
+        empty.
     rot_degrees
         (n,) float32 rotation about the normal. Default: 0.
     label
@@ -131,7 +146,7 @@ class Candidates:
             "centre_zyx": centre,
             "score": np.ascontiguousarray(self.score, dtype=np.float32).reshape(-1),
             "normal_zyx": normal,
-            "kind": np.full(n, "t3ss", "<U32") if self.kind is None else np.asarray(self.kind, dtype=str),
+            "kind": self._kinds(n),
             "rot_degrees": np.zeros(n, np.float32)
             if self.rot_degrees is None
             else np.asarray(self.rot_degrees, np.float32),
@@ -154,6 +169,15 @@ class Candidates:
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
 
+    def _kinds(self, n: int) -> npt.NDArray[np.str_]:
+        kind = np.asarray(T3SS if self.kind is None else self.kind)
+        if kind.ndim > 1 or (kind.size and kind.dtype.kind not in "UO"):
+            raise InputError(f"kind: it holds {kind.dtype} {kind.shape}; give one text for each centre.")
+        if kind.ndim == 0:
+            return np.full(n, str(kind) or T3SS, "<U32")
+        labels = kind.astype(str)
+        return np.where(labels == "", T3SS, labels)
+
     @classmethod
     def empty(
         cls,
@@ -172,10 +196,25 @@ class Candidates:
         """Select candidates by a slice, indices or a boolean mask."""
         if not isinstance(index, slice):
             index = np.atleast_1d(np.asarray(index))
-        names = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees", "label")
-        chosen: dict[str, Any] = {name: getattr(self, name)[index] for name in names}
+        chosen: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
         details = {name: values[index] for name, values in self.details.items()}
         return replace(self, details=details, **chosen)
+
+    def of_kinds(self, *kinds: str) -> Candidates:
+        """Select the candidates of some kinds."""
+        return self[np.isin(self.kind, kinds)]
+
+    def joined(self, other: Candidates) -> Candidates:
+        """Append the candidates of another set, in the same voxels of the same tomogram.
+
+        Of the details, those that both have remain.
+        """
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ARRAYS
+        }
+        common = [name for name in self.details if name in other.details]
+        details = {name: np.concatenate([self.details[name], other.details[name]]) for name in common}
+        return replace(self, details=details, **arrays)
 
     @property
     def euler_zyz(self) -> FloatArray:

@@ -15,7 +15,7 @@ __all__ = ["Physics", "random_physics"]
 Number = TypeVar("Number", int, float)
 
 # Fields that `random_physics` draws after all others.
-DRAWN_LAST = ("t3ss_density_spread", "t3ss_variety")
+DRAWN_LAST = ("t3ss_density_spread", "t3ss_variety", "motor_variety")
 
 
 def _bounded(default: Number, low: float, high: float, *, draw: tuple[float, float] | None = None) -> Number:
@@ -55,6 +55,9 @@ class Physics:
     spacing_nm, edge_margin_nm
         Minimum distance between two large complexes; minimum distance of a T3SS centre from the faces of the
         volume.
+    motor_variety
+        Deviation of the species' flagellar motor from the published architecture (1: anywhere in the ranges
+        of `MotorArchitecture`, with or without stators, hook and sheath).
     flagellar_motors_per_cell, secretins_per_cell, docked_ribosomes_per_cell,
     inner_membrane_proteins_per_cell, outer_membrane_proteins_per_cell
         Look-alikes on the visible part of each cell.
@@ -120,6 +123,7 @@ class Physics:
     spacing_nm: float = _bounded(45.0, 20, 500)
     edge_margin_nm: float = _bounded(10.0, 0, 200)
     flagellar_motors_per_cell: int = _bounded(1, 0, 100, draw=(0, 3))
+    motor_variety: float = _bounded(0.0, 0, 1, draw=(0.0, 1.0))
     secretins_per_cell: int = _bounded(2, 0, 1000, draw=(0, 6))
     docked_ribosomes_per_cell: int = _bounded(6, 0, 1000, draw=(0, 15))
     inner_membrane_proteins_per_cell: int = _bounded(40, 0, 10000, draw=(0, 80))

@@ -215,11 +215,8 @@ def kinds_of_classes(classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
 
 def merge_candidates(parts: Sequence[Candidates]) -> Candidates:
     """Concatenate candidates of one tomogram, in the voxels of the first part."""
-    voxel_size = parts[0].voxel_size_angstrom
-    names = ("score", "normal_zyx", "kind", "rot_degrees", "label")
-    fields: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    # Only what every part knows.
-    common = [name for name in parts[0].details if all(name in part.details for part in parts)]
-    fields["details"] = {name: np.concatenate([part.details[name] for part in parts]) for name in common}
-    centre = np.concatenate([p.centre_zyx * (p.voxel_size_angstrom / voxel_size) for p in parts])
-    return replace(parts[0], centre_zyx=centre, **fields)
+    merged = parts[0]
+    for part in parts[1:]:
+        scale = part.voxel_size_angstrom / merged.voxel_size_angstrom
+        merged = merged.joined(replace(part, centre_zyx=part.centre_zyx * scale))
+    return merged
