@@ -15,7 +15,7 @@ from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
-from t3ssfast.detection.verify import missing_membrane_penalty, verify
+from t3ssfast.detection.verify import missing_membrane_penalty, verifier_probability, verify
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.tomogram import Tomogram
@@ -35,6 +35,7 @@ def orient_peaks(
     return Candidates(
         centre_zyx=_clipped(grid.to_tomogram(centre), tomogram),
         score=score,
+        details={"classifier_score": score},
         normal_zyx=orient(membrane, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
         voxel_size_angstrom=tomogram.voxel_size_angstrom,
         tomogram_shape=tomogram.shape,
@@ -63,7 +64,9 @@ def verify_candidates(
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
     score = expit(log_odds - penalty).astype(np.float32)
+    details = {**candidates.details, "verifier_score": verifier_probability(log_odds, candidates.score)}
     verified = replace(candidates, centre_zyx=moved, normal_zyx=axis.astype(np.float32), score=score)
+    verified = replace(verified, details=details)
     verified = verified[verified.score >= inputs.threshold].sorted_by_score()
     distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
     return verified[separate(verified.centre_zyx, distance)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from t3ssfast.detection.cylindrical_sections import (
     Float64Array,
@@ -23,7 +23,7 @@ from t3ssfast.detection.cylindrical_sections import (
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, LoadedModel
 
-__all__ = ["missing_membrane_penalty", "verify"]
+__all__ = ["missing_membrane_penalty", "verifier_probability", "verify"]
 
 # Weight of the verifier's log-odds. Average precision on the calibration tomograms: 0.955 with 0.2, 0.962
 # with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; for another simulator the best weights are 0.4 to 0.6.
@@ -75,6 +75,15 @@ def verify(
     probability = np.clip(score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     log_odds: Float64Array = (1 - VERIFIER_WEIGHT) * logit(probability) + VERIFIER_WEIGHT * verifier_log_odds
     return centres, frames[:, 0], log_odds
+
+
+def verifier_probability(
+    log_odds: npt.NDArray[np.float64], score: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the verifier's own answer, (n,), from the log-odds of `verify` and the classifier's scores."""
+    probability = np.clip(score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    own = (log_odds - (1 - VERIFIER_WEIGHT) * logit(probability)) / VERIFIER_WEIGHT
+    return np.asarray(expit(own), np.float32)
 
 
 def missing_membrane_penalty(
