@@ -4,6 +4,9 @@ from .averaging.config import AverageConfig as AverageConfig
 from .averaging.extract import extract as extract
 from .averaging.result import Average as Average
 from .candidates import Candidates as Candidates
+from .curation.precision import PrecisionEstimate as PrecisionEstimate
+from .curation.precision import estimate_precision as estimate_precision
+from .curation.suggest import suggest as suggest
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
 from .detection.preselect.preselect import preselect as preselect
