@@ -32,7 +32,7 @@ from t3ssfast.training.calibrate import find_candidates
 from t3ssfast.training.few_shot import UNSEEN_DOMAIN
 from t3ssfast.training.fine_tune import fine_tune_verifier, verified_scores
 
-SHAPE = (64, 256, 256)
+SHAPE = (56, 224, 224)
 WRONG_VERDICTS = 0.05
 TOLERANCE_ANGSTROM = 120.0
 STRATEGIES = ("suggested", "random", "best first")

@@ -454,6 +454,7 @@
   document.addEventListener("keydown", (event) => {
     const target = event.target, tag = target.tagName;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (key === "Escape" && tag === "SELECT") toCards();
     if (tag === "SELECT" || tag === "TEXTAREA" || event.altKey) return;
     if (key === "Escape") document.querySelectorAll(".menu[open]").forEach((menu) => { menu.open = false; });
     const isRange = tag === "INPUT" && target.type === "range";
@@ -469,8 +470,20 @@
     else handled = false;
     if (handled) event.preventDefault();
   });
-  for (const id of ["sort", "show", "tomogram", "kind"]) $(id).addEventListener("change", arrange);
-  $("size").addEventListener("change", () => { $("cards").className = $("size").value; });
+  // A list keeps the letters to itself; who chose in it by mouse goes on with the keys of the verdicts.
+  let byPointer = false;
+  addEventListener("pointerdown", () => { byPointer = true; }, true);
+  addEventListener("keydown", () => { byPointer = false; }, true);
+  function toCards() {
+    const item = cards[current];
+    (item && item.isConnected ? item : $("cards")).focus({ preventScroll: true });
+  }
+  for (const id of ["sort", "show", "tomogram", "kind", "size"]) {
+    $(id).addEventListener("change", () => {
+      if (id === "size") $("cards").className = $("size").value; else arrange();
+      if (byPointer) toCards();
+    });
+  }
   $("threshold").addEventListener("input", () => setThreshold(+$("threshold").value));
   $("scene-tomogram").addEventListener("change", show3d);
   $("undo").addEventListener("click", undo);
