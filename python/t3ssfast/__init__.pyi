@@ -28,7 +28,7 @@ from .kernels.plan.cost import explain_plan as explain_plan
 from .kernels.score_windows import score_windows as score_windows
 from .kernels.unfold import unfold as unfold
 from .kernels.window_statistics import window_statistics as window_statistics
-from .reporting.report import report as report
+from .reporting.build import report as report
 from .simulation.simulate import Simulation as Simulation
 from .simulation.simulate import simulate as simulate
 from .tomogram import Tomogram as Tomogram

@@ -313,7 +313,8 @@ def test_page_can_be_used_by_a_screen_reader(page, report):
     unnamed = page.driver.execute_script(
         "return [...document.querySelectorAll('button, select, input, canvas, [role=img], img, section')]"
         ".filter(e => !(e.getAttribute('aria-label') || e.getAttribute('alt') || e.textContent.trim()"
-        " || (e.labels && e.labels.length) || e.closest('[hidden]') || e.closest('.uplot'))).map(e => e.outerHTML.slice(0, 120))"
+        " || (e.labels && e.labels.length) || e.closest('[hidden]')"
+        " || e.closest('.uplot'))).map(e => e.outerHTML.slice(0, 120))"
     )
     assert unnamed == []
     card = page.find(".card")
@@ -335,7 +336,7 @@ def test_a_thousand_candidates(page, tmp_path, monkeypatch):
     def views(tomogram, candidates, sign):
         return (pictures[k % len(pictures)] for k in range(len(candidates)))
 
-    monkeypatch.setattr("t3ssfast.reporting.report.views_of_candidates", views)
+    monkeypatch.setattr("t3ssfast.reporting.build.views_of_candidates", views)
     make_results(tmp_path / "out", 1000)
     path = t3.report(tmp_path / "out", tmp_path / "r.html", progress=False)
     page.open(path)

@@ -52,7 +52,7 @@ def suggest(
         Number of candidates to suggest.
     curation
         Curation file with the verdicts so far. What they are about is not suggested again, and is returned
-        with its verdicts, so that one file holds all.
+        with its verdicts, so that one file holds all; suggestions without a verdict are made anew.
     random_share
         Part of `n` that is drawn at random, 0 to 1.
     seed
@@ -108,7 +108,8 @@ def choose_next(
             f"None of the {len(pool.label)} candidates waits for a verdict; detect with a lower --threshold, "
             "or in more tomograms."
         )
-    reason = pool.reason.copy()
+    # Suggestions that still wait for a verdict compete again.
+    reason = np.where(pool.label == "", "", pool.reason)
     wanted = min(n, open_count)
     at_random = round(random_share * wanted)
     drawn = 0

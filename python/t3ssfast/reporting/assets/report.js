@@ -480,7 +480,8 @@
   }
   for (const id of ["sort", "show", "tomogram", "kind", "size"]) {
     $(id).addEventListener("change", () => {
-      if (id === "size") $("cards").className = $("size").value; else arrange();
+      if (id === "size") $("cards").className = $("size").value;
+      else { arrange(); mark(order.length ? order[0] : -1); }
       if (byPointer) toCards();
     });
   }
