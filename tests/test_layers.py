@@ -29,6 +29,8 @@ LEVELS = [
     "training",
     "plotting",
     "cluster",
+    "curation",
+    "reporting",
     "cli",
 ]
 FILES = {

@@ -6,6 +6,9 @@ from .averaging.result import Average as Average
 from .candidates import Candidates as Candidates
 from .cluster.detect_many import detect_many as detect_many
 from .cluster.summary import DetectionSummary as DetectionSummary
+from .curation.precision import PrecisionEstimate as PrecisionEstimate
+from .curation.precision import estimate_precision as estimate_precision
+from .curation.suggest import suggest as suggest
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
 from .detection.preselect.preselect import preselect as preselect
@@ -14,6 +17,9 @@ from .detection.result import Detection as Detection
 from .errors import T3Error as T3Error
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.result import Evaluation as Evaluation
+from .io.particles.curation import load_all_curations as load_all_curations
+from .io.particles.curation import load_curation as load_curation
+from .io.particles.curation import save_curation as save_curation
 from .io.particles.formats import export as export
 from .io.particles.formats import load_all_candidates as load_all_candidates
 from .io.particles.formats import load_candidates as load_candidates
@@ -24,6 +30,7 @@ from .kernels.plan.cost import explain_plan as explain_plan
 from .kernels.score_windows import score_windows as score_windows
 from .kernels.unfold import unfold as unfold
 from .kernels.window_statistics import window_statistics as window_statistics
+from .reporting.build import report as report
 from .simulation.simulate import Simulation as Simulation
 from .simulation.simulate import simulate as simulate
 from .tomogram import Tomogram as Tomogram

@@ -27,9 +27,11 @@ from t3ssfast.cli import (
     export,
     extract,
     preselect,
+    report,
     simulate,
     status,
     submit,
+    suggest,
     train,
 )
 from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interruptible
@@ -118,6 +120,8 @@ for command in (
     extract.extract,
     average.average,
     convert.convert,
+    report.report,
+    suggest.suggest,
     doctor.doctor,
     bench.bench,
 ):

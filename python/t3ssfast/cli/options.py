@@ -58,7 +58,7 @@ CandidateVoxelSize = Annotated[
 # How the particle files are read. `--format` is the format of the output in some commands.
 _PARTICLE_FORMAT_HELP = (
     "Format of the particle files: relion5, dynamo, stopgap, imod, copick, csv, coords, cbox, em, eman2, "
-    "data-portal or xml."
+    "data-portal, xml or curation."
 )
 ParticleFormat = Annotated[
     str | None,

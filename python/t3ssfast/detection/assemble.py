@@ -17,7 +17,7 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
 from t3ssfast.detection.propose import add_membrane_sites, needs_membrane_sites
-from t3ssfast.detection.verify import missing_membrane_penalty, verify
+from t3ssfast.detection.verify import missing_membrane_penalty, verifier_probability, verify
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.tomogram import Tomogram
@@ -37,6 +37,7 @@ def orient_peaks(
     return Candidates(
         centre_zyx=_clipped(grid.to_tomogram(centre), tomogram),
         score=score,
+        details={"classifier_score": score},
         normal_zyx=orient(membrane, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
         voxel_size_angstrom=tomogram.voxel_size_angstrom,
         tomogram_shape=tomogram.shape,
@@ -69,8 +70,11 @@ def verify_candidates(
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
     score = expit(log_odds.max(axis=1) - penalty).astype(np.float32)
-    kind = np.array(verifier.metadata.kinds)[log_odds.argmax(axis=1)]
+    kinds = verifier.metadata.kinds
+    kind = np.array(kinds)[log_odds.argmax(axis=1)]
+    own = verifier_probability(log_odds, candidates.score, kinds)
     moved_to: dict[str, Any] = {"centre_zyx": moved, "normal_zyx": axis.astype(np.float32)}
+    moved_to["details"] = {**candidates.details, "verifier_score": own}
     verified = replace(candidates, **moved_to, score=score, kind=kind).sorted_by_score()
     distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
     thresholds = inputs.thresholds

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_candidates", "draw_gallery"]
+__all__ = ["SLICE_THICKNESS_NM", "choose_slices", "draw_candidates", "draw_gallery"]
 
 # Encloses a T3SS base, which is about 26 nm wide and 32 nm tall.
 MARK_RADIUS_NM = 20.0
@@ -75,7 +75,7 @@ def draw_candidates(
     nm = tomogram.voxel_size_angstrom / 10
     reach = MAX_SLICE_DISTANCE_NM / nm
     depth, height, width = tomogram.shape
-    slices = _choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth)
+    slices = choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth)
     columns = min(len(slices), max(1, round(math.sqrt(len(slices) * height / width))))
     panel_height = PANEL_INCHES * height / width + 0.12
     figure, panels = panel_grid(len(slices), columns, PANEL_INCHES, panel_height)
@@ -145,7 +145,7 @@ def _marks(candidates: Candidates, truth: Candidates | None) -> list[_Mark]:
     return marks
 
 
-def _choose_slices(depths: Sequence[float], reach: float, count: int) -> list[int]:
+def choose_slices(depths: Sequence[float], reach: float, count: int) -> list[int]:
     """Choose greedily the slices within reach of most marks; three evenly spaced ones without marks."""
     remaining = np.sort(np.asarray(depths))
     if not len(remaining):

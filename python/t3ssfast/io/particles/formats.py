@@ -13,6 +13,7 @@ from t3ssfast.io.particles.chimerax import write_chimerax
 from t3ssfast.io.particles.columns import Columns, ColumnsArgument
 from t3ssfast.io.particles.copick import read_copick, write_copick
 from t3ssfast.io.particles.cryolo import read_cbox
+from t3ssfast.io.particles.curation import accepted_only, is_curation, read_curation
 from t3ssfast.io.particles.data_portal import read_data_portal
 from t3ssfast.io.particles.dynamo import read_dynamo, write_dynamo
 from t3ssfast.io.particles.em_motive_list import read_em_motive_list
@@ -52,6 +53,7 @@ _READERS: dict[str, Callable[[ParticleFile], list[Candidates]]] = {
     "eman2": read_eman,
     "data-portal": read_data_portal,
     "xml": read_xml,
+    "curation": read_curation,
 }
 _ONE_TOMOGRAM_WRITERS: dict[str, Callable[[Path, Candidates], None]] = {
     "imod": write_imod,
@@ -180,10 +182,16 @@ def load_all_candidates(
     tomograms: StrPath | None = None,
     angstrom: bool | None = None,
     columns: ColumnsArgument | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of every tomogram in a file, one `Candidates` per tomogram.
 
-    Parameters and errors are those of `load_candidates`.
+    Other parameters and errors are those of `load_candidates`.
+
+    Parameters
+    ----------
+    verdicts
+        Keep all candidates of a curation file, with their labels, instead of the accepted ones alone.
     """
     tomograms_star = None if tomograms is None else Path(tomograms)
     named = None if columns is None else Columns.parse(columns)
@@ -193,6 +201,8 @@ def load_all_candidates(
         format = format_of(path)
         if format == "copick" and not file.path.is_dir() and is_eman_info(file):
             format = "eman2"
+        elif file.path.suffix.lower() in (".json", ".star") and file.path.is_file() and is_curation(file):
+            format = "curation"
     _check_format(format, READ_FORMATS)
     if named is not None and format not in _TEXT_TABLES:
         raise ConfigError(
@@ -205,6 +215,9 @@ def load_all_candidates(
         unit = "Angstrom" if in_angstrom else "voxels"
         raise ConfigError(f"angstrom: {file} has the format {format}, whose unit is {unit}; leave it out.")
     found = _READERS[format](file)
+    if not verdicts:
+        # Of a curation, only what a person accepted is a particle.
+        found = [accepted_only(of_tomogram) for of_tomogram in found]
     # A shape given for a file of several tomograms is that of the one that the caller chooses and checks.
     if tomograms is not None or (tomogram_shape is not None and len(found) == 1):
         check_plausible(found, display_path(path))
@@ -230,8 +243,9 @@ def load_candidates(
         Particle file; for copick also the folder of a run.
     format
         One of `READ_FORMATS`: the formats that `export` writes, and "cbox" (crYOLO, TomoTwin), "em" (motive
-        lists), "eman2", "data-portal" (.ndjson) and "xml" (PyTom, DeepFinder). None: by the suffix; variants
-        of star, csv, text and JSON files are detected by their content.
+        lists), "eman2", "data-portal" (.ndjson), "xml" (PyTom, DeepFinder) and "curation" (only what was
+        accepted). None: by the suffix; variants of star, csv, text and JSON files are detected by their
+        content.
     voxel_size_angstrom
         Voxel size that the returned positions refer to. Positions are converted if the file has a voxel size
         or is in Angstrom; otherwise they are taken as voxels of this size.

@@ -93,7 +93,7 @@ class ParticleFile:
         """Convert rows of values to an (n, k) array of finite numbers."""
         try:
             array = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ReadError(f"{self}: a position, angle or score is not a number; repair it.") from error
         if not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0, 0]) + 1
@@ -250,8 +250,8 @@ def kinds_in_file(file: ParticleFile, classes: npt.ArrayLike) -> npt.NDArray[np.
 
 def merge_candidates(parts: Sequence[Candidates]) -> Candidates:
     """Concatenate candidates of one tomogram, in the voxels of the first part."""
-    voxel_size = parts[0].voxel_size_angstrom
-    names = ("score", "normal_zyx", "kind", "rot_degrees")
-    fields: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    centre = np.concatenate([p.centre_zyx * (p.voxel_size_angstrom / voxel_size) for p in parts])
-    return replace(parts[0], centre_zyx=centre, **fields)
+    merged = parts[0]
+    for part in parts[1:]:
+        scale = part.voxel_size_angstrom / merged.voxel_size_angstrom
+        merged = merged.joined(replace(part, centre_zyx=part.centre_zyx * scale))
+    return merged
