@@ -30,6 +30,7 @@ LEVELS = [
     "plotting",
     "curation",
     "reporting",
+    "napari_plugin",
     "cli",
 ]
 FILES = {
