@@ -115,6 +115,13 @@ def bench(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Run the tests of the report in Chromium; needs chromium and chromedriver."""
+    session.install(*CONSTRAINTS, ".[test]", "selenium")
+    session.run("pytest", "tests/reporting", *session.posargs)
+
+
 def build_in_tree(session: nox.Session, folder: str, *options: str) -> Path:
     """Build the extension in a folder; return the path of a copy of the package with it."""
     session.install(*CONSTRAINTS, ".[test]", "pybind11", "cmake", "ninja")

@@ -4,6 +4,9 @@ from .averaging.config import AverageConfig as AverageConfig
 from .averaging.extract import extract as extract
 from .averaging.result import Average as Average
 from .candidates import Candidates as Candidates
+from .curation.precision import PrecisionEstimate as PrecisionEstimate
+from .curation.precision import estimate_precision as estimate_precision
+from .curation.suggest import suggest as suggest
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
 from .detection.preselect.preselect import preselect as preselect
@@ -25,7 +28,7 @@ from .kernels.plan.cost import explain_plan as explain_plan
 from .kernels.score_windows import score_windows as score_windows
 from .kernels.unfold import unfold as unfold
 from .kernels.window_statistics import window_statistics as window_statistics
-from .reporting.report import report as report
+from .reporting.build import report as report
 from .simulation.simulate import Simulation as Simulation
 from .simulation.simulate import simulate as simulate
 from .tomogram import Tomogram as Tomogram

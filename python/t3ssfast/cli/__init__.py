@@ -28,6 +28,7 @@ from t3ssfast.cli import (
     preselect,
     report,
     simulate,
+    suggest,
     train,
 )
 from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interruptible
@@ -106,7 +107,8 @@ def _root(
 app.add_typer(train.app, name="train")
 for command in (
     *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, report.report, doctor.doctor, bench.bench),
+    *(extract.extract, average.average, report.report, suggest.suggest),
+    *(doctor.doctor, bench.bench),
 ):
     app.command()(command)
 

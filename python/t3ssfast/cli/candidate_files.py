@@ -24,11 +24,12 @@ def load(
     tomograms: Path | None = None,
     names: tuple[str, ...] = ("candidates.star", "truth.star"),
     reading: ParticleReading | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of every tomogram in a file, or in the first of `names` found in a folder.
 
     The list is empty if the file has no candidates and no voxel size is known. `reading` does not apply to
-    t3ssfast's own files, those of `names`.
+    t3ssfast's own files, those of `names`. `verdicts` keeps what a curation file rejects.
     """
     from t3ssfast.io import read
     from t3ssfast.io.particles import load_all_candidates
@@ -37,6 +38,7 @@ def load(
         path = next((path / name for name in names if (path / name).is_file()), path)
     own = path.name in names
     how = {} if reading is None or own else reading.arguments()
+    how["verdicts"] = verdicts
     shape = None
     if tomogram is not None:
         volume = read(tomogram, voxel_size_angstrom=voxel_size)

@@ -80,10 +80,12 @@ def match_candidates(
     relion_tomograms: Path | None = None,
     names: list[str] | None = None,
     reading: ParticleReading | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of each tomogram, from one file each in the same order or from a single file.
 
-    They take the name of their tomogram. `names` are those of `--tomogram-name`.
+    They take the name of their tomogram. `names` are those of `--tomogram-name`. `verdicts` keeps what a
+    curation file rejects.
     """
     from t3ssfast.errors import InputError
     from t3ssfast.io import display_path, tomogram_name
@@ -100,7 +102,14 @@ def match_candidates(
     for index, (path, volume) in enumerate(zip(paths, volumes, strict=True)):
         file = candidate_files[index if len(candidate_files) > 1 else 0]
         size = volume.voxel_size_angstrom
-        sets = load(file, voxel_size=size, tomogram=path, tomograms=relion_tomograms, reading=reading)
+        sets = load(
+            file,
+            voxel_size=size,
+            tomogram=path,
+            tomograms=relion_tomograms,
+            reading=reading,
+            verdicts=verdicts,
+        )
         sets = renamed(sets, names, only)
         own_file = len(volumes) == len(candidate_files)
         # Of tomograms named alike, one file for all can only mean one of them.

@@ -268,18 +268,22 @@ def tune(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and calibrate the verifier on few picks in your own tomograms.
+    """Fine-tune and calibrate the verifier on few picks, or on verdicts, in your own tomograms.
+
+    Of a curation file (`t3ssfast report`, napari), accepted candidates are T3SS and rejected ones are not;
+    what is unsure or undecided is not learned from. Other files hold all T3SS of their tomograms.
 
     \b
-    Example:
+    Examples:
       t3ssfast train tune a.mrc -p a.star -o tuned.pt
+      t3ssfast train tune a.mrc b.mrc -p results_curation.json -o tuned.pt
       t3ssfast detect b.mrc -o found/ --verifier tuned.pt
     """
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
     reading = ParticleReading(format, angstrom, columns)
     volumes, masks, known = _read(
-        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms
+        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms, verdicts=True
     )
     models = _load_models(trust_model, start=start, classifier=classifier, segmenter=segmenter)
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
@@ -349,8 +353,13 @@ def _read(
     names: list[str] | None = None,
     reading: ParticleReading | None = None,
     relion_tomograms: Path | None = None,
+    *,
+    verdicts: bool = False,
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
-    """Read tomograms, their masks, where given, and their picks in any format."""
+    """Read tomograms, their masks, where given, and their picks in any format.
+
+    `verdicts` keeps what a curation file rejects.
+    """
     from t3ssfast.errors import InputError
     from t3ssfast.io import read, read_mask
     from t3ssfast.io.tomogram_names import distinct_names
@@ -371,7 +380,7 @@ def _read(
     ]
     known: list[Candidates] = []
     if picks:
-        known = match_candidates(volumes, tomograms, picks, relion_tomograms, names, reading)
+        known = match_candidates(volumes, tomograms, picks, relion_tomograms, names, reading, verdicts)
     return volumes, masks or None, known
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from t3ssfast.curation.precision import PrecisionEstimate, estimate_precision
 from t3ssfast.curation.results import Results, find_results
+from t3ssfast.curation.suggest import suggest
 from t3ssfast.curation.verdicts import apply_verdicts
 from t3ssfast.io.particles.curation import load_all_curations, load_curation, save_curation
 
@@ -16,4 +17,5 @@ __all__ = [
     "load_all_curations",
     "load_curation",
     "save_curation",
+    "suggest",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,9 @@ def find_results(folders: StrPath | Sequence[StrPath]) -> list[Results]:
     InputError
         If a folder holds no results.
     """
-    given = [folders] if isinstance(folders, (str, Path)) or not isinstance(folders, Sequence) else folders
+    given = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
+    if not given:
+        raise InputError("No folder of results was given; give at least one.")
     found: list[Results] = []
     for folder in map(Path, given):
         stat_path(folder)

@@ -51,7 +51,7 @@ def apply_verdicts(
         reasons = known.details.get("chosen_by", np.full(len(known), ""))
         unmatched = np.ones(len(known), bool)
         if len(some):
-            distance, nearest = KDTree(_angstrom(some)).query(_angstrom(known))
+            distance, nearest = map(np.asarray, KDTree(_angstrom(some)).query(_angstrom(known)))
             for row in np.flatnonzero(distance <= SAME_CANDIDATE_ANGSTROM):
                 unmatched[row] = False
                 if known.label[row]:

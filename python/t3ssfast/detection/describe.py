@@ -87,7 +87,7 @@ def _expected(calibration: Calibration | None) -> dict[str, Any] | None:
     log_odds = logit(np.clip(probability, 1e-6, 1 - 1e-6))
     known, first = np.unique(log_odds, return_index=True)
     ends = logit([LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY])
-    at = np.linspace(*ends, EXPECTED_POINTS)
+    at = np.linspace(ends[0], ends[1], EXPECTED_POINTS)
     curves = {
         name: np.interp(at, known, np.asarray(values)[first]).round(5).tolist()
         for name, values in (("precision", calibration.precision), ("recall", calibration.recall))

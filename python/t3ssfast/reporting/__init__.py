@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from t3ssfast.reporting.report import report
+from t3ssfast.reporting.build import report
 
 __all__ = ["report"]

@@ -182,10 +182,16 @@ def load_all_candidates(
     tomograms: StrPath | None = None,
     angstrom: bool | None = None,
     columns: ColumnsArgument | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of every tomogram in a file, one `Candidates` per tomogram.
 
-    Parameters and errors are those of `load_candidates`.
+    Other parameters and errors are those of `load_candidates`.
+
+    Parameters
+    ----------
+    verdicts
+        Keep all candidates of a curation file, with their labels, instead of the accepted ones alone.
     """
     tomograms_star = None if tomograms is None else Path(tomograms)
     named = None if columns is None else Columns.parse(columns)
@@ -208,8 +214,10 @@ def load_all_candidates(
     if None not in (angstrom, in_angstrom) and angstrom != in_angstrom:
         unit = "Angstrom" if in_angstrom else "voxels"
         raise ConfigError(f"angstrom: {file} has the format {format}, whose unit is {unit}; leave it out.")
-    # Of a curation, only what a person accepted is a particle.
-    found = [accepted_only(of_tomogram) for of_tomogram in _READERS[format](file)]
+    found = _READERS[format](file)
+    if not verdicts:
+        # Of a curation, only what a person accepted is a particle.
+        found = [accepted_only(of_tomogram) for of_tomogram in found]
     # A shape given for a file of several tomograms is that of the one that the caller chooses and checks.
     if tomograms is not None or (tomogram_shape is not None and len(found) == 1):
         check_plausible(found, display_path(path))

@@ -10,6 +10,8 @@
   const OUTCOMES = { tp: "true", fp: "false", fn: "missed" };
   // More cards at a time would make each key slow.
   const CARDS = 600;
+  // Width of a plot in half of a printed page, pixels.
+  const PAPER = 370;
   const TOMOGRAMS = DATA.tomograms;
   const ROWS = DATA.rows.map((values, index) => {
     const row = Object.fromEntries(DATA.columns.map((name, k) => [name, values[k]]));
@@ -274,9 +276,10 @@
     if (curve) curve.redraw(false);
     document.querySelectorAll(".mark").forEach((mark_) => dress(mark_, +mark_.dataset.index));
   }
-  function drawPlots() {
-    plot = T3Plots.histogram($("histogram"), CANDIDATES.map((row) => row.score), DATA.decoys, DATA.expected, () => threshold, setThreshold);
-    if (DATA.truth) curve = T3Plots.precisionRecall($("curve"), DATA.truth.curve, () => threshold);
+  // `paper` is a width in pixels; without it the plots are as wide as their panels.
+  function drawPlots(paper) {
+    plot = T3Plots.histogram($("histogram"), CANDIDATES.map((row) => row.score), DATA.decoys, DATA.expected, () => threshold, setThreshold, paper);
+    if (DATA.truth) curve = T3Plots.precisionRecall($("curve"), DATA.truth.curve, () => threshold, paper);
     scene.draw();
   }
 
@@ -451,6 +454,7 @@
   document.addEventListener("keydown", (event) => {
     const target = event.target, tag = target.tagName;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (key === "Escape" && tag === "SELECT") toCards();
     if (tag === "SELECT" || tag === "TEXTAREA" || event.altKey) return;
     if (key === "Escape") document.querySelectorAll(".menu[open]").forEach((menu) => { menu.open = false; });
     const isRange = tag === "INPUT" && target.type === "range";
@@ -466,8 +470,21 @@
     else handled = false;
     if (handled) event.preventDefault();
   });
-  for (const id of ["sort", "show", "tomogram", "kind"]) $(id).addEventListener("change", arrange);
-  $("size").addEventListener("change", () => { $("cards").className = $("size").value; });
+  // A list keeps the letters to itself; who chose in it by mouse goes on with the keys of the verdicts.
+  let byPointer = false;
+  addEventListener("pointerdown", () => { byPointer = true; }, true);
+  addEventListener("keydown", () => { byPointer = false; }, true);
+  function toCards() {
+    const item = cards[current];
+    (item && item.isConnected ? item : $("cards")).focus({ preventScroll: true });
+  }
+  for (const id of ["sort", "show", "tomogram", "kind", "size"]) {
+    $(id).addEventListener("change", () => {
+      if (id === "size") $("cards").className = $("size").value;
+      else { arrange(); mark(order.length ? order[0] : -1); }
+      if (byPointer) toCards();
+    });
+  }
   $("threshold").addEventListener("input", () => setThreshold(+$("threshold").value));
   $("scene-tomogram").addEventListener("change", show3d);
   $("undo").addEventListener("click", undo);
@@ -479,11 +496,11 @@
   $("save-particles").addEventListener("click", saveParticles);
   $("load").addEventListener("change", () => { if ($("load").files[0]) load($("load").files[0]); $("load").value = ""; });
   let timer = 0;
-  addEventListener("resize", () => { clearTimeout(timer); timer = setTimeout(drawPlots, 150); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPlots);
+  addEventListener("resize", () => { clearTimeout(timer); timer = setTimeout(() => drawPlots(), 150); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawPlots());
   // What is printed is complete: all tomograms are open, and colours are those of paper.
-  addEventListener("beforeprint", () => { document.querySelectorAll(".tomogram").forEach((one) => { one.open = true; one.dispatchEvent(new Event("toggle")); }); drawPlots(); });
-  addEventListener("afterprint", drawPlots);
+  addEventListener("beforeprint", () => { document.querySelectorAll(".tomogram").forEach((one) => { one.open = true; one.dispatchEvent(new Event("toggle")); }); drawPlots(PAPER); });
+  addEventListener("afterprint", () => drawPlots());
 
   // ---- start ----------------------------------------------------------------------------------------------
   restore();
@@ -501,5 +518,5 @@
   expect();
   arrange();
   document.body.dataset.ready = String(Math.round(performance.now()));
-  requestAnimationFrame(drawPlots);
+  requestAnimationFrame(() => drawPlots());
 })();

@@ -30,7 +30,7 @@ const T3Plots = (() => {
   }
 
   // Draws the histogram into an element; `threshold()` is the present one, `choose(score)` is called on a click.
-  function histogram(element, scores, decoys, expected, threshold, choose) {
+  function histogram(element, scores, decoys, expected, threshold, choose, width) {
     const x = Array.from({ length: BINS }, (_, k) => (k + 0.5) / BINS);
     const bars = uPlot.paths.bars({ size: [0.86, 60] });
     const series = [{}, { label: "candidates", fill: colour("bar"), width: 0, paths: bars, points: { show: false } }];
@@ -64,7 +64,7 @@ const T3Plots = (() => {
     };
     element.replaceChildren();
     const plot = new uPlot({
-      width: Math.max(260, element.clientWidth), height: 230, padding: [10, expected ? 4 : 14, 0, 0],
+      width: width || Math.max(260, element.clientWidth), height: 230, padding: [10, expected ? 4 : 14, 0, 0],
       cursor: { drag: { x: false, y: false }, points: { show: false }, y: false }, legend: { live: false, markers: { width: 0, fill: (u, k) => (series[k].fill ? series[k].fill : series[k].stroke) } },
       scales, axes, series, hooks: { draw: [line] },
     }, data, element);
@@ -79,7 +79,7 @@ const T3Plots = (() => {
     return plot;
   }
 
-  function precisionRecall(element, curve, threshold) {
+  function precisionRecall(element, curve, threshold, width) {
     const [score, precision, recall] = curve;
     const point = (u) => {
       // The last score at or above the threshold; scores descend.
@@ -96,7 +96,7 @@ const T3Plots = (() => {
     };
     element.replaceChildren();
     return new uPlot({
-      width: Math.max(240, element.clientWidth), height: 230, padding: [10, 14, 0, 0], cursor: { show: false }, legend: { show: false },
+      width: width || Math.max(240, element.clientWidth), height: 230, padding: [10, 14, 0, 0], cursor: { show: false }, legend: { show: false },
       scales: { x: { time: false, range: [0, 1] }, y: { range: [0, 1.04] } },
       axes: [axis("recall"), axis("precision", { size: 46 })],
       series: [{}, { stroke: colour("precision"), width: 2, points: { show: recall.length < 2, fill: colour("precision") } }],

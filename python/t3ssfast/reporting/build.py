@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,9 +94,7 @@ def report(
         comparison = None if truth is None else _compare(results, truth)
         with stages("draw"):
             data = _page_data(results, comparison, _as_list(tomograms))
-        first = Path(
-            folders[0] if isinstance(folders, Sequence) and not isinstance(folders, str) else folders
-        )
+        first = Path(_as_list(folders)[0])
         name = results[0].name if len(results) == 1 else first.resolve().name
         data["stem"] = _stem(name)
         page = render_page(title or f"T3SS in {name}", data)
@@ -105,7 +104,7 @@ def report(
 
 
 def _as_list(paths: StrPath | Sequence[StrPath]) -> list[StrPath]:
-    return [paths] if isinstance(paths, (str, Path)) else list(paths)
+    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
 
 
 def _stem(name: str) -> str:
