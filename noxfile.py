@@ -82,6 +82,31 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def napari(session: nox.Session) -> None:
+    """Run the tests of the napari plugin in a window on a virtual screen (needs xvfb); pass `oldest` too."""
+    oldest = "oldest" in session.posargs
+    # Releases of napari from two years ago do not know those of their dependencies of today.
+    pins = ["napari==0.5.5", "pydantic<2.11", "pandas<3"] if oldest else [*CONSTRAINTS]
+    session.install(*pins, ".[test,napari]", "pytest-qt")
+    session.run(
+        *(
+            "xvfb-run",
+            "-a",
+            "-s",
+            "-screen 0 1600x1000x24",
+            "python",
+            "-m",
+            "pytest",
+            "tests/napari_plugin/qt",
+        ),
+        # Without the options that keep napari out of other runs; Qt and napari warn about each other.
+        *("-o", "addopts=-ra", "-o", "filterwarnings=ignore"),
+        *(argument for argument in session.posargs if argument != "oldest"),
+        external=True,
+    )
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare every kernel and job with its peers; pass a file to run one benchmark."""
     session.install(*CONSTRAINTS, ".[bench]")

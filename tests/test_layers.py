@@ -31,6 +31,7 @@ LEVELS = [
     "cluster",
     "curation",
     "reporting",
+    "napari_plugin",
     "cli",
 ]
 FILES = {

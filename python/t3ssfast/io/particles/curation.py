@@ -391,7 +391,10 @@ def _read_star(file: ParticleFile) -> list[Candidates]:
 def _candidates(file: ParticleFile, table: pd.DataFrame, tomograms: pd.DataFrame) -> list[Candidates]:
     """Build candidates of a table with all columns, and of tomograms with voxel size and shape."""
     details: dict[str, npt.NDArray[Any]] = {
-        name: np.asarray(table[name], np.float32) for name in NUMBER_DETAILS if name in table
+        # Star files have "<NA>" for what is missing.
+        name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float32)
+        for name in NUMBER_DETAILS
+        if name in table
     }
     details |= {name: np.asarray(table[name], dtype=str) for name in TEXT_DETAILS if name in table}
     rows = zip(tomograms["tomogram"], tomograms["voxel_size_angstrom"], strict=True)
