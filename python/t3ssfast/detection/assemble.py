@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.contrast import trained_sign
@@ -15,12 +15,20 @@ from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
-from t3ssfast.detection.verify import missing_membrane_penalty, verify
+from t3ssfast.detection.verify import MIN_PROBABILITY, missing_membrane_penalty, verify
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["calibrate_scores", "inside", "orient_peaks", "verify_candidates"]
+__all__ = [
+    "calibrate_scores",
+    "distinct",
+    "inside",
+    "is_inside",
+    "orient_peaks",
+    "score_poses",
+    "select_candidates",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -42,18 +50,30 @@ def orient_peaks(
     )
 
 
-@retry_on_oom("verifying")
-def verify_candidates(
-    candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
-) -> Candidates:
-    """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
+def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates:
+    """Candidates at or above the threshold, by falling score; of two at one place the better one.
 
-    Candidates far from the membrane (a mask on the classifier's grid) are penalised, those below the
-    threshold dropped. Where two peaks lead to one centre, the better one is kept.
+    Without a verifier, nothing has moved and all are kept.
+    """
+    if inputs.verifier is None:
+        return scored
+    verified = scored[scored.score >= inputs.threshold]
+    return verified[distinct(verified, inputs.config.min_distance_nm)]
+
+
+@retry_on_oom("verifying")
+def score_poses(
+    candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
+) -> tuple[Candidates, npt.NDArray[np.float64]]:
+    """Verify candidates along their normals; return them with new centres, axes and scores, and log-odds.
+
+    Candidates far from the membrane (a mask on the classifier's grid) are penalised. The order is kept.
+    Without a verifier they are returned as they are.
     """
     verifier = inputs.verifier
     if verifier is None:
-        return candidates
+        probability = np.clip(candidates.score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        return candidates, logit(probability)
     own_grid = normalise(inputs.tomogram, verifier, inputs.files.check)
     # The sign of the contrast was found for the classifier; each model was trained with its own.
     sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
@@ -61,20 +81,29 @@ def verify_candidates(
     centre = own_grid.from_tomogram(candidates.centre_zyx)
     centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
-    penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
-    score = expit(log_odds - penalty).astype(np.float32)
-    verified = replace(candidates, centre_zyx=moved, normal_zyx=axis.astype(np.float32), score=score)
-    verified = verified[verified.score >= inputs.threshold].sorted_by_score()
-    distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
-    return verified[separate(verified.centre_zyx, distance)]
+    log_odds = log_odds - missing_membrane_penalty(
+        membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom
+    )
+    score = expit(log_odds).astype(np.float32)
+    return replace(candidates, centre_zyx=moved, normal_zyx=axis.astype(np.float32), score=score), log_odds
+
+
+def distinct(candidates: Candidates, min_distance_nm: float) -> npt.NDArray[np.int64]:
+    """Return indices by falling score, without candidates within half of the distance of a better one."""
+    order = np.argsort(-candidates.score, kind="stable")
+    distance = min_distance_nm / 2 * 10 / candidates.voxel_size_angstrom
+    return np.asarray(order[separate(candidates.centre_zyx[order], distance)])
 
 
 def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidates:
     """Candidates whose centre lies in a (z, y, x) mask of the tomogram; all of them without one."""
-    if region is None:
-        return candidates
+    return candidates if region is None else candidates[is_inside(candidates, region)]
+
+
+def is_inside(candidates: Candidates, region: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each centre lies in a (z, y, x) mask of the tomogram."""
     z, y, x = np.rint(candidates.centre_zyx).astype(np.int64).T
-    return candidates[np.asarray(region[z, y, x]) != 0]
+    return np.asarray(region[z, y, x]) != 0
 
 
 def calibrate_scores(candidates: Candidates, calibration: Calibration | None) -> Candidates:

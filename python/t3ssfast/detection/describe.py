@@ -13,9 +13,11 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.provenance import Identity, describe_model, describe_plan, describe_software
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment import Membrane
+from t3ssfast.evaluation.calibration import Calibration
+from t3ssfast.evaluation.false_discovery import FdrThreshold
 from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = ["describe_detection"]
+__all__ = ["describe_detection", "describe_domain", "notes_on_scores"]
 
 
 @retry_on_oom("describing the result")
@@ -67,3 +69,33 @@ def describe_detection(
         "resumed": {"slices_segmented": membrane.resumed_slices, "slices_judged": windows.resumed_slices},
         "seconds": {name: round(seconds, 4) for name, seconds in run.stages.seconds.items()},
     }
+
+
+def describe_domain(statistics: dict[str, float], calibration: Calibration | None) -> dict[str, Any]:
+    """The statistics of the tomogram, and its distance from those that the scores were calibrated on."""
+    domain = None if calibration is None else calibration.domain
+    distance = None if domain is None else domain.distance(statistics)
+    limit = None if domain is None else domain.limit
+    return {
+        "calibration_distance": {
+            "distance": distance,
+            "limit": limit,
+            "statistics": {name: round(value, 5) for name, value in statistics.items()},
+        }
+    }
+
+
+def notes_on_scores(provenance: dict[str, Any], found: FdrThreshold | None) -> list[str]:
+    """Sentences about promises that do not hold."""
+    notes = []
+    described = provenance["calibration_distance"]
+    distance, limit = described["distance"], described["limit"]
+    if distance is not None and distance > limit:
+        notes.append(
+            f"This tomogram is unlike those that the scores were calibrated on (distance {distance:.1f}, "
+            f"limit {limit:.1f}): scores keep their order, but their scale and the promises of min_precision "
+            "and min_recall do not hold; max_fdr takes the threshold from the tomogram itself."
+        )
+    if found is not None and found.note:
+        notes.append(found.note)
+    return notes

@@ -103,6 +103,11 @@ class DetectionInputs:
                 segmenter = _load(options.get("segmenter"), "segmenter", device)
             if config.verify and (options.get("verifier") is not None or classifier.is_bundled):
                 scorer = verifier = _load(options.get("verifier"), "verifier", device)
+        if config.max_fdr is not None and verifier is None:
+            raise ConfigError(
+                f"max_fdr is {config.max_fdr:g}, but there is no verifier to score decoys; give one, or "
+                "score_threshold instead of max_fdr."
+            )
         calibration = read_calibration(scorer.metadata.calibration)
         # Before the work begins: a precision that cannot be reached is refused at once.
         threshold = picking_threshold(calibration, config)

@@ -23,7 +23,7 @@ from t3ssfast.detection.cylindrical_sections import (
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, LoadedModel
 
-__all__ = ["missing_membrane_penalty", "verify"]
+__all__ = ["MIN_PROBABILITY", "missing_membrane_penalty", "verify"]
 
 # Weight of the verifier's log-odds. Average precision on the calibration tomograms: 0.955 with 0.2, 0.962
 # with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; for another simulator the best weights are 0.4 to 0.6.
