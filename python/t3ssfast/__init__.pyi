@@ -6,6 +6,8 @@ from .averaging.result import Average as Average
 from .candidates import Candidates as Candidates
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
+from .detection.pool import PooledDetection as PooledDetection
+from .detection.pool import pool_fdr as pool_fdr
 from .detection.preselect.preselect import preselect as preselect
 from .detection.preselect.preselections import PreselectRule as PreselectRule
 from .detection.result import Detection as Detection

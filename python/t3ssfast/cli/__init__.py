@@ -25,6 +25,7 @@ from t3ssfast.cli import (
     evaluate,
     export,
     extract,
+    fdr,
     preselect,
     simulate,
     train,
@@ -105,7 +106,7 @@ def _root(
 app.add_typer(train.app, name="train")
 for command in (
     *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, doctor.doctor, bench.bench),
+    *(fdr.fdr, extract.extract, average.average, doctor.doctor, bench.bench),
 ):
     app.command()(command)
 

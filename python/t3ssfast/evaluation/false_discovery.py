@@ -52,6 +52,8 @@ class FdrThreshold:
         Reported candidates, and decoys at or above the threshold that beat their candidates.
     compared, tomograms
         Candidates that competed with decoys, and tomograms that they are from.
+    cautious
+        Threshold of the ordinary detection, as log-odds.
     """
 
     asked: float
@@ -64,6 +66,7 @@ class FdrThreshold:
     decoys: int
     compared: int
     tomograms: int = 1
+    cautious: float = 0.0
 
     @property
     def note(self) -> str | None:
@@ -209,6 +212,7 @@ def fdr_threshold(
         decoys=winning_decoys,
         compared=len(targets),
         tomograms=len(candidate),
+        cautious=cautious,
     )
 
 
