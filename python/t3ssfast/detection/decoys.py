@@ -110,17 +110,17 @@ def score_decoys(
 
 
 def threshold_of(competition: Competition, inputs: DetectionInputs) -> FdrThreshold:
-    """The threshold for `max_fdr` in one tomogram; at least the default one where that is not promised."""
+    """The threshold for `max_fdr` in one tomogram."""
     assert inputs.config.max_fdr is not None, "decoys are scored only for a false-discovery rate"
     return fdr_threshold(
         [competition.log_odds],
         [competition.decoy_log_odds],
         inputs.config.max_fdr,
-        cautious=default_log_odds(inputs.calibration),
+        calibrated=default_log_odds(inputs.calibration),
     )
 
 
 def default_log_odds(calibration: Calibration | None) -> float:
-    """The default threshold as log-odds before the calibration."""
+    """The default threshold, a probability of 1/2, as log-odds before the calibration."""
     threshold = picking_threshold(calibration, DetectConfig())
     return float(logit(min(max(threshold, MIN_PROBABILITY), 1 - MIN_PROBABILITY)))

@@ -82,9 +82,9 @@ def pool_fdr(folders: Sequence[StrPath], max_fdr: float) -> PooledDetection:
     if not folders:
         raise InputError("There is no result folder to pool; give at least one.")
     found: dict[str, Competition] = {}
-    cautious, models = -float("inf"), None
+    calibrated, models = 0.0, None
     for folder in map(Path, folders):
-        name, competition, lowest, own_models = _read(folder)
+        name, competition, calibrated, own_models = _read(folder)
         if name in found:
             raise InputError(f"{display_path(folder)}: there are two results of {name}; give one of them.")
         if models is not None and own_models != models:
@@ -93,19 +93,18 @@ def pool_fdr(folders: Sequence[StrPath], max_fdr: float) -> PooledDetection:
                 "detect all tomograms with the same models."
             )
         found[name], models = competition, own_models
-        cautious = max(cautious, lowest)
     competitions = list(found.values())
     threshold = fdr_threshold(
         [c.log_odds for c in competitions],
         [c.decoy_log_odds for c in competitions],
         max_fdr,
-        cautious=cautious,
+        calibrated=calibrated,
     )
     return PooledDetection(threshold, tuple(c.above(threshold.threshold) for c in competitions))
 
 
 def _read(folder: Path) -> tuple[str, Competition, float, Any]:
-    """Return the tomogram's name, its candidates and decoys, the cautious threshold, and the models."""
+    """Return the tomogram's name, its candidates and decoys, the log-odds of even odds, and the models."""
     path = folder / "provenance.json"
     try:
         provenance = json.loads(path.read_text(encoding="utf-8"))
@@ -118,10 +117,10 @@ def _read(folder: Path) -> tuple[str, Competition, float, Any]:
         checksums = [None if models[kind] is None else models[kind]["sha256"] for kind in sorted(models)]
         if "false_discovery" not in provenance:
             raise ReadError(f"{display_path(folder)}: it was detected without decoys; detect with --fdr.")
-        cautious = float(provenance["false_discovery"]["cautious"])
+        calibrated = float(provenance["false_discovery"]["calibrated"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReadError(
             f"{display_path(folder)}: it holds no finished result of a detection ({path.name} cannot be "
             "read); give the folders that t3ssfast detect wrote."
         ) from error
-    return grid["tomogram_name"], Competition.read(folder / DECOY_FILE, **grid), cautious, checksums
+    return grid["tomogram_name"], Competition.read(folder / DECOY_FILE, **grid), calibrated, checksums

@@ -27,10 +27,12 @@ LEVEL = 0.95
 # A candidate is reported only if it is more likely true than false: where nothing separates a tomogram's T3SS
 # from the rest but a gap, the rate alone would allow false candidates until it is used up.
 MAX_NULL_PROBABILITY = 0.5
-# The slope of the probability in the log-odds, which a calibrated score would have, and the weight of the
-# penalty on its square distance: a few well separated candidates say little about it.
-HOME_SLOPE, SLOPE_PENALTY = 1.0, 2.0
-MAX_SLOPE = 4.0
+# Where the rate cannot be promised, candidates must be true with four times the probability.
+CAUTIOUS_NULL_PROBABILITY = 0.2
+# Prior of the logistic curve that the decoys shift: standard deviations of its position, in log-odds, and of
+# the log of its slope, and the slope of the bundled models' calibration.
+POSITION_SPREAD, SLOPE_SPREAD = 1.0, 0.3
+CALIBRATION_SLOPE = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class FdrThreshold:
         Reported candidates, and decoys at or above the threshold that beat their candidates.
     compared, tomograms
         Candidates that competed with decoys, and tomograms that they are from.
-    cautious
-        Threshold of the ordinary detection, as log-odds.
+    calibrated
+        Log-odds that the calibration turns into a probability of 1/2.
     """
 
     asked: float
@@ -66,7 +68,7 @@ class FdrThreshold:
     decoys: int
     compared: int
     tomograms: int = 1
-    cautious: float = 0.0
+    calibrated: float = 0.0
 
     @property
     def note(self) -> str | None:
@@ -140,16 +142,18 @@ def fdr_interval(candidates: int, decoys: int, level: float = LEVEL) -> tuple[fl
     return float(min(low / candidates, 1.0)), float(min(high / candidates, 1.0))
 
 
-def null_probability(candidate: npt.ArrayLike, decoy: npt.ArrayLike, at: npt.ArrayLike) -> FloatArray:
+def null_probability(
+    candidate: npt.ArrayLike, decoy: npt.ArrayLike, at: npt.ArrayLike, *, calibrated: float = 0.0
+) -> FloatArray:
     """Return the probability that candidates with the scores `at`, which beat their decoys, are false.
 
-    Among winners of a score s, the fraction g(s) of pairs without a T3SS is modelled as logistic; half of
-    these pairs are won by the decoy. g is fitted by maximum likelihood to who won, with a penalty on
-    slopes other than that of a calibrated score. The decoys thus shift the calibration.
+    Among pairs whose better score is s, the fraction g(s) without a T3SS is modelled as logistic, and half of
+    these are won by the decoy. g is fitted to who won (maximum a posteriori). Its prior is the calibration,
+    which gives even odds at the log-odds `calibrated`: the decoys of a tomogram shift it.
     """
     score, is_decoy = _compete(candidate, decoy)
-    slope, offset = _fit_null(score, is_decoy)
-    g = expit(offset - slope * np.asarray(at, np.float64))
+    position, slope = _fit_null(score, is_decoy, calibrated)
+    g = expit(-slope * (np.asarray(at, np.float64) - position))
     return np.asarray(0.5 * g / (1 - 0.5 * g))
 
 
@@ -158,7 +162,7 @@ def fdr_threshold(
     decoy: Sequence[npt.ArrayLike],
     max_fdr: float,
     *,
-    cautious: float = 0.0,
+    calibrated: float = 0.0,
 ) -> FdrThreshold:
     """Find the threshold of the log-odds for a false-discovery rate, pooled over tomograms.
 
@@ -168,8 +172,8 @@ def fdr_threshold(
         For each tomogram the (n,) log-odds of candidates, and of the decoy of each.
     max_fdr
         False-discovery rate asked for.
-    cautious
-        Log-odds below which nothing is reported if the rate cannot be promised; the decoys can raise it.
+    calibrated
+        Log-odds that the calibration turns into a probability of 1/2.
 
     Raises
     ------
@@ -185,19 +189,17 @@ def fdr_threshold(
     targets = np.concatenate([np.zeros(0), *(np.asarray(c, np.float64).ravel() for c in candidate)])
     decoys = np.concatenate([np.zeros(0), *(np.asarray(d, np.float64).ravel() for d in decoy)])
     score, rate = estimate_fdr(targets, decoys)
-    reached = np.flatnonzero(rate <= max_fdr)
-    promised = len(reached) > 0
+    reached = rate <= max_fdr
+    promised = bool(reached.any())
     won = decoys[decoys >= targets]
-    if promised:
-        threshold = float(score[reached[-1]])
-    else:
-        # Above every decoy that won, and what would be reported without decoys.
-        above = score[score > won.max(initial=-np.inf)]
-        threshold = max(cautious, float(above[-1]) if len(above) else np.inf)
-    if promised:
-        likely = score[null_probability(targets, decoys, score) <= MAX_NULL_PROBABILITY]
-        if len(likely):
-            threshold = max(threshold, float(likely[-1]))
+    limit = MAX_NULL_PROBABILITY
+    if not promised:
+        # Above all decoys that won, and likely enough each by itself.
+        reached, limit = score > won.max(initial=-np.inf), CAUTIOUS_NULL_PROBABILITY
+    likely = null_probability(targets, decoys, score, calibrated=calibrated) <= limit
+    threshold = np.inf
+    if reached.any() and likely.any():
+        threshold = float(max(score[reached][-1], score[likely][-1]))
     reported = int(np.sum(score >= threshold))
     winning_decoys = int(np.sum(won >= threshold))
     low, high = fdr_interval(reported, winning_decoys)
@@ -212,7 +214,7 @@ def fdr_threshold(
         decoys=winning_decoys,
         compared=len(targets),
         tomograms=len(candidate),
-        cautious=cautious,
+        calibrated=calibrated,
     )
 
 
@@ -229,18 +231,20 @@ def _compete(candidate: npt.ArrayLike, decoy: npt.ArrayLike) -> tuple[FloatArray
     return score[order], is_decoy[order]
 
 
-def _fit_null(score: FloatArray, is_decoy: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and offset of the logistic share of pairs without a T3SS."""
+def _fit_null(score: FloatArray, is_decoy: npt.NDArray[np.bool_], calibrated: float) -> tuple[float, float]:
+    """Return position and slope of the logistic fraction of pairs without a T3SS."""
     decoy = is_decoy.astype(np.float64)
 
     def loss(parameters: FloatArray) -> float:
-        g = expit(parameters[1] - parameters[0] * score)
+        position, log_slope = parameters
+        g = expit(-np.exp(log_slope) * (score - position))
         likelihood = decoy * np.log(np.maximum(g / 2, 1e-12)) + (1 - decoy) * np.log(1 - g / 2)
-        return float(-likelihood.sum() + SLOPE_PENALTY * (parameters[0] - HOME_SLOPE) ** 2)
+        shift = (position - calibrated) / POSITION_SPREAD
+        stretch = (log_slope - np.log(CALIBRATION_SLOPE)) / SLOPE_SPREAD
+        return float(-likelihood.sum() + 0.5 * (shift**2 + stretch**2))
 
-    # The likelihood is not concave in the offset; the best of a few starts.
-    starts = np.quantile(score, (0.5, 0.75, 0.9)) if len(score) else np.zeros(1)
-    bounds = [(0.1, MAX_SLOPE), (None, None)]
-    fits = [minimize(loss, [HOME_SLOPE, s], method="L-BFGS-B", bounds=bounds) for s in starts]
+    # The posterior can have several maxima; the best of a few starts.
+    starts = (calibrated, calibrated - 1.5, calibrated - 3)
+    fits = [minimize(loss, [s, np.log(CALIBRATION_SLOPE)], method="L-BFGS-B") for s in starts]
     best = min(fits, key=lambda fit: float(fit.fun))
-    return float(best.x[0]), float(best.x[1])
+    return float(best.x[0]), float(np.exp(best.x[1]))
