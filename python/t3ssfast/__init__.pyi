@@ -11,6 +11,8 @@ from .curation.precision import estimate_precision as estimate_precision
 from .curation.suggest import suggest as suggest
 from .detection.config import DetectConfig as DetectConfig
 from .detection.pipeline import detect as detect
+from .detection.pool import PooledDetection as PooledDetection
+from .detection.pool import pool_fdr as pool_fdr
 from .detection.preselect.preselect import preselect as preselect
 from .detection.preselect.preselections import PreselectRule as PreselectRule
 from .detection.result import Detection as Detection

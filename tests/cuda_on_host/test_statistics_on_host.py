@@ -92,9 +92,7 @@ def test_masked_statistics_equal_the_cpu(on_host: Extension, order: str, size: i
 
 
 @pytest.mark.parametrize(("size", "architecture"), [(50, 75), (120, 90), (200, 90)])
-def test_moments_of_large_windows_use_device_memory(
-    on_host: Extension, size: int, architecture: int
-) -> None:
+def test_moments_of_large_windows_use_device_memory(on_host: Extension, size: int, architecture: int) -> None:
     """Pixels are read from the image, and what does not fit shared memory is in the workspace."""
     on_host.use(architecture)
     on_host.schedule("reversed")

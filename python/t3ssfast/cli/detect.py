@@ -67,6 +67,15 @@ def detect(
         float | None,
         typer.Option(help="Set the threshold for this expected recall, 0 to 1.", show_default=False),
     ] = None,
+    max_fdr: Annotated[
+        float | None,
+        typer.Option(
+            "--fdr",
+            help="Set the threshold for this false-discovery rate, 0 to 1, by decoys in the tomogram itself; "
+            "t3ssfast fdr then pools tomograms.",
+            show_default=False,
+        ),
+    ] = None,
     membrane_threshold: Annotated[
         float | None,
         typer.Option(help="Minimum membrane probability of a membrane voxel, 0 to 1.", show_default="0.6"),
@@ -115,7 +124,7 @@ def detect(
     """Find T3SS in tomograms.
 
     Writes candidates.star, .csv, .mod and .tbl, membrane.mrc, candidates.png, gallery.png and
-    provenance.json.
+    provenance.json; with --fdr also decoys.csv.
 
     An interrupted run resumes at the slab where it stopped. Tomograms that are finished with the same models
     and options are skipped. Several processes can share one list of tomograms. A tomogram that cannot be
@@ -151,6 +160,7 @@ def detect(
         threshold=threshold,
         min_precision=min_precision,
         min_recall=min_recall,
+        max_fdr=max_fdr,
         membrane_threshold=membrane_threshold,
         contrast=contrast,
         threads=threads,

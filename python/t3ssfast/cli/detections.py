@@ -61,6 +61,9 @@ def detections_of(
     folders = result_folders(paths, out, is_list=is_list)
     if verifier is not None and not verify:
         raise InputError(f"{display_path(verifier)} was given with --no-verify; leave one of the two out.")
+    max_fdr = config.get("max_fdr")
+    if max_fdr is not None and threshold is not None:
+        raise InputError(f"--fdr {max_fdr:g} and --threshold {threshold:g} were given; give one of the two.")
     if save_probability and membrane:
         raise InputError(
             "--save-probability was given with --membrane, with which nothing is segmented; leave one of the "

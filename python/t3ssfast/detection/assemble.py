@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.contrast import trained_sign
@@ -17,12 +17,26 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
 from t3ssfast.detection.propose import add_membrane_sites, needs_membrane_sites
-from t3ssfast.detection.verify import missing_membrane_penalty, verifier_probability, verify
+from t3ssfast.detection.verify import (
+    MIN_PROBABILITY,
+    missing_membrane_penalty,
+    verifier_probability,
+    verify,
+)
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["calibrate_scores", "inside", "orient_peaks", "verify_candidates"]
+__all__ = [
+    "calibrate_scores",
+    "distinct",
+    "inside",
+    "is_inside",
+    "orient_peaks",
+    "score_poses",
+    "select_candidates",
+    "with_membrane_sites",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -45,63 +59,100 @@ def orient_peaks(
     )
 
 
-@retry_on_oom("verifying")
-def verify_candidates(
+def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates:
+    """Candidates at or above the threshold, by falling score; of two at one place the better one.
+
+    A candidate is of the kind with the highest log-odds; those below the threshold of their kind, or of a
+    kind that is not reported, are dropped. Without a verifier, nothing has moved and all are kept.
+    """
+    if inputs.verifier is None:
+        return scored
+    thresholds = inputs.thresholds
+    lowest = np.array([thresholds.get(kind, np.inf) for kind in scored.kind.tolist()])
+    plausible = np.flatnonzero(scored.score >= min(thresholds.values()))
+    # A peak of another kind at the same place takes it, whether it is reported or not.
+    kept = plausible[distinct(scored[plausible], inputs.config.min_distance_nm)]
+    return scored[kept[scored.score[kept] >= lowest[kept]]]
+
+
+def with_membrane_sites(
     candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
 ) -> Candidates:
-    """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
+    """Append places along the membrane, where kinds are asked for that the classifier does not find."""
+    if inputs.verifier is None or not needs_membrane_sites(inputs):
+        return candidates
+    return add_membrane_sites(candidates, inputs, grid, _grid_of_verifier(inputs, grid), membrane)
 
-    Where other kinds than T3SS are reported, places along the membrane are candidates, too. A candidate is of
-    the kind with the highest log-odds. Candidates far from the membrane (a mask on the
-    classifier's grid) are penalised; those below the threshold of their kind, or of a kind that is not
-    reported, are dropped. Where two peaks lead to one centre, the better one is kept.
+
+@retry_on_oom("verifying")
+def score_poses(
+    candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
+) -> tuple[Candidates, npt.NDArray[np.float64]]:
+    """Verify candidates along their normals.
+
+    Candidates far from the membrane (a mask on the classifier's grid) are penalised. Returns the candidates
+    in their order, with new centres, axes, scores and kinds, and (n, kinds) log-odds. Without a verifier they
+    are returned as they are.
     """
     verifier = inputs.verifier
     if verifier is None:
-        return candidates
-    own_grid = normalise(inputs.tomogram, verifier, inputs.files.check)
-    # The sign of the contrast was found for the classifier; each model was trained with its own.
-    sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
-    own_grid = own_grid.with_contrast_sign(sign)
-    if needs_membrane_sites(inputs):
-        candidates = add_membrane_sites(candidates, inputs, grid, own_grid, membrane)
+        probability = np.clip(candidates.score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        return candidates, logit(probability)[:, None]
+    own_grid = _grid_of_verifier(inputs, grid)
     centre = own_grid.from_tomogram(candidates.centre_zyx)
     centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
-    score = expit(log_odds.max(axis=1) - penalty).astype(np.float32)
     kinds = verifier.metadata.kinds
-    kind = np.array(kinds)[log_odds.argmax(axis=1)]
     own = verifier_probability(log_odds, candidates.score, kinds)
-    moved_to: dict[str, Any] = {"centre_zyx": moved, "normal_zyx": axis.astype(np.float32)}
-    moved_to["details"] = {**candidates.details, "verifier_score": own}
-    verified = replace(candidates, **moved_to, score=score, kind=kind).sorted_by_score()
-    distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
-    thresholds = inputs.thresholds
-    lowest = np.array([thresholds.get(kind, np.inf) for kind in verified.kind.tolist()])
-    floor = min(thresholds.values())
-    # A peak of another kind at the same place takes it, whether it is reported or not.
-    verified, lowest = verified[verified.score >= floor], lowest[verified.score >= floor]
-    kept = separate(verified.centre_zyx, distance)
-    return verified[kept[verified.score[kept] >= lowest[kept]]]
+    log_odds = log_odds - penalty[:, None]
+    scored = replace(
+        candidates,
+        centre_zyx=moved,
+        normal_zyx=axis.astype(np.float32),
+        score=expit(log_odds.max(axis=1)).astype(np.float32),
+        kind=np.array(kinds)[log_odds.argmax(axis=1)],
+        details={**candidates.details, "verifier_score": own},
+    )
+    return scored, log_odds
+
+
+def _grid_of_verifier(inputs: DetectionInputs, grid: PreparedTomogram) -> PreparedTomogram:
+    """The tomogram on the verifier's grid."""
+    verifier = inputs.verifier
+    assert verifier is not None, "there is no grid without a verifier"
+    own_grid = normalise(inputs.tomogram, verifier, inputs.files.check)
+    # The sign of the contrast was found for the classifier; each model was trained with its own.
+    sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
+    return own_grid.with_contrast_sign(sign)
+
+
+def distinct(candidates: Candidates, min_distance_nm: float) -> npt.NDArray[np.int64]:
+    """Return indices by falling score, without candidates within half of the distance of a better one."""
+    order = np.argsort(-candidates.score, kind="stable")
+    distance = min_distance_nm / 2 * 10 / candidates.voxel_size_angstrom
+    return np.asarray(order[separate(candidates.centre_zyx[order], distance)])
 
 
 def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidates:
     """Candidates whose centre lies in a (z, y, x) mask of the tomogram; all of them without one."""
-    if region is None:
-        return candidates
+    return candidates if region is None else candidates[is_inside(candidates, region)]
+
+
+def is_inside(candidates: Candidates, region: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each centre lies in a (z, y, x) mask of the tomogram."""
     z, y, x = np.rint(candidates.centre_zyx).astype(np.int64).T
-    return candidates[np.asarray(region[z, y, x]) != 0]
+    return np.asarray(region[z, y, x]) != 0
 
 
 def calibrate_scores(candidates: Candidates, calibrations: Mapping[str, Calibration | None]) -> Candidates:
-    """Turn scores into probabilities of the candidates' kinds, where those are calibrated; highest first."""
+    """Turn scores into probabilities of the candidates' kinds, where those are calibrated; in their order."""
     score = candidates.score.copy()
     for kind, calibration in calibrations.items():
         if calibration is not None:
             chosen = candidates.kind == kind
             score[chosen] = calibration.apply(score[chosen])
-    return replace(candidates, score=score).sorted_by_score()
+    return replace(candidates, score=score)
 
 
 def _clipped(centre_zyx: npt.NDArray[Any], tomogram: Tomogram) -> FloatArray:

@@ -13,8 +13,10 @@ def picking_threshold(calibration: Calibration | None, config: DetectConfig) -> 
     """Lowest uncalibrated score of a candidate.
 
     Raises ModelError where `min_precision` or `min_recall` is given without a calibration, and ConfigError
-    where the calibration never reaches it.
+    where the calibration never reaches it. With `max_fdr` it is 0: the decoys set the threshold afterwards.
     """
+    if config.max_fdr is not None:
+        return 0.0
     if calibration is None:
         for name in ("min_precision", "min_recall"):
             if (wanted := getattr(config, name)) is not None:

@@ -59,6 +59,9 @@ class DetectConfig:
     min_precision, min_recall
         Instead of `score_threshold`: the lowest score above which the calibration expects at least this
         precision, or the highest above which it expects at least this recall. At most one of the two.
+    max_fdr
+        Instead of the above: the lowest threshold at which decoys in the tomogram itself promise at most this
+        fraction of false candidates. Needs a verifier; takes twice as long for the verification.
     min_distance_nm
         Smallest distance of two candidates.
     max_candidates
@@ -90,6 +93,7 @@ class DetectConfig:
     score_threshold: float = 0.5
     min_precision: float | None = None
     min_recall: float | None = None
+    max_fdr: float | None = None
     min_distance_nm: float = 24.0
     max_candidates: int = 10_000
     plan: str = "auto"
@@ -129,6 +133,17 @@ class DetectConfig:
                 f"DetectConfig has min_precision {self.min_precision} and min_recall {self.min_recall}; "
                 "give one of the two."
             )
+        require(self.max_fdr is None or 0 < self.max_fdr < 1, "max_fdr", "None, or a rate above 0, below 1")
+        if self.max_fdr is not None:
+            default = type(self).score_threshold
+            others = [n for n in ("min_precision", "min_recall") if getattr(self, n) is not None]
+            others += ["score_threshold"] if self.score_threshold != default else []
+            if others:
+                raise ConfigError(
+                    f"DetectConfig has max_fdr {self.max_fdr} and {others[0]} {getattr(self, others[0])}; "
+                    "give one of the two."
+                )
+            require(self.verify, "verify", "True with max_fdr, whose decoys the verifier scores")
         for name in ("membrane_min_area_nm2", "search_distance_nm", "score_smoothing_nm", "min_distance_nm"):
             value = getattr(self, name)
             require(np.isfinite(value) and value >= 0, name, "a finite number, 0 or more")

@@ -15,9 +15,10 @@ from t3ssfast.detection.provenance import Identity, describe_model, describe_pla
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment import Membrane
 from t3ssfast.evaluation.calibration import Calibration
+from t3ssfast.evaluation.false_discovery import FdrThreshold
 from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = ["describe_detection"]
+__all__ = ["describe_detection", "describe_domain", "notes_on_scores"]
 
 # Probabilities at which expected precision and recall are recorded, evenly spaced in log-odds.
 EXPECTED_POINTS = 41
@@ -69,7 +70,7 @@ def describe_detection(
             "windows_judged": windows.classified,
         },
         "notes": notes,
-        "expected": _expected(inputs.calibration),
+        "expected": _expected(inputs.main_calibration),
         "plan": describe_plan(grid, inputs.classifier, windows.classified / voxels, inputs.device),
         "resumed": {"slices_segmented": membrane.resumed_slices, "slices_judged": windows.resumed_slices},
         "seconds": {name: round(seconds, 4) for name, seconds in run.stages.seconds.items()},
@@ -94,3 +95,33 @@ def _expected(calibration: Calibration | None) -> dict[str, Any] | None:
     }
     counts = {"tomograms": calibration.tomograms, "truth": calibration.truth}
     return {"score": expit(at).round(6).tolist(), **curves, **counts}
+
+
+def describe_domain(statistics: dict[str, float], calibration: Calibration | None) -> dict[str, Any]:
+    """The statistics of the tomogram, and its distance from those that the scores were calibrated on."""
+    domain = None if calibration is None else calibration.domain
+    distance = None if domain is None else domain.distance(statistics)
+    limit = None if domain is None else domain.limit
+    return {
+        "calibration_distance": {
+            "distance": distance,
+            "limit": limit,
+            "statistics": {name: round(value, 5) for name, value in statistics.items()},
+        }
+    }
+
+
+def notes_on_scores(provenance: dict[str, Any], found: FdrThreshold | None) -> list[str]:
+    """Sentences about promises that do not hold."""
+    notes = []
+    described = provenance["calibration_distance"]
+    distance, limit = described["distance"], described["limit"]
+    if distance is not None and distance > limit:
+        notes.append(
+            f"This tomogram is unlike those that the scores were calibrated on (distance {distance:.1f}, "
+            f"limit {limit:.1f}): scores keep their order, but their scale and the promises of min_precision "
+            "and min_recall do not hold; max_fdr takes the threshold from the tomogram itself."
+        )
+    if found is not None and found.note:
+        notes.append(found.note)
+    return notes

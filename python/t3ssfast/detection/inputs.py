@@ -104,12 +104,22 @@ class DetectionInputs:
                 segmenter = _load(options.get("segmenter"), "segmenter", device)
             if config.verify and (options.get("verifier") is not None or classifier.is_bundled):
                 scorer = verifier = _load(options.get("verifier"), "verifier", device)
+        if config.max_fdr is not None and verifier is None:
+            raise ConfigError(
+                f"max_fdr is {config.max_fdr:g}, but there is no verifier to score decoys; give one, or "
+                "score_threshold instead of max_fdr."
+            )
         calibrations = calibrations_of(scorer)
         # Before the work begins: a precision that cannot be reached is refused at once.
         thresholds = {
             kind: picking_threshold(calibrations[kind], config)
             for kind in reported_kinds(scorer.metadata.kinds, config)
         }
+        if config.max_fdr is not None and len(thresholds) > 1:
+            raise ConfigError(
+                f"max_fdr is {config.max_fdr:g} with the kinds {', '.join(thresholds)}; give one kind, whose "
+                "threshold it then sets."
+            )
         return cls(
             source=source,
             membrane=membrane,
@@ -132,6 +142,17 @@ class DetectionInputs:
     def models(self) -> tuple[LoadedModel | None, ...]:
         """Segmenter, classifier, verifier."""
         return self.segmenter, self.classifier, self.verifier
+
+    @property
+    def main_calibration(self) -> Calibration | None:
+        """The calibration of the kind that the models were made for, the first."""
+        return next(iter(self.calibrations.values()))
+
+    @property
+    def only_kind(self) -> str:
+        """The kind that is reported, where it is one."""
+        (kind,) = self.thresholds
+        return kind
 
     @property
     def peak_threshold(self) -> float:

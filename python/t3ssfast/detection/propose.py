@@ -50,9 +50,11 @@ def add_membrane_sites(
     others = [k for k, kind in enumerate(verifier.metadata.kinds) if kind != TARGET_CLASS]
     seen = log_odds[:, others].max(axis=1) >= MIN_LOG_ODDS
     shape: Any = np.array(inputs.tomogram.shape) - 1
+    no_score = np.zeros(int(seen.sum()), np.float32)
     sites = Candidates(
         centre_zyx=np.clip(own_grid.to_tomogram(centre[seen]), 0, shape),
-        score=np.zeros(int(seen.sum()), np.float32),
+        score=no_score,
+        details=dict.fromkeys(candidates.details, no_score),
         normal_zyx=axis[seen],
         voxel_size_angstrom=candidates.voxel_size_angstrom,
     )

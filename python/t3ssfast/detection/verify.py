@@ -24,7 +24,14 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS, LoadedModel
 from t3ssfast.models.metadata import TARGET_CLASS
 
-__all__ = ["first_look", "log_odds_of_kinds", "missing_membrane_penalty", "verifier_probability", "verify"]
+__all__ = [
+    "MIN_PROBABILITY",
+    "first_look",
+    "log_odds_of_kinds",
+    "missing_membrane_penalty",
+    "verifier_probability",
+    "verify",
+]
 
 # Weight of the verifier's log-odds. Average precision on the calibration tomograms: 0.955 with 0.2, 0.962
 # with 0.3, 0.965 with 0.4 and 0.5, 0.964 with 0.6; for another simulator the best weights are 0.4 to 0.6.

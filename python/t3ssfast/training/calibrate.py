@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from t3ssfast.detection import detect
 from t3ssfast.detection.config import ALL_KINDS, DetectConfig
 from t3ssfast.errors import ModelError
 from t3ssfast.evaluation.calibration import Calibration, calibrate
+from t3ssfast.evaluation.calibration_domain import CalibrationDomain
 from t3ssfast.models import LoadedModel, check_device, load_model, other_format, save_model
 from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore
 from t3ssfast.tomogram import StrPath, Tomogram
@@ -79,16 +81,18 @@ def find_candidates(
     store: CheckpointStore | None = None,
     device: str = "auto",
     log: Callable[[str], None] = lambda line: None,
+    statistics: list[dict[str, float]] | None = None,
 ) -> list[Candidates]:
     """Detect candidates of each tomogram down to low scores, with uncalibrated scores.
 
     The threshold of `config` is ignored, and None means no verifier. `membranes` are used instead of
     segmenting; `log` gets a line after each tomogram. `contrasts` has that of each tomogram, instead of the
-    configuration's. Candidates of tomograms that `store` holds are not searched for again.
+    configuration's. Candidates of tomograms that `store` holds are not searched for again. `statistics` gets
+    those of each tomogram (`tomogram_statistics`).
     """
     lowest = MIN_CLASSIFIER_SCORE if verifier is None else MIN_VERIFIER_SCORE
-    wanted = replace(config or DetectConfig(), verify=verifier is not None, score_threshold=lowest)
-    wanted = replace(wanted, min_precision=None, min_recall=None)
+    wanted = replace(config or DetectConfig(), min_precision=None, min_recall=None, max_fdr=None)
+    wanted = replace(wanted, verify=verifier is not None, score_threshold=lowest)
     models: dict[str, Any] = {
         "classifier": _load_uncalibrated(classifier, "classifier"),
         "verifier": None if verifier is None else _load_uncalibrated(verifier, "verifier"),
@@ -100,20 +104,29 @@ def find_candidates(
     for k, tomogram in enumerate(tomograms):
         place = (tomogram.voxel_size_angstrom, tomogram.shape, tomogram.name)
 
-        def parse(piece: Arrays, place: tuple[float, tuple[int, int, int], str] = place) -> Candidates:
+        def parse(
+            piece: Arrays, place: tuple[float, tuple[int, int, int], str] = place
+        ) -> tuple[Candidates, dict[str, float]]:
             fields: dict[str, Any] = {name: piece[name] for name in CANDIDATE_FIELDS}
-            return replace(Candidates.empty(*place), **fields)
+            described = {name: float(value) for name, value in json.loads(str(piece["statistics"])).items()}
+            return replace(Candidates.empty(*place), **fields), described
 
         kept = None if store is None else store.load(f"found-{k}", parse)
         if kept is not None:
-            found.append(kept)
+            found.append(kept[0])
+            if statistics is not None:
+                statistics.append(kept[1])
             continue
         mask = None if membranes is None else membranes[k]
         own = wanted if contrasts is None else replace(wanted, contrast=contrasts[k])
         detection = detect(tomogram, membrane=mask, config=own, device=device, progress=False, **models)
         found.append(detection.candidates)
+        described = detection.provenance["calibration_distance"]["statistics"]
+        if statistics is not None:
+            statistics.append(described)
         if store is not None:
-            store.save(f"found-{k}", **{name: getattr(found[-1], name) for name in CANDIDATE_FIELDS})
+            fields = {name: getattr(found[-1], name) for name in CANDIDATE_FIELDS}
+            store.save(f"found-{k}", **fields, statistics=json.dumps(described))
         log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
     return found
 
@@ -157,9 +170,16 @@ def calibrate_models(
     load = partial(load_model, trust_model=trust_model)
     search["config"] = replace(search.get("config") or DetectConfig(), kinds=(ALL_KINDS,))
     examiner = None if verifier is None else load(verifier, model_kind="verifier")
-    found = find_candidates(load(classifier, model_kind="classifier"), tomograms, verifier=examiner, **search)
+    statistics: list[dict[str, float]] = []
+    found = find_candidates(
+        load(classifier, model_kind="classifier"),
+        tomograms,
+        verifier=examiner,
+        statistics=statistics,
+        **search,
+    )
     first, *others = (T3SS,) if examiner is None else examiner.metadata.kinds
-    calibration = _calibrate_kind(found, truth, first)
+    calibration = replace(_calibrate_kind(found, truth, first), domain=CalibrationDomain.fit(statistics))
     changes: dict[str, Any] = {"calibration": calibration.to_dict()}
     if examiner is not None and others:
         changes["kind_calibrations"] = examiner.metadata.kind_calibrations | {
