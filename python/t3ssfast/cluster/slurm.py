@@ -37,7 +37,7 @@ from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import ConfigError
 from t3ssfast.io import results_folder
 
-__all__ = ["SlurmOptions", "missing_tasks", "run_on_slurm", "settle", "submit_arrays"]
+__all__ = ["SlurmOptions", "missing_tasks", "run_on_slurm", "sbatch_parameters", "settle", "submit_arrays"]
 
 DEFAULT_CPUS = 4
 # Beyond the memory budget: PyTorch and the other imports, and the process that watches over the worker.
@@ -97,7 +97,7 @@ def submit_arrays(tasks: Sequence[Task], options: SlurmOptions | Any, *, retries
         raise ConfigError("Slurm needs submitit, which is not installed; pip install 't3ssfast[slurm]'.")
     out = tasks[0].folder.parent
     given = options if isinstance(options, SlurmOptions) else SlurmOptions()
-    parameters = _parameters(given, tasks[0])
+    parameters = sbatch_parameters(given, tasks[0])
     chunks = chunk_tasks(tasks, int(parameters["cpus_per_task"]), given.per_job)
     parameters.setdefault("time", limit_minutes(max(seconds for seconds, _ in chunks)))
     parameters["signal_delay_s"] = min(SIGNAL_SECONDS, parameters["time"] * 20)
@@ -132,7 +132,7 @@ def _executor(out: Path, parameters: Mapping[str, Any]) -> Any:
     return executor
 
 
-def _parameters(options: SlurmOptions, task: Task) -> dict[str, Any]:
+def sbatch_parameters(options: SlurmOptions, task: Task) -> dict[str, Any]:
     """Return the parameters of submitit: those given, and the defaults for the others."""
     parameters: dict[str, Any] = {
         "job_name": "t3ssfast",
