@@ -104,9 +104,8 @@ def test_options_of_sbatch_replace_the_defaults():
     assert (default["cpus_per_task"], default["mem"]) == (4, "4096M")
     assert "gpus_per_node" not in default
     assert slurm.sbatch_parameters(SlurmOptions(), replace(task, device="cuda"))["gpus_per_node"] == 1
-    given = slurm_options(
-        ["partition=gpu", "--cpus-per-task=8", "gres=gpu:a100:1", "mem-per-cpu=2G", "exclusive"]
-    )
+    texts = ["partition=gpu", "--cpus-per-task=8", "gres=gpu:a100:1", "mem-per-cpu=2G", "exclusive"]
+    given = slurm_options(texts)
     parameters = slurm.sbatch_parameters(given, replace(task, device="cuda"))
     assert parameters["cpus_per_task"] == 8
     assert "mem" not in parameters
