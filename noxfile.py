@@ -70,6 +70,23 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """Run many tomograms on a real Slurm of one node, which it starts; needs Debian or Ubuntu, and root."""
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        packages = ("slurm-wlm", "munge")
+        session.run("apt-get", "install", "-y", "--no-install-recommends", *packages, external=True)
+    session.install(*CONSTRAINTS, ".[test,slurm]")
+    session.run("pytest", "--soak", "tests/cluster/test_slurm_node.py", *session.posargs)
+
+
+@nox.session
+def dask(session: nox.Session) -> None:
+    """Run many tomograms on clusters of dask whose workers and scheduler are killed."""
+    session.install(*CONSTRAINTS, ".[test,dask]")
+    session.run("pytest", "--soak", "tests/cluster/test_dask_cluster.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     session.install(*CONSTRAINTS, "ruff")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from t3ssfast.cluster.ledger import Ledger
 distributed = pytest.importorskip("distributed")
 pytestmark = [
     pytest.mark.usefixtures("faults"),
-    # Warnings of dask about its own workers that are killed, and about sockets that it leaves to be collected.
+    # dask warns about its workers that are killed, and leaves sockets to be collected.
     pytest.mark.filterwarnings("default"),
 ]
 
@@ -70,7 +72,7 @@ def settings(client: Any) -> Any:
 
 
 def test_killed_workers_cost_one_attempt(client, data_set, options, serial, tmp_path, soak):
-    """A worker of dask is killed in the middle of a tomogram; in the long form others are killed at random."""
+    """A worker of dask is killed in the middle of a tomogram; in the long form others are, too."""
     names = ["TS_01", "slow", "missing"]
     if soak:
         names += ["segfault", "once", *(f"TS_{number:02d}" for number in range(2, 12))]
@@ -112,9 +114,6 @@ def test_killed_workers_cost_one_attempt(client, data_set, options, serial, tmp_
 
 @pytest.mark.slow
 def test_a_killed_scheduler_is_one_sentence_and_the_next_run_goes_on(data_set, options, tmp_path):
-    import subprocess
-    import sys
-
     paths = data_set("TS_01", "slow", "TS_02")
     out = tmp_path / "out"
 

@@ -39,6 +39,8 @@ EXTRAS = [
     ("h5py", "h5py", "HDF5 cannot be read; pip install 't3ssfast[formats]'"),
     ("emfile", "emfile", "EM files cannot be read; pip install 't3ssfast[formats]'"),
     ("openvino", "", "segmentation on a CPU is slower; pip install 't3ssfast[openvino]'"),
+    ("submitit", "", "no jobs are submitted to Slurm; pip install 't3ssfast[slurm]'"),
+    ("distributed", "", "no clusters of dask are used; pip install 't3ssfast[dask]'"),
 ]
 REINSTALL = "install t3ssfast again"
 # With less memory than this, a smaller budget than the default 2 GiB is advised.

@@ -184,11 +184,15 @@ def _recorded_contrast(file: Path, volume: Tomogram, *, alone: bool) -> str | No
     from t3ssfast.io.tomogram_names import same_name
 
     folder = file if file.is_dir() else file.parent
+    # Candidates of a whole data set lie beside the folders with the results of each tomogram.
+    of_data_set = folder / volume.name / "provenance.json"
     try:
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        provenance = json.loads(
+            (of_data_set if of_data_set.is_file() else folder / "provenance.json").read_text(encoding="utf-8")
+        )
         name, sign = str(provenance["input"]["name"]), int(provenance["contrast"]["sign"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not alone and not same_name(name, volume.name):
+    if not alone and not of_data_set.is_file() and not same_name(name, volume.name):
         return None
     return "dark" if sign > 0 else "light"

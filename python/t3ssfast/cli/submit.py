@@ -62,7 +62,7 @@ def submit(
     from t3ssfast.cluster.data_set import DataSet
     from t3ssfast.cluster.detect_many import check_detections
     from t3ssfast.cluster.ledger import Ledger
-    from t3ssfast.cluster.slurm import missing_tasks, settle, submit_arrays
+    from t3ssfast.cluster.slurm import missing_tasks, require_slurm, settle, submit_arrays
     from t3ssfast.cluster.slurm_state import JobArray, active_tomograms, queued_states
     from t3ssfast.io import display_path
 
@@ -79,6 +79,7 @@ def submit(
         typer.echo(f"wrote {display_path(template)} for {count} jobs; its first lines say how to submit it")
         return
     slurm = slurm_options(sbatch or (), parallel, per_job)
+    require_slurm()
     arrays = JobArray.recorded(out)
     states = queued_states(arrays)
     data_set = DataSet.record(out, tasks)

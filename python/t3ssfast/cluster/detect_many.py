@@ -156,7 +156,7 @@ def run_data_set(
     """
     if retries < 0 or workers < 1:
         raise ConfigError(f"retries is {retries} and workers {workers}; give 0 or more, and 1 or more.")
-    check_detections(detections)
+    check_detections(detections, here=executor is None)
     first, count = shard
     own = range(first - 1, len(detections), count)
     environments: list[dict[str, str]] = []

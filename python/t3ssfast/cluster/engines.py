@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from t3ssfast.cluster.coordinator import run_tasks
 from t3ssfast.cluster.display import Display
 from t3ssfast.cluster.engine import ExecutorEngine, LocalEngine
-from t3ssfast.cluster.slurm import SlurmOptions, run_on_slurm
+from t3ssfast.cluster.slurm import SlurmOptions, require_slurm, run_on_slurm
 from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import ConfigError
 
@@ -31,9 +31,9 @@ def runner(executor: Any, environments: Sequence[Mapping[str, str]]) -> Runner:
     """
     if executor is None:
         return partial(run_tasks, engine=LocalEngine(environments))
-    if isinstance(executor, SlurmOptions) or _is_from("submitit", executor, "SlurmExecutor"):
-        return partial(run_on_slurm, options=executor)
-    if _is_from("submitit", executor, "AutoExecutor") and executor.cluster == "slurm":
+    automatic = _is_from("submitit", executor, "AutoExecutor") and executor.cluster == "slurm"
+    if automatic or isinstance(executor, SlurmOptions) or _is_from("submitit", executor, "SlurmExecutor"):
+        require_slurm()
         return partial(run_on_slurm, options=executor)
     if _is_from("distributed", executor, "Client"):
         from t3ssfast.cluster.dask_engine import DaskEngine

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,27 +84,35 @@ class WorkerProcess:
                 )
         return self._process
 
+    def kill(self) -> None:
+        """End the process, whatever it does: results are written atomically. `run` then raises `WorkerDied`.
+
+        It closes no pipe, since another thread, or this one before a signal, may be reading from it.
+        """
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
-        """End the process, whatever it does: results are written atomically."""
+        """End the process and release its pipes; not while it runs a task."""
+        self.kill()
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
+                # What was not sent any more.
+                with suppress(OSError):
                     pipe.close()
-                except OSError:
-                    # What was not sent any more.
-                    continue
 
 
 class WorkerPool:
     """The workers of this process: as many as there are tasks at a time, each used again."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal may be handled while it is held.
+        self._lock = threading.RLock()
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
 
@@ -117,25 +126,33 @@ class WorkerPool:
                 self._idle.remove(worker)
             self._busy.append(worker)
         try:
-            return worker.run(task, log)
-        except WorkerDied as died:
+            outcome = worker.run(task, log)
+        except BaseException as error:
             with self._lock:
-                # Killed by `close`, and not by its task.
-                died.ordered = died.ordered or worker not in self._busy
-            raise
-        finally:
-            with self._lock:
-                if worker in self._busy:
+                ended_here = worker not in self._busy
+                if not ended_here:
                     self._busy.remove(worker)
-                    self._idle.append(worker)
+            # It may be in the middle of the task.
+            worker.close()
+            if isinstance(error, WorkerDied):
+                # Killed by `close`, and not by its task.
+                error.ordered = error.ordered or ended_here
+            raise
+        with self._lock:
+            if worker in self._busy:
+                self._busy.remove(worker)
+                self._idle.append(worker)
+        return outcome
 
     def close(self) -> None:
         """End all workers, also those that run a task; later tasks start others."""
         with self._lock:
-            workers = [*self._busy, *self._idle]
+            busy, idle = self._busy[:], self._idle[:]
             self._busy.clear()
             self._idle.clear()
-        for worker in workers:
+        for worker in busy:
+            worker.kill()
+        for worker in idle:
             worker.close()
 
 

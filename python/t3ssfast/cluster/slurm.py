@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import Any
 
 from t3ssfast.cluster.attempt import kills_of
@@ -37,7 +39,15 @@ from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.errors import ConfigError
 from t3ssfast.io import results_folder
 
-__all__ = ["SlurmOptions", "missing_tasks", "run_on_slurm", "settle", "submit_arrays"]
+__all__ = [
+    "SlurmOptions",
+    "missing_tasks",
+    "require_slurm",
+    "run_on_slurm",
+    "sbatch_parameters",
+    "settle",
+    "submit_arrays",
+]
 
 DEFAULT_CPUS = 4
 # Beyond the memory budget: PyTorch and the other imports, and the process that watches over the worker.
@@ -88,16 +98,25 @@ def missing_tasks(tasks: Sequence[Task], active: Mapping[str, str]) -> list[Task
     return missing
 
 
+def require_slurm() -> None:
+    """Raise an error if jobs cannot be submitted from here."""
+    if find_spec("submitit") is None:
+        raise ConfigError("Slurm needs submitit, which is not installed; pip install 't3ssfast[slurm]'.")
+    if which("sbatch") is None:
+        raise SlurmError(
+            "The command sbatch was not found, so Slurm cannot be used here; run this on a machine of the "
+            "cluster, or give --cluster local:N."
+        )
+
+
 def submit_arrays(tasks: Sequence[Task], options: SlurmOptions | Any, *, retries: int) -> list[JobArray]:
     """Submit tasks as one or more job arrays, and write these down in the output folder.
 
     `options` may also be an executor of submitit for Slurm, whose parameters are then used.
     """
-    if find_spec("submitit") is None:
-        raise ConfigError("Slurm needs submitit, which is not installed; pip install 't3ssfast[slurm]'.")
     out = tasks[0].folder.parent
     given = options if isinstance(options, SlurmOptions) else SlurmOptions()
-    parameters = _parameters(given, tasks[0])
+    parameters = sbatch_parameters(given, tasks[0])
     chunks = chunk_tasks(tasks, int(parameters["cpus_per_task"]), given.per_job)
     parameters.setdefault("time", limit_minutes(max(seconds for seconds, _ in chunks)))
     parameters["signal_delay_s"] = min(SIGNAL_SECONDS, parameters["time"] * 20)
@@ -124,7 +143,7 @@ def _executor(out: Path, parameters: Mapping[str, Any]) -> Any:
     try:
         # Whatever is in the present folder must not be imported in place of a library.
         executor = SlurmExecutor(
-            results_folder(out / RUN_FOLDER / "slurm"), MAX_TIMEOUTS, python=f"{_quoted(sys.executable)} -P"
+            results_folder(out / RUN_FOLDER / "slurm"), MAX_TIMEOUTS, python=f"{quote(sys.executable)} -P"
         )
         executor.update_parameters(**parameters)
     except (RuntimeError, ValueError, TypeError) as error:
@@ -132,7 +151,7 @@ def _executor(out: Path, parameters: Mapping[str, Any]) -> Any:
     return executor
 
 
-def _parameters(options: SlurmOptions, task: Task) -> dict[str, Any]:
+def sbatch_parameters(options: SlurmOptions, task: Task) -> dict[str, Any]:
     """Return the parameters of submitit: those given, and the defaults for the others."""
     parameters: dict[str, Any] = {
         "job_name": "t3ssfast",
@@ -140,7 +159,7 @@ def _parameters(options: SlurmOptions, task: Task) -> dict[str, Any]:
         "mem": f"{(task.memory_bytes + IMPORTS_BYTES) >> 20}M",
         "array_parallelism": options.parallel,
         "stderr_to_stdout": True,
-        "setup": [f"export PYTHONPATH={_quoted(search_path())}"],
+        "setup": [f"export PYTHONPATH={quote(search_path())}"],
     }
     if task.device.startswith("cuda"):
         parameters["gpus_per_node"] = 1
@@ -185,12 +204,6 @@ def _refusal(error: Exception) -> str:
     reasons = [line for line in lines if "error" in line.lower()] or lines or [type(error).__name__]
     reason = re.sub(r"^sbatch: error: ", "", reasons[-1]).rstrip(".")
     return f"Slurm refused the jobs ({reason}); check --sbatch and the state of Slurm."
-
-
-def _quoted(text: str) -> str:
-    from shlex import quote
-
-    return quote(text)
 
 
 def run_on_slurm(

@@ -29,7 +29,6 @@ class SlurmElement:
         """Return what to run after a requeue: finished tomograms are skipped, the interrupted one resumes."""
         from submitit.helpers import DelayedSubmission
 
-        OWN_WORKERS.close()
         return DelayedSubmission(self)
 
 

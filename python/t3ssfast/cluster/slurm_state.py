@@ -123,7 +123,13 @@ def array_limit() -> int:
 
 
 def cancel(arrays: Sequence[JobArray]) -> None:
-    """Cancel what Slurm still has of arrays."""
+    """Cancel what Slurm still has of arrays; does not wait for it, and works if this process ends."""
     if arrays:
-        with suppress(SlurmError):
-            run_slurm("scancel", *(array.job for array in arrays))
+        with suppress(OSError):
+            subprocess.Popen(
+                ["scancel", *(array.job for array in arrays)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
