@@ -50,10 +50,9 @@ def verify_candidates(
 ) -> Candidates:
     """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
 
-    Where other kinds than T3SS are reported, places along the membrane are candidates, too. A candidate is of
-    the kind with the highest log-odds. Candidates far from the membrane (a mask on the
-    classifier's grid) are penalised; those below the threshold of their kind, or of a kind that is not
-    reported, are dropped. Where two peaks lead to one centre, the better one is kept.
+    Where other kinds than T3SS are reported, places along the membrane are candidates, too. Candidates far
+    from the membrane (a mask on the classifier's grid) are penalised; those below the threshold of their
+    kind, or of a kind that is not reported, are dropped. Where two lead to one centre, the better is kept.
     """
     verifier = inputs.verifier
     if verifier is None:
@@ -65,11 +64,12 @@ def verify_candidates(
     if needs_membrane_sites(inputs):
         candidates = add_membrane_sites(candidates, inputs, grid, own_grid, membrane)
     centre = own_grid.from_tomogram(candidates.centre_zyx)
-    centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
+    given = (centre, candidates.normal_zyx, candidates.score)
+    centre, axis, index, log_odds = verify(own_grid, *given, verifier)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
-    score = expit(log_odds.max(axis=1) - penalty).astype(np.float32)
-    kind = np.array(verifier.metadata.kinds)[log_odds.argmax(axis=1)]
+    score = expit(log_odds - penalty).astype(np.float32)
+    kind = np.array(verifier.metadata.kinds)[index]
     moved_to: dict[str, Any] = {"centre_zyx": moved, "normal_zyx": axis.astype(np.float32)}
     verified = replace(candidates, **moved_to, score=score, kind=kind).sorted_by_score()
     distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
