@@ -7,17 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
+from scipy.special import logit
 from torch import nn
 
 import t3ssfast as t3
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.assemble import calibrate_scores
 from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.membrane_sites import SPACING_NM, membrane_sites
+from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.tell_kinds import tell_kinds
-from t3ssfast.detection.verify import log_odds_of_kinds
+from t3ssfast.detection.verify import VERIFIER_WEIGHT, log_odds_of_kinds, verify
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.models import LoadedModel, ModelMetadata, verifier_answers
+from t3ssfast.tomogram import Tomogram
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 HEIGHT = 16
@@ -49,6 +54,27 @@ def test_log_odds_are_those_of_a_softmax_with_none_of_the_kinds() -> None:
     np.testing.assert_allclose(log_odds_of_kinds(logits[:, :1]), logits[:, :1])
 
 
+@pytest.mark.parametrize(
+    ("of_t3ss", "of_motor", "score", "kind", "log_odds"),
+    [
+        # The verifier alone decides where it sees a motor, however high the classifier's score.
+        (5.0, 6.0, 0.999, 1, 6.0 - np.logaddexp(0, 5.0)),
+        # Where it sees none of them, the classifier's score counts for T3SS.
+        (-1.0, -0.5, 0.99, 0, (1 - VERIFIER_WEIGHT) * logit(0.99) - VERIFIER_WEIGHT),
+        (-1.0, -0.5, 0.01, 1, -0.5 - np.logaddexp(0, -1.0)),
+        # Motors do not lower the score of a T3SS.
+        (3.0, 2.0, 0.5, 0, VERIFIER_WEIGHT * 3.0),
+    ],
+)
+def test_kind_and_log_odds(of_t3ss, of_motor, score, kind, log_odds) -> None:
+    noise = Tomogram(np.random.default_rng(0).normal(size=(30, 40, 40)).astype(np.float32), VOXEL)
+    grid = PreparedTomogram.prepare(noise, voxel_size_angstrom=VOXEL)
+    scores = np.array([score], np.float32)
+    found = verify(grid, [[15, 20, 20]], [[1.0, 0, 0]], scores, verifier(of_t3ss, of_motor))
+    assert found[2].tolist() == [kind]
+    np.testing.assert_allclose(found[3], [log_odds], rtol=1e-4)
+
+
 def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:
     segmenter, classifier = save_toy_models(tmp_path)
     tomogram, truth, _ = toy_tomogram()
@@ -64,7 +90,11 @@ def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:
     count = len(truth)
     assert kinds_found(t3ss) == ["t3ss"] * count
     assert kinds_found(motors) == []
-    assert kinds_found(motors, "all") == kinds_found(motors, *KINDS) == ["flagellar_motor"] * count
+    # Where motors are asked for, places along the membrane are examined, too.
+    everywhere = kinds_found(motors, "all")
+    assert everywhere == ["flagellar_motor"] * len(everywhere)
+    assert len(everywhere) > count
+    assert kinds_found(t3ss, "all") == ["t3ss"] * count
     assert kinds_found(t3ss, "flagellar_motor") == []
     with pytest.raises(ConfigError, match="secretin"):
         kinds_found(t3ss, "secretin")
@@ -77,6 +107,26 @@ def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:
     assert tell_kinds(tomogram, truth[:0], motors).tolist() == []
     with pytest.raises(ConfigError, match="contrast"):
         tell_kinds(tomogram, truth, motors, contrast="grey")
+
+
+@pytest.mark.parametrize("voxel_size", [8.0, 13.6, 30.0])
+def test_membrane_sites_cover_the_envelope(voxel_size: float) -> None:
+    nm = voxel_size / 10
+    shape = np.array([80, 300, 300]) / nm
+    y, x = np.indices(shape[1:].astype(int)) * nm - 150
+    radius = np.hypot(y, x)
+    # Inner and outer membrane of a cell of 100 nm, a vesicle of one membrane in it.
+    ring = (np.abs(radius - 100) < 2.5) | (np.abs(radius - 127) < 2.5) | (np.abs(radius - 30) < 2.5)
+    mask = np.broadcast_to(ring, (int(shape[0]), *ring.shape)).astype(np.uint8)
+    site = (membrane_sites(mask, voxel_size) * nm).astype(float)
+    at = np.hypot(site[:, 1] - 150, site[:, 2] - 150)
+    assert np.abs(at - 113.5).max() < 5
+    angle = np.linspace(0, 2 * np.pi, 100)
+    middle = np.stack([np.full(100, 40.0), 150 + 113.5 * np.sin(angle), 150 + 113.5 * np.cos(angle)], axis=1)
+    distance = np.linalg.norm(middle[:, None] - site[None], axis=-1)
+    assert distance.min(axis=1).max() < SPACING_NM + 3
+    assert cKDTree(site).query(site, k=2)[0][:, 1].min() > SPACING_NM - 1e-3
+    assert membrane_sites(np.zeros_like(mask), voxel_size).shape == (0, 3)
 
 
 def test_scores_are_calibrated_by_kind() -> None:

@@ -62,8 +62,7 @@ def orient_peaks(
 def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates:
     """Candidates at or above the threshold, by falling score; of two at one place the better one.
 
-    A candidate is of the kind with the highest log-odds; those below the threshold of their kind, or of a
-    kind that is not reported, are dropped. Without a verifier, nothing has moved and all are kept.
+    Those below the threshold of their kind, or of a kind that is not reported, are dropped. Without a verifier, nothing has moved and all are kept.
     """
     if inputs.verifier is None:
         return scored
@@ -91,27 +90,28 @@ def score_poses(
     """Verify candidates along their normals.
 
     Candidates far from the membrane (a mask on the classifier's grid) are penalised. Returns the candidates
-    in their order, with new centres, axes, scores and kinds, and (n, kinds) log-odds. Without a verifier they
-    are returned as they are.
+    in their order, with new centres, axes, scores and kinds, and the log-odds (n,) of these kinds. Without a
+    verifier they are returned as they are.
     """
     verifier = inputs.verifier
     if verifier is None:
         probability = np.clip(candidates.score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        return candidates, logit(probability)[:, None]
+        return candidates, logit(probability)
     own_grid = _grid_of_verifier(inputs, grid)
     centre = own_grid.from_tomogram(candidates.centre_zyx)
-    centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
+    given = (centre, candidates.normal_zyx, candidates.score)
+    centre, axis, index, log_odds = verify(own_grid, *given, verifier)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
-    kinds = verifier.metadata.kinds
-    own = verifier_probability(log_odds, candidates.score, kinds)
-    log_odds = log_odds - penalty[:, None]
+    kind = np.array(verifier.metadata.kinds)[index]
+    own = verifier_probability(log_odds, candidates.score, kind)
+    log_odds = log_odds - penalty
     scored = replace(
         candidates,
         centre_zyx=moved,
         normal_zyx=axis.astype(np.float32),
-        score=expit(log_odds.max(axis=1)).astype(np.float32),
-        kind=np.array(kinds)[log_odds.argmax(axis=1)],
+        score=expit(log_odds).astype(np.float32),
+        kind=kind,
         details={**candidates.details, "verifier_score": own},
     )
     return scored, log_odds

@@ -31,7 +31,7 @@ __all__ = ["DECOY_FILE", "Competition", "default_log_odds", "score_decoys", "thr
 DECOY_FILE = "decoys.csv"
 COLUMNS = ("z", "y", "x", "normal_z", "normal_y", "normal_x", "score", "log_odds", "decoy_log_odds")
 
-# Log-odds of candidates that are more probably of another kind, at most: below every threshold.
+# Log-odds of candidates that are more probably of another kind: below every threshold.
 OTHER_KIND_LOG_ODDS = -10.0
 # Bounds of a score whose log-odds are taken.
 MIN_PROBABILITY = 1e-6
@@ -99,29 +99,25 @@ def score_decoys(
 ) -> Competition:
     """Verify peaks against the normals of the membrane (a mask on the classifier's grid).
 
-    `scored` are the peaks verified along these normals, and `log_odds` (n, kinds) theirs. Both are refined
-    alike. Candidates outside of the region that is searched, and of two at one place the lower one, are left
-    out.
+    `scored` are the peaks verified along these normals, and `log_odds` (n,) theirs. Both are refined alike.
+    Candidates outside of the region that is searched, and of two at one place the lower one, are left out.
     """
     reversed_axes = replace(peaks, normal_zyx=-peaks.normal_zyx)
-    _, decoy_log_odds = score_poses(reversed_axes, inputs, grid, membrane)
+    reversed_, decoy_log_odds = score_poses(reversed_axes, inputs, grid, membrane)
     chosen = distinct(scored, inputs.config.min_distance_nm)
     if inputs.region is not None:
         chosen = chosen[is_inside(scored[chosen], inputs.region)]
     candidates = calibrate_scores(scored[chosen], inputs.calibrations)
-    own, decoy = (_log_odds_of_kind(values[chosen], inputs) for values in (log_odds, decoy_log_odds))
-    return Competition(candidates, own, decoy)
+    own = _of_kind(scored, log_odds, inputs)[chosen]
+    return Competition(candidates, own, _of_kind(reversed_, decoy_log_odds, inputs)[chosen])
 
 
-def _log_odds_of_kind(log_odds: FloatArray, inputs: DetectionInputs) -> FloatArray:
+def _of_kind(scored: Candidates, log_odds: FloatArray, inputs: DetectionInputs) -> FloatArray:
     """Return the log-odds of the reported kind, (n,); low where another kind is more probable.
 
     Candidates and decoys are treated alike, so that either of a false pair is as likely to win.
     """
-    assert inputs.verifier is not None, "decoys are scored by a verifier"
-    index = inputs.verifier.metadata.kinds.index(inputs.only_kind)
-    is_kind = log_odds.argmax(axis=1) == index
-    return np.where(is_kind, log_odds[:, index], np.minimum(log_odds[:, index], OTHER_KIND_LOG_ODDS))
+    return np.where(scored.kind == inputs.only_kind, log_odds, OTHER_KIND_LOG_ODDS)
 
 
 def threshold_of(competition: Competition, inputs: DetectionInputs) -> FdrThreshold:

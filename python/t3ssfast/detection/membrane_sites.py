@@ -34,8 +34,9 @@ def membrane_sites(
     coarse = _any_in_blocks(np.asarray(mask) != 0, factor)
     nm = factor * voxel_size_angstrom / 10
     distance = np.asarray(ndimage.distance_transform_edt(~coarse, sampling=nm), np.float32)
-    # On the medial surface of the gap no neighbour is farther from the membranes, but for rounding.
-    highest = ndimage.maximum_filter(distance, size=3, mode="nearest") - np.float32(0.6 * nm)
+    # On the medial surface of the gap no neighbour is farther from the membranes, but for rounding. At a face
+    # of the volume, a neighbour beyond it may be.
+    highest = ndimage.maximum_filter(distance, size=3, mode="constant", cval=np.inf) - np.float32(0.6 * nm)
     medial = (distance >= GAP_NM[0]) & (distance <= GAP_NM[1]) & (distance >= highest)
     position = np.argwhere(medial).astype(np.float64)
     position = position[separate(position, spacing_nm / nm)]

@@ -177,7 +177,7 @@ def run_pipeline(
         candidates = competition.above(found.threshold)
 
     # Without the places along the membrane that are appended to the peaks.
-    of_peaks = log_odds[: len(peaks[1]), 0]
+    of_peaks = log_odds[: len(peaks[1])]
     statistics = tomogram_statistics(grid, membrane.histogram, of_peaks)
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
     provenance |= describe_domain(statistics, inputs.main_calibration)

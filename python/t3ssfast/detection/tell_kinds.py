@@ -20,8 +20,8 @@ def tell_kinds(
 ) -> npt.NDArray[np.str_]:
     """Return the kind of each particle, (n,), among those that a verifier tells apart.
 
-    The verifier corrects centres and axes, as in a detection. A particle is of the kind with the highest
-    log-odds; the scores and kinds of `particles` play no part.
+    The verifier corrects centres and axes, as in a detection. The scores and kinds of `particles` play no
+    part.
 
     Parameters
     ----------
@@ -52,5 +52,5 @@ def tell_kinds(
     centre = grid.from_tomogram((particles.centre_zyx.astype(np.float64) + 0.5) * scale - 0.5)
     # A score of one half says nothing.
     undecided = np.full(len(particles), 0.5, np.float32)
-    *_, log_odds = verify(grid, centre, particles.normal_zyx, undecided, verifier)
-    return np.asarray(kinds[log_odds.argmax(axis=1)])
+    _, _, kind, _ = verify(grid, centre, particles.normal_zyx, undecided, verifier)
+    return np.asarray(kinds[kind])

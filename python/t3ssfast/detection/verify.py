@@ -60,24 +60,35 @@ def verify(
     normal_zyx: npt.ArrayLike,
     score: npt.NDArray[np.float32],
     verifier: LoadedModel,
-) -> tuple[Float64Array, Float64Array, Float64Array]:
+) -> tuple[Float64Array, Float64Array, npt.NDArray[np.int64], Float64Array]:
     """Refine the centres and axes of candidates, and combine the scores of classifier and verifier.
 
     The weighted mean of their log-odds ranks better than either: they were trained on different data. The
     verifier runs several times, because the missing wedge leaves little membrane to tell the axis of a T3SS
     that faces the beam. Centres are (n, 3) voxels of `grid`, the verifier's; normals are (n, 3) unit vectors
-    out of the cell. The results are float64: centres, unit vectors along the axes, and (n, kinds) log-odds.
-    The classifier finds T3SS alone and says nothing about other kinds.
+    out of the cell. The results are centres, unit vectors along the axes, the index (n,) of each candidate's
+    kind among those of the verifier, and its log-odds (n,), in float64.
+
+    The classifier finds T3SS alone and says nothing about other kinds. A candidate is of another kind where
+    the verifier finds that more probable than a T3SS and than none of the kinds, and else of the kind with
+    the highest log-odds.
     """
     kinds = verifier.metadata.kinds
     centres, frames, answers = _iterate(grid, centre_zyx, normal_zyx, verifier, ITERATIONS)
     extra = _run_verifier(grid, centres, frames, verifier, EXTRA_VIEWS)
-    log_odds = log_odds_of_kinds(np.mean([answers, *extra], axis=0)[:, : len(kinds)])
+    logits = np.mean([answers, *extra], axis=0)[:, : len(kinds)]
+    log_odds = log_odds_of_kinds(logits)
+    # The most probable kind by the verifier alone; the last is none of them.
+    kind = np.pad(logits, ((0, 0), (0, 1))).argmax(axis=1)
+    undecided = kind == len(kinds)
     if TARGET_CLASS in kinds:
+        target = kinds.index(TARGET_CLASS)
         probability = np.clip(score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        of_t3ss = log_odds[:, kinds.index(TARGET_CLASS)]
-        of_t3ss[:] = (1 - VERIFIER_WEIGHT) * logit(probability) + VERIFIER_WEIGHT * of_t3ss
-    return centres, frames[:, 0], log_odds
+        # Other kinds do not lower the score of a T3SS: they are negatives of its logit already.
+        log_odds[:, target] = (1 - VERIFIER_WEIGHT) * logit(probability) + VERIFIER_WEIGHT * logits[:, target]
+        undecided |= kind == target
+    kind[undecided] = log_odds[undecided].argmax(axis=1)
+    return centres, frames[:, 0], kind, log_odds[np.arange(len(kind)), kind]
 
 
 def first_look(
@@ -127,18 +138,15 @@ def log_odds_of_kinds(logits: Float64Array) -> Float64Array:
 
 
 def verifier_probability(
-    log_odds: Float64Array, score: npt.NDArray[np.float32], kinds: Sequence[str]
+    log_odds: Float64Array, score: npt.NDArray[np.float32], kind: npt.NDArray[np.str_]
 ) -> npt.NDArray[np.float32]:
-    """Return the verifier's own answer for the most probable kind, (n,).
+    """Return the verifier's own answer, (n,), for candidates with the kinds and log-odds of `verify`.
 
-    `log_odds` (n, kinds) are those of `verify`, `score` (n,) the classifier's probabilities.
+    `score` (n,) are the classifier's probabilities, which the log-odds of a T3SS contain.
     """
-    own = log_odds.copy()
-    if TARGET_CLASS in kinds:
-        probability = np.clip(score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        of_t3ss = own[:, kinds.index(TARGET_CLASS)]
-        of_t3ss[:] = (of_t3ss - (1 - VERIFIER_WEIGHT) * logit(probability)) / VERIFIER_WEIGHT
-    return np.asarray(expit(own[np.arange(len(own)), log_odds.argmax(axis=1)]), np.float32)
+    probability = np.clip(score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    of_t3ss = (log_odds - (1 - VERIFIER_WEIGHT) * logit(probability)) / VERIFIER_WEIGHT
+    return np.asarray(expit(np.where(kind == TARGET_CLASS, of_t3ss, log_odds)), np.float32)
 
 
 def missing_membrane_penalty(

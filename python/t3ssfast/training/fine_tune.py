@@ -263,8 +263,10 @@ def verified_scores(
         contrast_sign=contrast_sign,
     )
     centre = grid.from_tomogram(candidates.centre_zyx[index])
-    *_, log_odds = verify(grid, centre, candidates.normal_zyx[index], candidates.score[index], verifier)
-    return np.asarray(expit(log_odds[:, metadata.kinds.index(T3SS)]))
+    given = (centre, candidates.normal_zyx[index], candidates.score[index])
+    _, _, kind, log_odds = verify(grid, *given, verifier)
+    # A detection does not report candidates of another kind as T3SS.
+    return np.where(kind == metadata.kinds.index(T3SS), expit(log_odds), 0.0)
 
 
 def assign_folds(
