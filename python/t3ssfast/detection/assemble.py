@@ -62,7 +62,8 @@ def orient_peaks(
 def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates:
     """Candidates at or above the threshold, by falling score; of two at one place the better one.
 
-    Those below the threshold of their kind, or of a kind that is not reported, are dropped. Without a verifier, nothing has moved and all are kept.
+    Those below the threshold of their kind, or of a kind that is not reported, are dropped. Without a
+    verifier, nothing has moved and all are kept.
     """
     if inputs.verifier is None:
         return scored
