@@ -96,9 +96,10 @@ def _mean_and_precision(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     covariance = np.atleast_2d(np.cov(values, rowvar=False))
     spread = np.maximum(np.diag(covariance), 1e-8)
     shrunken = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(spread) + 1e-8 * np.eye(len(spread))
-    return values.mean(axis=0), np.linalg.inv(shrunken)
+    return np.asarray(values.mean(axis=0)), np.asarray(np.linalg.inv(shrunken), np.float64)
 
 
 def _distance(values: FloatArray, mean: FloatArray, precision: FloatArray) -> float:
     difference = values - mean
-    return float(np.sqrt(max(difference @ precision @ difference, 0.0) / len(difference)))
+    squared = float(difference @ precision @ difference)
+    return float(np.sqrt(max(squared, 0.0) / len(difference)))
