@@ -12,9 +12,9 @@ import t3ssfast as t3
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.describe import describe_domain, notes_on_scores
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.tomogram_statistics import LOWEST, tomogram_statistics
+from t3ssfast.detection.tomogram_statistics import tomogram_statistics
 from t3ssfast.evaluation.calibration import Calibration, read_calibration
-from t3ssfast.evaluation.calibration_domain import CalibrationDomain
+from t3ssfast.evaluation.calibration_domain import CalibrationDomain, StatisticsGroup
 from t3ssfast.tomogram import Tomogram
 from toy import Models
 
@@ -29,9 +29,9 @@ def described(volume: np.ndarray, **other: Any) -> dict[str, float]:
 def test_white_noise_has_a_flat_spectrum_and_normal_kurtosis() -> None:
     noise = np.random.default_rng(0).normal(size=(20, 90, 110))
     found = described(noise)
-    assert [found[f"power_{k}"] for k in range(8)] == pytest.approx([np.log10(1 / 8)] * 8, abs=0.06)
-    assert found["kurtosis"] == pytest.approx(np.log(3), abs=0.05)
-    assert found["beam_correlation_1"] == pytest.approx(0, abs=0.03)
+    assert [found[f"image_power_{k}"] for k in range(8)] == pytest.approx([np.log10(1 / 8)] * 8, abs=0.06)
+    assert found["image_kurtosis"] == pytest.approx(np.log(3), abs=0.05)
+    assert found["image_beam_correlation_1"] == pytest.approx(0, abs=0.03)
 
 
 def test_scale_does_not_matter_and_blur_does() -> None:
@@ -39,23 +39,25 @@ def test_scale_does_not_matter_and_blur_does() -> None:
     first, scaled = described(noise), described(1000 * noise + 5)
     assert scaled == pytest.approx(first, abs=1e-3)
     blurred = described(ndimage.gaussian_filter(noise, 1.0))
-    assert blurred["power_0"] > first["power_0"] + 0.3
-    assert blurred["power_7"] < first["power_7"] - 1
+    assert blurred["image_power_0"] > first["image_power_0"] + 0.3
+    assert blurred["image_power_7"] < first["image_power_7"] - 1
     # exp(-d^2 / 4 sigma^2) for a Gaussian of sigma 1.
-    assert blurred["beam_correlation_1"] == pytest.approx(np.exp(-0.25), abs=0.05)
+    assert blurred["image_beam_correlation_1"] == pytest.approx(np.exp(-0.25), abs=0.05)
 
 
 def test_membrane_and_scores() -> None:
     noise = np.random.default_rng(2).normal(size=(4, 60, 60))
     histogram = np.zeros(256, np.int64)
     histogram[[0, 100, 255]] = 900, 25, 75
-    found = described(noise, histogram=histogram, log_odds=np.array([-4.0, -2.0, 0.5, 8.0]))
-    assert found["membrane_share"] == pytest.approx(-1, abs=0.01)
-    assert found["membrane_doubt"] == pytest.approx(0.25, abs=0.01)
-    assert found["log_odds_q50"] == pytest.approx(-0.75)
-    assert found["in_doubt"] == 0.25
-    assert described(noise)["log_odds_q90"] == LOWEST
-    assert "membrane_share" not in described(noise)
+    found = described(noise, histogram=histogram, log_odds=np.array([-4.0, -0.4, 0.5, 8.0]))
+    # 25 of 100 voxels in doubt, and 20 added, half of them in doubt.
+    assert found["confidence_membrane_doubt"] == pytest.approx(35 / 120, abs=0.01)
+    assert found["confidence_upper_log_odds"] == pytest.approx((0.5 + 8 + 2 * 6) / 4)
+    assert found["confidence_between"] == pytest.approx(2 / 5)
+    none = described(noise)
+    assert none["confidence_upper_log_odds"] == pytest.approx(6.0)
+    assert none["confidence_between"] == 0
+    assert "confidence_membrane_doubt" not in none
 
 
 def test_a_single_slice_has_finite_statistics() -> None:
@@ -64,17 +66,17 @@ def test_a_single_slice_has_finite_statistics() -> None:
 
 
 def test_note_on_a_tomogram_unlike_those_of_the_calibration() -> None:
-    names = ("a", "b")
-    domain = CalibrationDomain(names, (0.0, 0.0), ((1.0, 0.0), (0.0, 1.0)), 2.0, 20)
+    group = StatisticsGroup(("image_a", "image_b"), (0.0, 0.0), ((1.0, 0.0), (0.0, 1.0)), 2.0)
+    domain = CalibrationDomain((group,), 20)
     curve = Calibration("platt", (0.0, 1.0), (0.0, 1.0), (0.5,), (1.0,), (1.0,), domain=domain)
     assert read_calibration(curve.to_dict()) == curve
-    near = describe_domain({"a": 1.0, "b": 0.0}, curve)
+    near = describe_domain({"image_a": 1.0, "image_b": 0.0}, curve)
     assert notes_on_scores(near, None) == []
-    far = describe_domain({"a": 5.0, "b": 5.0}, curve)
-    assert far["calibration_distance"]["distance"] == pytest.approx(5.0)
+    far = describe_domain({"image_a": 5.0, "image_b": 5.0}, curve)
+    assert far["calibration_distance"]["distance"] == pytest.approx(2.5)
     (note,) = notes_on_scores(far, None)
     assert "unlike those that the scores were calibrated on" in note
-    unknown = describe_domain({"a": 5.0}, curve)
+    unknown = describe_domain({"image_a": 5.0}, curve)
     assert unknown["calibration_distance"]["distance"] is None
     assert notes_on_scores(unknown, None) == []
 
@@ -84,4 +86,4 @@ def test_a_detection_keeps_its_statistics(
 ) -> None:
     found = t3.detect(world[0], progress=False, device="cpu", **models).provenance["calibration_distance"]
     assert found["distance"] is None
-    assert {"power_0", "membrane_doubt", "log_odds_q90"} <= set(found["statistics"])
+    assert {"image_power_0", "confidence_membrane_doubt", "confidence_between"} <= set(found["statistics"])

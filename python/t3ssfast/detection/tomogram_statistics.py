@@ -10,7 +10,7 @@ import numpy.typing as npt
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = ["LOWEST", "tomogram_statistics"]
+__all__ = ["tomogram_statistics"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,11 +24,11 @@ MIDDLE_SLICES = 8
 LAGS = (1, 2, 3)
 # Membrane probability that counts as seen, and as seen clearly.
 SEEN, CLEAR = 0.2, 0.8
-# Quantiles of the candidates' log-odds; candidates within this of 0 are in doubt.
-QUANTILES = (0.25, 0.5, 0.75, 0.9)
-DOUBTFUL = 1.0
-# Stands for the log-odds where there is no candidate; few have less.
-LOWEST = -4.0
+PRIOR_SHARE = 0.02
+# Log-odds between those of most false candidates and those of most T3SS.
+MIDDLE, MIDDLE_HALF_WIDTH = 1.5, 2.0
+# Confident candidates that are added to those of a tomogram, so that two or three of them decide nothing.
+PRIOR_CANDIDATES, PRIOR_LOG_ODDS = 2, 6.0
 
 
 @retry_on_oom("describing the tomogram")
@@ -38,6 +38,8 @@ def tomogram_statistics(
     log_odds: FloatArray,
 ) -> dict[str, float]:
     """Describe noise, power spectrum, confidence of the segmenter, and scores by a few numbers.
+
+    The names begin with "image" or "confidence"; each of the two groups is compared by itself.
 
     Parameters
     ----------
@@ -66,8 +68,8 @@ def _spectrum(grid: PreparedTomogram) -> dict[str, float]:
             kurtosis.append(float(np.mean(image**4)) / variance**2)
             power += _power(image)
     share = power / max(power.sum(), 1e-12)
-    found = {f"power_{k}": float(np.log10(max(share[k], 1e-9))) for k in range(BANDS)}
-    found["kurtosis"] = float(np.log(np.mean(kurtosis))) if kurtosis else 0.0
+    found = {f"image_power_{k}": float(np.log10(max(share[k], 1e-9))) for k in range(BANDS)}
+    found["image_kurtosis"] = float(np.log(np.mean(kurtosis))) if kurtosis else 0.0
     return found | _beam_correlation(grid)
 
 
@@ -103,26 +105,34 @@ def _beam_correlation(grid: PreparedTomogram) -> dict[str, float]:
             if lag < len(seen):
                 products[lag].append(float(np.mean(seen[-1] * seen[-1 - lag])))
     return {
-        f"beam_correlation_{lag}": float(np.mean(values)) if values else 0.0
+        f"image_beam_correlation_{lag}": float(np.mean(values)) if values else 0.0
         for lag, values in products.items()
     }
 
 
 def _membrane(histogram: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Log of the share of voxels that may be membrane, and share of these that are not clearly membrane."""
+    """Share of the voxels that may be membrane and are not clearly membrane.
+
+    A few voxels in doubt tell little: as many as `PRIOR_SHARE` of the volume are added, half of them clear.
+    """
     probability = np.linspace(0, 1, len(histogram))
     seen = float(histogram[probability >= SEEN].sum())
     clear = float(histogram[probability >= CLEAR].sum())
-    return {
-        "membrane_share": float(np.log10((seen + 1) / (histogram.sum() + 1))),
-        "membrane_doubt": 1 - (clear + 1) / (seen + 2),
-    }
+    prior = PRIOR_SHARE * float(histogram.sum()) + 1
+    return {"confidence_membrane_doubt": (seen - clear + prior / 2) / (seen + prior)}
 
 
 def _scores(log_odds: FloatArray) -> dict[str, float]:
-    """Quantiles of the log-odds, and the share of candidates in doubt."""
-    if not len(log_odds):
-        log_odds = np.array([LOWEST])
-    found = {f"log_odds_q{round(100 * q)}": float(np.quantile(log_odds, q)) for q in QUANTILES}
-    found["in_doubt"] = float(np.mean(np.abs(log_odds) < DOUBTFUL))
-    return found
+    """Mean of the upper log-odds, and the share of the upper candidates that lie between true and false.
+
+    T3SS of tomograms unlike those of the calibration score lower. Where there is no T3SS, and hardly an upper
+    candidate, both are those of tomograms with confident ones.
+    """
+    upper, between = log_odds[log_odds >= 0], np.abs(log_odds - MIDDLE) < MIDDLE_HALF_WIDTH
+    above = np.count_nonzero(log_odds >= MIDDLE - MIDDLE_HALF_WIDTH)
+    return {
+        "confidence_upper_log_odds": float(
+            (upper.sum() + PRIOR_CANDIDATES * PRIOR_LOG_ODDS) / (len(upper) + PRIOR_CANDIDATES)
+        ),
+        "confidence_between": float(np.count_nonzero(between) / (above + PRIOR_CANDIDATES)),
+    }
