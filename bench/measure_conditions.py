@@ -176,7 +176,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         if domain is not None and name != HOME:
             distances = [domain.distance(r["statistics"]) for r in own]
             row["distance"] = [round(d, 3) if d is not None else None for d in distances]
-            row["unlike"] = sum(d is None or d > domain.limit for d in distances)
+            row["unlike"] = sum(d is None or d > 1 for d in distances)
         rows[name] = row
     result: dict[str, Any] = {"asked": ASKED, "conditions": rows}
     if domain is not None:
@@ -200,7 +200,7 @@ def _left_out(home: Sequence[Record]) -> dict[str, Any]:
     for k in range(len(home)):
         domain = CalibrationDomain.fit([r["statistics"] for n, r in enumerate(home) if n != k])
         distance = None if domain is None else domain.distance(home[k]["statistics"])
-        alarms += distance is None or domain is None or distance > domain.limit
+        alarms += distance is None or domain is None or distance > 1
     return {"tomograms": len(home), "false_alarms": int(alarms)}
 
 

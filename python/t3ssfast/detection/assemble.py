@@ -143,7 +143,7 @@ def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidate
 def is_inside(candidates: Candidates, region: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Whether each centre lies in a (z, y, x) mask of the tomogram."""
     z, y, x = np.rint(candidates.centre_zyx).astype(np.int64).T
-    return np.asarray(region[z, y, x]) != 0
+    return np.asarray(region[z, y, x] != 0, np.bool_)
 
 
 def calibrate_scores(candidates: Candidates, calibrations: Mapping[str, Calibration | None]) -> Candidates:

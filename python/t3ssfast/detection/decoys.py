@@ -81,7 +81,8 @@ class Competition:
             rows = np.array([line.split(",") for line in lines], np.float64).reshape(-1, len(COLUMNS))
             if not np.isfinite(rows).all():
                 raise ValueError("a value is not finite")
-            candidates = Candidates(rows[:, :3], rows[:, 6], rows[:, 3:6], **grid)
+            single = rows.astype(np.float32)
+            candidates = Candidates(single[:, :3], single[:, 6], single[:, 3:6], **grid)
         except (OSError, ValueError) as error:
             raise ReadError(
                 f"{display_path(path)}: the decoys cannot be read ({error}); detect again with --fdr."

@@ -101,11 +101,9 @@ def describe_domain(statistics: dict[str, float], calibration: Calibration | Non
     """The statistics of the tomogram, and its distance from those that the scores were calibrated on."""
     domain = None if calibration is None else calibration.domain
     distance = None if domain is None else domain.distance(statistics)
-    limit = None if domain is None else domain.limit
     return {
         "calibration_distance": {
             "distance": distance,
-            "limit": limit,
             "statistics": {name: round(value, 5) for name, value in statistics.items()},
         }
     }
@@ -114,13 +112,12 @@ def describe_domain(statistics: dict[str, float], calibration: Calibration | Non
 def notes_on_scores(provenance: dict[str, Any], found: FdrThreshold | None) -> list[str]:
     """Sentences about promises that do not hold."""
     notes = []
-    described = provenance["calibration_distance"]
-    distance, limit = described["distance"], described["limit"]
-    if distance is not None and distance > limit:
+    distance = provenance["calibration_distance"]["distance"]
+    if distance is not None and distance > 1:
         notes.append(
             f"This tomogram is unlike those that the scores were calibrated on (distance {distance:.1f}, "
-            f"limit {limit:.1f}): scores keep their order, but their scale and the promises of min_precision "
-            "and min_recall do not hold; max_fdr takes the threshold from the tomogram itself."
+            "where 1 bounds them): scores keep their order, but their scale and the promises of "
+            "min_precision and min_recall do not hold; max_fdr takes the threshold from the tomogram itself."
         )
     if found is not None and found.note:
         notes.append(found.note)

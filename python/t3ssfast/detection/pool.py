@@ -109,10 +109,10 @@ def _read(folder: Path) -> tuple[str, Competition, float, Any]:
     try:
         provenance = json.loads(path.read_text(encoding="utf-8"))
         described, models = provenance["input"], provenance["models"]
+        name = str(described["name"])
         grid = {
             "voxel_size_angstrom": float(described["voxel_size_angstrom"]),
             "tomogram_shape": tuple(described["shape_zyx"]),
-            "tomogram_name": str(described["name"]),
         }
         checksums = [None if models[kind] is None else models[kind]["sha256"] for kind in sorted(models)]
         if "false_discovery" not in provenance:
@@ -123,4 +123,5 @@ def _read(folder: Path) -> tuple[str, Competition, float, Any]:
             f"{display_path(folder)}: it holds no finished result of a detection ({path.name} cannot be "
             "read); give the folders that t3ssfast detect wrote."
         ) from error
-    return grid["tomogram_name"], Competition.read(folder / DECOY_FILE, **grid), calibrated, checksums
+    competition = Competition.read(folder / DECOY_FILE, **grid, tomogram_name=name)
+    return name, competition, calibrated, checksums

@@ -192,14 +192,10 @@ def fdr_threshold(
     reached = rate <= max_fdr
     promised = bool(reached.any())
     won = decoys[decoys >= targets]
-    limit = MAX_NULL_PROBABILITY
-    if not promised:
-        # Above all decoys that won, and likely enough each by itself.
-        reached, limit = score > won.max(initial=-np.inf), CAUTIOUS_NULL_PROBABILITY
-    likely = null_probability(targets, decoys, score, calibrated=calibrated) <= limit
-    threshold = np.inf
-    if reached.any() and likely.any():
-        threshold = float(max(score[reached][-1], score[likely][-1]))
+    lowest = score[reached][-1] if promised else -np.inf
+    limit = MAX_NULL_PROBABILITY if promised else CAUTIOUS_NULL_PROBABILITY
+    likely = score[null_probability(targets, decoys, score, calibrated=calibrated) <= limit]
+    threshold = float(max(lowest, likely[-1])) if len(likely) else np.inf
     reported = int(np.sum(score >= threshold))
     winning_decoys = int(np.sum(won >= threshold))
     low, high = fdr_interval(reported, winning_decoys)

@@ -137,7 +137,8 @@ def _scikit_image() -> Any:
 
 def _eight_bit(volume: Volume) -> Volume:
     low, high = np.percentile(volume, (0.1, 99.9))
-    return np.rint(np.clip((volume - low) / (high - low), 0, 1) * 255).astype(np.float32)
+    scaled = (volume - float(low)) / float(high - low)
+    return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), np.float32)
 
 
 def _binned(sample: Sample) -> Sample:
