@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -48,11 +46,17 @@ def toy(tmp_path_factory):
     return folder, {"segmenter": str(segmenter), "classifier": str(classifier)}, truth
 
 
-def test_a_job_detects_and_tells_its_progress(toy):
-    folder, models, truth = toy
+@pytest.fixture(scope="module")
+def detected(toy):
+    """Return the events of a detection in a process of its own, and the folder of its results."""
+    folder, models, _ = toy
     options = {"tomogram": str(folder / "toy.mrc"), "out": str(folder / "found"), "models": models}
-    events = wait_for_end(Job("detect", {**options, "device": "cpu"}))
-    *before, last = events
+    return wait_for_end(Job("detect", {**options, "device": "cpu"})), folder / "found"
+
+
+def test_a_job_detects_and_tells_its_progress(toy, detected):
+    folder, models, truth = toy
+    *before, last = detected[0]
     assert last == {"event": "done", "folder": str(folder / "found"), "candidates": 6, "new": True}
     for stage in ("segment membranes", "classify windows"):
         done = [event["done"] for event in before if event.get("stage") == stage]
@@ -60,8 +64,8 @@ def test_a_job_detects_and_tells_its_progress(toy):
         assert all(event["total"] == 24 for event in before if event.get("stage") == stage)
     (results,) = find_results(folder / "found")
     assert t3.evaluate(results.candidates, truth).true_positives == 6
-    emit = Events()
-    assert detect_task(emit, **options, device="cpu")["new"] is False
+    again = {"tomogram": str(folder / "toy.mrc"), "out": str(folder / "found"), "models": models}
+    assert detect_task(Events(), **again, device="cpu")["new"] is False
 
 
 def test_a_cancelled_job_ends(toy):
@@ -83,23 +87,10 @@ def test_errors_of_a_job_are_events(tmp_path):
     assert "code 1" in event["message"]
 
 
-def test_the_worker_reports_a_missing_file_in_one_sentence(tmp_path):
-    task = {"task": "detect", "tomogram": str(tmp_path / "no.mrc"), "out": str(tmp_path / "out")}
-    code = "from t3ssfast.napari_plugin.worker import main; main()"
-    run = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(task), capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 1
-    event = json.loads(run.stdout)
-    assert event["event"] == "failed"
-    assert "no.mrc: no file of this name exists" in event["message"]
-
-
-def test_training_on_verdicts(toy, tmp_path):
-    folder, models, _ = toy
+def test_training_on_verdicts(toy, detected, tmp_path):
+    _, models, _ = toy
+    _, out = detected
     verifier = save_toy_verifier(tmp_path)
-    out = tmp_path / "results"
-    detect_task(Events(), tomogram=str(folder / "toy.mrc"), out=str(out), models=models, device="cpu")
     (results,) = find_results(out)
     # Half of the particles are of another kind, for this person.
     label = np.where(np.arange(6) % 2 == 0, "accepted", "rejected")
@@ -122,10 +113,8 @@ def test_training_on_verdicts(toy, tmp_path):
     assert "of 3" in text
 
 
-def test_training_without_verdicts_says_so(toy, tmp_path):
-    folder, models, _ = toy
-    out = tmp_path / "results"
-    detect_task(Events(), tomogram=str(folder / "toy.mrc"), out=str(out), models=models, device="cpu")
+def test_training_without_verdicts_says_so(detected, tmp_path):
+    _, out = detected
     (results,) = find_results(out)
     t3.save_curation(results.candidates, tmp_path / "none.json")
     with pytest.raises(InputError, match="no verdict"):

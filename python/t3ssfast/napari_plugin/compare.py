@@ -60,8 +60,8 @@ def comparison_text(before: Ranking, after: Ranking) -> str:
     """Return lines of text that compare two rankings of the same candidates."""
     rows = [("", "before", "after")]
     for name in ("accepted", "rejected"):
-        cells = [f"{getattr(one, name + '_above')} of {getattr(one, name)}" for one in (before, after)]
-        rows.append((f"{name}, score of at least 0.5", *cells))
+        old, new = (f"{getattr(one, name + '_above')} of {getattr(one, name)}" for one in (before, after))
+        rows.append((f"{name}, score of at least 0.5", old, new))
     rows.append(("pairs in the right order", f"{before.area:.1%}", f"{after.area:.1%}"))
     lines = [f"{first:<32}{second:>12}{third:>12}" for first, second, third in rows]
     return "\n".join([*lines, "(on the verdicts that it learned from; expect less on others)"])

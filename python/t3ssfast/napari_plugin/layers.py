@@ -50,7 +50,7 @@ def image_layer(tomogram: Tomogram, **metadata: Any) -> LayerData:
     if not data.dtype.isnative:
         # Textures are made of native numbers only.
         data = data.astype(data.dtype.newbyteorder("="))
-    options = {
+    options: dict[str, Any] = {
         "name": tomogram.name,
         "colormap": "gray",
         "projection_mode": "mean",

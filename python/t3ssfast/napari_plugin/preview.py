@@ -49,7 +49,7 @@ class Preview:
         """Voxel size of the models' grid."""
         if self.membrane is None:
             return self._tomogram.voxel_size_angstrom
-        return self._tomogram.voxel_size_angstrom * self._tomogram.shape[1] / self.membrane.shape[1]
+        return self._tomogram.voxel_size_angstrom * self._tomogram.shape[1] / int(self.membrane.shape[1])
 
     def update(self, depth: int) -> bool:
         """Read the slabs that are new, of a grid of `depth` slices; return whether there are any."""

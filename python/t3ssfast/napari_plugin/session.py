@@ -149,7 +149,7 @@ class CurationSession:
                     continue
                 keys.append((number, row))
                 z = float(some.centre_zyx[row, 0])
-                by = {ORDERS[0]: (-score,), ORDERS[1]: (abs(score - 0.5),)}
+                by: dict[str, tuple[float, ...]] = {ORDERS[0]: (-score,), ORDERS[1]: (abs(score - 0.5),)}
                 by |= {ORDERS[2]: (number, -score), ORDERS[3]: (number, z)}
                 columns.append(by[order])
         return [keys[k] for k in sorted(range(len(keys)), key=lambda k: columns[k])]

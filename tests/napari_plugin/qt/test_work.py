@@ -64,6 +64,16 @@ def test_a_cancelled_detection_leaves_the_viewer_as_it_was(viewer, qtbot, tmp_pa
     assert [layer.name for layer in viewer.layers] == ["empty"]
 
 
+def test_a_failed_detection_says_why(viewer, qtbot, tmp_path):
+    viewer.add_image(np.zeros((8, 60, 60), np.float32), scale=(1.36,) * 3, name="empty")
+    _, detect = viewer.window.add_plugin_dock_widget("t3ssfast", "Detect")
+    detect.out.set_path(tmp_path / "found")
+    detect.models["classifier"].set_path(tmp_path / "no.pt")
+    detect.start()
+    qtbot.waitUntil(lambda: detect.run_button.isEnabled(), timeout=240_000)
+    assert "no.pt" in detect.state.text()
+
+
 def test_errors_are_shown_and_not_raised(viewer, qtbot, tmp_path):
     from napari.utils.notifications import notification_manager
 
