@@ -209,12 +209,12 @@ def fit_surface(
     """
     nm = voxel_size_angstrom / 10
     point = np.asarray(point_zyx, np.float64).reshape(3)
-    step = max(1, round(GRID_NM / nm))
     # The rest of a large tomogram would only cost time.
     shape = np.array(membrane.shape)
     low = np.clip(np.floor(point - REACH_NM / nm).astype(int), 0, shape - 1)
     high = np.clip(np.ceil(point + REACH_NM / nm).astype(int) + 1, low + 1, shape)
     z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    step = max(1, min(round(GRID_NM / nm), *(high - low).tolist()))
     offset = low + (step - 1) / 2
     coarse = _any_of_cubes(membrane[z, y, x], step)
     labels, _ = label_components(coarse)
@@ -245,10 +245,8 @@ def fit_surface(
 
 def _any_of_cubes(mask: npt.NDArray[Any], step: int) -> npt.NDArray[np.bool_]:
     """Return whether any voxel of each cube is set; the rest of the last cubes is left out."""
-    z, y, x = (max(1, n // step) for n in mask.shape)
+    z, y, x = (n // step for n in mask.shape)
     cut = np.asarray(mask[: z * step, : y * step, : x * step]) != 0
-    if min(mask.shape) < step:
-        return np.asarray(mask != 0, np.bool_)
     return np.asarray(cut.reshape(z, step, y, step, x, step).any(axis=(1, 3, 5)))
 
 

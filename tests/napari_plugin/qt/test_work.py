@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import t3ssfast as t3
 from toy import save_toy_models, save_toy_verifier, toy_tomogram
 
 
+@pytest.mark.timeout(1200)
 def test_detect_curate_train_detect(viewer, qtbot, tmp_path):
     tomogram, truth, _ = toy_tomogram(particles=6)
     t3.write(tmp_path / "toy.mrc", tomogram.data, tomogram.voxel_size_angstrom)

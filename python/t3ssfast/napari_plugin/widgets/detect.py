@@ -101,8 +101,10 @@ class Detect(JobPanel):
             if name in self.viewer.layers:
                 self.viewer.layers.remove(name)
         results = find_results(event["folder"])
-        remove_layers_of_results(self.viewer)
+        remove_layers_of_results(self.viewer, results[0].name)
         add_layers(self.viewer, layers_of_results(results[0], results))
         count = event["candidates"]
         known = "" if event["new"] else " (from an earlier run with the same options)"
-        self.state.setText(f"{count} candidates in {event['folder']}{known}; go on with Curate.")
+        self.state.setText(
+            f"{count} candidates in {event['folder']}{known}; open Curate, or press Refresh there."
+        )
