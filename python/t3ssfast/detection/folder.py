@@ -17,7 +17,7 @@ from t3ssfast.io.checksum_cache import ChecksumCache
 from t3ssfast.runtime.checkpoint import remove_checkpoints
 from t3ssfast.runtime.figures import pictures_of
 from t3ssfast.runtime.folder_lock import FolderLock
-from t3ssfast.runtime.progress import Stages
+from t3ssfast.runtime.progress import ProgressListener, Stages
 from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.tomogram import StrPath, TomogramSource
 
@@ -32,7 +32,7 @@ def run_to_folder(
     tomogram: TomogramSource,
     *,
     config: DetectConfig | None = None,
-    progress: bool = True,
+    progress: bool | ProgressListener = True,
     resume: bool = True,
     force: bool = False,
     draw: Callable[[Detection], None] | None = None,
@@ -48,8 +48,10 @@ def run_to_folder(
     ----------
     out
         Folder for the results of this tomogram; made if missing.
-    tomogram, config, progress, **options
+    tomogram, config, **options
         As for `detect`.
+    progress
+        As for `detect`, or a function called with the title of a stage, and its slices done and in total.
     resume
         Whether to use what an earlier run left, and to keep slabs for a later one.
     force

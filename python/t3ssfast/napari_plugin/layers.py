@@ -37,7 +37,7 @@ METADATA_KEY = "t3ssfast"
 # Colours that people with red-green blindness can tell apart (Okabe and Ito 2008).
 VERDICT_COLOURS = {"accepted": "#009e73", "rejected": "#d55e00", "unsure": "#f0e442", "": "#ffffff"}
 # Diameter of a mark around a candidate, and length of its axis; the base of a T3SS is about 26 nm wide.
-MARK_NM = 40.0
+MARK_NM = 56.0
 AXIS_NM = 45.0
 # Grey values outside of these percentiles of a few slices are clipped.
 CLIPPED_PERCENT = 0.5
@@ -50,7 +50,7 @@ def image_layer(tomogram: Tomogram, **metadata: Any) -> LayerData:
     if not data.dtype.isnative:
         # Textures are made of native numbers only.
         data = data.astype(data.dtype.newbyteorder("="))
-    options = {
+    options: dict[str, Any] = {
         "name": tomogram.name,
         "colormap": "gray",
         "projection_mode": "mean",
@@ -77,7 +77,8 @@ def candidates_layer(candidates: Candidates, name: str = CANDIDATES_LAYER, **met
         "size": MARK_NM / (candidates.voxel_size_angstrom / 10),
         "symbol": "ring",
         "border_color": verdict_colours(candidates.label),
-        "border_width": 0.12,
+        "border_width": 0.05,
+        "opacity": 0.75,
         "projection_mode": "all",
         "metadata": {METADATA_KEY: {"candidates": candidates, **metadata}},
     }

@@ -15,6 +15,7 @@ from t3ssfast.napari_plugin.layers import (
 __all__ = ["simulated_minicell"]
 
 # Ten T3SS, simulated in a second or two.
+NAME = "minicell"
 SEED, SHAPE, VOXEL_SIZE_ANGSTROM = 1, (64, 224, 224), 13.6
 
 
@@ -23,9 +24,10 @@ def simulated_minicell() -> list[LayerData]:
     from t3ssfast.simulation.simulate import simulate
 
     simulation = simulate(SEED, SHAPE, VOXEL_SIZE_ANGSTROM)
+    truth = replace(simulation.truth, tomogram_name=NAME)
     return [
-        image_layer(replace(simulation.tomogram, name="minicell")),
+        image_layer(replace(simulation.tomogram, name=NAME)),
         membrane_layer(simulation.membrane, VOXEL_SIZE_ANGSTROM),
-        candidates_layer(simulation.truth),
-        axes_layer(simulation.truth),
+        candidates_layer(truth),
+        axes_layer(truth),
     ]

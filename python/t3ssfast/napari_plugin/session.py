@@ -19,7 +19,7 @@ from t3ssfast.io.particles.curation import CURATION_SUFFIXES, load_all_curations
 from t3ssfast.io.tomogram_names import match_names
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["ADDED", "ORDERS", "SHOWN", "CurationSession", "Key"]
+__all__ = ["ADDED", "ORDERS", "SHOWN", "CurationSession", "Key", "file_name"]
 
 # A candidate: number of the tomogram, and row in it.
 Key = tuple[int, int]
@@ -149,7 +149,7 @@ class CurationSession:
                     continue
                 keys.append((number, row))
                 z = float(some.centre_zyx[row, 0])
-                by = {ORDERS[0]: (-score,), ORDERS[1]: (abs(score - 0.5),)}
+                by: dict[str, tuple[float, ...]] = {ORDERS[0]: (-score,), ORDERS[1]: (abs(score - 0.5),)}
                 by |= {ORDERS[2]: (number, -score), ORDERS[3]: (number, z)}
                 columns.append(by[order])
         return [keys[k] for k in sorted(range(len(keys)), key=lambda k: columns[k])]
@@ -297,7 +297,7 @@ class CurationSession:
         else:
             written = []
             for some in self.labelled():
-                run = target / _run_name(some.tomogram_name)
+                run = target / file_name(some.tomogram_name)
                 export(some[some.label == "accepted"], run, "copick")
                 written.append(run)
         self.unsaved = 0
@@ -338,7 +338,7 @@ class CurationSession:
         return list(zip(self._candidates, self._present, strict=True))
 
 
-def _run_name(tomogram_name: str) -> str:
+def file_name(tomogram_name: str) -> str:
     """Return a name of a folder for a tomogram; names come from files and may hold separators."""
     kept = "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in tomogram_name)
     return kept if kept.strip(". ") else "tomogram"

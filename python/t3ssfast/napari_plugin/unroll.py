@@ -29,6 +29,8 @@ Float64Array = npt.NDArray[np.float64]
 GRID_NM = 4.0
 # A part of the membrane below this area is no cell; its voxels fill a layer of the bilayer's thickness.
 MIN_AREA_NM2, BILAYER_NM = 6000.0, 7.0
+# Minicells are up to a micrometre long; what is farther from the point belongs to other cells.
+REACH_NM = 1000.0
 # Voxels this far from the surface of a part belong to its other membrane: the two are 25-30 nm apart.
 OTHER_MEMBRANE_NM = 38.0
 # Directions are averaged over patches of about this many degrees.
@@ -207,9 +209,14 @@ def fit_surface(
     """
     nm = voxel_size_angstrom / 10
     point = np.asarray(point_zyx, np.float64).reshape(3)
-    step = max(1, round(GRID_NM / nm))
-    offset = (step - 1) / 2
-    coarse = _any_of_cubes(membrane, step)
+    # The rest of a large tomogram would only cost time.
+    shape = np.array(membrane.shape)
+    low = np.clip(np.floor(point - REACH_NM / nm).astype(int), 0, shape - 1)
+    high = np.clip(np.ceil(point + REACH_NM / nm).astype(int) + 1, low + 1, shape)
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    step = max(1, min(round(GRID_NM / nm), *(high - low).tolist()))
+    offset = low + (step - 1) / 2
+    coarse = _any_of_cubes(membrane[z, y, x], step)
     labels, _ = label_components(coarse)
     voxel_nm = step * nm
     sizes = np.bincount(labels.ravel())
@@ -224,7 +231,7 @@ def fit_surface(
     of_large = np.isin(numbers, large)
     _, nearest = KDTree(positions[of_large]).query(point)
     part = positions[numbers == numbers[of_large][nearest]].astype(np.float64)
-    centre, _ = _fit_sphere(part)
+    centre = _centre_of_sphere(part)
     # First the part alone, then with the membrane that lies parallel to it.
     inner = _radius_spline(part, centre)
     offset_of_all = positions - centre
@@ -238,21 +245,18 @@ def fit_surface(
 
 def _any_of_cubes(mask: npt.NDArray[Any], step: int) -> npt.NDArray[np.bool_]:
     """Return whether any voxel of each cube is set; the rest of the last cubes is left out."""
-    z, y, x = (max(1, n // step) for n in mask.shape)
+    z, y, x = (n // step for n in mask.shape)
     cut = np.asarray(mask[: z * step, : y * step, : x * step]) != 0
-    if min(mask.shape) < step:
-        return np.asarray(mask) != 0
     return np.asarray(cut.reshape(z, step, y, step, x, step).any(axis=(1, 3, 5)))
 
 
-def _fit_sphere(points: Float64Array) -> tuple[Float64Array, float]:
-    """Fit a sphere by least squares in |p|^2 = 2 c.p + d; return its centre and radius."""
+def _centre_of_sphere(points: Float64Array) -> Float64Array:
+    """Fit a sphere by least squares in |p|^2 = 2 c.p + d; return its (3,) centre."""
     middle = points.mean(axis=0)
     shifted = points - middle
     design = np.column_stack([2 * shifted, np.ones(len(points))])
     solution, *_ = np.linalg.lstsq(design, (shifted**2).sum(axis=1), rcond=None)
-    centre = solution[:3]
-    return centre + middle, float(np.sqrt(max(solution[3] + centre @ centre, 0.0)))
+    return np.asarray(middle + solution[:3])
 
 
 def _radius_spline(points: Float64Array, centre: Float64Array, *, between: bool = False) -> Any:
@@ -265,7 +269,7 @@ def _radius_spline(points: Float64Array, centre: Float64Array, *, between: bool 
     distance = np.linalg.norm(offset, axis=1)
     direction = offset / np.maximum(distance, 1e-9)[:, None]
     nodes = _fibonacci(int(4 * np.pi / np.radians(PATCH_DEGREES) ** 2))
-    _, nearest = KDTree(nodes).query(direction)
+    nearest = np.asarray(KDTree(nodes).query(direction)[1])
     order = np.argsort(nearest, kind="stable")
     patches, first = np.unique(nearest[order], return_index=True)
     groups = np.split(distance[order], first[1:])
@@ -337,10 +341,10 @@ def _directions(
 def _points_and_normals(surface: Surface, directions: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Return the points of the surface in (v, u, 3) directions, and its unit normals out of the cell."""
     # The spline is smooth and slow: some pixels suffice.
-    every = [np.append(np.arange(0, n - 1, SPLINE_PIXELS), n - 1) for n in directions.shape[:2]]
-    coarse = surface.radius(directions[np.ix_(*every)].reshape(-1, 3)).reshape(len(every[0]), len(every[1]))
-    pixel = np.meshgrid(*(np.arange(n) for n in directions.shape[:2]), indexing="ij")
-    radius = RectBivariateSpline(*every, coarse).ev(*pixel)
+    rows, columns = (np.append(np.arange(0, n - 1, SPLINE_PIXELS), n - 1) for n in directions.shape[:2])
+    coarse = surface.radius(directions[np.ix_(rows, columns)].reshape(-1, 3))
+    spline = RectBivariateSpline(rows, columns, coarse.reshape(len(rows), len(columns)))
+    radius = spline(np.arange(directions.shape[0]), np.arange(directions.shape[1]))
     points = surface.centre_zyx + radius[..., None] * directions
     along_v, along_u = np.gradient(points, axis=0), np.gradient(points, axis=1)
     normal = np.cross(along_v, along_u)

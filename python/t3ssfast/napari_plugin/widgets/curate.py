@@ -26,6 +26,8 @@ from qtpy.QtWidgets import (
 
 from t3ssfast.candidates import LABELS
 from t3ssfast.errors import InputError, T3Error
+from t3ssfast.io.particles.curation import CURATION_SUFFIXES
+from t3ssfast.napari_plugin.layers import METADATA_KEY
 from t3ssfast.napari_plugin.session import ORDERS, SHOWN, CurationSession, Key
 from t3ssfast.napari_plugin.sources import Source, axis_at
 from t3ssfast.napari_plugin.thumbnails import SECTION, ThumbnailCache, framed
@@ -60,11 +62,15 @@ class Curate(QWidget):
         self._cache = ThumbnailCache([])
         self._shown_tomogram = 0
         self._adding = False
+        self._file: Path | None = None
         self._build()
         # Pictures are cut one at a time, so that keys are answered in between.
         self._cutting = QTimer(self)
         self._cutting.timeout.connect(self._cut_next)
         self._waiting: list[tuple[int, Key]] = []
+        self.viewer.layers.events.inserted.connect(self._bind)
+        # Keys stay bound when the widget is closed, and then do nothing.
+        self.destroyed.connect(lambda _=None, state=self.__dict__: state.update(session=None))
         self.start()
 
     def _build(self) -> None:
@@ -146,8 +152,16 @@ class Curate(QWidget):
     @property
     def layer(self) -> Any:
         """The Points layer of the tomogram that is shown, or None."""
-        layers = candidates_layers(self.viewer)
-        return layers[-1] if layers else None
+        if not self._sources:
+            return None
+        shown = self._sources[self._shown_tomogram]
+        for layer in reversed(candidates_layers(self.viewer)):
+            metadata = layer.metadata[METADATA_KEY]
+            folder = None if shown.results is None else shown.results.folder
+            # Results that were opened since then belong to the next session.
+            if metadata["candidates"].tomogram_name == shown.name and metadata.get("folder") == folder:
+                return layer
+        return None
 
     def start(self) -> None:
         """Begin with the candidates in the viewer; verdicts that are not saved keep the session as it is."""
@@ -157,16 +171,19 @@ class Curate(QWidget):
         self._sources = sources_of(self.viewer)
         self._cache = ThumbnailCache(self._sources)
         self._shown_tomogram = 0
+        self._file = None
         self.session = CurationSession([one.candidates for one in self._sources]) if self._sources else None
         if self.session is not None:
             average_slices(self.viewer)
-            self._follow_layer()
+            self._bind()
             self._arrange()
         else:
             self.state.setText("There are no candidates; open a folder of results or a file of candidates.")
 
-    def _follow_layer(self) -> None:
-        """Bind keys on the layers that are shown, and clicks on the viewer."""
+    def _bind(self, _: object = None) -> None:
+        """Bind keys on the viewer and its layers, and clicks on the viewer."""
+        if self.session is None:
+            return
         keys = {
             "a": partial(self.judge, "accepted"),
             "r": partial(self.judge, "rejected"),
@@ -206,7 +223,13 @@ class Curate(QWidget):
     def _change(self, method: str, *arguments: Any) -> None:
         if self.session is not None:
             getattr(self.session, method)(*arguments)
+            self._keep()
             self.refresh()
+
+    def _keep(self) -> None:
+        """Write new verdicts to the file that they were saved to."""
+        if self._file is not None and self.session is not None and self.session.unsaved:
+            reporting(partial(self.session.save, self._file))()
 
     def _arrange(self) -> None:
         if self.session is not None:
@@ -234,6 +257,7 @@ class Curate(QWidget):
             show_error(str(error))
             return
         self.session.add(tomogram, centre_zyx, axis)
+        self._keep()
         self.refresh()
 
     def refresh(self) -> None:
@@ -242,11 +266,11 @@ class Curate(QWidget):
         if session is None:
             return
         key = session.current
-        if key is not None and key[0] != self._shown_tomogram and self._sources[key[0]].results is not None:
+        if key is not None and key[0] != self._shown_tomogram:
             self._show_tomogram(key[0])
         layer, number = self.layer, self._shown_tomogram
         if layer is not None:
-            update_candidates(layer, session.candidates(number), session.shown(number))
+            update_candidates(self.viewer, layer, session.candidates(number), session.shown(number))
             if key is not None:
                 layer.selected_data = {key[1]}
                 centre_view(self.viewer, layer, session.candidates(number).centre_zyx[key[1]])
@@ -256,9 +280,9 @@ class Curate(QWidget):
 
     def _show_tomogram(self, number: int) -> None:
         results = [source.results for source in self._sources if source.results is not None]
-        show_results(self.viewer, results[number], results)
+        if results:
+            show_results(self.viewer, results[number], results)
         self._shown_tomogram = number
-        self._follow_layer()
 
     def _show_state(self, key: Key | None) -> None:
         assert self.session is not None
@@ -353,6 +377,8 @@ class Curate(QWidget):
         if self.session is None:
             raise InputError("There are no candidates; open a folder of results or a file of candidates.")
         written = self.session.save(path)
+        if Path(path).suffix.lower() in CURATION_SUFFIXES:
+            self._file = Path(path)
         self._show_state(self.session.current)
         show_info(f"wrote {written[0]}" + (f" and {len(written) - 1} more" if len(written) > 1 else ""))
 

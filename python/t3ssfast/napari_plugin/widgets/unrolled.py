@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from qtpy.QtCore import QPointF, Qt, Signal
@@ -33,6 +33,16 @@ MARK_NM = 40.0
 NEAR_NM = 25.0
 OUTSIDE = 96
 CLIPPED_PERCENT = 0.7
+
+
+class Mark(NamedTuple):
+    """A ring on the map, at a row and a column."""
+
+    row: float
+    column: float
+    colour: str
+    opacity: float
+    width: float
 
 
 class UnrolledMembrane(QWidget):
@@ -106,10 +116,12 @@ class UnrolledMembrane(QWidget):
         height = float(self.height_nm.value())
         marks = []
         places = self.block.to_map(candidates.centre_zyx)
-        for place, label, shown in zip(places, candidates.label, layer.shown, strict=True):
+        for row, (place, shown) in enumerate(zip(places, layer.shown, strict=True)):
             if shown and np.isfinite(place[0]):
-                faint = abs(place[0] - height) > NEAR_NM
-                marks.append((float(place[1]), float(place[2]), VERDICT_COLOURS[str(label)], faint))
+                colour = VERDICT_COLOURS[str(candidates.label[row])]
+                opacity = 0.35 if abs(place[0] - height) > NEAR_NM else 1.0
+                width = 2.5 if row in layer.selected_data else 1.2
+                marks.append(Mark(float(place[1]), float(place[2]), colour, opacity, width))
         image = self.block.mean_of_layers(height, THICKNESS_NM)
         self.map.show_map(_grey(image * self._sign), marks, MARK_NM / 2 / self.block.step_nm)
         side = (
@@ -147,11 +159,11 @@ class Map(QWidget):
         self.setMinimumSize(320, 320)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._image: QImage | None = None
-        self._marks: list[tuple[float, float, str, bool]] = []
+        self._marks: list[Mark] = []
         self._radius = 1.0
 
-    def show_map(self, image: Any, marks: list[tuple[float, float, str, bool]], radius: float) -> None:
-        """Show a (v, u) uint8 image with marks: row, column, colour, and whether it is faint."""
+    def show_map(self, image: Any, marks: list[Mark], radius: float) -> None:
+        """Show a (v, u) uint8 image with marks of a radius in its pixels."""
         data = np.ascontiguousarray(image)
         height, width = data.shape
         self._image = QImage(data.data, width, height, width, QImage.Format.Format_Grayscale8).copy()
@@ -175,12 +187,12 @@ class Map(QWidget):
         painter.translate(left, top)
         painter.scale(scale, scale)
         painter.drawImage(0, 0, self._image)
-        for row, column, colour, faint in self._marks:
-            pen = QPen(QColor(colour))
-            pen.setWidthF(1.2)
-            painter.setOpacity(0.35 if faint else 1.0)
+        for mark in self._marks:
+            pen = QPen(QColor(mark.colour))
+            pen.setWidthF(mark.width)
+            painter.setOpacity(mark.opacity)
             painter.setPen(pen)
-            painter.drawEllipse(QPointF(column + 0.5, row + 0.5), self._radius, self._radius)
+            painter.drawEllipse(QPointF(mark.column + 0.5, mark.row + 0.5), self._radius, self._radius)
         painter.end()
 
     def mousePressEvent(self, event: QMouseEvent | None) -> None:

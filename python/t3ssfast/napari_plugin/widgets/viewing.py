@@ -14,10 +14,12 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.curation.results import Results
 from t3ssfast.errors import T3Error
 from t3ssfast.napari_plugin.layers import (
+    AXES_LAYER,
     CANDIDATES_LAYER,
     MEMBRANE_LAYER,
     METADATA_KEY,
     LayerData,
+    axes_layer,
     candidate_features,
     verdict_colours,
 )
@@ -103,34 +105,45 @@ def sources_of(viewer: Any) -> list[Source]:
     results = listed_results(viewer)
     if results:
         return [source_of_results(one) for one in results]
-    layers = candidates_layers(viewer)
-    if not layers:
-        return []
-    candidates: Candidates = layers[-1].metadata[METADATA_KEY]["candidates"]
+    by_name: dict[str, Candidates] = {}
+    for layer in candidates_layers(viewer):
+        candidates: Candidates = layer.metadata[METADATA_KEY]["candidates"]
+        by_name[candidates.tomogram_name] = candidates
     found = tomogram_of(viewer)
     tomogram, metadata = found if found is not None else (None, {})
     masks = [layer.data for layer in viewer.layers if type(layer).__name__ == "Labels"]
     membrane = masks[-1] if masks else None
-    return [source_of_arrays(candidates, tomogram, membrane, metadata.get("contrast_sign", 1))]
+    sources = []
+    for name, candidates in by_name.items():
+        # A file that does not name its tomogram is taken for the one that is open.
+        is_open = tomogram is not None and (len(by_name) == 1 or tomogram.name == name)
+        given = (tomogram, membrane) if is_open else (None, None)
+        sources.append(source_of_arrays(candidates, *given, metadata.get("contrast_sign", 1)))
+    return sources
 
 
-def remove_layers_of_results(viewer: Any) -> None:
-    """Remove the layers of the tomogram that is shown."""
-    names = {CANDIDATES_LAYER, MEMBRANE_LAYER, "axes"}
+def remove_layers_of_results(viewer: Any, name: str) -> None:
+    """Remove the layers of the results that are shown, and the image of a tomogram."""
+    names = {CANDIDATES_LAYER, MEMBRANE_LAYER, AXES_LAYER}
     for layer in list(viewer.layers):
-        if layer.name in names or "tomogram" in layer.metadata.get(METADATA_KEY, {}):
+        metadata = layer.metadata.get(METADATA_KEY, {})
+        is_image = "tomogram" in metadata and ("contrast_sign" in metadata or layer.name == name)
+        if layer.name in names or is_image:
             viewer.layers.remove(layer)
 
 
 def show_results(viewer: Any, results: Results, all_results: Sequence[Results]) -> None:
     """Show one tomogram of several instead of the one that is shown."""
-    remove_layers_of_results(viewer)
+    remove_layers_of_results(viewer, results.name)
     add_layers(viewer, layers_of_results(results, all_results))
 
 
-def update_candidates(layer: Any, candidates: Candidates, shown: npt.NDArray[np.bool_]) -> None:
-    """Show verdicts and added picks in a Points layer."""
+def update_candidates(viewer: Any, layer: Any, candidates: Candidates, shown: npt.NDArray[np.bool_]) -> None:
+    """Show verdicts and added picks in a Points layer, and the axes of the picks."""
     if len(layer.data) != len(candidates):
+        axes = layer.name.replace(CANDIDATES_LAYER, AXES_LAYER)
+        if axes in viewer.layers:
+            viewer.layers[axes].data = axes_layer(candidates)[0]
         layer.data = candidates.centre_zyx.copy()
         layer.size = np.full(len(candidates), layer.current_size if not len(layer.size) else layer.size.max())
     layer.features = candidate_features(candidates)
