@@ -133,5 +133,5 @@ def test_scores_are_calibrated_by_kind() -> None:
     place = {"centre_zyx": np.eye(3), "normal_zyx": np.eye(3), "voxel_size_angstrom": 10.0}
     candidates = Candidates(score=[0.9, 0.8, 0.7], kind=["flagellar_motor", "t3ss", "t3ss"], **place)
     found = calibrate_scores(candidates, {"t3ss": None, "flagellar_motor": CURVE})
-    np.testing.assert_allclose(found.score, [0.8, 0.7, 0.45])
-    assert found.kind.tolist() == ["t3ss", "t3ss", "flagellar_motor"]
+    np.testing.assert_allclose(found.score, [0.45, 0.8, 0.7])
+    assert found.kind.tolist() == ["flagellar_motor", "t3ss", "t3ss"]
