@@ -61,7 +61,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-templates_path: list[str] = []
+templates_path = ["_templates"]
 
 
 def setup(app: Sphinx) -> None:
