@@ -9,6 +9,7 @@ writes to the console, and saves a picture of each page in FOLDER.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -64,19 +65,25 @@ def broken_links(site: Path) -> list[str]:
     return found
 
 
-def console_errors(site: Path, pictures: Path) -> list[str]:
-    """Open every page in Chromium; return what each wrote to the console."""
+def console_errors(site: Path, pages: str, pictures: Path) -> list[str]:
+    """Open the pages of a pattern in Chromium; return what each wrote to the console."""
     from selenium import webdriver
+
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if driver is None or chromium is None:
+        return ["chromium and chromedriver are not on the PATH"]
 
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--window-size=1300,1600", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options)
+    # Named, because selenium would look for them on the network.
+    options.binary_location = chromium
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
     found = []
     pictures.mkdir(parents=True, exist_ok=True)
     try:
-        for path in sorted(site.rglob("*.html")):
+        for path in sorted(site.rglob(pages)):
             browser.get(path.resolve().as_uri())
             shown = path.relative_to(site)
             found += [f"{shown}: {entry['message']}" for entry in browser.get_log("browser")]
@@ -91,10 +98,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("site", type=Path)
     parser.add_argument("--browser", type=Path, metavar="FOLDER")
+    parser.add_argument("--pages", default="*.html", help="pattern of the pages to open")
     arguments = parser.parse_args()
     faults = broken_links(arguments.site)
     if arguments.browser is not None:
-        faults += console_errors(arguments.site, arguments.browser)
+        faults += console_errors(arguments.site, arguments.pages, arguments.browser)
     print(*faults, f"{len(faults)} faults", sep="\n")
     return int(bool(faults))
 

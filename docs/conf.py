@@ -8,6 +8,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
+from pygments.lexers.special import TextLexer  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
+
 import t3ssfast  # noqa: E402
 
 project = "t3ssfast"
@@ -58,4 +61,9 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-templates_path: list[str] = []
+templates_path = ["_templates"]
+
+
+def setup(app: Sphinx) -> None:
+    """Show the list of layers of the architecture, a block with a language of its own, as text."""
+    app.add_lexer("layers", TextLexer)

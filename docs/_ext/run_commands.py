@@ -4,8 +4,8 @@
     t3ssfast detect tomogram.mrc -o found
     ```
 
-The commands of a page run in the order of the page, in one folder. One that fails ends the build. Each page
-can also be had as a Jupyter notebook.
+The commands of a page run in the order of the page, in one folder. One that fails ends the build;
+`-D run_commands=0` only shows them. Each page can also be had as a Jupyter notebook.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["setup"]
 
 GENERATED = Path(__file__).parents[1] / "generated" / "tutorials"
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 1800
 
 
 def workspace(env: Any) -> Path:
@@ -50,6 +50,9 @@ class Run(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         text = "\n".join(self.content)
+        shown: list[nodes.Node] = [nodes.literal_block(text, text, language="bash", classes=["command"])]
+        if not self.config.run_commands:
+            return shown
         folder = workspace(self.env)
         scripts = str(Path(sys.executable).parent)
         environment = {**os.environ, "COLUMNS": "80", "PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
@@ -69,7 +72,6 @@ class Run(SphinxDirective):
             raise ExtensionError(
                 f"{self.get_location()}: exit code {finished.returncode} of {text}\n{output}"
             )
-        shown: list[nodes.Node] = [nodes.literal_block(text, text, language="bash", classes=["command"])]
         if output and "quiet" not in self.options:
             block = nodes.literal_block(output, output, language="text", classes=["command-output"])
             shown.append(block)
@@ -81,6 +83,8 @@ class RunFigure(Figure):
 
     def run(self) -> list[nodes.Node]:
         env = self.state.document.settings.env
+        if not env.config.run_commands:
+            return []
         picture = workspace(env) / self.arguments[0]
         name = f"{Path(env.docname).name}-{'-'.join(Path(self.arguments[0]).parts)}"
         GENERATED.mkdir(parents=True, exist_ok=True)
@@ -134,6 +138,7 @@ def remove_workspaces(app: Sphinx, doctree: nodes.document) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    app.add_config_value("run_commands", True, "env", bool)
     app.add_directive("run", Run)
     app.add_directive("run-figure", RunFigure)
     app.add_directive("notebook", Notebook)
