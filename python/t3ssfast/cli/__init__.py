@@ -139,5 +139,13 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def main() -> None:
     """Run the command line interface."""
     warnings.showwarning = _print_warning
-    with exit_on_interrupt():
-        app(prog_name="t3ssfast")
+    try:
+        with exit_on_interrupt():
+            app(prog_name="t3ssfast")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # Without Python's clean-up, which takes seconds on a busy machine once PyTorch is loaded.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

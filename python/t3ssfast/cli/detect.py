@@ -201,9 +201,8 @@ def detect(
         for line in summary.lines():
             say(line)
     failures = 0 if summary is None else len(summary.failed)
-    if failures:
-        typer.echo(
-            f"{failures} of {len(detections)} tomograms could not be searched; the others are finished.",
-            err=True,
-        )
+    if summary is not None and failures:
+        left = len(summary.unfinished)
+        others = "the others are finished" if not left else f"{left} are not finished yet"
+        typer.echo(f"{failures} of {len(detections)} tomograms could not be searched; {others}.", err=True)
         raise typer.Exit(1)

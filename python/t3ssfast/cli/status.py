@@ -25,8 +25,8 @@ def status(
 ) -> None:
     """Tell what has become of the tomograms of a folder, whoever works on them.
 
-    Also writes summary.csv, summary.json and candidates.star with the candidates of all that are done. The
-    exit code is 1 if a tomogram failed.
+    Also writes summary.csv and summary.json, and when nothing runs or waits candidates.star with the
+    candidates of all. The exit code is 1 if a tomogram failed.
 
     \b
     Example:
@@ -49,7 +49,10 @@ def status(
     except SlurmError as error:
         say(f"warning: the state of Slurm's jobs is not known: {error}", err=True)
     summary = data_set.summary(active=active)
-    summarise(summary, tilt_series_pixel_size)
+    if len(summary.unfinished):
+        summary.save()
+    else:
+        summarise(summary, tilt_series_pixel_size)
     if as_json:
         typer.echo(json.dumps(summary.to_dict()))
     else:
