@@ -43,7 +43,14 @@ def evaluate(
     format: options.ParticleFormat = None,
     angstrom: options.Angstrom = None,
     columns: options.ColumnNames = None,
-    kind: options.Kind = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help='Kind of particles to count, or "all".',
+            metavar="KIND",
+            show_default="that of the truth, t3ss if it has several",
+        ),
+    ] = None,
     tolerance_nm: Annotated[
         float, typer.Option(help="Largest distance between a candidate and its particle, nm.")
     ] = 12.0,
