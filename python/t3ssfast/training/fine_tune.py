@@ -286,7 +286,7 @@ def assign_folds(
             for c in (known[is_target], found)
         )
         distance, nearest = cKDTree(known_nm).query(found_nm)
-        close = distance <= VerifierOptions.negative_distance_nm
+        close = np.asarray(distance) <= VerifierOptions.negative_distance_nm
         of_found[close] = of_picks[is_target][np.asarray(nearest)[close]]
         # False candidates by themselves: of a few verdicts, every fold must leave some to learn from.
         false = int((~close).sum())
