@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--tomograms", type=int, default=6, help="tomograms to judge")
     parser.add_argument("--held-out", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a fine-tuning")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

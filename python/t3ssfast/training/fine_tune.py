@@ -283,14 +283,17 @@ def assign_folds(
         count = int(is_target.sum())
         of_picks = np.full(len(known), -1)
         of_picks[is_target] = (n_picks + rng.permutation(count)) % folds
-        of_found = (n_candidates + rng.permutation(len(found))) % folds
+        of_found = np.zeros(len(found), np.int64)
         known_nm, found_nm = (
             (np.asarray(c.centre_zyx, np.float64) + 0.5) * (c.voxel_size_angstrom / 10)
             for c in (known[is_target], found)
         )
         distance, nearest = cKDTree(known_nm).query(found_nm)
-        close = distance <= VerifierOptions.negative_distance_nm
+        close = np.asarray(distance) <= VerifierOptions.negative_distance_nm
         of_found[close] = of_picks[is_target][np.asarray(nearest)[close]]
-        n_picks, n_candidates = n_picks + count, n_candidates + len(found)
+        # False candidates by themselves: of a few verdicts, every fold must leave some to learn from.
+        false = int((~close).sum())
+        of_found[~close] = (n_candidates + rng.permutation(false)) % folds
+        n_picks, n_candidates = n_picks + count, n_candidates + false
         assigned.append((of_picks, of_found))
     return assigned
