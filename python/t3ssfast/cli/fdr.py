@@ -17,7 +17,7 @@ def fdr(
         typer.Argument(
             help="Result folders of t3ssfast detect --fdr, or folders of them.",
             show_default=False,
-            metavar="FOLDERS...",
+            readable=False,
         ),
     ],
     max_fdr: Annotated[
@@ -26,7 +26,7 @@ def fdr(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Output folder, with one subfolder per tomogram.", show_default="none"
+            "--out", "-o", help="Output folder, with one subfolder per tomogram.", show_default=False
         ),
     ] = None,
     as_json: options.AsJson = False,

@@ -23,13 +23,16 @@ from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.errors import ReadError
 from t3ssfast.evaluation.calibration import Calibration
-from t3ssfast.evaluation.false_discovery import FdrThreshold, fdr_threshold
+from t3ssfast.evaluation.false_discovery import FdrThreshold, fdr_threshold, q_values
 from t3ssfast.io import atomic_path, display_path
 
 __all__ = ["DECOY_FILE", "Competition", "default_log_odds", "score_decoys", "threshold_of"]
 
 DECOY_FILE = "decoys.csv"
-COLUMNS = ("z", "y", "x", "normal_z", "normal_y", "normal_x", "score", "log_odds", "decoy_log_odds")
+COLUMNS = (
+    *("z", "y", "x", "normal_z", "normal_y", "normal_x"),
+    *("score", "log_odds", "decoy_log_odds", "q_value"),
+)
 
 # Log-odds of candidates that are more probably of another kind: below every threshold.
 OTHER_KIND_LOG_ODDS = -10.0
@@ -60,9 +63,14 @@ class Competition:
         return self.candidates[(self.log_odds >= threshold) & (self.log_odds > self.decoy_log_odds)]
 
     def write(self, path: Path) -> None:
-        """Write a CSV file, atomically: voxels, unit vectors, scores, natural log-odds."""
+        """Write a CSV file, atomically: voxels, unit vectors, scores, natural log-odds, q-values."""
         some = self.candidates
-        scores = (some.score, self.log_odds, self.decoy_log_odds)
+        scores = (
+            some.score,
+            self.log_odds,
+            self.decoy_log_odds,
+            q_values(self.log_odds, self.decoy_log_odds),
+        )
         rows = np.column_stack([some.centre_zyx, some.normal_zyx, *scores])
         with atomic_path(path) as temporary:
             np.savetxt(temporary, rows, "%.7g", ",", header=",".join(COLUMNS), comments="", encoding="utf-8")

@@ -19,7 +19,7 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.simulation.simulate import simulate
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["CONDITIONS", "Condition", "Sample", "make_sample"]
+__all__ = ["CONDITIONS", "SHAPE", "SPECIMEN", "Condition", "Sample", "make_sample"]
 
 Volume = npt.NDArray[np.float32]
 
