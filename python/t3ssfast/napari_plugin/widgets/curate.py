@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ class Curate(QWidget):
         """Bind keys on the viewer and its layers, and clicks on the viewer."""
         if self.session is None:
             return
-        keys = {
+        keys: dict[str, Callable[[], None]] = {
             "a": partial(self.judge, "accepted"),
             "r": partial(self.judge, "rejected"),
             "u": partial(self.judge, "unsure"),
