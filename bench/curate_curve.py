@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from scipy.spatial import KDTree
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.curation.suggest import choose_next
+from t3ssfast.errors import InputError
 from t3ssfast.evaluation.calibration import read_calibration
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.models import load_model
@@ -36,8 +38,9 @@ SHAPE = (56, 224, 224)
 WRONG_VERDICTS = 0.05
 TOLERANCE_ANGSTROM = 120.0
 STRATEGIES = ("suggested", "random", "best first")
-# Verdicts are asked for in this many rounds; each looks at what is known after the one before.
+# Threshold of a detection by default, and the lowest score that a user would have kept to look at.
 THRESHOLD = 0.5
+SHOWN_SCORE = 0.01
 
 
 class Domain:
@@ -53,7 +56,8 @@ class Domain:
         # What the classifier finds, for the tuned verifiers to examine; and what a user would be shown.
         self.peaks = find_candidates(None, self.tomograms, **common)
         bundled = load_model(None, model_kind="verifier")
-        self.shown = [self.examined(k, bundled) for k in range(count)]
+        examined = [self.examined(k, bundled) for k in range(count)]
+        self.shown = [some[some.score >= SHOWN_SCORE] for some in examined]
 
     def examined(self, k: int, verifier: Any) -> Candidates:
         """Return the candidates of a tomogram with the calibrated scores of a verifier, best first."""
@@ -110,7 +114,8 @@ def main() -> None:
     parser.add_argument("--tomograms", type=int, default=6, help="tomograms to judge")
     parser.add_argument("--held-out", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a fine-tuning")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "curve.json"
@@ -120,9 +125,13 @@ def main() -> None:
     def log(line: str) -> None:
         print(line, flush=True)
 
-    domain = Domain(options.tomograms, 25_000_000, log)
-    held_out = Domain(options.held_out, 25_100_000, log)
-    log(f"{sum(map(len, domain.shown))} candidates of {sum(map(len, domain.truth))} T3SS to judge")
+    cache = options.out / f"domains_{options.tomograms}_{options.held_out}.pickle"
+    if not cache.exists():
+        made = Domain(options.tomograms, 25_000_000, log), Domain(options.held_out, 25_100_000, log)
+        cache.write_bytes(pickle.dumps(made))
+    domain, held_out = pickle.loads(cache.read_bytes())
+    true = sum(int(domain.is_true(k).sum()) for k in range(options.tomograms))
+    log(f"{sum(map(len, domain.shown))} candidates to judge, {true} true; {sum(map(len, domain.truth))} T3SS")
 
     def record(strategy: str, labels: int, seed: int, verifier: Any, verdicts: dict[str, int]) -> None:
         rows.append(
@@ -151,12 +160,15 @@ def main() -> None:
                         contrast="dark",
                         folds=options.folds,
                         seed=seed,
+                        steps=options.steps,
                         found=domain.peaks,
                     )
-                except ValueError as error:
+                    model = load_model(tuned, model_kind="verifier")
+                except InputError as error:
+                    # Nothing was learned, and the bundled verifier remains.
                     log(f"{strategy}, {labels} labels: {error}")
-                    continue
-                record(strategy, labels, seed, load_model(tuned, model_kind="verifier"), verdicts)
+                    model = load_model(None, model_kind="verifier")
+                record(strategy, labels, seed, model, verdicts)
     table = pd.DataFrame(rows)
     table.to_csv(options.out / "curve.csv", index=False)
     print(table.round(3).to_string(index=False))

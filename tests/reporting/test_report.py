@@ -236,3 +236,14 @@ def test_command(tmp_path):
     result = CliRunner().invoke(app, ["report", str(tmp_path / "missing"), "-o", str(out)])
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
+
+
+def test_decoys_are_shown_where_a_detection_wrote_them(tmp_path, data_of):
+    make_results(tmp_path / "out", 3)
+    decoys = tmp_path / "out" / "decoys.csv"
+    decoys.write_text("z,score,log_odds,decoy_log_odds\n1,0.2,-1,-3\n1,0.9,3,1\n1,0.5,1,0\n")
+    data = data_of(t3.report(tmp_path / "out", tmp_path / "report.html", progress=False))
+    np.testing.assert_allclose(data["decoys"], [0.2, 0.35, 0.5])
+    for damaged in ("", "a,b\n1,2\n", "score,log_odds,decoy_log_odds\n1,x,2\n"):
+        decoys.write_text(damaged)
+        assert data_of(t3.report(tmp_path / "out", tmp_path / "r.html", progress=False))["decoys"] is None

@@ -23,7 +23,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="Format: relion5, relion4, dynamo, stopgap, imod, copick, csv, coords or chimerax.",
+            help="Format: relion5, relion4, relion-picks, dynamo, stopgap, imod, copick, csv, coords, em, "
+            "chimerax or cmm.",
             show_default="from the suffix of OUT",
         ),
     ] = None,
@@ -62,7 +63,7 @@ def export(
     tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick or ChimeraX, or as plain tables.
+    """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick, ChimeraX or ArtiaX, or as plain tables.
 
     A ChimeraX script (.cxc) opens --tomogram and --membrane, or those of a folder of results.
 
@@ -71,6 +72,7 @@ def export(
       t3ssfast export out/candidates.star picks.tbl
       t3ssfast export out/candidates.star picks.star -f relion4 --tilt-series-pixel-size 1.7
       t3ssfast export out/ view.cxc
+      t3ssfast export out/ Picks/job012/annotations/TS_01_particles.star -f relion-picks
       t3ssfast export picks.txt picks.star --columns class,x,y,z --tomogram TS_01.mrc
     """
     from t3ssfast.io import display_path

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.curation.results import Results, find_results, open_tomogram_of
@@ -39,6 +40,8 @@ COLUMNS = [
 # Slices of each tomogram, for at most so many tomograms: a page of many tomograms stays a few megabytes.
 SLICES_OF_TOMOGRAMS = ((4, 8), (2, 40), (1, 400), (0, 10**9))
 MAX_NOTE = 400
+# File of a detection with a false-discovery rate.
+DECOY_FILE, DECOY_COLUMNS, MAX_DECOYS = "decoys.csv", ("score", "log_odds", "decoy_log_odds"), 100_000
 # The reason for verdicts on particles that the detection did not find.
 ADDED = "added"
 
@@ -233,7 +236,7 @@ def _page_data(
         "expected": expected,
         "expectedNote": expected_note,
         "calibrated": expected is not None,
-        "decoys": None,
+        "decoys": _decoys(results),
         "truth": None if comparison is None else comparison.summary,
     }
 
@@ -304,6 +307,26 @@ def _rows(
 def _rounded(value: Any, digits: int) -> float | None:
     number = round(float(value), digits)
     return number if math.isfinite(number) else None
+
+
+def _decoys(results: Sequence[Results]) -> list[float] | None:
+    """Return the scores of the decoys, where all results have any: candidates scored with a reversed axis.
+
+    The file has the log-odds of candidates and decoys before the calibration, and the calibrated scores of
+    the candidates alone; those of the decoys are interpolated between them.
+    """
+    scores: list[float] = []
+    for one in results:
+        try:
+            table = pd.read_csv(one.folder / DECOY_FILE, usecols=list(DECOY_COLUMNS), nrows=MAX_DECOYS)
+            values = table[list(DECOY_COLUMNS)].to_numpy(np.float64)
+        except (OSError, ValueError):
+            return None
+        if not np.isfinite(values).all() or not len(values):
+            return None
+        score, log_odds, decoy = values[np.argsort(values[:, 1], kind="stable")].T
+        scores += np.interp(decoy, log_odds, np.maximum.accumulate(score)).clip(0, 1).round(4).tolist()
+    return scores or None
 
 
 def _expected(results: Sequence[Results]) -> tuple[dict[str, Any] | None, str]:

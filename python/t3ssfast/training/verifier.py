@@ -114,12 +114,14 @@ class VerifierTask(Task[VerifierOptions]):
             id(tomogram): BoxPool.from_candidates(number, tomogram, known, found, options)
             for number, (tomogram, known, found) in enumerate(zip(tomograms, picks, candidates, strict=True))
         }
-        if len(tomograms) < FEW_TOMOGRAMS:
-            self._pools = BoxPool.concatenate([*pools.values()]).split(options)
-        else:
+        whole = BoxPool.concatenate([*pools.values()])
+        if len(tomograms) >= FEW_TOMOGRAMS:
             parts = split_tomograms(tomograms, options)
             training, held_out = (BoxPool.concatenate([pools[id(t)] for t in part]) for part in parts)
             self._pools = (training, held_out)
+        # Few picks or verdicts may all be in tomograms of one part.
+        if len(tomograms) < FEW_TOMOGRAMS or not all(len(p.true) and len(p.false) for p in self._pools):
+            self._pools = whole.split(options)
         for name, pool in zip(("training", "validation"), self._pools, strict=True):
             for label, boxes in (("T3SS", pool.true), ("false candidate", pool.false)):
                 if not len(boxes):

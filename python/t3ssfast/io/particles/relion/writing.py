@@ -21,7 +21,7 @@ from t3ssfast.io.particles.relion import columns
 from t3ssfast.io.particles.relion.star import star_name, write_star
 from t3ssfast.tomogram import check_voxel_size
 
-__all__ = ["relion_blocks", "write_companions", "write_relion"]
+__all__ = ["relion_blocks", "write_companions", "write_picks", "write_relion"]
 
 # RELION's convention for particles on surfaces and filaments: the particle's axis lies along x of the
 # subtomogram, so the tilt prior is far from the poles, where psi is undefined.
@@ -38,6 +38,18 @@ def write_relion(
 ) -> None:
     """Write a particle file in the format "relion5" or "relion4"; see `t3ssfast.io.particles.export`."""
     write_star(path, relion_blocks(candidates, format, tilt_series_pixel_size_angstrom, membrane_frame))
+
+
+def write_picks(path: Path, candidates: Candidates) -> None:
+    """Write picks as RELION 5's napari picker keeps them, which then opens them for correction.
+
+    The picker reads and writes `annotations/{tomogram}_particles.star` in the folder of its job: one table
+    without a name, with 0-based voxels of the tomogram that it shows.
+    """
+    xyz = candidates.centre_zyx[:, ::-1].astype(np.float64)
+    table = {columns.TOMOGRAM_NAME: [star_name(candidates.tomogram_name)] * len(candidates)}
+    block = pd.DataFrame(table | dict(zip(columns.COORDINATES, xyz.T, strict=True)))
+    write_star(path, {"": block})
 
 
 def relion_blocks(
