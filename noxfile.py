@@ -165,27 +165,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def napari(session: nox.Session) -> None:
-    """Run the tests of the napari plugin in a window on a virtual screen (needs xvfb); pass `oldest` too."""
-    oldest = "oldest" in session.posargs
-    # Releases of napari from two years ago do not know those of their dependencies of today.
-    pins = ["napari==0.5.5", "pydantic<2.11", "pandas<3"] if oldest else [*CONSTRAINTS]
-    session.install(*pins, ".[test,napari]", "pytest-qt")
-    session.run(
-        *(
-            "xvfb-run",
-            "-a",
-            "-s",
-            "-screen 0 1600x1000x24",
-            "python",
-            "-m",
-            "pytest",
-            "tests/napari_plugin/qt",
-        ),
-        # Without the options that keep napari out of other runs; Qt and napari warn about each other.
-        *("-o", "addopts=-ra", "-o", "filterwarnings=ignore"),
-        *(argument for argument in session.posargs if argument != "oldest"),
-        external=True,
-    )
+    """Run the tests of the napari plugin in a window on a virtual screen; needs xvfb.
+
+    `nox -s napari -- oldest` takes the oldest release of napari that pyproject.toml allows, with PyQt5.
+    """
+    session.install(*CONSTRAINTS, ".[test,napari]", "pytest-qt")
+    env = {}
+    if "oldest" in session.posargs:
+        session.install("napari==0.5.5", "pyqt5")
+        env["QT_API"] = "pyqt5"
+    screen = ("xvfb-run", "-a", "-s", "-screen 0 1600x1000x24")
+    # Without the options that keep napari out of other runs; Qt and napari warn about each other.
+    options = ("-o", "addopts=-ra", "-o", "filterwarnings=ignore")
+    chosen = [argument for argument in session.posargs if argument != "oldest"]
+    tests = chosen or ["tests/napari_plugin/qt"]
+    session.run(*screen, "python", "-m", "pytest", *options, *tests, env=env, external=True)
 
 
 @nox.session

@@ -78,7 +78,8 @@ def candidates_layer(candidates: Candidates, name: str = CANDIDATES_LAYER, **met
         "symbol": "ring",
         "border_color": verdict_colours(candidates.label),
         "border_width": 0.05,
-        "opacity": 0.75,
+        # The particle stays visible below the ring.
+        "opacity": 0.5,
         "projection_mode": "all",
         "metadata": {METADATA_KEY: {"candidates": candidates, **metadata}},
     }

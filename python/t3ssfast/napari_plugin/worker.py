@@ -29,7 +29,7 @@ def main() -> None:
         events.write(json.dumps({"event": event, **content}) + "\n")
         events.flush()
 
-    tasks = {"detect": detect_task, "train": train_task}
+    tasks: dict[str, Callable[..., dict[str, Any]]] = {"detect": detect_task, "train": train_task}
     options = json.loads(sys.stdin.readline())
     try:
         emit("done", **tasks[options.pop("task")](emit, **options))
@@ -140,6 +140,7 @@ def train_task(
         raise InputError(f"{verdicts}: there is no verdict on these results; judge candidates first.")
     tomograms = [open_tomogram_of(one) for one, _ in judged]
     masks = [one.read_membrane(tomogram) for (one, _), tomogram in zip(judged, tomograms, strict=True)]
+    given: dict[str, Any] = {**models} if steps is None else {**models, "steps": steps}
     path = fine_tune_verifier(
         tomograms,
         [known for _, known in judged],
@@ -150,8 +151,7 @@ def train_task(
         resume=True,
         device=device,
         log=lambda line: emit("log", message=line),
-        **models,
-        **({} if steps is None else {"steps": steps}),  # type: ignore[arg-type]
+        **given,
     )
     scores: dict[str, list[float]] = {}
     for name, model in (("before", start), ("after", path)):

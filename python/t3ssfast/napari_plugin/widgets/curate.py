@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ class Curate(QWidget):
         """Bind keys on the viewer and its layers, and clicks on the viewer."""
         if self.session is None:
             return
-        keys = {
+        keys: dict[str, Callable[[], None]] = {
             "a": partial(self.judge, "accepted"),
             "r": partial(self.judge, "rejected"),
             "u": partial(self.judge, "unsure"),
@@ -310,9 +311,8 @@ class Curate(QWidget):
             return
         views = self._cache.cut(key[0], self.session.candidates(key[0]), key[1])
         label = self.session.label(key)
-        top, bottom = (
-            np.concatenate([framed(view, label) for view in pair], axis=1) for pair in (views[:2], views[2:])
-        )
+        tiles = [np.pad(framed(view, label), ((1, 1), (1, 1), (0, 0))) for view in views]
+        top, bottom = (np.concatenate(pair, axis=1) for pair in (tiles[:2], tiles[2:]))
         self.pictures.setPixmap(_pixmap(np.concatenate([top, bottom]), 2 * VIEW_SIDE_PIXELS))
         problem = self._cache.problems.get(key[0])
         if problem:
