@@ -45,6 +45,21 @@ void window_statistics_cuda(const ImagesArgument &images, i64 size, const Reques
                             pointer<i64>(first_nonfinite), launch(target));
 }
 
+// Order statistics by a block that runs on the host. For tests.
+template <typename Rank>
+void emulate_order(const HostBlock &block, const StatisticsRun &run) {
+    constexpr i64 kRows = 48, kColumns = 64;
+    const OrderMemory<Rank> memory{run.size, kRows, kColumns, block.lanes()};
+    std::vector<std::uint64_t> pixels(memory.pixel_bytes() / sizeof(std::uint64_t) + 1);
+    std::vector<std::uint64_t> shared((memory.list_bytes() + memory.sort_bytes()) / sizeof(std::uint64_t) + 1);
+    const BlockGrid grid = block_grid(run, kRows, kColumns, 0);
+    for (i64 i = 0; i < grid.count; ++i) {
+        order_tile<Rank>(block, run, memory, grid.tile(i, run.windows_y, run.windows_x),
+                         reinterpret_cast<unsigned char *>(shared.data()),
+                         reinterpret_cast<unsigned char *>(pixels.data()));
+    }
+}
+
 // The algorithm of cuda::window_statistics, run on the host by a block of `lanes` lanes, with strips of `strip_rows`
 // lattice cells; without `ring` as where the shared memory is too small. For tests.
 void emulate_window_statistics(const ImagesArgument &images, i64 size, const Requests &requests,
@@ -53,19 +68,14 @@ void emulate_window_statistics(const ImagesArgument &images, i64 size, const Req
     const HostBlock block(lanes, reversed);
     StatisticsRun run = statistics_run(image_stack(images), size, window_list(windows), pointer<float>(out));
     const MomentMemory moments{size, ring};
-    std::vector<double> shared((std::max(moments.bytes(), order_shared_bytes(lanes)) + sizeof(double) - 1) /
-                               sizeof(double));
-    std::vector<std::uint32_t> workspace(order_workspace_bytes(size, lanes) / sizeof(std::uint32_t));
+    std::vector<double> shared((moments.bytes() + sizeof(double) - 1) / sizeof(double));
     unsigned char *const memory = reinterpret_cast<unsigned char *>(shared.data());
     for (i64 slot = 0; slot < static_cast<i64>(requests.size()); ++slot) {
         const Statistic kind = static_cast<Statistic>(requests[slot].first);
         run.requests[0] = {kind, slot, requests[slot].second};
         run.request_count = 1;
         if (is_order(kind)) {
-            const BlockGrid grid = order_grid(run);
-            for (i64 i = 0; i < grid.count; ++i) {
-                order_tile(block, run, grid.tile(i, run.windows_y, run.windows_x), memory, workspace.data());
-            }
+            ring ? emulate_order<std::uint16_t>(block, run) : emulate_order<std::uint32_t>(block, run);
         } else {
             const StripGrid grid = strip_grid(run, run.windows.dense() ? strip_rows : 1);
             for (i64 i = 0; i < grid.count; ++i) {

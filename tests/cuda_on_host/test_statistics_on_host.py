@@ -99,12 +99,24 @@ def test_moments_of_large_windows_use_device_memory(on_host: Extension, size: in
     assert_equals_cpu(on_host, noise(1, size + 9, size + 15), size, ("mean", "kurtosis", "min"))
 
 
-def test_median_of_large_windows(on_host: Extension) -> None:
-    assert_equals_cpu(on_host, noise(1, 204, 206), 200, ("median",))
+@pytest.mark.parametrize(("size", "architecture"), [(60, 75), (120, 90), (200, 90)])
+def test_median_of_large_windows(on_host: Extension, size: int, architecture: int) -> None:
+    """Ranks of 16 bits in small tiles, or of 32 bits in the workspace."""
+    on_host.use(architecture)
+    on_host.schedule("shuffled")
+    assert_equals_cpu(on_host, noise(2, size + 4, size + 6), size, ("median", "q15"))
 
 
-def test_several_images_share_the_workspace(on_host: Extension) -> None:
-    """More tiles than blocks: a block reuses its part of the workspace and its shared memory."""
+@pytest.mark.parametrize("values", [2, 300])
+def test_median_of_few_different_values(on_host: Extension, values: int) -> None:
+    """Digits that all keys share are skipped."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, values, (1, 60, 70)).astype(np.float32))
+    assert_equals_cpu(on_host, image, 9, ("median", "q05"))
+    assert_equals_cpu(on_host, torch.full((1, 20, 20), 3.0), 9, ("median", "q95"))
+
+
+def test_blocks_take_several_tiles(on_host: Extension) -> None:
+    """A block reuses its shared memory."""
     on_host.schedule("shuffled")
     image = noise(9, 71, 140)
     assert_equals_cpu(on_host, image, 5, ("median", "q95"))
@@ -131,9 +143,9 @@ def test_rows_without_listed_windows_within_a_tile(on_host: Extension, rows: tup
 
 def test_empty_tile_before_a_taller_one(on_host: Extension) -> None:
     """A lane may still look at the list of a tile of 6 rows while others list the 64 rows of the next one."""
-    mask = torch.zeros(4, 262, 8, dtype=torch.bool)
+    mask = torch.zeros(6, 262, 8, dtype=torch.bool)
     mask[0, 3, 3] = True
-    assert_equals_cpu(on_host, noise(4, 266, 12), 5, ("median",), mask)
+    assert_equals_cpu(on_host, noise(6, 266, 12), 5, ("median",), mask)
 
 
 @pytest.mark.parametrize(
