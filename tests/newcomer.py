@@ -23,8 +23,8 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "nvcc", "cl", "clang-cl", "cmake", "ninja")
-# What commands of the tutorials use, besides those of the wheel.
-TOOLS = ("bash", "sh", "cat", "cp", "head", "ls", "mkdir", "uname")
+# What the tutorials and tests use, besides the commands of the wheel.
+TOOLS = ("bash", "sh", "cat", "cp", "head", "ldd", "ls", "mkdir", "readelf", "uname")
 
 
 class Commands(HTMLParser):
