@@ -104,12 +104,13 @@ def test_killed_workers_cost_one_attempt(client, data_set, options, serial, tmp_
     thread.join(60)
     assert killed
     rows = {row["tomogram"]: row for _, row in summary.table.iterrows()}
-    assert rows["slow"]["status"] == "done"
+    assert rows["slow"]["status"] in ("done", "skipped")
     assert rows["slow"]["attempts"] >= 2
     assert rows["missing"]["status"] == "failed"
     done = [path for path in paths if path.stem.startswith(("TS", "slow", "once"))]
     for path in done if soak else done[:1]:
-        assert rows[path.stem]["status"] == "done", rows[path.stem]["error"]
+        # Skipped, if its worker was killed when it had just saved the results.
+        assert rows[path.stem]["status"] in ("done", "skipped"), rows[path.stem]["error"]
         assert results_in(out / path.stem) == serial(path)
     if soak:
         assert rows["segfault"]["status"] == "poisoned"
