@@ -55,7 +55,9 @@ class DaskEngine:
             info = self._client.scheduler_info(n_workers=-1)
         except TypeError:
             info = self._client.scheduler_info()
-        return list(info["workers"].values())
+        # A client that has lost its scheduler knows nothing.
+        self.check()
+        return list(info.get("workers", {}).values())
 
     def submit(self, task: Task) -> Any:
         """Begin an attempt somewhere on the cluster."""
