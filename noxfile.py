@@ -76,14 +76,14 @@ def slurm(session: nox.Session) -> None:
         packages = ("slurm-wlm", "munge")
         session.run("apt-get", "install", "-y", "--no-install-recommends", *packages, external=True)
     session.install(*CONSTRAINTS, ".[test,slurm]")
-    session.run("pytest", "--soak", "tests/cluster/test_slurm_node.py", *session.posargs)
+    session.run("pytest", "-n", "0", "--soak", "tests/cluster/test_slurm_node.py", *session.posargs)
 
 
 @nox.session
 def dask(session: nox.Session) -> None:
     """Run many tomograms on clusters of dask whose workers and scheduler are killed."""
     session.install(*CONSTRAINTS, ".[test,dask]")
-    session.run("pytest", "--soak", "tests/cluster/test_dask_cluster.py", *session.posargs)
+    session.run("pytest", "-n", "0", "--soak", "tests/cluster/test_dask_cluster.py", *session.posargs)
 
 
 @nox.session
@@ -187,7 +187,8 @@ def bench(session: nox.Session) -> None:
     """Compare every kernel and job with its peers; pass a file to run one benchmark."""
     session.install(*CONSTRAINTS, ".[bench]")
     session.run(
-        "pytest", "--benchmark-only", *(session.posargs or ["bench"]), env={"OMP_WAIT_POLICY": "passive"}
+        *("pytest", "-n", "0", "--benchmark-only", *(session.posargs or ["bench"])),
+        env={"OMP_WAIT_POLICY": "passive"},
     )
 
 
