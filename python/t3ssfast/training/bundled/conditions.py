@@ -18,6 +18,7 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError
 from t3ssfast.simulation.simulate import simulate
 from t3ssfast.tomogram import Tomogram
+from t3ssfast.training.few_shot import UNSEEN_DOMAIN
 
 __all__ = ["CONDITIONS", "SHAPE", "SPECIMEN", "Condition", "Sample", "make_sample"]
 
@@ -260,18 +261,10 @@ CONDITIONS: tuple[Condition, ...] = (
         {"noise_scale": 4.2, "shift_error_nm": 2.7, "angle_error_degrees": 0.5},
         pickable=False,
     ),
-    # The domain of `train few-labels`.
+    # The domain of `train few-labels`, with as many T3SS as the other conditions.
     Condition(
         "12 um, tilts to 38 degrees, strong noise, poor alignment",
-        {
-            "defocus_um": 12.0,
-            "tilt_range_degrees": 38.0,
-            "noise_scale": 2.8,
-            "b_factor": 4000.0,
-            "shift_error_nm": 2.5,
-            "membrane_gap_nm": 32.0,
-            "peptidoglycan_density": 0.5,
-        },
+        {name: value for name, value in UNSEEN_DOMAIN.items() if name != "t3ss_per_cell"},
         pickable=False,
     ),
 )
