@@ -17,8 +17,9 @@ from t3ssfast.detection import run_to_folder
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 FAULTS = Path(__file__).parent / "faults"
-# OpenVINO takes a second of preparation, longer than these detections.
-CONFIG = t3.DetectConfig(contrast="dark", segmenter_engine="torch")
+# OpenVINO takes a second of preparation, longer than these detections. The memory budget is recorded in the
+# results, and workers get a smaller one where it is not available to each of them.
+CONFIG = t3.DetectConfig(contrast="dark", segmenter_engine="torch", memory_budget_bytes=256 << 20)
 
 
 @pytest.fixture(scope="session")

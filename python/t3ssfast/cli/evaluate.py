@@ -172,12 +172,13 @@ def _of_one_kind(
     """Return candidates and truth of a kind, and the rest of the truth.
 
     Without a kind it is that of the truth, T3SS where the truth has several. Candidates that are never of
-    this kind come from programs with other names for it.
+    this kind come from programs with other names for it. Class numbers without names are no kinds: all count.
     """
     from t3ssfast.candidates import T3SS
+    from t3ssfast.io.particles.particle_file import is_unnamed
 
     kinds = _kinds(known)
-    if kind == "all" or not kinds:
+    if kind == "all" or not kinds or (kind is None and any(map(is_unnamed, kinds))):
         return found, known, [some[:0] for some in known]
     chosen = kind or (T3SS if len(kinds) > 1 else kinds.pop())
     if kind or chosen in _kinds(found):

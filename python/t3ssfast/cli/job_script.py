@@ -10,8 +10,6 @@ from pathlib import Path
 
 import typer
 
-from t3ssfast.io import atomic_path
-
 __all__ = ["given_arguments", "write_script"]
 
 PROGRAM = "from t3ssfast.cli import main; main()"
@@ -46,6 +44,8 @@ cd {folder} || exit 1
 
 def write_script(path: Path, arguments: Sequence[str], out: Path, count: int) -> None:
     """Write a script that runs `t3ssfast detect` with these arguments in `count` jobs."""
+    from t3ssfast.io import atomic_path
+
     program = Path(sys.executable).with_name("t3ssfast")
     own = [str(program)] if program.is_file() else [sys.executable, "-P", "-c", PROGRAM]
     search_path = os.environ.get("PYTHONPATH")

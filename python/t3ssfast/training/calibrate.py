@@ -102,14 +102,16 @@ def find_candidates(
         models["segmenter"] = load_model(segmenter, model_kind="segmenter", device=check_device(device))
     found = []
     for k, tomogram in enumerate(tomograms):
-        place = (tomogram.voxel_size_angstrom, tomogram.shape, tomogram.name)
+        place = {
+            "voxel_size_angstrom": tomogram.voxel_size_angstrom,
+            "tomogram_shape": tomogram.shape,
+            "tomogram_name": tomogram.name,
+        }
 
-        def parse(
-            piece: Arrays, place: tuple[float, tuple[int, int, int], str] = place
-        ) -> tuple[Candidates, dict[str, float]]:
+        def parse(piece: Arrays, place: dict[str, Any] = place) -> tuple[Candidates, dict[str, float]]:
             fields: dict[str, Any] = {name: piece[name] for name in CANDIDATE_FIELDS}
             described = {name: float(value) for name, value in json.loads(str(piece["statistics"])).items()}
-            return replace(Candidates.empty(*place), **fields), described
+            return Candidates(**fields, **place), described
 
         kept = None if store is None else store.load(f"found-{k}", parse)
         if kept is not None:

@@ -24,6 +24,7 @@ from t3ssfast.tomogram import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, check_voxel_size
 
 __all__ = [
     "ParticleFile",
+    "is_unnamed",
     "kinds_in_file",
     "kinds_of_classes",
     "merge_candidates",
@@ -218,6 +219,11 @@ def kinds_of_classes(classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
     """Return the kinds of class numbers of other programs; 0 and 1 are T3SS."""
     numbers = np.asarray(classes).astype(np.int64)
     return np.array(["t3ss" if n in (0, 1) else f"class_{n}" for n in numbers], dtype=str)
+
+
+def is_unnamed(kind: str) -> bool:
+    """Return whether a kind is a class number of another program, whose meaning is unknown."""
+    return re.fullmatch(r"class_-?\d+", kind) is not None
 
 
 def class_names_path(path: Path) -> Path:
