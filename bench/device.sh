@@ -127,7 +127,8 @@ if has tests; then
   run tests 180 "${kernel_tests[@]}" --durations=5
 fi
 if has pipeline; then
-  run pipeline 180 "$python" -m pytest -q -p no:cacheprovider -p no:benchmark -m gpu --durations=5 \
+  # One process, as the device is one; pytest-xdist, which the options of pyproject.toml need, may be missing.
+  run pipeline 180 "$python" -m pytest -o addopts= -q -p no:cacheprovider -p no:benchmark -m gpu --durations=5 \
     tests/test_device.py tests/models/test_engines.py tests/reliability/test_memory.py
 fi
 

@@ -59,9 +59,11 @@ void first_nonfinite(const float *values, std::int64_t count, std::int64_t *firs
 std::int64_t window_statistics_workspace(ImageStack<const float> images, std::int64_t size,
                                          const std::vector<StatisticRequest> &statistics, Launch launch);
 
+// `first_nonfinite`, if it is not null, is lowered as first_nonfinite does. That needs every window and a moment or an
+// extremum among the statistics, and costs no pass of its own. The values written are then undefined.
 void window_statistics(ImageStack<const float> images, std::int64_t size,
                        const std::vector<StatisticRequest> &statistics, WindowList windows, float *out, void *workspace,
-                       std::int64_t workspace_bytes, Launch launch);
+                       std::int64_t workspace_bytes, std::int64_t *first_nonfinite, Launch launch);
 }  // namespace cuda
 
 // --------------------------------------------------------------------------------------- score_windows

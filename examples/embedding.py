@@ -1,4 +1,8 @@
-"""Use the kernels in another pipeline: statistics and scores of the windows along a mask.
+"""
+Kernels in another pipeline
+===========================
+
+Statistics and scores of the windows along a mask.
 
 The script runs as it is, on an image of its own. Replace `image`, `mask` and `model` by yours.
 """

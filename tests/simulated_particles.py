@@ -17,6 +17,7 @@ from t3ssfast.io.particles.poses import normal_and_rot, rotation_of
 from t3ssfast.simulation import particles
 from t3ssfast.simulation.geometry import irregular_surface
 from t3ssfast.simulation.imaging import reconstruct, tilt_series
+from t3ssfast.simulation.motor import flagellar_motor
 from t3ssfast.simulation.parameters import Physics
 from t3ssfast.simulation.particles import Particle
 from t3ssfast.simulation.scene import Scene, add_crowding, add_membranes, random_direction
@@ -31,7 +32,13 @@ CPU = torch.device("cpu")
 VOXEL_ANGSTROM = 20.0
 BOX = 44
 # The defaults are for boxes of more voxels.
-CONFIG = AverageConfig(iterations=3, initial_resolution_angstrom=130.0, finest_alignment_voxels=3.0)
+CONFIG = AverageConfig(
+    iterations=3,
+    initial_resolution_angstrom=130.0,
+    finest_alignment_voxels=3.0,
+    reject_other_kinds=False,
+    kind="all",
+)
 # What is mistaken for a T3SS on a membrane, with assumed frequencies.
 LOOK_ALIKES = {
     "membrane": 0.3,
@@ -139,7 +146,7 @@ def _draw(kind: str, physics: Physics, rng: np.random.Generator) -> tuple[Partic
     if kind == "secretin":
         return particles.secretin(rng, gap), 0.0
     if kind == "flagellar_motor":
-        return particles.flagellar_motor(rng, gap), 0.0
+        return flagellar_motor(rng, gap), 0.0
     if kind == "ribosome":
         return particles.ribosome(rng), -(gap / 2 + rng.uniform(*DOCKED_RIBOSOME_NM))
     if kind == "membrane_protein":

@@ -148,3 +148,24 @@ def test_configuration_round_trip_through_a_dictionary():
 def test_exceptions_share_a_base_class():
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), UserWarning if name.endswith("Warning") else T3Error)
+
+
+def test_kinds_of_candidates():
+    place = {
+        "centre_zyx": np.eye(3),
+        "score": [1, 0.5, 0.2],
+        "normal_zyx": np.eye(3),
+        "voxel_size_angstrom": 10,
+    }
+    assert Candidates(**place).kind.tolist() == ["t3ss"] * 3
+    assert Candidates(**place, kind="flagellar_motor").kind.tolist() == ["flagellar_motor"] * 3
+    mixed = Candidates(**place, kind=["flagellar_motor", "", "t3ss"])
+    assert mixed.kind.tolist() == ["flagellar_motor", "t3ss", "t3ss"]
+    assert mixed.of_kinds("t3ss").score.tolist() == pytest.approx([0.5, 0.2])
+    assert len(mixed.of_kinds("t3ss", "flagellar_motor")) == 3
+    assert len(mixed.of_kinds()) == 0
+    assert mixed.sorted_by_score()[:1].kind.tolist() == ["flagellar_motor"]
+    assert mixed.to_dataframe()["kind"].tolist() == mixed.kind.tolist()
+    for kind in ([1, 2, 3], [["t3ss"]], ["t3ss"]):
+        with pytest.raises(InputError, match="kind"):
+            Candidates(**place, kind=kind)

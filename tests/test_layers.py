@@ -28,6 +28,10 @@ LEVELS = [
     "simulation",
     "training",
     "plotting",
+    "cluster",
+    "curation",
+    "reporting",
+    "napari_plugin",
     "cli",
 ]
 FILES = {

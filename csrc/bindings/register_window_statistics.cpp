@@ -10,7 +10,7 @@
 #include "backend.h"
 #include "bindings/register.h"
 #include "bindings/views.h"
-#include "core/moment_tile.h"
+#include "core/moment_strip.h"
 #include "core/order_tile.h"
 
 namespace t3ssfast {
@@ -39,33 +39,51 @@ i64 window_statistics_workspace_cuda(const ImagesArgument &images, i64 size, con
 
 void window_statistics_cuda(const ImagesArgument &images, i64 size, const Requests &requests,
                             const WindowsArgument &windows, std::uintptr_t out, std::uintptr_t workspace,
-                            i64 workspace_bytes, const LaunchArgument &target) {
+                            i64 workspace_bytes, std::uintptr_t first_nonfinite, const LaunchArgument &target) {
     cuda::window_statistics(image_stack(images), size, read_requests(requests), window_list(windows),
-                            pointer<float>(out), pointer<void>(workspace), workspace_bytes, launch(target));
+                            pointer<float>(out), pointer<void>(workspace), workspace_bytes,
+                            pointer<i64>(first_nonfinite), launch(target));
 }
 
-// The algorithm of cuda::window_statistics, run on the host by a block of `lanes` lanes. For tests.
+// Order statistics by a block that runs on the host. For tests.
+template <typename Rank>
+void emulate_order(const HostBlock &block, const StatisticsRun &run) {
+    constexpr i64 kRows = 48, kColumns = 64;
+    const OrderMemory<Rank> memory{run.size, kRows, kColumns, block.lanes()};
+    std::vector<std::uint64_t> pixels(memory.pixel_bytes() / sizeof(std::uint64_t) + 1);
+    std::vector<std::uint64_t> shared((memory.list_bytes() + memory.sort_bytes()) / sizeof(std::uint64_t) + 1);
+    const BlockGrid grid = block_grid(run, kRows, kColumns, 0);
+    for (i64 i = 0; i < grid.count; ++i) {
+        order_tile<Rank>(block, run, memory, grid.tile(i, run.windows_y, run.windows_x),
+                         reinterpret_cast<unsigned char *>(shared.data()),
+                         reinterpret_cast<unsigned char *>(pixels.data()));
+    }
+}
+
+// The algorithm of cuda::window_statistics, run on the host by a block of `lanes` lanes, with strips of `strip_rows`
+// lattice cells; without `ring` as where the shared memory is too small. For tests.
 void emulate_window_statistics(const ImagesArgument &images, i64 size, const Requests &requests,
                                const WindowsArgument &windows, std::uintptr_t out, int lanes, bool reversed,
-                               i64 panel) {
+                               i64 strip_rows, bool ring) {
     const HostBlock block(lanes, reversed);
     StatisticsRun run = statistics_run(image_stack(images), size, window_list(windows), pointer<float>(out));
-    std::vector<double> shared(
-        (std::max(moment_block_bytes(size, panel), order_shared_bytes(lanes)) + sizeof(double) - 1) / sizeof(double));
-    std::vector<std::uint32_t> workspace(order_workspace_bytes(size, lanes) / sizeof(std::uint32_t));
+    const MomentMemory moments{size, ring};
+    std::vector<double> shared((moments.bytes() + sizeof(double) - 1) / sizeof(double));
     unsigned char *const memory = reinterpret_cast<unsigned char *>(shared.data());
     for (i64 slot = 0; slot < static_cast<i64>(requests.size()); ++slot) {
         const Statistic kind = static_cast<Statistic>(requests[slot].first);
         run.requests[0] = {kind, slot, requests[slot].second};
         run.request_count = 1;
-        const bool order = is_order(kind);
-        const BlockGrid grid = order ? order_grid(run) : moment_grid(run);
-        for (i64 i = 0; i < grid.count; ++i) {
-            const Tile tile = grid.tile(i, run.windows_y, run.windows_x);
-            if (order) {
-                order_tile(block, run, tile, memory, workspace.data());
-            } else {
-                moment_tile(block, run, tile, panel, memory);
+        if (is_order(kind)) {
+            ring ? emulate_order<std::uint16_t>(block, run) : emulate_order<std::uint32_t>(block, run);
+        } else {
+            const StripGrid grid = strip_grid(run, run.windows.dense() ? strip_rows : 1);
+            for (i64 i = 0; i < grid.count; ++i) {
+                if (ring) {
+                    moment_strip<UpperInRegisters>(block, run, grid, i, moments, memory);
+                } else {
+                    moment_strip<UpperInMemory>(block, run, grid, i, moments, memory);
+                }
             }
         }
     }

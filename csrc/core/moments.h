@@ -33,16 +33,16 @@ struct PowerSums {
     T3_HD void clear() { s1 = s2 = s3 = s4 = 0.0; }
     T3_HD void add(double d) {
         const double d2 = product(d, d);
-        s1 += d;
-        s2 += d2;
-        s3 += product(d2, d);
-        s4 += product(d2, d2);
+        s1 = sum(s1, d);
+        s2 = sum(s2, d2);
+        s3 = sum(s3, product(d2, d));
+        s4 = sum(s4, product(d2, d2));
     }
     T3_HD void add(const PowerSums &other) {
-        s1 += other.s1;
-        s2 += other.s2;
-        s3 += other.s3;
-        s4 += other.s4;
+        s1 = sum(s1, other.s1);
+        s2 = sum(s2, other.s2);
+        s3 = sum(s3, other.s3);
+        s4 = sum(s4, other.s4);
     }
 };
 

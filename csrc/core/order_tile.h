@@ -6,120 +6,187 @@
 
 namespace t3ssfast {
 
-// Windows per tile of the order statistics; a lane slides down one column.
-constexpr std::int64_t kOrderRows = 64, kOrderColumns = 128;
 constexpr int kDigitBits = 4, kDigits = 1 << kDigitBits;
 
-T3_HD std::int64_t order_pixels(std::int64_t size) { return (kOrderRows + size - 1) * (kOrderColumns + size - 1); }
+// The memory of a block for tiles of rows x columns windows. With 16-bit ranks it is shared memory alone; with 32-bit
+// ranks, keys and ranks are in the block's part of the workspace. The tile does not change results.
+template <typename Rank>
+struct OrderMemory {
+    std::int64_t size, rows, columns;
+    int lanes;
 
-inline BlockGrid order_grid(const StatisticsRun &run) { return block_grid(run, kOrderRows, kOrderColumns, 0); }
+    T3_HD std::int64_t pixel_rows() const { return rows + size - 1; }
+    T3_HD std::int64_t pixel_columns() const { return columns + size - 1; }
+    // Pixels of each lane while a tile is sorted.
+    T3_HD static std::int64_t share(std::int64_t count, int lanes) { return (count + lanes - 1) / lanes; }
+    T3_HD std::int64_t capacity() const { return share(pixel_rows() * pixel_columns(), lanes) * lanes; }
 
-// Pixels of each lane while a tile is sorted.
-T3_HD std::int64_t lane_share(std::int64_t count, int lanes) { return (count + lanes - 1) / lanes; }
+    // A pixel's number and its packed coordinates are ranks, too.
+    T3_HD bool fits_ranks() const {
+        constexpr std::int64_t kSide = std::int64_t{1} << (4 * sizeof(Rank));
+        return pixel_rows() <= kSide && pixel_columns() <= kSide && capacity() < kSide * kSide;
+    }
+    // Keys, and twice the ranks.
+    T3_HD std::int64_t pixel_bytes() const {
+        return capacity() * static_cast<std::int64_t>(sizeof(std::uint32_t) + 2 * sizeof(Rank));
+    }
+    T3_HD std::int64_t list_bytes() const { return (rows + 1) * static_cast<std::int64_t>(sizeof(RowRange)); }
+    // Bins of the sort with one more word for each run of kDigits, totals of the runs and of kDigits runs.
+    T3_HD std::int64_t sort_bytes() const {
+        const std::int64_t runs = lanes, groups = (runs + kDigits - 1) / kDigits;
+        return (runs * (kDigits + 2) + runs + groups) * static_cast<std::int64_t>(sizeof(Rank));
+    }
+};
 
-// Pixels of a tile, twice for the sort, and their ranks; each lane has a full share.
-T3_HD std::int64_t order_capacity(std::int64_t size, int lanes) {
-    return lane_share(order_pixels(size), lanes) * lanes;
-}
-T3_HD std::int64_t order_workspace_bytes(std::int64_t size, int lanes) {
-    return order_capacity(size, lanes) * 5 * static_cast<std::int64_t>(sizeof(std::uint32_t));
-}
-
-T3_HD std::int64_t order_shared_bytes(int lanes) {
-    return (kDigits * lanes + kDigits) * static_cast<std::int64_t>(sizeof(std::uint32_t)) +
-           (kOrderRows + 1) * static_cast<std::int64_t>(sizeof(RowRange));
-}
-
-// Where pair `i` of the order is kept during the sort: every lane has its own run of `share` pairs, and the runs are
+// Where pair `i` of the order is kept during the sort: every lane has its own run of `share` pixels, and the runs are
 // interleaved, so that neighbouring lanes read neighbouring addresses.
 T3_HD std::uint32_t interleaved(std::uint32_t i, std::uint32_t share, std::uint32_t lanes) {
     return i % share * lanes + i / share;
 }
 
-// A pixel of a tile: its value as a key, and its coordinates y << 16 | x. Read and written at once.
-struct alignas(8) KeyedPixel {
-    std::uint32_t key, yx;
+// Counts of each digit and lane, replaced by where the lane's first pixel of that digit goes.
+template <typename Rank>
+struct SortBins {
+    Rank *bins, *runs, *groups;
+    int lanes;
+
+    // Digit by digit; a run of kDigits bins is followed by two unused ones, against bank conflicts of 16-bit bins.
+    T3_HD Rank &at(int i) const { return bins[i + i / kDigits * 2]; }
+    T3_HD Rank &of(std::uint32_t digit, int lane) const { return at(static_cast<int>(digit) * lanes + lane); }
 };
 
-// Stable radix sort of interleaved pixels by key, four bits per pass. The number of passes is even, so the result is in
-// `pixels`, in order and not interleaved.
-T3_BLOCK_FUNCTION void sort_block(const Block &block, KeyedPixel *pixels, KeyedPixel *spare, std::int64_t count,
-                                  std::uint32_t *bins) {
+// Exclusive prefix sums of all bins: every lane sums one run of them.
+T3_TYPED_BLOCK_FUNCTION void sum_bins(const Block &block, const SortBins<Type> &bins) {
     const int lanes = block.lanes();
-    const std::int64_t share = lane_share(count, lanes);
-    std::uint32_t *totals = bins + kDigits * lanes;
-    for (int shift = 0; shift < 32; shift += kDigitBits) {
-        const bool last = shift + kDigitBits == 32;
-        block.phase([&](int lane) {
-            for (int digit = 0; digit < kDigits; ++digit) bins[digit * lanes + lane] = 0;
-            const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
-            for (std::int64_t i = 0; i < pairs; ++i) {
-                ++bins[(pixels[i * lanes + lane].key >> shift & (kDigits - 1)) * lanes + lane];
-            }
-        });
-        block.phase([&](int lane) {
-            for (int digit = lane; digit < kDigits; digit += lanes) {
-                std::uint32_t sum = 0;
-                for (int i = 0; i < lanes; ++i) {
-                    const std::uint32_t length = bins[digit * lanes + i];
-                    bins[digit * lanes + i] = sum;
-                    sum += length;
-                }
-                totals[digit] = sum;
-            }
-        });
-        block.phase([&](int lane) {
-            std::uint32_t base = 0;
-            for (int digit = 0; digit < kDigits; ++digit) {
-                bins[digit * lanes + lane] += base;
-                base += totals[digit];
-            }
-            const std::int64_t remaining = count - lane * share, pairs = remaining < share ? remaining : share;
-            for (std::int64_t i = 0; i < pairs; ++i) {
-                const KeyedPixel pixel = pixels[i * lanes + lane];
-                const std::uint32_t rank = bins[(pixel.key >> shift & (kDigits - 1)) * lanes + lane]++;
-                const std::uint32_t to =
-                    last ? rank
-                         : interleaved(rank, static_cast<std::uint32_t>(share), static_cast<std::uint32_t>(lanes));
-                spare[to] = pixel;
-            }
-        });
-        KeyedPixel *const previous = pixels;
-        pixels = spare;
-        spare = previous;
-    }
+    block.phase([&](int lane) {
+        Type sum = 0;
+        for (int i = 0; i < kDigits; ++i) sum = static_cast<Type>(sum + bins.at(lane * kDigits + i));
+        bins.runs[lane] = sum;
+    });
+    block.phase([&](int lane) {
+        if (lane * kDigits >= lanes) return;
+        Type sum = 0;
+        for (int i = lane * kDigits; i < lanes && i < (lane + 1) * kDigits; ++i) {
+            sum = static_cast<Type>(sum + bins.runs[i]);
+        }
+        bins.groups[lane] = sum;
+    });
+    block.phase([&](int lane) {
+        Type sum = 0;
+        for (int i = 0; i < lane / kDigits; ++i) sum = static_cast<Type>(sum + bins.groups[i]);
+        for (int i = lane / kDigits * kDigits; i < lane; ++i) sum = static_cast<Type>(sum + bins.runs[i]);
+        for (int i = 0; i < kDigits; ++i) {
+            Type &bin = bins.at(lane * kDigits + i);
+            const Type count = bin;
+            bin = sum;
+            sum = static_cast<Type>(sum + count);
+        }
+    });
 }
 
-// The pixels under a tile in ascending order, and the rank of each pixel.
+// Stable radix sort of the numbers 0 .. count - 1 of pixels by their keys, four bits per pass. Digits that all keys
+// share are skipped. Returns the array that holds the order, `order` or `spare`; it is not interleaved.
+T3_TYPED_BLOCK_FUNCTION Type *sort_block(const Block &block, const std::uint32_t *keys, std::uint32_t varying,
+                                         Type *order, Type *spare, std::int64_t count, const SortBins<Type> &bins) {
+    const int lanes = block.lanes();
+    const std::uint32_t share = static_cast<std::uint32_t>(OrderMemory<Type>::share(count, lanes));
+    const std::uint32_t stride = static_cast<std::uint32_t>(lanes), total = static_cast<std::uint32_t>(count);
+    // At least one pass, which undoes the interleaving.
+    int last = 0;
+    for (int shift = 0; shift < 32; shift += kDigitBits) last = varying >> shift & (kDigits - 1) ? shift : last;
+    for (int shift = 0; shift <= last; shift += kDigitBits) {
+        if (shift < last && (varying >> shift & (kDigits - 1)) == 0) continue;
+        const auto for_share = [&](int lane, auto work) {
+            const std::uint32_t first = static_cast<std::uint32_t>(lane) * share;
+            const std::uint32_t mine = first < total ? (total - first < share ? total - first : share) : 0;
+            for (std::uint32_t i = 0; i < mine; ++i) {
+                const Type pixel = order[i * stride + static_cast<std::uint32_t>(lane)];
+                work(pixel, keys[pixel] >> shift & (kDigits - 1));
+            }
+        };
+        block.phase([&](int lane) {
+            for (std::uint32_t digit = 0; digit < kDigits; ++digit) bins.of(digit, lane) = 0;
+            for_share(lane, [&](Type, std::uint32_t digit) { ++bins.of(digit, lane); });
+        });
+        sum_bins<Type>(block, bins);
+        block.phase([&](int lane) {
+            for_share(lane, [&](Type pixel, std::uint32_t digit) {
+                const std::uint32_t to = bins.of(digit, lane)++;
+                spare[shift == last ? to : interleaved(to, share, stride)] = pixel;
+            });
+        });
+        Type *const previous = order;
+        order = spare;
+        spare = previous;
+    }
+    return order;
+}
+
+// Two ranks at an address that is aligned to 4 bytes.
+T3_HD std::uint32_t load_pair(const std::uint16_t *aligned) {
+#if defined(__CUDA_ARCH__)
+    return *reinterpret_cast<const std::uint32_t *>(aligned);
+#else
+    std::uint32_t pair;
+    memcpy(&pair, aligned, sizeof(pair));
+    return pair;
+#endif
+}
+
+// The pixels under a tile in ascending order, as coordinates y << kShift | x, and the rank of each pixel.
+template <typename Rank>
 struct RankedPixels {
-    const KeyedPixel *by_rank;
-    const std::uint32_t *ranks;  // (rows, columns)
+    static constexpr int kShift = 4 * sizeof(Rank);
+
+    const std::uint32_t *keys;    // (rows, columns)
+    const Rank *by_rank, *ranks;  // (count), (rows, columns)
     std::int64_t columns, count;
 
     T3_HD bool inside(std::int64_t rank, std::uint32_t top, std::uint32_t left, std::uint32_t size) const {
-        const std::uint32_t yx = by_rank[rank].yx;
-        return (yx >> 16) - top < size && (yx & 0xFFFFu) - left < size;
+        const std::uint32_t yx = by_rank[rank];
+        return (yx >> kShift) - top < size && (yx & ((1u << kShift) - 1)) - left < size;
+    }
+    T3_HD float value(std::int64_t rank) const {
+        const std::uint32_t yx = by_rank[rank];
+        return key_to_float(keys[(yx >> kShift) * columns + (yx & ((1u << kShift) - 1))]);
     }
 };
 
+// How many of `count` ranks from ranks[first] on are below a pivot. Ranks of 16 bits are read in pairs.
+T3_HD int count_below(const std::uint32_t *ranks, std::int64_t first, int count, int pivot) {
+    int below = 0;
+    for (int i = 0; i < count; ++i) below += static_cast<int>(ranks[first + i]) < pivot;
+    return below;
+}
+
+T3_HD int count_below(const std::uint16_t *ranks, std::int64_t first, int count, int pivot) {
+    int below = 0, i = 0;
+    if (first % 2 != 0) below += static_cast<int>(ranks[first + i++]) < pivot;
+    const std::uint16_t *const pairs = ranks + first;
+    for (; i + 1 < count; i += 2) {
+        const std::uint32_t pair = load_pair(pairs + i);
+        below += static_cast<int>(pair & 0xFFFFu) < pivot;
+        below += static_cast<int>(pair >> 16) < pivot;
+    }
+    if (i < count) below += static_cast<int>(pairs[i]) < pivot;
+    return below;
+}
+
 // Slides down one column of windows, row by row, like csrc/cpu/window_statistics/order_rank_kernel.h. The pivot is the
 // rank of the previous result; `below` counts the window's ranks below the pivot.
-template <typename Write>
-T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::int64_t rows, std::int64_t size,
-                        const QuantilePosition &quantile, double fraction, const Write &write) {
-    std::int64_t pivot = static_cast<std::int64_t>(fraction * static_cast<double>(pixels.count - 1));
+template <typename Rank, typename Write>
+T3_HD void slide_column(const RankedPixels<Rank> &pixels, std::int64_t column, std::int64_t begin, std::int64_t end,
+                        std::int64_t size, const QuantilePosition &quantile, double fraction, const Write &write) {
+    int pivot = static_cast<int>(fraction * static_cast<double>(pixels.count - 1));
     std::int64_t below = 0;
     const auto count_row = [&](std::int64_t y) {
-        const std::uint32_t *row = pixels.ranks + y * pixels.columns + column;
-        std::int64_t lower = 0;
-        for (std::int64_t x = 0; x < size; ++x) lower += row[x] < pivot;
-        return lower;
+        return count_below(pixels.ranks, y * pixels.columns + column, static_cast<int>(size), pivot);
     };
-    for (std::int64_t y = 0; y < size; ++y) below += count_row(y);
+    for (std::int64_t y = begin; y < begin + size; ++y) below += count_row(y);
     const std::uint32_t left = static_cast<std::uint32_t>(column), edge = static_cast<std::uint32_t>(size);
-    for (std::int64_t t = 0; t < rows; ++t) {
+    for (std::int64_t t = begin; t < end; ++t) {
         const std::uint32_t top = static_cast<std::uint32_t>(t);
-        if (t > 0) below += count_row(t + size - 1) - count_row(t - 1);
+        if (t > begin) below += count_row(t + size - 1) - count_row(t - 1);
         while (below > quantile.lower) {
             --pivot;
             below -= pixels.inside(pivot, top, left, edge);
@@ -128,56 +195,80 @@ T3_HD void slide_column(const RankedPixels &pixels, std::int64_t column, std::in
             below += pixels.inside(pivot, top, left, edge);
             ++pivot;
         }
-        const float lower = key_to_float(pixels.by_rank[pivot].key);
+        const float lower = pixels.value(pivot);
         float upper = lower;
         if (quantile.needs_upper) {
-            std::int64_t next = pivot + 1;
+            int next = pivot + 1;
             while (!pixels.inside(next, top, left, edge)) ++next;
-            upper = key_to_float(pixels.by_rank[next].key);
+            upper = pixels.value(next);
         }
         write(t, quantile_value(quantile, lower, upper));
     }
 }
 
-T3_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, const Tile &tile, unsigned char *shared,
-                                  std::uint32_t *workspace) {
+// Order statistics of the windows of `tile`. `memory` holds the pixels, `shared` what lanes exchange during the sort.
+// Every column of windows is divided among as many lanes as there are.
+T3_TYPED_BLOCK_FUNCTION void order_tile(const Block &block, const StatisticsRun &run, const OrderMemory<Type> &memory,
+                                        const Tile &tile, unsigned char *shared, unsigned char *pixel_memory) {
+    const int lanes = block.lanes();
     RowRange *ranges = reinterpret_cast<RowRange *>(shared);
-    std::uint32_t *bins = reinterpret_cast<std::uint32_t *>(ranges + kOrderRows + 1);
+    Type *const bin_memory = reinterpret_cast<Type *>(shared + memory.list_bytes());
+    const SortBins<Type> bins{bin_memory, bin_memory + lanes * (kDigits + 2), bin_memory + lanes * (kDigits + 3),
+                              lanes};
     if (!find_rows(block, run, tile, ranges)) return;
 
     const std::int64_t size = run.size, rows = tile.height() + size - 1, columns = tile.width() + size - 1;
-    const std::int64_t count = rows * columns, capacity = order_capacity(size, block.lanes());
-    const std::uint32_t lanes = static_cast<std::uint32_t>(block.lanes());
-    const std::uint32_t share = static_cast<std::uint32_t>(lane_share(count, block.lanes()));
-    KeyedPixel *by_rank = reinterpret_cast<KeyedPixel *>(workspace), *spare = by_rank + capacity;
-    std::uint32_t *ranks = workspace + 4 * capacity;
-    const float *corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
+    const std::int64_t count = rows * columns;
+    const std::uint32_t share = static_cast<std::uint32_t>(OrderMemory<Type>::share(count, lanes));
+    std::uint32_t *const keys = reinterpret_cast<std::uint32_t *>(pixel_memory);
+    Type *const numbers = reinterpret_cast<Type *>(keys + memory.capacity()), *const spare =
+                                                                                  numbers + memory.capacity();
+    const float *const corner = run.images.image(tile.image) + tile.y0 * run.images.width + tile.x0;
+    const std::uint32_t first_key = float_to_key(*corner);
+    // The bits in which keys differ from the first one, by lanes; the bins are not in use yet.
+    std::uint32_t *const varying_bits = reinterpret_cast<std::uint32_t *>(bin_memory);
     block.phase([&](int lane) {
-        for (std::int64_t i = lane; i < count; i += block.lanes()) {
-            const std::int64_t y = i / columns, x = i % columns;
-            const std::uint32_t at = interleaved(static_cast<std::uint32_t>(i), share, lanes);
-            by_rank[at] = {float_to_key(corner[y * run.images.width + x]), static_cast<std::uint32_t>(y << 16 | x)};
+        std::uint32_t varying = 0;
+        for (std::int64_t y = 0; y < rows; ++y) {
+            for (std::int64_t x = lane; x < columns; x += lanes) {
+                const std::uint32_t key = float_to_key(corner[y * run.images.width + x]);
+                const std::uint32_t i = static_cast<std::uint32_t>(y * columns + x);
+                keys[i] = key;
+                numbers[interleaved(i, share, static_cast<std::uint32_t>(lanes))] = static_cast<Type>(i);
+                varying |= key ^ first_key;
+            }
+        }
+        if (lane < columns) varying_bits[lane] = varying;
+    });
+    std::uint32_t varying = 0;
+    for (std::int64_t i = 0; i < columns && i < lanes; ++i) varying |= varying_bits[i];
+    block.phase([](int) {});  // all lanes have read `varying_bits`
+    Type *const by_rank = sort_block<Type>(block, keys, varying, numbers, spare, count, bins);
+    Type *const ranks = by_rank == numbers ? spare : numbers;
+    block.phase([&](int lane) {
+        for (std::int64_t rank = lane; rank < count; rank += lanes) {
+            const std::uint32_t i = by_rank[rank], width = static_cast<std::uint32_t>(columns);
+            ranks[i] = static_cast<Type>(rank);
+            by_rank[rank] = static_cast<Type>(i / width << RankedPixels<Type>::kShift | i % width);
         }
     });
-    sort_block(block, by_rank, spare, count, bins);
+    const RankedPixels<Type> pixels{keys, by_rank, ranks, columns, count};
+    const int width = static_cast<int>(tile.width()), height = static_cast<int>(tile.height());
+    const int parts = lanes > width ? lanes / width : 1, part_rows = (height + parts - 1) / parts;
     block.phase([&](int lane) {
-        for (std::int64_t rank = lane; rank < count; rank += block.lanes()) {
-            ranks[(by_rank[rank].yx >> 16) * columns + (by_rank[rank].yx & 0xFFFFu)] = static_cast<std::uint32_t>(rank);
-        }
-    });
-    const RankedPixels pixels{by_rank, ranks, columns, count};
-    block.phase([&](int lane) {
-        for (int k = 0; k < run.request_count; ++k) {
-            const BlockRequest &request = run.requests[k];
-            const QuantilePosition quantile =
-                quantile_position(size * size, request.fraction, request.kind == Statistic::median);
-            float *out = run.out + request.slot * run.plane;
-            for (std::int64_t x = lane; x < tile.width(); x += block.lanes()) {
-                slide_column(pixels, x, tile.height(), size, quantile, request.fraction,
-                             [&](std::int64_t t, float value) {
-                                 const std::int64_t at = output_index(run, tile, ranges, tile.y0 + t, tile.x0 + x);
-                                 if (at >= 0) out[at] = value;
-                             });
+        for (int i = lane; i < width * parts; i += lanes) {
+            const int x = i % width, begin = i / width * part_rows;
+            const int end = begin + part_rows < height ? begin + part_rows : height;
+            if (begin >= end || !any_listed(run, ranges, begin, end)) continue;
+            for (int k = 0; k < run.request_count; ++k) {
+                const BlockRequest &request = run.requests[k];
+                const QuantilePosition quantile =
+                    quantile_position(size * size, request.fraction, request.kind == Statistic::median);
+                float *out = run.out + request.slot * run.plane;
+                slide_column(pixels, x, begin, end, size, quantile, request.fraction, [&](std::int64_t t, float value) {
+                    const std::int64_t at = output_index(run, tile, ranges, tile.y0 + t, tile.x0 + x);
+                    if (at >= 0) out[at] = value;
+                });
             }
         }
     });

@@ -1,5 +1,5 @@
-// A product that is never contracted into a fused multiply-add: a device gives the bits of the same algorithm on a CPU,
-// whatever the compiler.
+// Arithmetic that is never contracted into a fused multiply-add: a device gives the bits of the same algorithm on a
+// CPU, whatever the compiler.
 #pragma once
 
 #include "core/macros.h"
@@ -11,6 +11,22 @@ T3_HD double product(double a, double b) {
     return __dmul_rn(a, b);
 #else
     return a * b;
+#endif
+}
+
+T3_HD double sum(double a, double b) {
+#if defined(__CUDA_ARCH__)
+    return __dadd_rn(a, b);
+#else
+    return a + b;
+#endif
+}
+
+T3_HD double difference(double a, double b) {
+#if defined(__CUDA_ARCH__)
+    return __dsub_rn(a, b);
+#else
+    return a - b;
 #endif
 }
 

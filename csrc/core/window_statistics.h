@@ -1,4 +1,4 @@
-// What the block algorithms of window_statistics share (core/moment_tile.h, core/order_tile.h): templates over a Block
+// What the block algorithms of window_statistics share (core/moment_strip.h, core/order_tile.h): templates over a Block
 // (core/block.h), which the CUDA kernels run and tests run on the host. `shared` is the block's shared memory,
 // `workspace` its part of device memory.
 #pragma once
@@ -26,8 +26,11 @@ struct StatisticsRun {
     WindowList windows;
     float *out;
     std::int64_t plane;  // number of output windows: the distance between planes of the output
+    double inverse_count;  // of the pixels of a window
     BlockRequest requests[kMaxRequests];
     int request_count;
+    // Lowered to the index of the first NaN or Inf; null where the pixels are known to be finite.
+    unsigned long long *first_nonfinite;
 };
 
 // Grid of tiles; it starts `lead` windows before the first window (see core/moments.h).
@@ -59,8 +62,18 @@ inline StatisticsRun statistics_run(ImageStack<const float> images, std::int64_t
     run.windows_x = valid_windows(images.width, size);
     run.windows = windows;
     run.out = out;
+    run.inverse_count = 1.0 / (static_cast<double>(size) * static_cast<double>(size));
     run.plane = windows.dense() ? images.count * run.windows_y * run.windows_x : windows.count;
     return run;
+}
+
+T3_HD void lower_to(unsigned long long *least, std::int64_t index) {
+    const unsigned long long value = static_cast<unsigned long long>(index);
+#if defined(__CUDA_ARCH__)
+    atomicMin(least, value);
+#else
+    if (value < *least) *least = value;
+#endif
 }
 
 // Range of window list entries in one row of a tile; kept in shared memory.

@@ -13,6 +13,15 @@ struct LaunchShape {
     std::int64_t shared_bytes;
 };
 
+// Lets a kernel use all the shared memory that a block may opt in to. The limit belongs to the kernel, which threads
+// share, so every thread sets the same one; a launch still occupies only what it asks for.
+template <typename Kernel>
+void allow_shared(Kernel *kernel, int device) {
+    const int bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+          "Setting the shared memory limit");
+}
+
 template <typename T>
 struct ParameterOf {
     using type = T;

@@ -27,7 +27,7 @@ std::int64_t window_statistics_workspace(ImageStack<const float>, std::int64_t, 
 }
 
 void window_statistics(ImageStack<const float>, std::int64_t, const std::vector<StatisticRequest> &, WindowList,
-                       float *, void *, std::int64_t, Launch) {
+                       float *, void *, std::int64_t, std::int64_t *, Launch) {
     unavailable();
 }
 

@@ -63,6 +63,7 @@ def window_statistics_cuda(
     out: int,
     workspace: int,
     workspace_bytes: int,
+    first_nonfinite: int,
     launch: _Launch,
     /,
 ) -> None: ...
@@ -74,7 +75,8 @@ def emulate_window_statistics(
     out: int,
     lanes: int,
     reverse: bool,
-    panel: int,
+    strip_rows: int,
+    ring: bool,
     /,
 ) -> None: ...
 def first_nonfinite(values: int, count: int, threads: int, /) -> int | None: ...

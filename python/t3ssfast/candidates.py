@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,26 @@ from t3ssfast.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Candidates", "euler_zyz_from_normal", "normal_from_euler_zyz"]
+__all__ = [
+    "FLAGELLAR_MOTOR",
+    "LABELS",
+    "PARTICLE_KINDS",
+    "T3SS",
+    "Candidates",
+    "euler_zyz_from_normal",
+    "normal_from_euler_zyz",
+]
+
+# Verdicts of a person on a candidate; "" is none.
+LABELS = ("accepted", "rejected", "unsure")
 
 FloatArray = npt.NDArray[np.float32]
+
+# Kinds of particles that the models tell apart; files and simulations may hold others.
+T3SS, FLAGELLAR_MOTOR = "t3ss", "flagellar_motor"
+PARTICLE_KINDS = (T3SS, FLAGELLAR_MOTOR)
+# Fields with an entry for each candidate.
+ARRAYS = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees", "label")
 
 
 def euler_zyz_from_normal(normal_zyx: npt.ArrayLike) -> FloatArray:
@@ -94,14 +111,20 @@ class Candidates:
     tomogram_name
         Name of the tomogram in star files.
     kind
-        (n,) labels such as "t3ss" or "flagellar_motor". Default: "t3ss".
+        (n,) labels such as "t3ss" or "flagellar_motor", or one for all. Default: "t3ss", also where it is
+        empty.
     rot_degrees
         (n,) float32 rotation about the normal. Default: 0.
+    label
+        (n,) verdicts of a person: one of `LABELS`, or "" for none. Default: "".
+    details
+        Further (n,) arrays by name, such as "classifier_score"; they become columns of tables.
 
     Raises
     ------
     InputError
-        If the arrays differ in length, or a centre or normal is not finite, or a normal is zero.
+        If the arrays differ in length, a centre or normal is not finite, a normal is zero, or a label is
+        unknown.
     """
 
     centre_zyx: FloatArray
@@ -112,6 +135,8 @@ class Candidates:
     tomogram_name: str = "tomogram"
     kind: npt.NDArray[np.str_] = field(default=None)  # type: ignore[arg-type]
     rot_degrees: FloatArray = field(default=None)  # type: ignore[arg-type]
+    label: npt.NDArray[np.str_] = field(default=None)  # type: ignore[arg-type]
+    details: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         centre = np.ascontiguousarray(self.centre_zyx, dtype=np.float32).reshape(-1, 3)
@@ -121,12 +146,14 @@ class Candidates:
             "centre_zyx": centre,
             "score": np.ascontiguousarray(self.score, dtype=np.float32).reshape(-1),
             "normal_zyx": normal,
-            "kind": np.full(n, "t3ss", "<U32") if self.kind is None else np.asarray(self.kind, dtype=str),
+            "kind": self._kinds(n),
             "rot_degrees": np.zeros(n, np.float32)
             if self.rot_degrees is None
             else np.asarray(self.rot_degrees, np.float32),
+            "label": np.full(n, "", "<U8") if self.label is None else np.asarray(self.label, dtype=str),
         }
-        for name, array in arrays.items():
+        details = {name: np.asarray(values) for name, values in self.details.items()}
+        for name, array in (arrays | details).items():
             if len(array) != n:
                 raise InputError(f"{name}: {len(array)} entries for {n} centres; give one for each centre.")
         norm = np.linalg.norm(normal, axis=1, keepdims=True)
@@ -134,9 +161,22 @@ class Candidates:
             raise InputError("centre_zyx: a centre is not finite; remove this candidate.")
         if not np.isfinite(norm).all() or (norm == 0).any():
             raise InputError("normal_zyx: a normal is zero or not finite; remove this candidate.")
+        if unknown := set(arrays["label"].tolist()) - {"", *LABELS}:
+            listed = ", ".join(LABELS)
+            raise InputError(f"label: {min(unknown)[:60]!r} is unknown; give {listed}, or nothing.")
         arrays["normal_zyx"] = (normal / norm).astype(np.float32)
+        object.__setattr__(self, "details", details)
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
+
+    def _kinds(self, n: int) -> npt.NDArray[np.str_]:
+        kind = np.asarray(T3SS if self.kind is None else self.kind)
+        if kind.ndim > 1 or (kind.size and kind.dtype.kind not in "UO"):
+            raise InputError(f"kind: it holds {kind.dtype} {kind.shape}; give one text for each centre.")
+        if kind.ndim == 0:
+            return np.full(n, str(kind) or T3SS, "<U32")
+        labels = kind.astype(str)
+        return np.where(labels == "", T3SS, labels)
 
     @classmethod
     def empty(
@@ -156,8 +196,25 @@ class Candidates:
         """Select candidates by a slice, indices or a boolean mask."""
         if not isinstance(index, slice):
             index = np.atleast_1d(np.asarray(index))
-        names = ("centre_zyx", "score", "normal_zyx", "kind", "rot_degrees")
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
+        chosen: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
+        details = {name: values[index] for name, values in self.details.items()}
+        return replace(self, details=details, **chosen)
+
+    def of_kinds(self, *kinds: str) -> Candidates:
+        """Select the candidates of some kinds."""
+        return self[np.isin(self.kind, kinds)]
+
+    def joined(self, other: Candidates) -> Candidates:
+        """Append the candidates of another set, in the same voxels of the same tomogram.
+
+        Of the details, those that both have remain.
+        """
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ARRAYS
+        }
+        common = [name for name in self.details if name in other.details]
+        details = {name: np.concatenate([self.details[name], other.details[name]]) for name in common}
+        return replace(self, details=details, **arrays)
 
     @property
     def euler_zyz(self) -> FloatArray:
@@ -171,7 +228,10 @@ class Candidates:
         return self[np.argsort(-self.score, kind="stable")]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return one row per candidate: z, y, x, score, normal_z/y/x, rot, tilt, psi, kind."""
+        """Return one row per candidate: z, y, x, score, normal_z/y/x, rot, tilt, psi, kind.
+
+        The details follow, and the label if a candidate has one.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = dict(zip("zyx", self.centre_zyx.T, strict=True))
@@ -179,5 +239,8 @@ class Candidates:
         columns |= dict(zip(("normal_z", "normal_y", "normal_x"), self.normal_zyx.T, strict=True))
         columns |= dict(zip(("rot", "tilt", "psi"), self.euler_zyz.T, strict=True))
         columns["kind"] = self.kind
+        columns |= self.details
+        if (self.label != "").any():
+            columns["label"] = self.label
         table: pd.DataFrame = pd.DataFrame(columns)
         return table

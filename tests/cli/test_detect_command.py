@@ -13,7 +13,7 @@ import t3ssfast as t3
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.tomogram import Tomogram
-from toy import VOXEL, Models
+from toy import VOXEL, Models, save_toy_verifier
 
 
 def run(*arguments: object) -> Any:
@@ -97,3 +97,28 @@ def test_errors_are_one_sentence_and_leave_no_files(
         assert result.output.count("error:") == 1
         assert not (tmp_path / "out").exists()
     assert run("detect", tmp_path / "a.mrc").exit_code == 2
+
+
+def test_false_discovery_rate_and_pooling(
+    models: Models, world: tuple[Tomogram, Candidates, np.ndarray], tmp_path: Path
+) -> None:
+    verifier = save_toy_verifier(tmp_path)
+    for name in ("TS_01.mrc", "TS_02.mrc"):
+        t3.write(tmp_path / name, world[0].data, VOXEL)
+    given = ["--segmenter", models["segmenter"], "--classifier", models["classifier"], "--verifier", verifier]
+    tomograms = [tmp_path / "TS_01.mrc", tmp_path / "TS_02.mrc"]
+    result = run("detect", *tomograms, "-o", tmp_path / "out", "--no-png", "--fdr", 0.05, *given)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "TS_01" / "decoys.csv").is_file()
+    result = run("fdr", tmp_path / "out", "-o", tmp_path / "pooled", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["tomograms"] == 2
+    assert (tmp_path / "pooled" / "TS_02" / "candidates.csv").is_file()
+    result = run("fdr", tmp_path / "out" / "TS_01")
+    assert "estimated false-discovery rate" in result.stdout
+    result = run("fdr", tmp_path)
+    assert result.exit_code == 1
+    assert "no finished result" in result.stderr
+    result = run("detect", tomograms[0], "-o", tmp_path / "new", "--fdr", 0.05, "--threshold", 0.5)
+    assert result.exit_code == 1
+    assert "one of the two" in result.stderr

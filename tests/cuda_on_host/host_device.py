@@ -41,8 +41,8 @@ def load_extension() -> Any:
 class Counts:
     """What the lanes of one launch did.
 
-    Bytes of memory that lanes read and wrote, barriers of all blocks, matrix products of warps, and
-    multiplications in float64.
+    Bytes of memory that lanes read and wrote, barriers of all blocks, matrix products of warps, and sums and
+    products in float64.
     """
 
     global_read: int
@@ -51,7 +51,7 @@ class Counts:
     shared_written: int
     barriers: int
     products: int
-    double_products: int
+    double_operations: int
 
 
 class HostDevice(TorchFunctionMode):

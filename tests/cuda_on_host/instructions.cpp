@@ -89,8 +89,18 @@ void perform(WarpInstruction instruction, const WarpOperands (&lanes)[32]) {
 }  // namespace cuda_on_host
 
 double __dmul_rn(double a, double b) {
-    ++cuda_on_host::counts().double_products;
+    ++cuda_on_host::counts().double_operations;
     return a * b;
+}
+
+double __dadd_rn(double a, double b) {
+    ++cuda_on_host::counts().double_operations;
+    return a + b;
+}
+
+double __dsub_rn(double a, double b) {
+    ++cuda_on_host::counts().double_operations;
+    return a - b;
 }
 
 namespace t3ssfast::device {

@@ -53,7 +53,7 @@ class Mutation:
 TENSOR_CORES = (SCORES, "-k", "tensor_cores")
 FULLY_CONNECTED, FEATURE_MAPS = "core/tensor_core_fully_connected.h", "core/tensor_core_feature_maps.h"
 WINDOW_STATISTICS = "core/window_statistics.h"
-MOMENTS, ORDER = "core/moment_tile.h", "core/order_tile.h"
+MOMENTS, ORDER = "core/moment_strip.h", "core/order_tile.h"
 
 MUTATIONS = [
     Mutation(
@@ -78,9 +78,9 @@ MUTATIONS = [
         (STATISTICS, "-k", "empty_tile"),
     ),
     Mutation(
-        "no barrier after rows of a tile that are skipped",
+        "no barrier after rows of a cell that are skipped",
         MOMENTS,
-        "    if (!run.windows.dense()) block.phase([](int) {});\n",
+        "            block.phase([](int) {});  // all lanes have looked before the next strip's list\n",
         "",
         (STATISTICS, "-k", "at_the_end_of_a_tile"),
     ),
@@ -120,18 +120,53 @@ MUTATIONS = [
         TENSOR_CORES,
     ),
     Mutation(
-        "sums of a panel that was skipped are counted as taken",
+        "sums of a panel that was skipped are forgotten",
         MOMENTS,
-        "t1 - (tile.y0 - top))) continue;",
-        "t1 - (tile.y0 - top))) { taken = t1; continue; }",
+        "    if (t0 + kPanelRows < cell.t_end) buffers.store(buffers.below",
+        "    if (wanted && t0 + kPanelRows < cell.t_end) buffers.store(buffers.below",
         (STATISTICS, "-k", "within_a_tile"),
     ),
     Mutation(
-        "the workspace has no room for whole shares of the lanes",
+        "the ring of pixel rows is one row short",
+        MOMENTS,
+        "ring_rows() const { return size + kPanelRows; }",
+        "ring_rows() const { return size + kPanelRows - 1; }",
+        (STATISTICS, "-k", "several_cells"),
+    ),
+    Mutation(
+        "a band misses its last row",
+        MOMENTS,
+        "i = 1; i <= kPanelRows; ++i) {\n        if (t0 + i < cell.t_end) sums",
+        "i = 1; i < kPanelRows; ++i) {\n        if (t0 + i < cell.t_end) sums",
+        (STATISTICS, "-k", "several_cells"),
+    ),
+    Mutation(
+        "the last staged row is missing",
+        MOMENTS,
+        "cell.lattice_y() + last + 1, lane, lanes);",
+        "cell.lattice_y() + last, lane, lanes);",
+        (STATISTICS, "-k", "statistics_equal"),
+    ),
+    Mutation(
+        "the memory has no room for whole shares of the lanes",
         ORDER,
-        "return lane_share(order_pixels(size), lanes) * lanes;",
-        "return order_pixels(size) + 0 * lanes;",
+        "return share(pixel_rows() * pixel_columns(), lanes) * lanes;",
+        "return pixel_rows() * pixel_columns();",
         (STATISTICS, "-k", "statistics_equal or several"),
+    ),
+    Mutation(
+        "the first run of bins of a group is counted twice",
+        ORDER,
+        "i = lane / kDigits * kDigits; i < lane; ++i) sum = static_cast<Type>(sum + bins.runs[i]);",
+        "i = lane / kDigits * kDigits; i <= lane; ++i) sum = static_cast<Type>(sum + bins.runs[i]);",
+        (STATISTICS, "-k", "median"),
+    ),
+    Mutation(
+        "bins are still in use when the next pass begins",
+        ORDER,
+        "    block.phase([](int) {});  // all lanes have read `varying_bits`\n",
+        "",
+        (STATISTICS, "-k", "median or statistics_equal"),
     ),
     Mutation(
         "one lane leaves a block before its barrier",
@@ -148,24 +183,24 @@ MUTATIONS = [
         TENSOR_CORES,
     ),
     Mutation(
-        "the workspace of order statistics lacks the ranks",
+        "the memory of order statistics lacks the ranks",
         ORDER,
-        "order_capacity(size, lanes) * 5 *",
-        "order_capacity(size, lanes) * 4 *",
-        (STATISTICS, "-k", "statistics_equal or several"),
+        "sizeof(std::uint32_t) + 2 * sizeof(Rank)",
+        "sizeof(std::uint32_t) + sizeof(Rank)",
+        (STATISTICS, "-k", "statistics_equal or median"),
     ),
     Mutation(
         "blocks share one workspace",
         "cuda/window_statistics.cu",
-        "workspace + blockIdx.x * bytes));",
-        "workspace));",
-        (STATISTICS, "-k", "several"),
+        "workspace + blockIdx.x * memory.bytes()",
+        "workspace + 0 * memory.bytes()",
+        (STATISTICS, "-k", "device_memory"),
     ),
     Mutation(
-        "shared memory of the moments is one row short",
+        "shared memory of the moments is one record short",
         MOMENTS,
-        "return (2 * size - 1) * moment_stride(panel)",
-        "return (2 * size - 2) * moment_stride(panel)",
+        "return records() * columns() * static_cast",
+        "return (records() - 1) * columns() * static_cast",
         (STATISTICS, "-k", "statistics_equal or masked"),
     ),
     Mutation(
@@ -259,8 +294,8 @@ MUTATIONS = [
     Mutation(
         "the lane of an order statistic starts one column late",
         ORDER,
-        "for (std::int64_t x = lane; x < tile.width(); x += block.lanes()) {",
-        "for (std::int64_t x = lane + 1; x < tile.width(); x += block.lanes()) {",
+        "for (int i = lane; i < width * parts; i += lanes) {",
+        "for (int i = lane + 1; i < width * parts; i += lanes) {",
         (STATISTICS, "-k", "statistics_equal"),
     ),
     Mutation(

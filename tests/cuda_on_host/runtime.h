@@ -36,9 +36,9 @@ void landed(void *to, std::size_t bytes);
 bool inside_shared(const void *address, std::size_t bytes);
 
 // What one launch did: bytes that its lanes read and wrote, barriers of all blocks, matrix products of warps, and
-// multiplications in float64 that are never fused.
+// sums and products in float64 that are never fused.
 struct Counts {
-    std::int64_t global_read, global_written, shared_read, shared_written, barriers, products, double_products;
+    std::int64_t global_read, global_written, shared_read, shared_written, barriers, products, double_operations;
 };
 Counts &counts();
 

@@ -113,6 +113,7 @@ void begin_launch(const std::string &name, const void *call, std::size_t call_by
 
 void begin_block(char *memory, std::size_t bytes) {
     shared.begin = memory;
+    shared.granule = 2;  // 16-bit ranks are the smallest values in it
     shared.bytes = bytes;
     shared.name = "shared memory";
     shared.global = false;

@@ -34,7 +34,7 @@ def cells(count: Counts, units: int) -> list[str]:
         count.shared_read,
         count.shared_written,
         count.products,
-        count.double_products,
+        count.double_operations,
     ]
     return [*(f"{value / units:.1f}" for value in per_unit), str(count.barriers)]
 

@@ -58,7 +58,8 @@ def assert_equals_cpu(
         emulated = np.full(expected.shape, np.nan, np.float32)
         requests = [request_of(name) for name in names]
         shape = (image.data_ptr(), *image.shape)
-        core.emulate_window_statistics(shape, size, requests, (0, 0), emulated.ctypes.data, 40, False, 3)
+        target = emulated.ctypes.data
+        core.emulate_window_statistics(shape, size, requests, (0, 0), target, 40, False, 3, True)
         np.testing.assert_array_equal(found.numpy(), emulated)
 
 
@@ -73,6 +74,13 @@ def test_statistics_equal_the_cpu(on_host: Extension, size: int, order: str) -> 
     assert_equals_cpu(on_host, image, size, NAMES)
 
 
+@pytest.mark.parametrize(("size", "order"), [(11, "reversed"), (24, "shuffled")])
+def test_strips_of_several_cells(on_host: Extension, size: int, order: str) -> None:
+    """Sums of the rows that one cell shares with the next are kept."""
+    on_host.schedule(*SCHEDULES[order])
+    assert_equals_cpu(on_host, noise(1, size * 26, size * 2 + 3), size, ("mean", "kurtosis", "min", "max"))
+
+
 @pytest.mark.parametrize("order", SCHEDULES)
 @pytest.mark.parametrize(("size", "share"), [(7, 0.05), (13, 0.002), (33, 0.3)])
 def test_masked_statistics_equal_the_cpu(on_host: Extension, order: str, size: int, share: float) -> None:
@@ -83,18 +91,32 @@ def test_masked_statistics_equal_the_cpu(on_host: Extension, order: str, size: i
     assert_equals_cpu(on_host, image, size, ("mean", "kurtosis", "max", "median", "q05"), mask)
 
 
-@pytest.mark.parametrize("size", [120, 200])
-def test_moments_of_large_windows_use_the_workspace(on_host: Extension, size: int) -> None:
+@pytest.mark.parametrize(("size", "architecture"), [(50, 75), (120, 90), (200, 90)])
+def test_moments_of_large_windows_use_device_memory(on_host: Extension, size: int, architecture: int) -> None:
+    """Pixels are read from the image, and what does not fit shared memory is in the workspace."""
+    on_host.use(architecture)
     on_host.schedule("reversed")
     assert_equals_cpu(on_host, noise(1, size + 9, size + 15), size, ("mean", "kurtosis", "min"))
 
 
-def test_median_of_large_windows(on_host: Extension) -> None:
-    assert_equals_cpu(on_host, noise(1, 204, 206), 200, ("median",))
+@pytest.mark.parametrize(("size", "architecture"), [(60, 75), (120, 90), (200, 90)])
+def test_median_of_large_windows(on_host: Extension, size: int, architecture: int) -> None:
+    """Ranks of 16 bits in small tiles, or of 32 bits in the workspace."""
+    on_host.use(architecture)
+    on_host.schedule("shuffled")
+    assert_equals_cpu(on_host, noise(2, size + 4, size + 6), size, ("median", "q15"))
 
 
-def test_several_images_share_the_workspace(on_host: Extension) -> None:
-    """More tiles than blocks: a block reuses its part of the workspace and its shared memory."""
+@pytest.mark.parametrize("values", [2, 300])
+def test_median_of_few_different_values(on_host: Extension, values: int) -> None:
+    """Digits that all keys share are skipped."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, values, (1, 60, 70)).astype(np.float32))
+    assert_equals_cpu(on_host, image, 9, ("median", "q05"))
+    assert_equals_cpu(on_host, torch.full((1, 20, 20), 3.0), 9, ("median", "q95"))
+
+
+def test_blocks_take_several_tiles(on_host: Extension) -> None:
+    """A block reuses its shared memory."""
     on_host.schedule("shuffled")
     image = noise(9, 71, 140)
     assert_equals_cpu(on_host, image, 5, ("median", "q95"))
@@ -102,10 +124,14 @@ def test_several_images_share_the_workspace(on_host: Extension) -> None:
 
 
 def test_rows_without_listed_windows_at_the_end_of_a_tile(on_host: Extension) -> None:
-    """A block skips them; the lists of the next tile must wait until every lane has looked."""
-    mask = torch.zeros(5, 20, 4, dtype=torch.bool)
+    """A block skips them; the lists of the next tile must wait until every lane has looked.
+
+    In the workspace, because blocks go on to another tile there.
+    """
+    on_host.use(75)
+    mask = torch.zeros(5, 20, 1, dtype=torch.bool)
     mask[:, :2] = True
-    assert_equals_cpu(on_host, noise(5, 139, 123), 120, ("mean", "max"), mask)
+    assert_equals_cpu(on_host, noise(5, 139, 120), 120, ("mean", "max"), mask)
 
 
 @pytest.mark.parametrize("rows", [(20,), (2, 33), (16, 50, 51)])
@@ -117,9 +143,9 @@ def test_rows_without_listed_windows_within_a_tile(on_host: Extension, rows: tup
 
 def test_empty_tile_before_a_taller_one(on_host: Extension) -> None:
     """A lane may still look at the list of a tile of 6 rows while others list the 64 rows of the next one."""
-    mask = torch.zeros(4, 262, 8, dtype=torch.bool)
+    mask = torch.zeros(6, 262, 8, dtype=torch.bool)
     mask[0, 3, 3] = True
-    assert_equals_cpu(on_host, noise(4, 266, 12), 5, ("median",), mask)
+    assert_equals_cpu(on_host, noise(6, 266, 12), 5, ("median",), mask)
 
 
 @pytest.mark.parametrize(
@@ -167,3 +193,23 @@ def test_first_value_that_is_not_finite(on_host: Extension, order: str, value: f
         stack = device.stack(image, check=False)
         with pytest.raises(InputError, match=r"index \(1, 39, 5\)"):
             stack.check_finite()
+
+
+@pytest.mark.parametrize("order", SCHEDULES)
+@pytest.mark.parametrize("names", [("mean", "max"), ("median",), NAMES[:9] * 2])
+def test_statistics_report_the_first_value_that_is_not_finite(
+    on_host: Extension, order: str, names: tuple[str, ...]
+) -> None:
+    """Where moments of all windows are requested, the check needs no pass over the image of its own."""
+    on_host.schedule(*SCHEDULES[order])
+    image = noise(2, 43, 61)
+    image[1, 42, 60] = float("nan")
+    image[1, 42, 59] = float("inf")
+    for mask in (None, mask_of((2, 38, 56), 0.1)):
+        with on_host.device() as device:
+            stack = device.stack(image, check=False)
+            windows = _native.as_windows(stack, 6, mask)
+            with pytest.raises(InputError, match=r"index \(1, 42, 59\)"):
+                _native.window_statistics(stack, 6, names, windows)
+        launches = len(on_host.counts())
+        assert launches == (1 if "median" in names or mask is not None else 1 + (len(names) > 16))

@@ -145,7 +145,7 @@ def test_log_odds_of_classifier_and_verifier_are_averaged() -> None:
     assert (log_odds[:2] > 2.2).all()
     assert log_odds[2] < -0.4
     scores = np.array([0.1, 0.9, 0.999], np.float32)
-    found, axes, log_odds = verify(grid, centres, UPWARDS, scores, loaded(Constant(-2.0)))
+    found, axes, _, log_odds = verify(grid, centres, UPWARDS, scores, loaded(Constant(-2.0)))
     expected = (1 - VERIFIER_WEIGHT) * logit(scores) - 2.0 * VERIFIER_WEIGHT
     np.testing.assert_allclose(log_odds, expected, rtol=1e-4)
     np.testing.assert_allclose(found, centres)
@@ -164,16 +164,17 @@ def test_results_do_not_depend_on_the_other_candidates() -> None:
     axis, order = rng.normal(size=(37, 3)), rng.permutation(37)
     results = verify(grid, centre, axis, score, model)
     shuffled = verify(grid, centre[order], axis[order], score[order], model)
-    for result, other, tolerance in zip(results, shuffled, (1e-4, 1e-4, 1e-5), strict=True):
+    for result, other, tolerance in zip(results, shuffled, (1e-4, 1e-4, 0, 1e-5), strict=True):
         np.testing.assert_allclose(result[order], other, rtol=0, atol=tolerance)
 
 
 def test_no_candidates_give_empty_results() -> None:
     none = np.zeros((0, 3))
     grid = prepared(noise((20, 30, 30)))
-    centre, axis, log_odds = verify(grid, none, none, even_scores(0), loaded(ScoreDarkness()))
+    centre, axis, kind, log_odds = verify(grid, none, none, even_scores(0), loaded(ScoreDarkness()))
     assert centre.shape == axis.shape == (0, 3)
-    assert log_odds.shape == missing_membrane_penalty(np.zeros((9, 9, 9)), none, none, VOXEL).shape == (0,)
+    assert kind.shape == log_odds.shape == (0,)
+    assert missing_membrane_penalty(np.zeros((9, 9, 9)), none, none, VOXEL).shape == (0,)
 
 
 def test_each_iteration_moves_the_centre_within_bounds() -> None:
@@ -192,7 +193,7 @@ def test_each_iteration_tilts_the_axis_within_bounds(
 ) -> None:
     monkeypatch.setattr("t3ssfast.detection.verify.ITERATIONS", 1)
     axis, model = np.array([[0.0, 0.6, 0.8]]), loaded(Constant(0.0, tilt=tilt))
-    _, tilted, _ = verify(prepared(noise((40, 50, 60))), [[20.0, 25.0, 30.0]], axis, even_scores(1), model)
+    _, tilted, *_ = verify(prepared(noise((40, 50, 60))), [[20.0, 25.0, 30.0]], axis, even_scores(1), model)
     # The second row of the frame is the direction of the beam here.
     angle = math.radians(degrees)
     np.testing.assert_allclose(tilted, [[math.sin(angle), *(math.cos(angle) * axis[0, 1:])]], atol=1e-6)
@@ -212,7 +213,8 @@ def test_the_last_answer_is_averaged_with_those_for_extra_views() -> None:
         answers.append(sections[:, 0].mean(dim=(1, 2)).numpy())
     assert np.ptp(answers, axis=0).min() > 1e-3
     *_, log_odds = verify(grid, centres, frames[:, 0], even_scores(2), loaded(MeanOfFirstSection()))
-    np.testing.assert_allclose(log_odds, VERIFIER_WEIGHT * np.mean(answers, axis=0), rtol=1e-4, atol=1e-6)
+    expected = VERIFIER_WEIGHT * np.mean(answers, axis=0)
+    np.testing.assert_allclose(log_odds, expected, rtol=1e-4, atol=1e-6)
 
 
 @given(seed=st.integers(0, 2**32 - 1), voxel=st.sampled_from([9.0, 13.6, 21.0]))
@@ -258,7 +260,7 @@ def test_a_rod_is_found_from_axes_beside_it() -> None:
         rod = volume.copy()
         rod[np.linalg.norm(np.cross(position, true), axis=-1) < 2.0] = -8.0
         start = correct_axis(axis_frames(true[None]), rng.uniform(-0.4, 0.4, (1, 2)))
-        _, axis, _ = verify(prepared(rod), [[23.5] * 3], start, even_scores(1), loaded(FindRod()))
+        _, axis, *_ = verify(prepared(rod), [[23.5] * 3], start, even_scores(1), loaded(FindRod()))
         error = [np.degrees(np.arccos(np.clip(abs(a[0] @ true), 0, 1))) for a in (start, axis)]
         assert error[1] < max(4.0, error[0] / 2)
 

@@ -187,13 +187,35 @@ def test_too_little_data_is_refused(score: Any, true: Any, tomogram: Any, messag
         fit_calibration(score, true, tomogram, 2, method="guess")
 
 
+def test_promised_precision_is_a_lower_bound() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(tomograms: int) -> tuple[Any, Any, Any]:
+        # Tomograms differ in the scores of their false candidates, which makes few of them uncertain.
+        tomogram = np.repeat(np.arange(tomograms), 40)
+        true = rng.random(len(tomogram)) < 0.25
+        low = rng.normal(-2.5, 1.2, len(true)) + rng.normal(0, 0.8, tomograms)[tomogram]
+        return expit(np.where(true, rng.normal(3, 1.5, len(true)), low)), true, tomogram
+
+    new, new_true, _ = draw(1000)
+    for _ in range(8):
+        score, true, tomogram = draw(32)
+        fitted = fit_calibration(score, true, tomogram, int(true.sum()), method="platt")
+        assert np.all(np.asarray(fitted.precision_low) <= np.asarray(fitted.precision))
+        assert new_true[new >= fitted.score_for_precision(0.9)].mean() >= 0.9
+
+
 def test_picking_threshold_of_a_configuration() -> None:
-    curve = Calibration("platt", (0.0, 1.0), (0.0, 0.9), (0.2, 0.5, 0.8), (0.7, 0.9, 1.0), (0.99, 0.95, 0.5))
+    curve = Calibration(
+        "platt", (0.0, 1.0), (0.0, 0.9), (0.2, 0.5, 0.8), (0.7, 0.9, 1.0), (0.99, 0.95, 0.5), truth=10**6
+    )
     assert picking_threshold(None, DetectConfig(score_threshold=0.4)) == 0.4
     assert picking_threshold(curve, DetectConfig(score_threshold=0.45)) == pytest.approx(0.5)
     assert picking_threshold(curve, DetectConfig(score_threshold=0.0)) == 0.0
     assert picking_threshold(curve, DetectConfig(score_threshold=1.0)) > 1
-    assert picking_threshold(curve, DetectConfig(min_precision=0.9)) == 0.5
+    assert picking_threshold(curve, DetectConfig(min_precision=0.899)) == 0.5
+    # The lower bound of the precision at 0.5 is below 0.9.
+    assert picking_threshold(curve, DetectConfig(min_precision=0.9)) == 0.8
     assert picking_threshold(curve, DetectConfig(min_precision=0.5)) == 0.2
     assert picking_threshold(curve, DetectConfig(min_recall=0.95)) == 0.5
     for options in ({"min_precision": 0.9}, {"min_recall": 0.9}):

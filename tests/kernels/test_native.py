@@ -34,7 +34,7 @@ def emulated_statistics(
     size: int,
     lanes: int,
     reverse: bool,
-    panel: int,
+    strip_rows: int,
     mask: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     stack = _native.as_stack(image)
@@ -49,22 +49,25 @@ def emulated_statistics(
         out.ctypes.data,
         lanes,
         reverse,
-        panel,
+        strip_rows,
+        strip_rows != 2,
     )
     return out
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize(("size", "panel"), [(1, 1), (2, 16), (5, 2), (16, 7), (50, 8)])
+@pytest.mark.parametrize(
+    ("size", "strip_rows"), [(1, 1), (2, 16), (5, 2), (16, 7), (50, 1), (50, 8), (101, 2)]
+)
 def test_emulated_statistics_equal_the_cpu_bit_for_bit(
-    size: int, panel: int, lanes: int, reverse: bool
+    size: int, strip_rows: int, lanes: int, reverse: bool
 ) -> None:
     image = noise(2, size + 20, size + 29)
     image[0, :8, :9] = 0.25
     image[1, 5] = -0.0
     want = window_statistics(image, size, NAMES)
-    got = emulated_statistics(image, size, lanes, reverse, panel)
+    got = emulated_statistics(image, size, lanes, reverse, strip_rows)
     np.testing.assert_array_equal(got, want)
     finite = np.isfinite(want)
     np.testing.assert_array_equal(got.view(np.int32)[finite], want.view(np.int32)[finite])

@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from t3ssfast.errors import ModelError
-from t3ssfast.models import AZIMUTHS, VERIFIER_ANSWERS, AxialNet, ModelMetadata, load_model, save_model
+from t3ssfast.errors import ConfigError, ModelError
+from t3ssfast.models import (
+    AZIMUTHS,
+    VERIFIER_ANSWERS,
+    AxialKindNet,
+    AxialNet,
+    ModelMetadata,
+    load_model,
+    save_model,
+    verifier_answers,
+)
 
 HEIGHT = 16
 
@@ -48,6 +57,26 @@ def test_saved_verifier_answers_as_the_module_and_is_no_classifier(tmp_path: Pat
         load_model(path, model_kind="classifier")
 
 
+@pytest.mark.parametrize("name", ["kinds.pt", "kinds.safetensors"])
+def test_network_of_kinds_contains_that_of_one(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(3)
+    kinds = ("t3ss", "flagellar_motor", "secretin")
+    module, alone = AxialKindNet((2, 3, 4, 4), 8, HEIGHT, len(kinds)).eval(), axial_net()
+    alone.load_state_dict({key: w for key, w in module.state_dict().items() if "kind" not in key})
+    save_model(module, tmp_path / name, metadata(classes=verifier_answers(kinds)))
+    model = load_model(tmp_path / name, model_kind="verifier")
+    assert model.metadata.kinds == kinds
+    sections = torch.randn(3, AZIMUTHS, HEIGHT, HEIGHT // 2)
+    with torch.inference_mode():
+        answers, single = model.fused(sections), alone(sections)
+        torch.testing.assert_close(answers[:, [0, 3, 4, 5, 6, 7]], single)
+        rotated = model.fused(sections.roll(AZIMUTHS // 4, dims=1))
+    torch.testing.assert_close(rotated[:, :4], answers[:, :4])
+    assert answers[:, 1:3].std() > 1e-4
+    with pytest.raises(ConfigError, match="kinds"):
+        AxialKindNet(kinds=1)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -55,6 +84,10 @@ def test_saved_verifier_answers_as_the_module_and_is_no_classifier(tmp_path: Pat
         {"window_px": 4000},
         {"window_px": 40},
         {"classes": ("background", "t3ss")},
+        {"classes": verifier_answers(("t3ss", "t3ss"))},
+        {"classes": verifier_answers(("../t3ss",))},
+        {"classes": verifier_answers(())},
+        {"kind_calibrations": {"flagellar_motor": {}}},
         {"output": "probabilities"},
     ],
 )

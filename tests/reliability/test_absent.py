@@ -57,7 +57,9 @@ def test_package_works_without_a_gpu_driver():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         import pkgutil, importlib, t3ssfast
         for module in pkgutil.walk_packages(t3ssfast.__path__, "t3ssfast."):
-            importlib.import_module(module.name)
+            # Qt and napari are not installed here.
+            if ".napari_plugin.widgets" not in module.name:
+                importlib.import_module(module.name)
         from t3ssfast import build_info
         assert build_info()["cuda_devices"] == 0
         assert build_info()["cuda_problem"]

@@ -86,7 +86,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     assert not (tmp_path / "out" / "provenance.json").exists()
 
 
-@pytest.mark.parametrize("stage", ["contrast_from_segmenter", "verify_candidates"])
+@pytest.mark.parametrize("stage", ["contrast_from_segmenter", "score_poses"])
 def test_a_file_that_is_truncated_between_two_slices_is_refused(
     tomogram, models, tmp_path, monkeypatch, stage
 ):

@@ -15,12 +15,21 @@ from test_resume import content
 
 import t3ssfast as t3
 from processes import Forks
+from t3ssfast.detection import run_to_folder
+from t3ssfast.detection.run import Run
 from t3ssfast.errors import BusyError, OutputError
+from t3ssfast.io.checksum_cache import CHECKSUM_FILE
 from t3ssfast.runtime import folder_lock
-from t3ssfast.runtime.folder_lock import LOCK_NAME, FolderLock
+from t3ssfast.runtime.folder_lock import LOCK_NAME, FolderLock, holder_of
+from t3ssfast.runtime.process_identity import this_process
 from toy import VOXEL, save_toy_models, toy_tomogram
 
 NAMES = ("TS_01", "TS_02", "TS_03")
+
+
+def names_in(out: Path) -> set[str]:
+    """Return the names of all files in the folders of the results, but that of the kept checksums."""
+    return {path.name for name in NAMES for path in (out / name).iterdir()} - {CHECKSUM_FILE}
 
 
 def test_processes_share_a_list_of_tomograms(forks: Forks, tmp_path: Path, soak: bool) -> None:
@@ -62,12 +71,12 @@ def test_processes_share_a_list_of_tomograms(forks: Forks, tmp_path: Path, soak:
             # A process that is killed after saving may not have printed it.
             assert made == 1 or (victim is not None and made == 0), printed
         if victim is None:
-            assert {path.name for name in NAMES for path in (out / name).iterdir()} == set(want["TS_01"])
+            assert names_in(out) == set(want["TS_01"])
         else:
             child, log = forks.start(command(out))
             assert forks.wait(child) == 0
             assert log.read_text().count("finished before") == len(NAMES)
-            assert {path.name for name in NAMES for path in (out / name).iterdir()} == set(want["TS_01"])
+            assert names_in(out) == set(want["TS_01"])
         shutil.rmtree(out)
 
 
@@ -130,28 +139,42 @@ def test_folder_has_one_holder_at_a_time(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("locks", [True, False])
-def test_lock_of_another_machine_is_respected_until_it_is_stale(tmp_path, monkeypatch, locks):
-    if not locks:
-        monkeypatch.setattr(folder_lock, "fcntl", None)
-        monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
+def test_lock_of_another_machine_is_respected_until_it_is_stale(tmp_path):
     leave_behind(tmp_path, "elsewhere", 0.5 * folder_lock.STALE_SECONDS)
     with pytest.raises(BusyError, match="Process 12 on elsewhere"), FolderLock(tmp_path):
         pass
+    assert holder_of(tmp_path) == "Process 12 on elsewhere"
     leave_behind(tmp_path, "elsewhere", 2 * folder_lock.STALE_SECONDS)
+    assert holder_of(tmp_path) == ""
     with FolderLock(tmp_path):
         assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
-def test_lock_file_works_without_file_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_lock, "fcntl", None)
-    monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
+def test_a_host_of_the_same_name_is_another_machine(tmp_path):
+    """The process number of another machine, or of another container, says nothing here."""
+    leave_behind(tmp_path, this_process()["host"], 0)
+    with pytest.raises(BusyError, match="Process 12"), FolderLock(tmp_path):
+        pass
+    for field in ("machine", "pid", "start"):
+        changed = this_process() | {"token": "0123", field: None}
+        (tmp_path / LOCK_NAME).write_text(json.dumps(changed))
+        if field == "start":
+            # This process has the number of one that has ended.
+            with FolderLock(tmp_path):
+                pass
+        else:
+            with pytest.raises(BusyError), FolderLock(tmp_path):
+                pass
+
+
+def test_the_holder_beats_and_notices_that_another_took_over(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(folder_lock, "CHECK_SECONDS", 0.0)
+    # As on another machine.
+    monkeypatch.setattr(folder_lock, "is_running", lambda process: None)
     with FolderLock(tmp_path) as held:
-        with pytest.raises(BusyError), FolderLock(tmp_path):
-            pass
-        # The holder refreshes its lock file.
+        held.check()
         then = time.time() - 2 * folder_lock.STALE_SECONDS
         os.utime(tmp_path / LOCK_NAME, (then, then))
         time.sleep(0.3)
@@ -159,10 +182,53 @@ def test_lock_file_works_without_file_locks(tmp_path, monkeypatch):
             pass
         # Another process takes it for dead: the holder notices, and leaves the other's file alone.
         leave_behind(tmp_path, "elsewhere", 0)
-        time.sleep(0.3)
         with pytest.raises(BusyError, match="took over"):
             held.check()
     assert (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_detection_whose_folder_was_taken_over_ends_before_the_next_slab(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_lock, "CHECK_SECONDS", 0.0)
+    segmenter, classifier = save_toy_models(tmp_path)
+    t3.write(tmp_path / "a.mrc", toy_tomogram((10, 90, 100))[0].data, VOXEL)
+    slabs: list[int] = []
+    original = Run.read_slab
+
+    def read_slab(self, grid, z0, z1):
+        slabs.append(z0)
+        if len(slabs) == 2:
+            leave_behind(tmp_path / "out", "elsewhere", 0)
+        return original(self, grid, z0, z1)
+
+    monkeypatch.setattr(Run, "read_slab", read_slab)
+    with pytest.raises(BusyError, match="took over"):
+        run_to_folder(
+            tmp_path / "out",
+            tmp_path / "a.mrc",
+            segmenter=segmenter,
+            classifier=classifier,
+            config=t3.DetectConfig(contrast="dark", slab_slices=1, segmenter_engine="torch"),
+            device="cpu",
+            progress=False,
+        )
+    assert len(slabs) == 2
+    assert not (tmp_path / "out" / "provenance.json").exists()
+
+
+def test_a_takeover_that_was_killed_is_taken_over(tmp_path):
+    """Its guard names a process that has ended, or is silent for long."""
+    for age in (0.5, 2):
+        leave_behind(tmp_path, "elsewhere", 2 * folder_lock.STALE_SECONDS)
+        guard = tmp_path / f"{LOCK_NAME}-takeover"
+        shutil.copy(tmp_path / LOCK_NAME, guard)
+        then = time.time() - age * folder_lock.STALE_SECONDS
+        os.utime(guard, (then, then))
+        with pytest.raises(BusyError), FolderLock(tmp_path):
+            pass
+        assert guard.exists() == (age < 1)
+    with FolderLock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": "x"}', b"0" * 9000])

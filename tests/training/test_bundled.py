@@ -134,11 +134,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(recipe, "find_candidates", lambda *_, **__: [])
     monkeypatch.setattr(recipe, "calibrate_models", lambda *_, **__: None)
     monkeypatch.setattr(recipe, "measure", lambda *_, **__: ({"measured": 1.0}, None))
+    monkeypatch.setattr(recipe, "measure_kinds", lambda *_, **__: {"f1": {}})
     monkeypatch.setattr(recipe, "draw_curves", lambda *_: None)
     return calls
 
 
-ALL_KINDS = ["segmenter", "classifier", "verifier"]
+ALL_KINDS = ["segmenter", "classifier", "verifier", "verifier"]
 
 
 def test_recipe_reuses_finished_models(tmp_path: Path, trained: list[tuple[str, int]]) -> None:

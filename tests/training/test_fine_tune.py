@@ -14,7 +14,7 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import load_model
 from t3ssfast.training.few_shot import few_shot_curve, first_picks
-from t3ssfast.training.fine_tune import assign_folds, fine_tune_verifier
+from t3ssfast.training.fine_tune import assign_folds, examples_of_verdicts, fine_tune_verifier
 from toy import VOXEL, save_toy_models, save_toy_verifier, toy_tomogram
 
 
@@ -84,7 +84,7 @@ def test_few_shot_curve_has_a_row_per_count(tmp_path: Path, monkeypatch: pytest.
     with open(tmp_path / "few_labels.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert (tmp_path / "few_labels.png").read_bytes()[:4] == b"\x89PNG"
-    tuned = load_model(tmp_path / "verifier_9.pt", model_kind="verifier")
+    tuned = load_model(tmp_path / "verifier_9.safetensors", model_kind="verifier")
     assert tuned.metadata.calibration is not None
     assert tuned.metadata.calibration["truth"] == 9
 
@@ -92,3 +92,24 @@ def test_few_shot_curve_has_a_row_per_count(tmp_path: Path, monkeypatch: pytest.
 def test_few_shot_curve_needs_three_picks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 3"):
         few_shot_curve(tmp_path, counts=(1,))
+
+
+def test_verdicts_leave_out_what_nobody_judged() -> None:
+    rng = np.random.default_rng(5)
+    centre = rng.uniform(0, 2000, (8, 3)).astype(np.float32)
+    up = np.tile(np.float32([1, 0, 0]), (8, 1))
+    found = Candidates(centre, np.linspace(0.9, 0.2, 8), up, VOXEL)
+    label = ["accepted", "rejected", "unsure", "", "rejected"]
+    judged = Candidates(centre[:5] / 2 + 0.5, np.ones(5), up[:5], 2 * VOXEL, label=label)
+    kept = examples_of_verdicts(found[:4], judged)
+    # The last one was not found by the classifier.
+    np.testing.assert_allclose(kept.centre_zyx, centre[[0, 1, 4]] + [[0], [0], [1]], atol=1e-3)
+    assert kept.label.tolist() == ["", "", ""]
+    assert len(examples_of_verdicts(found, judged[:0])) == 0
+    assert len(examples_of_verdicts(found[:0], judged)) == 2
+
+
+def test_verdicts_of_one_kind_teach_nothing(make_candidates: Any) -> None:
+    picks = make_candidates(9, label=["accepted"] * 8 + ["rejected"])
+    with pytest.raises(InputError, match="8 candidates are accepted and 1 rejected"):
+        fine_tune_verifier([], [picks], "never.pt")

@@ -89,7 +89,8 @@ def test_segmenter_learns_reproducibly(tmp_path, sheets):
     assert [row["step"] for row in rows] == [12, 24]
     assert rows[1]["training_loss"] < 0.95 * rows[0]["training_loss"]
     assert (tmp_path / "a.training.png").read_bytes()[:4] == b"\x89PNG"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.training.csv", "a.training.png"]
+    files = ["a.pt", "a.safetensors", "a.training.csv", "a.training.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     metadata = load_model(path, model_kind="segmenter").metadata
     assert metadata.slices == 5
     assert metadata.voxel_size_angstrom == 13.6

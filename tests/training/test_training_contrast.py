@@ -123,11 +123,12 @@ def tuning(tmp_path_factory):
     n = len(centre)
     both = replace(
         truth[:1], centre_zyx=centre, score=np.linspace(0.9, 0.2, n), normal_zyx=np.ones((n, 3)),
-        kind=np.full(n, "t3ss"), rot_degrees=np.zeros(n),
+        kind=np.full(n, "t3ss"), rot_degrees=np.zeros(n), label=None,
     )  # fmt: skip
 
     def search(*_, **__):
-        return type("Detection", (), {"candidates": both})
+        provenance = {"calibration_distance": {"statistics": {}}}
+        return type("Detection", (), {"candidates": both, "provenance": provenance})
 
     # As the tests themselves: one thread, for equal bits.
     with pytest.MonkeyPatch.context() as patch, torch_threads(1):

@@ -22,6 +22,8 @@ typedef std::int32_t LaneMask __attribute__((vector_size(sizeof(Floats)), aligne
 
 // The operations of core/moments_formula.h for vectors.
 T3_ALWAYS_INLINE Vector product(Vector a, Vector b) { return a * b; }
+T3_ALWAYS_INLINE Vector sum(Vector a, Vector b) { return a + b; }
+T3_ALWAYS_INLINE Vector difference(Vector a, Vector b) { return a - b; }
 T3_ALWAYS_INLINE Vector positive_part(Vector x) {
     return reinterpret_cast<Vector>(reinterpret_cast<Bits>(x) & (x > 0.0));
 }

@@ -50,15 +50,6 @@ __global__ void __launch_bounds__(kMaxFullyConnectedLanes, 1)
 #endif
 }
 
-// Lets a kernel use all the shared memory that a block may opt in to. The limit belongs to the kernel, which threads
-// share, so every thread sets the same one; a launch still occupies only what it asks for.
-template <typename Kernel>
-void allow_shared(Kernel *kernel, int device) {
-    const int bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-          "Setting the shared memory limit");
-}
-
 unsigned grid(std::int64_t work, std::int64_t share) {
     const std::int64_t blocks = (work + share - 1) / share;
     if (blocks > 0x7FFFFFFF)

@@ -21,10 +21,12 @@ from t3ssfast.averaging.refine import Refinement, State
 from t3ssfast.averaging.resolution import FourierShellCorrelation
 from t3ssfast.averaging.result import Average
 from t3ssfast.averaging.stack import ParticleStack
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import PARTICLE_KINDS, T3SS, Candidates
+from t3ssfast.detection.config import ALL_KINDS
 from t3ssfast.detection.find_contrast import contrast_of_each
+from t3ssfast.detection.tell_kinds import tell_kinds
 from t3ssfast.errors import ConfigError, InputError
-from t3ssfast.models import check_device, code_version
+from t3ssfast.models import check_device, code_version, load_model
 from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.runtime.threads import default_threads
@@ -90,6 +92,12 @@ def average(
     """
     config = AverageConfig() if config is None else config
     tomograms, candidates = _matched(tomograms, candidates)
+    given, candidates = candidates, [_chosen(some, config.kind) for some in candidates]
+    if any(map(len, given)) and not any(map(len, candidates)):
+        raise InputError(
+            f"None of the {sum(map(len, given))} candidates is of the kind {config.kind!r}; give another "
+            f"kind (--kind), or {ALL_KINDS!r}."
+        )
     contrasts = contrast_of_each(tomograms, config.contrast)
     config = replace(config, contrast=contrasts[0] if len(set(contrasts)) == 1 else tuple(contrasts))
     order = re.fullmatch(r"[Cc]([1-9][0-9]?)", symmetry)
@@ -106,14 +114,46 @@ def average(
         restore.callback(torch.set_num_threads, before)
         torch.set_num_threads(1)
         stack = ParticleStack(tomograms, candidates, edge, config, torch_device)
+        of_kind = _of_kind(tomograms, candidates, contrasts, config, stages)
         soft = _checked_volume("mask", mask, edge, torch_device)
         if soft is None:
             nm = voxel_size / 10
             soft = soft_mask(edge, config.mask_radius_nm / nm, config.mask_edge_nm / nm, torch_device)
         soft, fold = soft.clamp(0, 1), int(order[1])
         start = _checked_volume("reference", reference, edge, torch_device)
-        refinement = Refinement(stack, soft, fold, config, start, config.threads or threads)
+        refinement = Refinement(stack, soft, fold, config, start, config.threads or threads, of_kind)
         return _result(refinement, _refine(refinement, folder, stages), symmetry.upper())
+
+
+def _chosen(candidates: Candidates, kind: str) -> Candidates:
+    """Return the candidates of a kind; of T3SS also those that no model has told the kind of."""
+    if kind == ALL_KINDS:
+        return candidates
+    if kind != T3SS:
+        return candidates.of_kinds(kind)
+    # Class labels of other programs say nothing about the kind.
+    others = [known for known in PARTICLE_KINDS if known != T3SS]
+    return candidates[~np.isin(candidates.kind, others)]
+
+
+def _of_kind(
+    tomograms: Sequence[Tomogram],
+    candidates: Sequence[Candidates],
+    contrasts: Sequence[str],
+    config: AverageConfig,
+    stages: Stages,
+) -> npt.NDArray[np.bool_]:
+    """Return which particles, (n,), the bundled verifier takes for the kind that is averaged."""
+    verifier = load_model(None, model_kind="verifier")
+    known = verifier.metadata.kinds
+    if not config.reject_other_kinds or config.kind not in known or len(known) < 2:
+        return np.ones(sum(map(len, candidates)), bool)
+    with stages("kinds"):
+        told = [
+            tell_kinds(tomogram, some, verifier, contrast=contrast)
+            for tomogram, some, contrast in zip(tomograms, candidates, contrasts, strict=True)
+        ]
+    return np.asarray(np.concatenate(told) == config.kind)
 
 
 def soft_mask(size: int, radius_voxels: float, edge_voxels: float, device: torch.device) -> torch.Tensor:
@@ -192,6 +232,7 @@ def _key(refinement: Refinement) -> str:
     arrays = hashlib.sha256()
     for volume in (refinement.mask, refinement.reference):
         arrays.update(b"" if volume is None else volume.cpu().numpy().tobytes())
+    arrays.update(refinement.of_kind.tobytes())
     for some in stack.candidates:
         arrays.update(some.centre_zyx.tobytes() + some.euler_zyz.tobytes())
     particles = {

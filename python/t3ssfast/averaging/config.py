@@ -9,6 +9,7 @@ import numpy as np
 
 from t3ssfast.averaging.extract import CONTRASTS
 from t3ssfast.averaging.missing_wedge import check_tilt_range
+from t3ssfast.candidates import T3SS
 from t3ssfast.errors import ConfigError
 
 __all__ = ["AverageConfig"]
@@ -44,8 +45,14 @@ class AverageConfig:
         Radius and soft edge of the cylindrical mask about the particle's axis.
     finest_alignment_voxels
         Finest resolution used for the alignment, in voxels.
+    kind
+        Kind of the candidates that are averaged. "t3ss": all that are not flagellar motors, since the class
+        labels of other programs say nothing about the kind; "all": of every kind.
     reject_outliers
         Exclude particles with outlying scores from the averages, from the third iteration on.
+    reject_other_kinds
+        Exclude particles that the bundled verifier takes for another kind, where it knows the kind that is
+        averaged: flagellar motors among T3SS.
     b_factor
         B-factor in square Angstrom for sharpening the final map; None: no sharpening.
     seed
@@ -69,7 +76,9 @@ class AverageConfig:
     mask_radius_nm: float = 24.0
     mask_edge_nm: float = 5.0
     finest_alignment_voxels: float = 5.0
+    kind: str = T3SS
     reject_outliers: bool = True
+    reject_other_kinds: bool = True
     b_factor: float | None = None
     seed: int = 0
     memory_budget_bytes: int = 2 << 30

@@ -76,7 +76,8 @@ class Refinement:
     """Refinement of the poses of a stack of particles, about an axis of `fold`-fold symmetry.
 
     `mask` is (n, n, n), and so is the initial `reference`; None: the average of each half set at the prior
-    poses. A CPU processes as many particles in parallel as there are `threads`.
+    poses. A CPU processes as many particles in parallel as there are `threads`. Particles that are not
+    `of_kind` (n,) are aligned, and never averaged.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Refinement:
         config: AverageConfig,
         reference: Tensor | None,
         threads: int,
+        of_kind: npt.NDArray[np.bool_],
     ) -> None:
+        self.of_kind = of_kind
         self.stack, self.mask, self.fold, self.config = stack, mask, fold, config
         self.reference, self.threads = reference, threads
         self.size, self.device = stack.size, stack.device
@@ -125,7 +128,7 @@ class Refinement:
     def initial_state(self) -> State:
         """Return the state before the first iteration: prior poses, and empty averages."""
         rotation, offset = self.stack.rotation.cpu().numpy(), self.stack.offset.cpu().numpy()
-        score, kept = np.full(len(offset), np.nan), np.ones(len(offset), dtype=bool)
+        score, kept = np.full(len(offset), np.nan), self._with_both_half_sets(self.of_kind)
         references = np.zeros((2, N_GROUPS, *(self.size,) * 3), np.float32)
         return State(0, rotation, offset, score, kept, references[:, 0].copy(), references)
 
@@ -162,11 +165,15 @@ class Refinement:
 
     def _kept(self, score: npt.NDArray[np.float64], iteration: int) -> npt.NDArray[np.bool_]:
         """Return (n,) bool, whether each particle is averaged in an iteration, counted from 0."""
-        if not self.config.reject_outliers or iteration < min(2, self.config.iterations - 1):
-            return np.ones(len(score), dtype=bool)
-        kept = reject_outliers(score)
+        kept = self.of_kind.copy()
+        if self.config.reject_outliers and iteration >= min(2, self.config.iterations - 1):
+            kept[kept] = reject_outliers(score[kept])
+        return self._with_both_half_sets(kept)
+
+    def _with_both_half_sets(self, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Keep all particles of a half set that would become empty."""
+        kept = kept.copy()
         for number in (0, 1):
-            # A half set must not become empty.
             if not kept[self.half_set == number].any():
                 kept[self.half_set == number] = True
         return kept

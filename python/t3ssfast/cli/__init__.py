@@ -19,14 +19,20 @@ from typer.core import TyperGroup
 from t3ssfast.cli import (
     average,
     bench,
+    convert,
     demo,
     detect,
     doctor,
     evaluate,
     export,
     extract,
+    fdr,
     preselect,
+    report,
     simulate,
+    status,
+    submit,
+    suggest,
     train,
 )
 from t3ssfast.cli.interrupts import INTERRUPTED, exit_on_interrupt, run_interruptible
@@ -104,8 +110,22 @@ def _root(
 
 app.add_typer(train.app, name="train")
 for command in (
-    *(detect.detect, demo.demo, simulate.simulate, preselect.preselect, evaluate.evaluate, export.export),
-    *(extract.extract, average.average, doctor.doctor, bench.bench),
+    detect.detect,
+    submit.submit,
+    status.status,
+    demo.demo,
+    simulate.simulate,
+    preselect.preselect,
+    evaluate.evaluate,
+    export.export,
+    fdr.fdr,
+    extract.extract,
+    average.average,
+    convert.convert,
+    report.report,
+    suggest.suggest,
+    doctor.doctor,
+    bench.bench,
 ):
     app.command()(command)
 
@@ -119,5 +139,13 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def main() -> None:
     """Run the command line interface."""
     warnings.showwarning = _print_warning
-    with exit_on_interrupt():
-        app(prog_name="t3ssfast")
+    try:
+        with exit_on_interrupt():
+            app(prog_name="t3ssfast")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # Without Python's clean-up, which takes seconds on a busy machine once PyTorch is loaded.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

@@ -48,6 +48,10 @@ def average(
             help="Exclude particles with outlying scores.",
         ),
     ] = True,
+    reject_other_kinds: Annotated[
+        bool, typer.Option(help="Exclude particles that the bundled verifier takes for another kind.")
+    ] = True,
+    kind: options.Kind = None,
     b_factor: Annotated[
         float | None,
         typer.Option(help="B-factor for sharpening the map, square Angstrom.", show_default="none"),
@@ -83,7 +87,9 @@ def average(
 
     chosen = options.given_options(
         iterations=iterations,
+        kind=kind,
         reject_outliers=reject_outliers,
+        reject_other_kinds=reject_other_kinds,
         tilt_range_degrees=tilt_range,
         seed=seed,
         mask_radius_nm=mask_radius,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
     from t3ssfast.cli.options import ParticleReading
 
-__all__ = ["above", "load", "renamed"]
+__all__ = ["above", "load", "of_kind", "renamed"]
 
 
 def load(
@@ -24,11 +24,12 @@ def load(
     tomograms: Path | None = None,
     names: tuple[str, ...] = ("candidates.star", "truth.star"),
     reading: ParticleReading | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of every tomogram in a file, or in the first of `names` found in a folder.
 
     The list is empty if the file has no candidates and no voxel size is known. `reading` does not apply to
-    t3ssfast's own files, those of `names`.
+    t3ssfast's own files, those of `names`. `verdicts` keeps what a curation file rejects.
     """
     from t3ssfast.io import read
     from t3ssfast.io.particles import load_all_candidates
@@ -37,6 +38,7 @@ def load(
         path = next((path / name for name in names if (path / name).is_file()), path)
     own = path.name in names
     how = {} if reading is None or own else reading.arguments()
+    how["verdicts"] = verdicts
     shape = None
     if tomogram is not None:
         volume = read(tomogram, voxel_size_angstrom=voxel_size)
@@ -60,6 +62,11 @@ def above(candidates: Candidates, min_score: float | None) -> Candidates:
     Scores of other programs may be negative, so no minimum is assumed.
     """
     return candidates if min_score is None else candidates[candidates.score >= min_score]
+
+
+def of_kind(candidates: Candidates, kind: str | None) -> Candidates:
+    """Return the candidates of a kind; all of them where none is given, or "all"."""
+    return candidates if kind in (None, "all") else candidates.of_kinds(str(kind))
 
 
 def renamed(

@@ -1,23 +1,28 @@
-"""The searches of `t3ssfast detect`: one after another, whatever happens to one of them."""
+"""The searches of `t3ssfast detect` in this process: one after another, whatever happens to one of them."""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from t3ssfast.errors import BusyError, T3Error
+from t3ssfast.errors import BusyError
 
 if TYPE_CHECKING:
+    from t3ssfast.cluster.summary import DetectionSummary
+    from t3ssfast.cluster.task import Outcome
+    from t3ssfast.cluster.tomogram_detection import TomogramDetection
     from t3ssfast.detection import Detection
 
-__all__ = ["DetectionRun", "print_summary", "run_all"]
+__all__ = ["plain_result", "run_all", "say", "summarise_outcomes"]
 
 # Rows of the printed table; candidates.csv has all of them.
 TABLE_ROWS = 20
@@ -25,115 +30,87 @@ TABLE_ROWS = 20
 BUSY_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class DetectionRun:
-    """The search of one tomogram, with the pictures of the result."""
-
-    # run_to_folder with the options that all tomograms share.
-    search: Callable[..., tuple[Detection, bool]]
-    path: Path
-    mask: Path | None
-    search_mask: Path | None
-    folder: Path
-    voxel_size: float | None
-    png: bool
-
-    def __call__(self) -> tuple[Detection, bool]:
-        """Return the detection, and whether it is new rather than read from an earlier run."""
-        from t3ssfast.detection.result import PICTURES
-        from t3ssfast.runtime.figures import pictures_of
-
-        draw = self.draw if self.png else None
-        detection, is_new = self.search(
-            self.folder, self.path, membrane=self.mask, search_mask=self.search_mask, draw=draw
-        )
-        if draw is not None and not is_new and not all((self.folder / name).exists() for name in PICTURES):
-            with pictures_of(_shown(self.folder)):
-                draw(detection)
-        return detection, is_new
-
-    def draw(self, detection: Detection) -> None:
-        from t3ssfast.detection.result import PICTURES
-        from t3ssfast.io import read, read_mask
-        from t3ssfast.plotting import draw_candidates, draw_gallery
-
-        tomogram = read(self.path, voxel_size_angstrom=self.voxel_size)
-        membrane = detection.membrane
-        if self.mask is not None:
-            membrane = read_mask(self.mask, tomogram)
-        sign = detection.provenance["contrast"]["sign"]
-        overview, gallery = (self.folder / name for name in PICTURES)
-        draw_candidates(overview, tomogram, detection.candidates, membrane=membrane, contrast_sign=sign)
-        draw_gallery(gallery, tomogram, detection.candidates, contrast_sign=sign)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a tomogram: "done", "skipped" (finished before) or "failed"."""
-
-    run: DetectionRun
-    status: str
-    seconds: float
-    candidates: int | None = None
-    # The result as plain values; the membrane of a hundred tomograms would not fit into memory.
-    result: dict[str, Any] | None = field(default=None, repr=False)
-    error: str = ""
-
-
-def run_all(runs: Sequence[DetectionRun], *, is_list: bool, quiet: bool) -> list[Outcome]:
+def run_all(detections: Sequence[TomogramDetection], *, is_list: bool, quiet: bool) -> list[Outcome]:
     """Search every tomogram, and return what became of each in the order given.
 
     Any error is reported and costs only its tomogram; that of a single tomogram is raised. A tomogram that
     another process is working on is tried again after the others. If that process is killed, its tomogram is
-    searched here.
+    searched here. Processes that share a list go on at different places of it.
     """
+    from t3ssfast.cluster.task import Outcome
+    from t3ssfast.cluster.tomogram_detection import error_sentence
+
     outcomes: dict[int, Outcome] = {}
-    remaining = dict(enumerate(runs))
+    remaining = deque(enumerate(detections))
     reported: set[int] = set()
     while remaining:
-        busy: dict[int, DetectionRun] = {}
-        for number, run in remaining.items():
-            label = f"{number + 1} of {len(runs)}: {_shown(run.path)}" if is_list else _shown(run.path)
+        busy: deque[tuple[int, TomogramDetection]] = deque()
+        before = len(outcomes)
+        while remaining:
+            number, detection = remaining.popleft()
+            name = _shown(detection.path)
+            label = f"{number + 1} of {len(detections)}: {name}"
             if is_list and not quiet and sys.stdout.isatty():
-                _say(label)
+                say(label)
             began = time.perf_counter()
             try:
-                detection, is_new = run()
+                result, is_new = detection(progress=not quiet)
             except BusyError as error:
-                busy[number] = run
+                busy.append((number, detection))
                 if number not in reported:
                     reported.add(number)
-                    _say(f"postponed: {error}", err=True)
+                    say(f"postponed: {error}", err=True)
+                # The other process goes on with the next ones.
+                remaining.rotate(random.randrange(len(remaining) + 1))
                 continue
             except Exception as error:
-                from t3ssfast.io import tomogram_name
-
                 if not is_list:
                     raise
-                text = _sentence(error).removeprefix(f"{tomogram_name(run.path)}: ")
-                outcomes[number] = Outcome(run, "failed", time.perf_counter() - began, error=text)
-                name = _shown(run.path)
-                _say(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
+                text = error_sentence(detection.path, error)
+                outcomes[number] = Outcome(detection.name, "failed", time.perf_counter() - began, error=text)
+                say(f"error: {'' if name in text else f'{name}: '}{text}", err=True)
                 if not quiet and not sys.stdout.isatty():
-                    _say(f"{label}: failed")
+                    say(f"{label}: failed")
                 continue
-            seconds = time.perf_counter() - began
-            status = "done" if is_new else "skipped"
-            result = _result(run, detection)
-            outcomes[number] = Outcome(run, status, seconds, len(detection.candidates), result)
+            outcomes[number] = Outcome(
+                detection.name,
+                "done" if is_new else "skipped",
+                time.perf_counter() - began,
+                len(result.candidates),
+                notes=tuple(result.provenance["notes"]),
+            )
             if not quiet:
-                _print(outcomes[number], detection, label, is_list)
-        if remaining and len(busy) == len(remaining):
+                _print(outcomes[number], result, detection.folder, label if is_list else "")
+        if busy and len(outcomes) == before:
             time.sleep(BUSY_SECONDS)
         remaining = busy
     return [outcomes[number] for number in sorted(outcomes)]
 
 
-def _result(run: DetectionRun, detection: Detection) -> dict[str, Any]:
-    """Return a result as plain values."""
-    table = detection.candidates.to_dataframe().to_dict(orient="records")
-    result = {"tomogram": str(run.path), "folder": str(run.folder), "candidates": table}
-    return result | {key: detection.provenance[key] for key in ("counts", "seconds", "notes")}
+def summarise_outcomes(
+    detections: Sequence[TomogramDetection], outcomes: Sequence[Outcome], pixel_size: float | None
+) -> DetectionSummary:
+    """Write the summary of a list and its pooled candidates, and return the summary."""
+    from t3ssfast.cluster.data_set import DataSet
+    from t3ssfast.cluster.detect_many import summarise
+
+    data_set = DataSet.record(detections[0].folder.parent, detections)
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    summary = data_set.summary(by_name, list(by_name))
+    summarise(summary, pixel_size)
+    return summary
+
+
+def plain_result(detection: TomogramDetection) -> dict[str, Any]:
+    """Read the result of a tomogram as plain values."""
+    from t3ssfast.cluster.pool import pool_candidates
+
+    folder = detection.folder
+    (candidates,) = pool_candidates(folder.parent, [folder.name])
+    table = candidates.to_dataframe().to_dict(orient="records")
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    result = {"tomogram": str(detection.path), "folder": str(folder), "candidates": table}
+    return result | {key: provenance[key] for key in ("counts", "seconds", "notes")}
 
 
 def _shown(path: Path) -> str:
@@ -142,7 +119,7 @@ def _shown(path: Path) -> str:
     return display_path(path)
 
 
-def _say(text: str, *, err: bool = False) -> None:
+def say(text: str, *, err: bool = False) -> None:
     """Print a line at once; one that cannot be printed costs no tomogram of a list."""
     try:
         typer.echo(text, err=err)
@@ -155,41 +132,15 @@ def _say(text: str, *, err: bool = False) -> None:
         pass
 
 
-def _sentence(error: Exception) -> str:
-    """Return an error on one line."""
-    if isinstance(error, T3Error):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "memory ran out; close other programs, or give a smaller --memory-budget."
-    reason = " ".join(str(error).split())
-    return f"the search failed ({type(error).__name__}: {reason}); run it alone, and report this if it fails."
+def _print(outcome: Outcome, result: Detection, folder: Path, label: str) -> None:
+    """Print a result: for a list in a pipe one line, which begins with `label`; elsewhere the candidates."""
+    from t3ssfast.cluster.display import outcome_line
 
-
-def _print(outcome: Outcome, detection: Detection, label: str, is_list: bool) -> None:
-    """Print a result: one line for each tomogram of a list in a pipe, the best candidates elsewhere."""
-    wrote = "wrote" if outcome.status == "done" else "finished before:"
-    where = f"{wrote} {_shown(outcome.run.folder)}"
-    if not is_list or sys.stdout.isatty():
-        _print_candidates(detection)
-        _say(where)
+    if label and not sys.stdout.isatty():
+        say(outcome_line(outcome, folder, label))
         return
-    count = len(detection.candidates)
-    notes = "".join(f"; note: {note}" for note in detection.provenance["notes"])
-    candidates = f"{count} candidate{'' if count == 1 else 's'}"
-    _say(f"{label}: {candidates} in {outcome.seconds:.1f} s, {where}{notes}")
-
-
-def print_summary(outcomes: Sequence[Outcome]) -> None:
-    """Print one line for each tomogram: status, number of candidates, seconds, and the error."""
-    rows = [("tomogram", "status", "candidates", "seconds", "")]
-    for outcome in outcomes:
-        count = "" if outcome.candidates is None else str(outcome.candidates)
-        seconds = f"{outcome.seconds:.1f}"
-        rows.append((_shown(outcome.run.path), outcome.status, count, seconds, outcome.error))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, status, count, seconds, error in rows:
-        columns = (f"{name:<{widths[0]}}", f"{status:<{widths[1]}}", f"{count:>{widths[2]}}")
-        _say("  ".join((*columns, f"{seconds:>{widths[3]}}", error)).rstrip())
+    _print_candidates(result)
+    say(f"{'wrote' if outcome.status == 'done' else 'finished before:'} {_shown(folder)}")
 
 
 def _print_candidates(detection: Detection) -> None:

@@ -39,6 +39,8 @@ EXTRAS = [
     ("h5py", "h5py", "HDF5 cannot be read; pip install 't3ssfast[formats]'"),
     ("emfile", "emfile", "EM files cannot be read; pip install 't3ssfast[formats]'"),
     ("openvino", "", "segmentation on a CPU is slower; pip install 't3ssfast[openvino]'"),
+    ("submitit", "", "no jobs are submitted to Slurm; pip install 't3ssfast[slurm]'"),
+    ("distributed", "", "no clusters of dask are used; pip install 't3ssfast[dask]'"),
 ]
 REINSTALL = "install t3ssfast again"
 # With less memory than this, a smaller budget than the default 2 GiB is advised.
@@ -100,7 +102,9 @@ def doctor(
         masks = mask_of_each(files, membrane, "membrane")
         report = {display_path(path): check(path, mask) for path, mask in zip(files, masks, strict=True)}
     else:
-        report = {"t3ssfast doctor": [*_machine(), *_packages(), *_torch(), *_native(), *_models()]}
+        report = {
+            "t3ssfast doctor": [*_machine(), *_packages(), *_torch(), *_native(), *_models(), *_formats()]
+        }
     ok = not any(check.status == FAILED for checks in report.values() for check in checks)
     if as_json:
         lines = {name: [asdict(check) for check in checks] for name, checks in report.items()}
@@ -122,8 +126,8 @@ def _version(distribution: str) -> str | None:
 
 def _machine() -> Iterator[Check]:
     yield Check("t3ssfast", OK, _version("t3ssfast") or "run from the source tree")
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    note = "" if supported else "made for 3.11 to 3.13"
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 14)
+    note = "" if supported else "made for 3.11 to 3.14"
     yield Check("Python", OK if supported else NOTE, platform.python_version(), note)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -214,3 +218,23 @@ def _models() -> Iterator[Check]:
         else:
             value += "" if checksum is None else " differs from the released file"
             yield Check(f"model {name}", FAILED, value, f"{REINSTALL}, or give --{kind}")
+
+
+def _formats() -> Iterator[Check]:
+    """Say which model files this Python and PyTorch can read and write."""
+    try:
+        from t3ssfast.models.saving import torchscript_problem
+    except (ImportError, OSError, AttributeError) as error:
+        yield Check("model files", FAILED, f"cannot be used: {error}", REINSTALL)
+        return
+    yield Check("model files .safetensors", OK, "read and written")
+    problem = torchscript_problem()
+    if problem is not None:
+        note = f"{problem}; train and convert write .safetensors alone, and --trust-model cannot read .pt"
+        yield Check("model files .pt (TorchScript)", NOTE, "read, not written", note)
+    elif sys.version_info >= (3, 14):
+        note = "PyTorch does not support TorchScript with Python 3.14 and newer; prefer .safetensors"
+        yield Check("model files .pt (TorchScript)", NOTE, "read and written", note)
+    else:
+        yield Check("model files .pt (TorchScript)", OK, "read and written")
+    yield Check("model files .pt2 (torch.export)", OK, "read with --trust-model alone")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import above, load, renamed
+from t3ssfast.cli.candidate_files import above, load, of_kind, renamed
 from t3ssfast.errors import InputError
 
 if TYPE_CHECKING:
     from t3ssfast.candidates import Candidates
+    from t3ssfast.evaluation.confusion import Confusion
 
 # Files in a results folder, for candidates, truth and distractors; they are named after their folder.
 FOLDER_FILES = (("candidates.star",), ("truth.star", "candidates.star"), ("distractors.star",))
@@ -42,6 +43,14 @@ def evaluate(
     format: options.ParticleFormat = None,
     angstrom: options.Angstrom = None,
     columns: options.ColumnNames = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help='Kind of particles to count, or "all".',
+            metavar="KIND",
+            show_default="that of the truth, t3ss if it has several",
+        ),
+    ] = None,
     tolerance_nm: Annotated[
         float, typer.Option(help="Largest distance between a candidate and its particle, nm.")
     ] = 12.0,
@@ -68,6 +77,9 @@ def evaluate(
 ) -> None:
     """Count true and false positives of candidates against known particles.
 
+    Where the truth holds several kinds of particles, those of --kind are counted. A table shows which kind
+    the candidates on particles of each kind were taken for, in the truth and among the look-alikes.
+
     Files are paired by name: TS_01.star, TS_01_truth.star, TS_01/candidates.star and TS_01/truth.star belong
     to one tomogram; files named alike are paired in their order. Files with several tomograms are paired by
     tomogram name. All tomograms are pooled.
@@ -81,7 +93,7 @@ def evaluate(
     from rich.console import Console
 
     from t3ssfast.evaluation.evaluate import evaluate as evaluate_candidates
-    from t3ssfast.evaluation.report import draw_curves, pooled_table, tomogram_table
+    from t3ssfast.evaluation.report import confusion_table, draw_curves, pooled_table, tomogram_table
     from t3ssfast.io import atomic_path
 
     if not truth:
@@ -111,6 +123,10 @@ def evaluate(
         for group, entries in zip(groups, aligned, strict=True):
             group += entries
     found, known, *lookalikes = groups
+    confusion = _confusion(groups, tolerance_nm * 10)
+    found, known, others = _of_one_kind(found, known, kind)
+    if not lookalikes and any(map(len, others)):
+        lookalikes = [others]
     result = evaluate_candidates(
         found, known, tolerance_nm * 10, distractors=lookalikes[0] if lookalikes else None
     )
@@ -119,6 +135,8 @@ def evaluate(
         draw_curves(result, plot)
     if as_json or json_file is not None:
         metrics = result.to_dict(beta=beta, intervals=intervals, per_tomogram=several)
+        if confusion is not None:
+            metrics["kinds"] = confusion.to_dict()
         text = json.dumps(metrics, allow_nan=False)
         if json_file is not None:
             with atomic_path(json_file) as temporary:
@@ -130,6 +148,46 @@ def evaluate(
     if several:
         console.print(tomogram_table(result))
     console.print(pooled_table(result, beta=beta, intervals=intervals))
+    if confusion is not None:
+        console.print(confusion_table(confusion))
+
+
+def _confusion(groups: Sequence[Sequence[Candidates]], tolerance_angstrom: float) -> Confusion | None:
+    """Compare the kinds of candidates with those of truth and look-alikes; None if there is one kind."""
+    from t3ssfast.candidates import PARTICLE_KINDS
+    from t3ssfast.evaluation.confusion import confusion_of_kinds
+    from t3ssfast.io.particles.particle_file import merge_candidates
+
+    found, known, *lookalikes = groups
+    if lookalikes:
+        pairs = zip(known, lookalikes[0], strict=True)
+        known = [merge_candidates([true, others.of_kinds(*PARTICLE_KINDS)]) for true, others in pairs]
+    several = len(_kinds(known)) > 1
+    return confusion_of_kinds(found, known, tolerance_angstrom) if several else None
+
+
+def _of_one_kind(
+    found: list[Candidates], known: list[Candidates], kind: str | None
+) -> tuple[list[Candidates], list[Candidates], list[Candidates]]:
+    """Return candidates and truth of a kind, and the rest of the truth.
+
+    Without a kind it is that of the truth, T3SS where the truth has several. Candidates that are never of
+    this kind come from programs with other names for it. Class numbers without names are no kinds: all count.
+    """
+    from t3ssfast.candidates import T3SS
+    from t3ssfast.io.particles.particle_file import is_unnamed
+
+    kinds = _kinds(known)
+    if kind == "all" or not kinds or (kind is None and any(map(is_unnamed, kinds))):
+        return found, known, [some[:0] for some in known]
+    chosen = kind or (T3SS if len(kinds) > 1 else kinds.pop())
+    if kind or chosen in _kinds(found):
+        found = [of_kind(some, chosen) for some in found]
+    return found, [of_kind(some, chosen) for some in known], [some[some.kind != chosen] for some in known]
+
+
+def _kinds(sets: Sequence[Candidates]) -> set[str]:
+    return {str(kind) for some in sets for kind in some.kind}
 
 
 def _files(paths: Sequence[Path], names: tuple[str, ...]) -> list[tuple[str, Path]]:

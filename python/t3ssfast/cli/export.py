@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
-from t3ssfast.cli.candidate_files import above, load, renamed
+from t3ssfast.cli.candidate_files import above, load, of_kind, renamed
 from t3ssfast.errors import ConfigError, InputError
 
 
@@ -23,7 +23,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="Format: relion5, relion4, dynamo, stopgap, imod, copick, csv, coords or chimerax.",
+            help="Format: relion5, relion4, relion-picks, dynamo, stopgap, imod, copick, csv, coords, em, "
+            "chimerax or cmm.",
             show_default="from the suffix of OUT",
         ),
     ] = None,
@@ -58,11 +59,15 @@ def export(
             help="RELION 5: also write tomograms.star, optimisation_set.star and a two-column import.star.",
         ),
     ] = False,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Write the candidates of this kind alone.", show_default="all"),
+    ] = None,
     min_score: options.MinScore = None,
     tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick or ChimeraX, or as plain tables.
+    """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick, ChimeraX or ArtiaX, or as plain tables.
 
     A ChimeraX script (.cxc) opens --tomogram and --membrane, or those of a folder of results.
 
@@ -71,6 +76,7 @@ def export(
       t3ssfast export out/candidates.star picks.tbl
       t3ssfast export out/candidates.star picks.star -f relion4 --tilt-series-pixel-size 1.7
       t3ssfast export out/ view.cxc
+      t3ssfast export out/ Picks/job012/annotations/TS_01_particles.star -f relion-picks
       t3ssfast export picks.txt picks.star --columns class,x,y,z --tomogram TS_01.mrc
     """
     from t3ssfast.io import display_path
@@ -90,7 +96,7 @@ def export(
             f"{display_path(candidates)} has no candidates and no voxel size; give --voxel-size to write an "
             "empty file."
         )
-    selected = [above(some, min_score) for some in renamed(found, tomogram_name)]
+    selected = [of_kind(above(some, min_score), kind) for some in renamed(found, tomogram_name)]
     files = write(
         selected,
         out,

@@ -80,10 +80,12 @@ def match_candidates(
     relion_tomograms: Path | None = None,
     names: list[str] | None = None,
     reading: ParticleReading | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of each tomogram, from one file each in the same order or from a single file.
 
-    They take the name of their tomogram. `names` are those of `--tomogram-name`.
+    They take the name of their tomogram. `names` are those of `--tomogram-name`. `verdicts` keeps what a
+    curation file rejects.
     """
     from t3ssfast.errors import InputError
     from t3ssfast.io import display_path, tomogram_name
@@ -100,7 +102,14 @@ def match_candidates(
     for index, (path, volume) in enumerate(zip(paths, volumes, strict=True)):
         file = candidate_files[index if len(candidate_files) > 1 else 0]
         size = volume.voxel_size_angstrom
-        sets = load(file, voxel_size=size, tomogram=path, tomograms=relion_tomograms, reading=reading)
+        sets = load(
+            file,
+            voxel_size=size,
+            tomogram=path,
+            tomograms=relion_tomograms,
+            reading=reading,
+            verdicts=verdicts,
+        )
         sets = renamed(sets, names, only)
         own_file = len(volumes) == len(candidate_files)
         # Of tomograms named alike, one file for all can only mean one of them.
@@ -175,11 +184,15 @@ def _recorded_contrast(file: Path, volume: Tomogram, *, alone: bool) -> str | No
     from t3ssfast.io.tomogram_names import same_name
 
     folder = file if file.is_dir() else file.parent
+    # Candidates of a whole data set lie beside the folders with the results of each tomogram.
+    of_data_set = folder / volume.name / "provenance.json"
     try:
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        provenance = json.loads(
+            (of_data_set if of_data_set.is_file() else folder / "provenance.json").read_text(encoding="utf-8")
+        )
         name, sign = str(provenance["input"]["name"]), int(provenance["contrast"]["sign"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not alone and not same_name(name, volume.name):
+    if not alone and not of_data_set.is_file() and not same_name(name, volume.name):
         return None
     return "dark" if sign > 0 else "light"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -56,7 +58,7 @@ CandidateVoxelSize = Annotated[
 # How the particle files are read. `--format` is the format of the output in some commands.
 _PARTICLE_FORMAT_HELP = (
     "Format of the particle files: relion5, dynamo, stopgap, imod, copick, csv, coords, cbox, em, eman2, "
-    "data-portal or xml."
+    "data-portal, xml or curation."
 )
 ParticleFormat = Annotated[
     str | None,
@@ -92,6 +94,15 @@ MinScore = Annotated[
     float | None,
     typer.Option(
         help="Minimum score; candidates with a lower one are left out.", show_default="all candidates"
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        help='Kind of particles: "t3ss", "flagellar_motor" or "all".',
+        metavar="KIND",
+        show_default="t3ss",
     ),
 ]
 TomogramNames = Annotated[
@@ -151,9 +162,32 @@ Threads = Annotated[
     int | None, typer.Option(help="Number of CPU threads.", show_default="as many as the job may use")
 ]
 MemoryBudget = Annotated[float | None, typer.Option(help="Memory budget in GiB.", show_default="2")]
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Number of further attempts at a tomogram whose process was killed, with --cluster."
+    ),
+]
+Sbatch = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Option of sbatch for Slurm, such as partition=gpu, account=lab or time=2:00:00; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 # Output.
+OptimisationSet = Annotated[
+    float | None,
+    typer.Option(
+        "--tilt-series-pixel-size",
+        help="Pixel size of the unbinned tilt series in Angstrom; RELION's optimisation_set.star is then "
+        "written over all tomograms.",
+        show_default=False,
+        metavar="A",
+    ),
+]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Output folder; created if missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -168,6 +202,30 @@ class ParticleReading(NamedTuple):
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `load_candidates`."""
         return self._asdict()
+
+
+def with_options_of(
+    command: Callable[..., Any], *, without: Container[str]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a function that takes `**others` the parameters of a command, as typer sees them.
+
+    Its own come first; those of the command are passed on by name.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters: dict[str, inspect.Parameter] = {}
+        for source, left_out in ((function, ()), (command, without)):
+            hints = get_type_hints(source, include_extras=True)
+            for name, parameter in inspect.signature(source).parameters.items():
+                if parameter.kind is not parameter.VAR_KEYWORD and name not in left_out:
+                    kind = parameter.KEYWORD_ONLY
+                    parameters[name] = parameter.replace(annotation=hints[name], kind=kind)
+        signature = inspect.Signature(list(parameters.values()), return_annotation=None)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+        return function
+
+    return decorate
 
 
 def model_readings(

@@ -54,7 +54,14 @@ Picks = Annotated[
 MASKS_HELP = "Membrane mask of each tomogram, in the same order."
 Masks = Annotated[list[Path], typer.Option("--membranes", "-m", help=MASKS_HELP)]
 OptionalMasks = Annotated[list[Path] | None, typer.Option("--membranes", "-m", help=MASKS_HELP)]
-Out = Annotated[Path, typer.Option("--out", "-o", help="TorchScript file to write.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Model file to write, .safetensors or .pt (TorchScript); the other format is written beside it.",
+    ),
+]
 Start = Annotated[
     str | None,
     typer.Option(
@@ -63,6 +70,14 @@ Start = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; use a lower one with --start.")]
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        help="Kinds of particles to tell apart, separated by commas; picks of other kinds are negatives.",
+        metavar="KINDS",
+        show_default="t3ss, or those of --start",
+    ),
+]
 Resume = Annotated[bool, typer.Option(help="Resume from the checkpoint of an interrupted run.")]
 # Prints the progress to standard error.
 log = partial(typer.echo, err=True)
@@ -72,7 +87,7 @@ log = partial(typer.echo, err=True)
 def segmenter(
     tomograms: Tomograms,
     membranes: Masks,
-    out: Out = Path("segmenter.pt"),
+    out: Out = Path("segmenter.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     seed: Seed = 0,
@@ -85,7 +100,7 @@ def segmenter(
 
     \b
     Example:
-      t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.pt
+      t3ssfast train segmenter a.mrc b.mrc -m a_membrane.mrc -m b_membrane.mrc -o segmenter.safetensors
     """
     from t3ssfast.training import train_segmenter
 
@@ -105,7 +120,7 @@ def classifier(
     angstrom: Angstrom = None,
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
-    out: Out = Path("classifier.pt"),
+    out: Out = Path("classifier.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     relion_tomograms: TomogramsOfParticles = None,
@@ -124,7 +139,7 @@ def classifier(
 
     \b
     Examples:
-      t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.pt
+      t3ssfast train classifier a.mrc b.mrc -p a.star -p b.star -o classifier.safetensors
       t3ssfast train classifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
       torchrun --nproc-per-node 2 --no-python t3ssfast train classifier a.mrc -p a.star
     """
@@ -152,7 +167,7 @@ def verifier(
     angstrom: Angstrom = None,
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
-    out: Out = Path("verifier.pt"),
+    out: Out = Path("verifier.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     relion_tomograms: TomogramsOfParticles = None,
@@ -160,6 +175,14 @@ def verifier(
     trust_model: TrustModel = False,
     seed: Seed = 0,
     steps: Steps = None,
+    kinds: Kinds = None,
+    kinds_only: Annotated[
+        bool,
+        typer.Option(
+            "--kinds-only",
+            help="Train only what tells further kinds from the first; the rest stays as in --start.",
+        ),
+    ] = False,
     start: Start = None,
     learning_rate: LearningRate = None,
     device: Device = "cpu",
@@ -170,8 +193,9 @@ def verifier(
 
     \b
     Examples:
-      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.pt
+      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --classifier classifier.safetensors
       t3ssfast train verifier a.mrc -p a.star --start bundled --steps 60 --learning-rate 1e-4
+      t3ssfast train verifier a.mrc b.mrc -p a.star -p b.star --kinds t3ss,flagellar_motor
     """
     from t3ssfast.training import train_verifier
     from t3ssfast.training.calibrate import find_candidates
@@ -186,6 +210,10 @@ def verifier(
     search: dict[str, Any] = {"segmenter": models["segmenter"], "membranes": masks, "device": device}
     found = find_candidates(models["classifier"], volumes, contrasts=contrasts, log=log, **search)
     options = given_options(seed=seed, steps=steps, learning_rate=learning_rate)
+    if kinds is not None:
+        options["kinds"] = tuple(name.strip() for name in kinds.split(",") if name.strip())
+    if kinds_only:
+        options["kinds_only"] = True
     common: dict[str, Any] = {"contrast": contrasts, "device": device, "resume": resume}
     train_verifier(volumes, known, found, out, start=begun, **common, **options)
     _print_metrics(out, "verifier", as_json)
@@ -194,7 +222,7 @@ def verifier(
 @app.command()
 def calibrate(
     classifier: Annotated[
-        Path, typer.Argument(help="TorchScript LeNet; without --verifier, its metadata are rewritten.")
+        Path, typer.Argument(help="Model file of a LeNet; without --verifier, its metadata are rewritten.")
     ],
     tomograms: Tomograms,
     picks: Picks,
@@ -218,7 +246,7 @@ def calibrate(
 
     \b
     Example:
-      t3ssfast train calibrate classifier.pt c.mrc d.mrc -p c.star -p d.star
+      t3ssfast train calibrate classifier.safetensors c.mrc d.mrc -p c.star -p d.star
     """
     from t3ssfast.training.calibrate import calibrate_models
 
@@ -254,7 +282,7 @@ def tune(
     angstrom: Angstrom = None,
     columns: ColumnNames = None,
     membranes: OptionalMasks = None,
-    out: Out = Path("tuned.pt"),
+    out: Out = Path("tuned.safetensors"),
     voxel_size: VoxelSize = None,
     contrast: AutoContrast = None,
     relion_tomograms: TomogramsOfParticles = None,
@@ -268,18 +296,22 @@ def tune(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and calibrate the verifier on few picks in your own tomograms.
+    """Fine-tune and calibrate the verifier on few picks, or on verdicts, in your own tomograms.
+
+    Of a curation file (`t3ssfast report`, napari), accepted candidates are T3SS and rejected ones are not;
+    what is unsure or undecided is not learned from. Other files hold all T3SS of their tomograms.
 
     \b
-    Example:
-      t3ssfast train tune a.mrc -p a.star -o tuned.pt
-      t3ssfast detect b.mrc -o found/ --verifier tuned.pt
+    Examples:
+      t3ssfast train tune a.mrc -p a.star -o tuned.safetensors
+      t3ssfast train tune a.mrc b.mrc -p results_curation.json -o tuned.safetensors
+      t3ssfast detect b.mrc -o found/ --verifier tuned.safetensors
     """
     from t3ssfast.training.fine_tune import fine_tune_verifier
 
     reading = ParticleReading(format, angstrom, columns)
     volumes, masks, known = _read(
-        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms
+        tomograms, voxel_size, membranes, picks, tomogram_name, reading, relion_tomograms, verdicts=True
     )
     models = _load_models(trust_model, start=start, classifier=classifier, segmenter=segmenter)
     options = given_options(seed=seed, folds=folds, steps=steps, learning_rate=learning_rate)
@@ -349,8 +381,13 @@ def _read(
     names: list[str] | None = None,
     reading: ParticleReading | None = None,
     relion_tomograms: Path | None = None,
+    *,
+    verdicts: bool = False,
 ) -> tuple[list[Tomogram], list[npt.NDArray[Any]] | None, list[Candidates]]:
-    """Read tomograms, their masks, where given, and their picks in any format."""
+    """Read tomograms, their masks, where given, and their picks in any format.
+
+    `verdicts` keeps what a curation file rejects.
+    """
     from t3ssfast.errors import InputError
     from t3ssfast.io import read, read_mask
     from t3ssfast.io.tomogram_names import distinct_names
@@ -371,7 +408,7 @@ def _read(
     ]
     known: list[Candidates] = []
     if picks:
-        known = match_candidates(volumes, tomograms, picks, relion_tomograms, names, reading)
+        known = match_candidates(volumes, tomograms, picks, relion_tomograms, names, reading, verdicts)
     return volumes, masks or None, known
 
 

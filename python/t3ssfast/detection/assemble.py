@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.contrast import trained_sign
@@ -15,12 +16,27 @@ from t3ssfast.detection.inputs import DetectionInputs, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
-from t3ssfast.detection.verify import missing_membrane_penalty, verify
+from t3ssfast.detection.propose import add_membrane_sites, needs_membrane_sites
+from t3ssfast.detection.verify import (
+    MIN_PROBABILITY,
+    missing_membrane_penalty,
+    verifier_probability,
+    verify,
+)
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["calibrate_scores", "inside", "orient_peaks", "verify_candidates"]
+__all__ = [
+    "calibrate_scores",
+    "distinct",
+    "inside",
+    "is_inside",
+    "orient_peaks",
+    "score_poses",
+    "select_candidates",
+    "with_membrane_sites",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -35,6 +51,7 @@ def orient_peaks(
     return Candidates(
         centre_zyx=_clipped(grid.to_tomogram(centre), tomogram),
         score=score,
+        details={"classifier_score": score},
         normal_zyx=orient(membrane, centre, voxel_size_angstrom=grid.voxel_size_angstrom),
         voxel_size_angstrom=tomogram.voxel_size_angstrom,
         tomogram_shape=tomogram.shape,
@@ -42,46 +59,101 @@ def orient_peaks(
     )
 
 
-@retry_on_oom("verifying")
-def verify_candidates(
+def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates:
+    """Candidates at or above the threshold, by falling score; of two at one place the better one.
+
+    Those below the threshold of their kind, or of a kind that is not reported, are dropped. Without a
+    verifier, nothing has moved and all are kept.
+    """
+    if inputs.verifier is None:
+        return scored
+    thresholds = inputs.thresholds
+    lowest = np.array([thresholds.get(kind, np.inf) for kind in scored.kind.tolist()])
+    plausible = np.flatnonzero(scored.score >= min(thresholds.values()))
+    # A peak of another kind at the same place takes it, whether it is reported or not.
+    kept = plausible[distinct(scored[plausible], inputs.config.min_distance_nm)]
+    return scored[kept[scored.score[kept] >= lowest[kept]]]
+
+
+def with_membrane_sites(
     candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
 ) -> Candidates:
-    """Combine the scores of classifier and verifier, and move candidates to where the verifier sees them.
+    """Append places along the membrane, where kinds are asked for that the classifier does not find."""
+    if inputs.verifier is None or not needs_membrane_sites(inputs):
+        return candidates
+    return add_membrane_sites(candidates, inputs, grid, _grid_of_verifier(inputs, grid), membrane)
 
-    Candidates far from the membrane (a mask on the classifier's grid) are penalised, those below the
-    threshold dropped. Where two peaks lead to one centre, the better one is kept.
+
+@retry_on_oom("verifying")
+def score_poses(
+    candidates: Candidates, inputs: DetectionInputs, grid: PreparedTomogram, membrane: npt.NDArray[np.uint8]
+) -> tuple[Candidates, npt.NDArray[np.float64]]:
+    """Verify candidates along their normals.
+
+    Candidates far from the membrane (a mask on the classifier's grid) are penalised. Returns the candidates
+    in their order, with new centres, axes, scores and kinds, and the log-odds (n,) of these kinds. Without a
+    verifier they are returned as they are.
     """
     verifier = inputs.verifier
     if verifier is None:
-        return candidates
+        probability = np.clip(candidates.score.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        return candidates, logit(probability)
+    own_grid = _grid_of_verifier(inputs, grid)
+    centre = own_grid.from_tomogram(candidates.centre_zyx)
+    given = (centre, candidates.normal_zyx, candidates.score)
+    centre, axis, index, log_odds = verify(own_grid, *given, verifier)
+    moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
+    penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
+    kind = np.array(verifier.metadata.kinds)[index]
+    own = verifier_probability(log_odds, candidates.score, kind)
+    log_odds = log_odds - penalty
+    scored = replace(
+        candidates,
+        centre_zyx=moved,
+        normal_zyx=axis.astype(np.float32),
+        score=expit(log_odds).astype(np.float32),
+        kind=kind,
+        details={**candidates.details, "verifier_score": own},
+    )
+    return scored, log_odds
+
+
+def _grid_of_verifier(inputs: DetectionInputs, grid: PreparedTomogram) -> PreparedTomogram:
+    """The tomogram on the verifier's grid."""
+    verifier = inputs.verifier
+    assert verifier is not None, "there is no grid without a verifier"
     own_grid = normalise(inputs.tomogram, verifier, inputs.files.check)
     # The sign of the contrast was found for the classifier; each model was trained with its own.
     sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
-    own_grid = own_grid.with_contrast_sign(sign)
-    centre = own_grid.from_tomogram(candidates.centre_zyx)
-    centre, axis, log_odds = verify(own_grid, centre, candidates.normal_zyx, candidates.score, verifier)
-    moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
-    penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
-    score = expit(log_odds - penalty).astype(np.float32)
-    verified = replace(candidates, centre_zyx=moved, normal_zyx=axis.astype(np.float32), score=score)
-    verified = verified[verified.score >= inputs.threshold].sorted_by_score()
-    distance = inputs.config.min_distance_nm / 2 * 10 / verified.voxel_size_angstrom
-    return verified[separate(verified.centre_zyx, distance)]
+    return own_grid.with_contrast_sign(sign)
+
+
+def distinct(candidates: Candidates, min_distance_nm: float) -> npt.NDArray[np.int64]:
+    """Return indices by falling score, without candidates within half of the distance of a better one."""
+    order = np.argsort(-candidates.score, kind="stable")
+    distance = min_distance_nm / 2 * 10 / candidates.voxel_size_angstrom
+    return np.asarray(order[separate(candidates.centre_zyx[order], distance)])
 
 
 def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidates:
     """Candidates whose centre lies in a (z, y, x) mask of the tomogram; all of them without one."""
-    if region is None:
-        return candidates
+    return candidates if region is None else candidates[is_inside(candidates, region)]
+
+
+def is_inside(candidates: Candidates, region: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each centre lies in a (z, y, x) mask of the tomogram."""
     z, y, x = np.rint(candidates.centre_zyx).astype(np.int64).T
-    return candidates[np.asarray(region[z, y, x]) != 0]
+    return np.asarray(region[z, y, x] != 0, np.bool_)
 
 
-def calibrate_scores(candidates: Candidates, calibration: Calibration | None) -> Candidates:
-    """Turn scores into probabilities, where the model that gave them is calibrated."""
-    if calibration is None:
-        return candidates
-    return replace(candidates, score=calibration.apply(candidates.score))
+def calibrate_scores(candidates: Candidates, calibrations: Mapping[str, Calibration | None]) -> Candidates:
+    """Turn scores into probabilities of the candidates' kinds, where those are calibrated; in their order."""
+    score = candidates.score.copy()
+    for kind, calibration in calibrations.items():
+        if calibration is not None:
+            chosen = candidates.kind == kind
+            score[chosen] = calibration.apply(score[chosen])
+    return replace(candidates, score=score)
 
 
 def _clipped(centre_zyx: npt.NDArray[Any], tomogram: Tomogram) -> FloatArray:

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from t3ssfast.candidates import T3SS
 from t3ssfast.errors import ConfigError
 from t3ssfast.kernels.score_windows import PLANS, PRECISIONS
 from t3ssfast.models.engines.engine import SEGMENTER_ENGINES
 
-__all__ = ["DetectConfig"]
+__all__ = ["ALL_KINDS", "DetectConfig"]
+
+# The entry of `DetectConfig.kinds` that stands for every kind that the models tell apart.
+ALL_KINDS = "all"
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,18 @@ class DetectConfig:
         classifier and verifier, and the verifier corrects centre and pose.
     verify_floor
         Lowest uncalibrated score of the classifier that is shown to the verifier.
+    kinds
+        Kinds of particles that are reported, of those that the verifier tells apart: "t3ss",
+        "flagellar_motor"; ("all",) reports all. A candidate's kind is the more probable one.
     score_threshold
         Lowest score of a reported candidate. Particles of tomograms unlike those of the calibration score
         lower: lower it where misses matter more than false candidates.
     min_precision, min_recall
         Instead of `score_threshold`: the lowest score above which the calibration expects at least this
         precision, or the highest above which it expects at least this recall. At most one of the two.
+    max_fdr
+        Instead of the above: the lowest threshold at which decoys in the tomogram itself promise at most this
+        fraction of false candidates. Needs a verifier; takes twice as long for the verification.
     min_distance_nm
         Smallest distance of two candidates.
     max_candidates
@@ -79,9 +89,11 @@ class DetectConfig:
     score_smoothing_nm: float = 5.0
     verify: bool = True
     verify_floor: float = 0.15
+    kinds: tuple[str, ...] = (T3SS,)
     score_threshold: float = 0.5
     min_precision: float | None = None
     min_recall: float | None = None
+    max_fdr: float | None = None
     min_distance_nm: float = 24.0
     max_candidates: int = 10_000
     plan: str = "auto"
@@ -96,6 +108,13 @@ class DetectConfig:
             if not valid:
                 raise ConfigError(f"DetectConfig.{name} is {getattr(self, name)!r}; give {expected}.")
 
+        given: Any = self.kinds
+        kinds = (
+            (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
+        )
+        named = len(kinds) > 0 and all(isinstance(kind, str) and kind for kind in kinds)
+        require(named, "kinds", 'kinds of particles, such as ("t3ss",) or ("all",)')
+        object.__setattr__(self, "kinds", kinds)
         choices = {
             "contrast": ("auto", "dark", "light"),
             "plan": PLANS,
@@ -114,6 +133,17 @@ class DetectConfig:
                 f"DetectConfig has min_precision {self.min_precision} and min_recall {self.min_recall}; "
                 "give one of the two."
             )
+        require(self.max_fdr is None or 0 < self.max_fdr < 1, "max_fdr", "None, or a rate above 0, below 1")
+        if self.max_fdr is not None:
+            default = type(self).score_threshold
+            others = [n for n in ("min_precision", "min_recall") if getattr(self, n) is not None]
+            others += ["score_threshold"] if self.score_threshold != default else []
+            if others:
+                raise ConfigError(
+                    f"DetectConfig has max_fdr {self.max_fdr} and {others[0]} {getattr(self, others[0])}; "
+                    "give one of the two."
+                )
+            require(self.verify, "verify", "True with max_fdr, whose decoys the verifier scores")
         for name in ("membrane_min_area_nm2", "search_distance_nm", "score_smoothing_nm", "min_distance_nm"):
             value = getattr(self, name)
             require(np.isfinite(value) and value >= 0, name, "a finite number, 0 or more")

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from t3ssfast.detection.classify import Classification
 from t3ssfast.detection.inputs import DetectionInputs
@@ -13,9 +14,15 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.provenance import Identity, describe_model, describe_plan, describe_software
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment import Membrane
+from t3ssfast.evaluation.calibration import Calibration
+from t3ssfast.evaluation.false_discovery import FdrThreshold
 from t3ssfast.runtime.memory import retry_on_oom
 
-__all__ = ["describe_detection"]
+__all__ = ["describe_detection", "describe_domain", "notes_on_scores"]
+
+# Probabilities at which expected precision and recall are recorded, evenly spaced in log-odds.
+EXPECTED_POINTS = 41
+LOWEST_PROBABILITY = 0.005
 
 
 @retry_on_oom("describing the result")
@@ -63,7 +70,55 @@ def describe_detection(
             "windows_judged": windows.classified,
         },
         "notes": notes,
+        "expected": _expected(inputs.main_calibration),
         "plan": describe_plan(grid, inputs.classifier, windows.classified / voxels, inputs.device),
         "resumed": {"slices_segmented": membrane.resumed_slices, "slices_judged": windows.resumed_slices},
         "seconds": {name: round(seconds, 4) for name, seconds in run.stages.seconds.items()},
     }
+
+
+def _expected(calibration: Calibration | None) -> dict[str, Any] | None:
+    """Return the expected precision and recall of candidates at or above calibrated scores.
+
+    Between the thresholds of the calibration they are interpolated linearly in log-odds.
+    """
+    if calibration is None:
+        return None
+    probability = calibration.apply(calibration.threshold).astype(np.float64)
+    log_odds = logit(np.clip(probability, 1e-6, 1 - 1e-6))
+    known, first = np.unique(log_odds, return_index=True)
+    ends = logit([LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY])
+    at = np.linspace(ends[0], ends[1], EXPECTED_POINTS)
+    curves = {
+        name: np.interp(at, known, np.asarray(values)[first]).round(5).tolist()
+        for name, values in (("precision", calibration.precision), ("recall", calibration.recall))
+    }
+    counts = {"tomograms": calibration.tomograms, "truth": calibration.truth}
+    return {"score": expit(at).round(6).tolist(), **curves, **counts}
+
+
+def describe_domain(statistics: dict[str, float], calibration: Calibration | None) -> dict[str, Any]:
+    """The statistics of the tomogram, and its distance from those that the scores were calibrated on."""
+    domain = None if calibration is None else calibration.domain
+    distance = None if domain is None else domain.distance(statistics)
+    return {
+        "calibration_distance": {
+            "distance": distance,
+            "statistics": {name: round(value, 5) for name, value in statistics.items()},
+        }
+    }
+
+
+def notes_on_scores(provenance: dict[str, Any], found: FdrThreshold | None) -> list[str]:
+    """Sentences about promises that do not hold."""
+    notes = []
+    distance = provenance["calibration_distance"]["distance"]
+    if distance is not None and distance > 1:
+        notes.append(
+            f"This tomogram is unlike those that the scores were calibrated on (distance {distance:.1f}, "
+            "where 1 bounds them): scores keep their order, but their scale and the promises of "
+            "min_precision and min_recall do not hold; max_fdr takes the threshold from the tomogram itself."
+        )
+    if found is not None and found.note:
+        notes.append(found.note)
+    return notes

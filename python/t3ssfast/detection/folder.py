@@ -13,10 +13,11 @@ from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
 from t3ssfast.detection.provenance import identify
 from t3ssfast.detection.result import PICTURES, Detection, load_finished, refuse_other_input
 from t3ssfast.io import display_path, remove_temporaries, results_folder
+from t3ssfast.io.checksum_cache import ChecksumCache
 from t3ssfast.runtime.checkpoint import remove_checkpoints
 from t3ssfast.runtime.figures import pictures_of
 from t3ssfast.runtime.folder_lock import FolderLock
-from t3ssfast.runtime.progress import Stages
+from t3ssfast.runtime.progress import ProgressListener, Stages
 from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.tomogram import StrPath, TomogramSource
 
@@ -31,7 +32,7 @@ def run_to_folder(
     tomogram: TomogramSource,
     *,
     config: DetectConfig | None = None,
-    progress: bool = True,
+    progress: bool | ProgressListener = True,
     resume: bool = True,
     force: bool = False,
     draw: Callable[[Detection], None] | None = None,
@@ -47,8 +48,10 @@ def run_to_folder(
     ----------
     out
         Folder for the results of this tomogram; made if missing.
-    tomogram, config, progress, **options
+    tomogram, config, **options
         As for `detect`.
+    progress
+        As for `detect`, or a function called with the title of a stage, and its slices done and in total.
     resume
         Whether to use what an earlier run left, and to keep slabs for a later one.
     force
@@ -86,7 +89,8 @@ def run_to_folder(
         if missing:
             lock = stack.enter_context(FolderLock(results_folder(folder)))
         remove_temporaries(folder)
-        identity = identify(inputs, stages)
+        checksums = ChecksumCache(folder if resume else None)
+        identity = identify(inputs, stages, checksums)
         if not force:
             refuse_other_input(folder, identity.tomogram)
         if resume:
@@ -94,13 +98,16 @@ def run_to_folder(
             if found is not None:
                 # A run that was killed after saving may have left them.
                 remove_checkpoints(folder)
+                checksums.save()
                 return found, False
         store = checkpoint_of(inputs, folder if resume else None, identity)
-        detection = run_pipeline(inputs, identity, store, stages)
+        lock.check()
+        detection = run_pipeline(inputs, identity, store, stages, lock.check)
         lock.check()
         # They would be taken for pictures of this result.
         results_folder(folder, *PICTURES)
         detection.save(folder, force=force)
+        checksums.save()
         remove_checkpoints(folder)
         if draw is not None:
             with pictures_of(display_path(folder)):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from t3ssfast.detection.calibrate import picking_threshold
+from t3ssfast.detection.calibrate import picking_threshold, reported_kinds
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.errors import ConfigError, InputError
@@ -29,7 +29,7 @@ from t3ssfast.tomogram import Array, StrPath, Tomogram, TomogramSource
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["DetectionInputs", "InputOptions", "Model", "normalise", "window_of"]
+__all__ = ["DetectionInputs", "InputOptions", "Model", "calibrations_of", "normalise", "window_of"]
 
 # How a mask is called where it is no file, and what to do about an empty one.
 MEMBRANE_MASK = "The membrane mask", "set the membranes to 1, or leave it out to have them segmented"
@@ -56,8 +56,8 @@ class DetectionInputs:
     """Everything that a detection works on.
 
     `source`, `membrane` and `search_mask` are as given to `detect`. `mask` is the given membrane, (z, y, x);
-    None where the segmenter finds it. `region` is the region to search in; None is everything. `threshold` is
-    the uncalibrated score of the lowest candidate that is reported.
+    None where the segmenter finds it. `region` is the region to search in; None is everything.
+    `thresholds` are the uncalibrated scores of the lowest candidates that are reported, by kind.
     """
 
     source: TomogramSource
@@ -72,8 +72,9 @@ class DetectionInputs:
     segmenter: LoadedModel | None
     classifier: LoadedModel
     verifier: LoadedModel | None
-    calibration: Calibration | None
-    threshold: float
+    # By kind of particle that the models tell apart, the classifier's first.
+    calibrations: dict[str, Calibration | None]
+    thresholds: dict[str, float]
     device: torch.device
     config: DetectConfig
 
@@ -103,9 +104,22 @@ class DetectionInputs:
                 segmenter = _load(options.get("segmenter"), "segmenter", device)
             if config.verify and (options.get("verifier") is not None or classifier.is_bundled):
                 scorer = verifier = _load(options.get("verifier"), "verifier", device)
-        calibration = read_calibration(scorer.metadata.calibration)
+        if config.max_fdr is not None and verifier is None:
+            raise ConfigError(
+                f"max_fdr is {config.max_fdr:g}, but there is no verifier to score decoys; give one, or "
+                "score_threshold instead of max_fdr."
+            )
+        calibrations = calibrations_of(scorer)
         # Before the work begins: a precision that cannot be reached is refused at once.
-        threshold = picking_threshold(calibration, config)
+        thresholds = {
+            kind: picking_threshold(calibrations[kind], config)
+            for kind in reported_kinds(scorer.metadata.kinds, config)
+        }
+        if config.max_fdr is not None and len(thresholds) > 1:
+            raise ConfigError(
+                f"max_fdr is {config.max_fdr:g} with the kinds {', '.join(thresholds)}; give one kind, whose "
+                "threshold it then sets."
+            )
         return cls(
             source=source,
             membrane=membrane,
@@ -118,8 +132,8 @@ class DetectionInputs:
             segmenter=segmenter,
             classifier=classifier,
             verifier=verifier,
-            calibration=calibration,
-            threshold=threshold,
+            calibrations=calibrations,
+            thresholds=thresholds,
             device=device,
             config=config,
         )
@@ -130,9 +144,29 @@ class DetectionInputs:
         return self.segmenter, self.classifier, self.verifier
 
     @property
+    def main_calibration(self) -> Calibration | None:
+        """The calibration of the kind that the models were made for, the first."""
+        return next(iter(self.calibrations.values()))
+
+    @property
+    def only_kind(self) -> str:
+        """The kind that is reported, where it is one."""
+        (kind,) = self.thresholds
+        return kind
+
+    @property
     def peak_threshold(self) -> float:
         """Score of the classifier above which peaks are kept: lower where a verifier judges them."""
-        return self.threshold if self.verifier is None else self.config.verify_floor
+        return min(self.thresholds.values()) if self.verifier is None else self.config.verify_floor
+
+
+def calibrations_of(scorer: LoadedModel) -> dict[str, Calibration | None]:
+    """Read the calibration of each kind of particle that a model tells apart."""
+    first, *others = scorer.metadata.kinds
+    stored = scorer.metadata.kind_calibrations
+    return {first: read_calibration(scorer.metadata.calibration)} | {
+        kind: read_calibration(stored.get(kind)) for kind in others
+    }
 
 
 def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:

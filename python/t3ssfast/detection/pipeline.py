@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from t3ssfast.detection.assemble import calibrate_scores, inside, orient_peaks, verify_candidates
+from t3ssfast.detection.assemble import (
+    calibrate_scores,
+    inside,
+    orient_peaks,
+    score_poses,
+    select_candidates,
+    with_membrane_sites,
+)
 from t3ssfast.detection.classify import classify, resolve_plan
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import trained_sign
-from t3ssfast.detection.describe import describe_detection
+from t3ssfast.detection.decoys import score_decoys, threshold_of
+from t3ssfast.detection.describe import describe_detection, describe_domain, notes_on_scores
 from t3ssfast.detection.inputs import DetectionInputs, Model, normalise
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
@@ -20,6 +29,7 @@ from t3ssfast.detection.result import Detection
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.detection.segment import Membrane, given_membrane, segment_membrane
+from t3ssfast.detection.tomogram_statistics import tomogram_statistics
 from t3ssfast.errors import ConfigError
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import CheckpointStore
@@ -118,14 +128,21 @@ def detect(
 
 
 def run_pipeline(
-    inputs: DetectionInputs, identity: Identity, store: CheckpointStore, stages: Stages
+    inputs: DetectionInputs,
+    identity: Identity,
+    store: CheckpointStore,
+    stages: Stages,
+    before_slab: Callable[[], None] = lambda: None,
 ) -> Detection:
-    """Run the steps of a detection on inputs that are loaded."""
+    """Run the steps of a detection on inputs that are loaded.
+
+    `before_slab` is called before a slab is read, and may raise an exception to end the detection.
+    """
     config, classifier = inputs.config, inputs.classifier
     inputs.files.check()
     with stages("prepare"):
         grid = normalise(inputs.tomogram, classifier, inputs.files.check)
-    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages)
+    run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages, before_slab)
 
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
     membrane = find_membrane(inputs, grid, run)
@@ -147,14 +164,30 @@ def run_pipeline(
     with stages("orient"):
         candidates = orient_peaks(grid, membrane.mask, peaks)
     with stages("verify"):
-        candidates = verify_candidates(candidates, inputs, grid, membrane.mask)
-    candidates = calibrate_scores(inside(candidates, inputs.region), inputs.calibration)
+        candidates = with_membrane_sites(candidates, inputs, grid, membrane.mask)
+        scored, log_odds = score_poses(candidates, inputs, grid, membrane.mask)
+    competition = found = None
+    if config.max_fdr is None:
+        candidates = inside(select_candidates(scored, inputs), inputs.region)
+        candidates = calibrate_scores(candidates, inputs.calibrations).sorted_by_score()
+    else:
+        with stages("decoys"):
+            competition = score_decoys(candidates, scored, log_odds, inputs, grid, membrane.mask)
+        found = threshold_of(competition, inputs)
+        candidates = competition.above(found.threshold)
 
+    # Without the places along the membrane that are appended to the peaks.
+    of_peaks = log_odds[: len(peaks[1])]
+    statistics = tomogram_statistics(grid, membrane.histogram, of_peaks)
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
+    provenance |= describe_domain(statistics, inputs.main_calibration)
+    if found is not None:
+        provenance["false_discovery"] = found.to_dict()
+    provenance["notes"] += notes_on_scores(provenance, found)
     provenance["counts"] |= {"peaks": len(peaks[1]), "candidates": len(candidates)}
     inputs.files.check_all(partial(has_content_of, inputs, identity))
     kept = store if store.folder else None
-    return Detection(candidates, membrane.reported(), provenance, kept, membrane.probability)
+    return Detection(candidates, membrane.reported(), provenance, kept, membrane.probability, competition)
 
 
 @retry_on_oom("finding the search region")

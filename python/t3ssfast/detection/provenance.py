@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from t3ssfast.detection.inputs import DetectionInputs, window_of
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.segment_slice import tile_side
 from t3ssfast.io import file_sha256
+from t3ssfast.io.checksum_cache import ChecksumCache
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import explain_plan
 from t3ssfast.models import LoadedModel, code_version
 from t3ssfast.runtime.checkpoint import key_of
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
-from t3ssfast.tomogram import Tomogram
+from t3ssfast.tomogram import StrPath, Tomogram
 
 __all__ = [
     "Identity",
@@ -56,12 +58,13 @@ class Identity:
 
 
 @retry_on_oom("reading the tomogram")
-def identify(inputs: DetectionInputs, stages: Stages) -> Identity:
-    """Compute the identity of a detection; reads the whole tomogram."""
+def identify(inputs: DetectionInputs, stages: Stages, checksums: ChecksumCache | None = None) -> Identity:
+    """Compute the identity of a detection; reads the whole tomogram, unless its checksum is in the cache."""
+    sha256_of = file_sha256 if checksums is None else checksums.sha256
     with stages("checksum"):
-        tomogram = describe_input(inputs.source, inputs.tomogram)
-        membrane = _describe_mask(inputs.membrane, inputs.mask, inputs.tomogram)
-        search_mask = _describe_mask(inputs.search_mask, inputs.region, inputs.tomogram)
+        tomogram = describe_input(inputs.source, inputs.tomogram, sha256_of)
+        membrane = _describe_mask(inputs.membrane, inputs.mask, inputs.tomogram, sha256_of)
+        search_mask = _describe_mask(inputs.search_mask, inputs.region, inputs.tomogram, sha256_of)
     inputs.files.check()
     software = describe_software()
     native = software["native"]
@@ -85,10 +88,12 @@ def identify(inputs: DetectionInputs, stages: Stages) -> Identity:
     return Identity(tomogram, membrane, search_mask, key_of(content), key_of(content, rounding))
 
 
-def _describe_mask(given: object, mask: npt.NDArray[Any] | None, tomogram: Tomogram) -> dict[str, Any] | None:
+def _describe_mask(
+    given: object, mask: npt.NDArray[Any] | None, tomogram: Tomogram, sha256_of: Callable[[StrPath], str]
+) -> dict[str, Any] | None:
     if mask is None:
         return None
-    return describe_input(given, Tomogram(mask, tomogram.voxel_size_angstrom, tomogram.name))
+    return describe_input(given, Tomogram(mask, tomogram.voxel_size_angstrom, tomogram.name), sha256_of)
 
 
 def has_content_of(inputs: DetectionInputs, identity: Identity, path: Path) -> bool:
@@ -115,10 +120,12 @@ def describe_software() -> dict[str, Any]:
     }
 
 
-def describe_input(given: object, source: Tomogram) -> dict[str, Any]:
+def describe_input(
+    given: object, source: Tomogram, sha256_of: Callable[[StrPath], str] = file_sha256
+) -> dict[str, Any]:
     """Identify a tomogram, opened from what was given to `detect`.
 
-    The checksum is of the file where a path was given, otherwise of the values in C order.
+    The checksum is of the file where a path was given (`sha256_of`), otherwise of the values in C order.
     """
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if path is None:
@@ -131,7 +138,7 @@ def describe_input(given: object, source: Tomogram) -> dict[str, Any]:
         "shape_zyx": list(source.shape),
         "voxel_size_angstrom": source.voxel_size_angstrom,
         "dtype": str(source.data.dtype),
-        "sha256": digest.hexdigest() if path is None else file_sha256(path),
+        "sha256": digest.hexdigest() if path is None else sha256_of(path),
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.candidates import Candidates
+from t3ssfast.detection.decoys import DECOY_FILE, Competition
 from t3ssfast.errors import OutputError, T3Error
 from t3ssfast.io import atomic_path, display_path, read, results_folder, write
 from t3ssfast.io.particles import load_candidates
@@ -44,6 +45,8 @@ class Detection:
         Finished slabs, kept on disk until the result is saved; None where none are kept.
     membrane_probability
         (z, y, x) uint8, the membrane probability as a fraction of 255; None unless it was asked for.
+    competition
+        All candidates down to low scores, and their decoys; None unless `max_fdr` was given.
     """
 
     candidates: Candidates
@@ -51,11 +54,13 @@ class Detection:
     provenance: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointStore | None = field(default=None, repr=False, compare=False)
     membrane_probability: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    competition: Competition | None = field(default=None, repr=False)
 
     def save(self, out: StrPath, *, force: bool = False) -> None:
         """Write candidates.star .csv .mod .tbl (.doc), membrane.mrc and provenance.json into a folder.
 
-        membrane_probability.mrc is written where the probability was kept.
+        membrane_probability.mrc is written where the probability was kept, decoys.csv where decoys were
+        scored.
 
         The folder is made if missing, files of these names are replaced, and an earlier probability is
         removed. Each file is written atomically, provenance.json last: where it is, the rest is complete. The
@@ -68,6 +73,7 @@ class Detection:
             If the folder cannot be made, holds the results of another tomogram, or a file cannot be written.
         """
         outdated = [] if self.membrane_probability is not None else [PROBABILITY_FILE]
+        outdated += [] if self.competition is not None else [DECOY_FILE]
         try:
             refuse_other_input(Path(out), self.provenance.get("input"))
         except OutputError:
@@ -86,6 +92,8 @@ class Detection:
         if self.membrane_probability is not None:
             probability = self.membrane_probability.astype(np.float32) / np.float32(255)
             write(folder / PROBABILITY_FILE, probability, candidates.voxel_size_angstrom)
+        if self.competition is not None:
+            self.competition.write(folder / DECOY_FILE)
         with atomic_path(folder / "provenance.json") as temporary:
             text = json.dumps(dict(self.provenance), indent=2, default=_plain)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -131,6 +139,12 @@ def load_finished(folder: Path, key: str, *, with_probability: bool = False) -> 
         candidates = load_candidates(
             folder / "candidates.csv", voxel_size_angstrom=size, tomogram_shape=shape
         )
+        competition = None
+        if provenance["config"].get("max_fdr") is not None:
+            grid = {"voxel_size_angstrom": size, "tomogram_shape": shape}
+            competition = Competition.read(
+                folder / DECOY_FILE, **grid, tomogram_name=candidates.tomogram_name
+            )
         membrane = None
         if provenance["models"]["segmenter"] is not None:
             membrane = np.asarray(read(folder / MEMBRANE_FILE).data).view(np.uint8)
@@ -141,7 +155,7 @@ def load_finished(folder: Path, key: str, *, with_probability: bool = False) -> 
         return None
     if len(candidates) != provenance["counts"].get("candidates"):
         return None
-    return Detection(candidates, membrane, provenance)
+    return Detection(candidates, membrane, provenance, competition=competition)
 
 
 def _plain(value: object) -> Any:

@@ -57,6 +57,8 @@ class Membrane:
     resampled: Mask | None = None
     probability: Mask | None = None
     resumed_slices: int = 0
+    # Numbers of voxels by membrane probability, as a fraction of 255.
+    histogram: npt.NDArray[np.int64] | None = None
 
     def reported(self) -> Mask | None:
         """(z, y, x) 0 or 1 on the tomogram's voxels; None where it was given.
@@ -87,6 +89,9 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)
+    histogram = np.zeros(PROBABILITY_ONE + 1, np.int64)
+    for levels in probability_u8:
+        histogram += np.bincount(levels.ravel(), minlength=len(histogram))
     kept = own_grid.volume_to_tomogram(probability_u8.copy()) if inputs.save_probability else None
     with run.stages("prune"):
         # In a volume thinner than the smallest component is wide, no component is as tall as it is wide.
@@ -103,7 +108,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     if own_grid.shape != grid.shape:
         on_tomogram = own_grid.mask_to_tomogram(np.minimum(found, CANDIDATE_MEMBRANE))
         mask = grid.mask_from_tomogram(on_tomogram, 0, grid.shape[0])
-    return Membrane(mask, contrast, described, found, resampled, kept, resumed)
+    return Membrane(mask, contrast, described, found, resampled, kept, resumed, histogram)
 
 
 def _contrast(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit, logit
+from scipy.special import betaincinv, expit, logit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError, ModelError
+from t3ssfast.evaluation.calibration_domain import CalibrationDomain
 from t3ssfast.evaluation.curves import expected_calibration_error
 from t3ssfast.evaluation.evaluate import evaluate
 
@@ -28,8 +29,12 @@ FloatArray = npt.NDArray[np.float64]
 SCORE_MARGIN = 1e-4
 # Points of a stored logistic curve, evenly spaced in log-odds; linear interpolation errs by less than 0.002.
 LOGISTIC_POINTS = 65
-# Points of the curves of expected precision and recall.
-EXPECTATION_POINTS = 101
+# Points of the curves of expected precision and recall: half of them evenly spaced in the rank of the
+# candidates, half in their log-odds, between which there are few candidates where true and false part.
+EXPECTATION_POINTS = 102
+# The precision that is promised is exceeded with this probability.
+PRECISION_CONFIDENCE = 0.95
+RESAMPLES = 400
 # Weight of the penalty on slopes other than 1, which keeps a few separable candidates from giving certainty.
 SLOPE_PENALTY = 0.5
 FOLDS = 8
@@ -44,7 +49,8 @@ class Calibration:
     """A monotone curve from scores to probabilities, with the expected precision and recall of thresholds.
 
     "platt" is a logistic curve in the log-odds of the score, "isotonic" steps joined by lines. The
-    metrics, except for the calibration error before, are cross-validated over tomograms.
+    metrics, except for the calibration error before, are cross-validated over tomograms. A promised precision
+    is a lower confidence bound, not the expected one.
     """
 
     method: str
@@ -60,11 +66,19 @@ class Calibration:
     candidates: int = 0
     truth: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    # Lower confidence bound of the precision at each threshold; empty in files of earlier versions.
+    precision_low: tuple[float, ...] = ()
+    # Of the tomograms; None in files of earlier versions, or where they were few.
+    domain: CalibrationDomain | None = None
 
     def __post_init__(self) -> None:
+        if not self.precision_low:
+            object.__setattr__(self, "precision_low", self._binomial_bound())
         equal_lengths = len(self.score) == len(self.probability) >= 2
         equal_lengths &= len(self.threshold) == len(self.precision) == len(self.recall) >= 1
-        non_decreasing = all(np.all(np.diff(x) >= 0) for x in (self.probability, self.precision))
+        equal_lengths &= len(self.precision_low) == len(self.precision)
+        rising = (self.probability, self.precision, self.precision_low)
+        non_decreasing = all(np.all(np.diff(x) >= 0) for x in rising)
         ascending = all(np.all(np.diff(x) > 0) for x in (self.score, self.threshold))
         if not (equal_lengths and non_decreasing and ascending and np.all(np.diff(self.recall) <= 0)):
             raise InputError(
@@ -87,16 +101,26 @@ class Calibration:
         return s0 + (s1 - s0) * (probability - p0) / (p1 - p0)
 
     def score_for_precision(self, target: float) -> float:
-        """Return the lowest score whose expected precision reaches the target, or raise ConfigError."""
-        return self.threshold[_reached("min_precision", self.precision, target)[0]]
+        """Return the lowest score with confidence in the target precision, or raise ConfigError."""
+        return self.threshold[_reached("min_precision", self.precision_low, target)[0]]
 
     def score_for_recall(self, target: float) -> float:
         """Return the highest score whose expected recall reaches the target, or raise ConfigError."""
         return self.threshold[_reached("min_recall", self.recall, target)[-1]]
 
+    def _binomial_bound(self) -> tuple[float, ...]:
+        """Return the bound of the precision that the curves alone give, as if candidates were independent."""
+        if not len(self.threshold) == len(self.precision) == len(self.recall):
+            return ()
+        precision = np.asarray(self.precision, np.float64)
+        true = np.asarray(self.recall, np.float64) * self.truth
+        found = true / np.maximum(precision, np.finfo(np.float64).tiny)
+        return tuple(np.maximum.accumulate(_lower_bound(true, found)).tolist())
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain lists and numbers, for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return plain | {"domain": None if self.domain is None else self.domain.to_dict()}
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Calibration:
@@ -105,6 +129,9 @@ class Calibration:
             values = {EARLIER_KEYS.get(key, key): value for key, value in entries.items()}
             for name in ("score", "probability", "threshold", "precision", "recall"):
                 values[name] = tuple(float(x) for x in values[name])
+            if values.get("domain") is not None:
+                values["domain"] = CalibrationDomain.from_dict(values["domain"])
+            values["precision_low"] = tuple(float(x) for x in values.get("precision_low", ()))
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             raise ModelError(
@@ -164,6 +191,7 @@ def fit_calibration(
     curve_score, curve_probability = _fit(s, y, method)
     probability = np.interp(s, curve_score, curve_probability)
     threshold, precision, recall = _expected_precision_recall(s, probability, n_truth)
+    precision_low = np.minimum(_precision_bound(s, y, group, threshold), precision)
     return Calibration(
         method=method,
         score=tuple(curve_score.tolist()),
@@ -171,6 +199,7 @@ def fit_calibration(
         threshold=tuple(threshold.tolist()),
         precision=tuple(precision.tolist()),
         recall=tuple(recall.tolist()),
+        precision_low=tuple(np.maximum.accumulate(precision_low).tolist()),
         tomograms=tomograms,
         candidates=len(s),
         truth=int(n_truth),
@@ -257,10 +286,42 @@ def _expected_precision_recall(
     count = np.arange(1, len(s) + 1)
     last_of_score = np.append(np.diff(score) != 0, True)
     at = np.flatnonzero(last_of_score)[::-1]
-    at = at[np.unique(np.linspace(0, len(at) - 1, EXPECTATION_POINTS).astype(int))]
+    by_rank = np.linspace(0, len(at) - 1, EXPECTATION_POINTS // 2).astype(int)
+    log_odds = logit(np.clip(score[at], SCORE_MARGIN, 1 - SCORE_MARGIN))
+    even = np.linspace(log_odds[0], log_odds[-1], EXPECTATION_POINTS // 2)
+    by_log_odds = np.minimum(np.searchsorted(log_odds, even), len(at) - 1)
+    at = at[np.unique(np.concatenate([by_rank, by_log_odds]))]
     precision = np.maximum.accumulate(true_positives[at] / count[at])
     recall = np.minimum(true_positives[at] / max(n_truth, 1), 1.0)
     return score[at], precision, recall
+
+
+def _precision_bound(
+    s: FloatArray, y: FloatArray, group: npt.NDArray[Any], threshold: FloatArray
+) -> FloatArray:
+    """Return a lower confidence bound of the precision of the candidates at or above each threshold.
+
+    It is the bound of a binomial proportion (Jeffreys), of as many candidates as would be independent: those
+    of one tomogram are alike, and a bootstrap over tomograms tells how much (the design effect; Kish 1965).
+    """
+    _, index = np.unique(group, return_inverse=True)
+    tomograms = int(index.max()) + 1
+    above = s[:, None] >= threshold
+    found, true = np.zeros((2, tomograms, len(threshold)))
+    np.add.at(found, index, above)
+    np.add.at(true, index, above * y[:, None])
+    n, k = found.sum(axis=0), true.sum(axis=0)
+    drawn = np.random.default_rng(0).multinomial(tomograms, np.full(tomograms, 1 / tomograms), RESAMPLES)
+    precision = (drawn @ true + 0.5) / (drawn @ found + 1)
+    p = (k + 0.5) / (n + 1)
+    effect = np.maximum(precision.var(axis=0) * n / np.maximum(p * (1 - p), 1e-12), 1.0)
+    return _lower_bound(k / effect, n / effect)
+
+
+def _lower_bound(true: FloatArray, found: FloatArray) -> FloatArray:
+    """Return the lower bound of a proportion (Brown, Cai & DasGupta 2001: Jeffreys interval)."""
+    false = np.maximum(found - true, 0)
+    return np.asarray(betaincinv(true + 0.5, false + 0.5, 1 - PRECISION_CONFIDENCE))
 
 
 def _log_loss(probability: FloatArray, y: FloatArray) -> float:

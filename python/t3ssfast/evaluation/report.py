@@ -7,13 +7,14 @@ import math
 from rich.markup import escape
 from rich.table import Table
 
+from t3ssfast.evaluation.confusion import NONE, Confusion
 from t3ssfast.evaluation.curves import reliability
 from t3ssfast.evaluation.result import Evaluation
 from t3ssfast.io import atomic_path
 from t3ssfast.runtime.figures import new_figure
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["draw_curves", "pooled_table", "tomogram_table"]
+__all__ = ["confusion_table", "draw_curves", "pooled_table", "tomogram_table"]
 
 # Label, metric, and text of each row of the pooled table; rows whose metric is undefined are left out.
 ROWS = (
@@ -57,6 +58,21 @@ def pooled_table(evaluation: Evaluation, *, beta: float = 2.0, intervals: bool =
             table.add_row(label.format(beta=beta), text.format(**metrics, **renamed), *interval)
     for kind, count in evaluation.false_positive_kinds.items():
         table.add_row(escape(f"FP on {kind}"), f"{count}")
+    return table
+
+
+def confusion_table(confusion: Confusion) -> Table:
+    """Build a table of the kinds of particles: a row per true kind, a column per kind that was found."""
+    table = Table(title="Kinds: true (rows) and found (columns)")
+    names = [*confusion.kinds, NONE]
+    table.add_column("")
+    for name in names:
+        table.add_column(escape(name if name != NONE else "not found"), justify="right")
+    table.add_column("F1", justify="right")
+    for true in names:
+        label = escape(true if true != NONE else "no particle")
+        counts = ["" if true == found == NONE else f"{confusion.count(true, found)}" for found in names]
+        table.add_row(label, *counts, "" if true == NONE else f"{confusion.f1(true):.3f}")
     return table
 
 

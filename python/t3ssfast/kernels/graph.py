@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from contextlib import ExitStack
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -33,13 +34,13 @@ def graph_of(module: torch.nn.Module, example: torch.Tensor) -> fx.GraphModule:
     if isinstance(module, _HasGraph):
         return module.operators_for(tuple(example.shape))
     recorder = _Recorder(example)
-    # Without the optimiser, TorchScript runs its operators one by one, as they are written.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.jit.optimized_execution(False),  # type: ignore[attr-defined]
-        recorder,
-    ):
+    with ExitStack() as context:
+        context.enter_context(torch.inference_mode(False))
+        context.enter_context(torch.no_grad())
+        if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+            # Without the optimiser, TorchScript runs its operators one by one, as they are written.
+            context.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]
+        context.enter_context(recorder)
         output = module(example)
     return recorder.finish(output)
 

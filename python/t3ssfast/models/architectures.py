@@ -14,15 +14,27 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from t3ssfast.errors import ConfigError, ModelError
-from t3ssfast.models.axialnet import AxialNet
+from t3ssfast.models.axialnet import AxialKindNet, AxialNet
 from t3ssfast.models.foreign.refusal import quoted
 from t3ssfast.models.lenet import LeNet
 from t3ssfast.models.metadata import METADATA_NAME, ModelMetadata
 from t3ssfast.models.unet import UNet
 
-__all__ = ["NETWORKS", "architecture_of", "build_network", "from_safetensors", "to_safetensors"]
+__all__ = [
+    "NETWORKS",
+    "architecture_of",
+    "build_network",
+    "from_safetensors",
+    "read_safetensors",
+    "to_safetensors",
+]
 
-NETWORKS: dict[str, type[nn.Module]] = {"LeNet": LeNet, "UNet": UNet, "AxialNet": AxialNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "LeNet": LeNet,
+    "UNet": UNet,
+    "AxialNet": AxialNet,
+    "AxialKindNet": AxialKindNet,
+}
 # Bounds the memory that a file can make a network take: a network may have no more parameters than the file.
 MAX_WIDTH = 1 << 14
 MAX_DEPTH = 8
@@ -51,11 +63,14 @@ def architecture_of(network: str, state: Mapping[str, Tensor]) -> dict[str, Any]
             depth = sum(name.startswith("up.") and name.endswith(".weight") for name in shapes)
             base, slices = shapes["head.weight"][1], shapes["down.0.0.weight"][1]
             return {"name": network, "depth": depth, "base": base, "slices": slices}
-        if network == "AxialNet":
+        if network in ("AxialNet", "AxialKindNet"):
             channels = [shapes[f"features.{k}.weight"][0] for k in (0, 3, 7, 11)]
             hidden_size, inputs = shapes["features.17.weight"]
             height = 8 * math.isqrt(2 * (inputs // channels[-1]))
-            return {"name": network, "channels": channels, "hidden": hidden_size, "height": height}
+            options = {"name": network, "channels": channels, "hidden": hidden_size, "height": height}
+            if network == "AxialKindNet":
+                options["kinds"] = shapes["other_kinds.weight"][0] + 1
+            return options
     except (KeyError, IndexError, ZeroDivisionError, ValueError):
         pass
     return None
@@ -115,6 +130,19 @@ def to_safetensors(module: nn.Module, metadata: ModelMetadata) -> bytes:
 
 def from_safetensors(content: bytes, name: str) -> tuple[nn.Module, ModelMetadata]:
     """Build the network of a safetensors file; `ModelError` if it is not one of this package."""
+    metadata, state = read_safetensors(content, name)
+    if metadata is None:
+        raise ModelError(
+            f"{name} holds weights without t3ssfast metadata; name their network with t3ssfast convert, or "
+            "save the model with t3ssfast.models.save_model."
+        )
+    if metadata.architecture is None:
+        raise ModelError(f"{name} does not name its network; save it with t3ssfast.models.save_model.")
+    return build_network(metadata.architecture, state, name), replace(metadata, architecture=None)
+
+
+def read_safetensors(content: bytes, name: str) -> tuple[ModelMetadata | None, dict[str, Tensor]]:
+    """Return metadata (None if there are none) and weights; `ModelError` if it is no safetensors file."""
     try:
         # The header's length is checked here, since it says how much is parsed.
         length = int.from_bytes(content[:8], "little")
@@ -126,11 +154,4 @@ def from_safetensors(content: bytes, name: str) -> tuple[nn.Module, ModelMetadat
     except (SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         reason = quoted(str(error))
         raise ModelError(f"{name} is not a safetensors file ({reason}); give a model of t3ssfast.") from error
-    if not isinstance(document, str):
-        raise ModelError(
-            f"{name} holds weights without t3ssfast metadata; save the model with t3ssfast.models.save_model."
-        )
-    metadata = ModelMetadata.from_json(document)
-    if metadata.architecture is None:
-        raise ModelError(f"{name} does not name its network; save it with t3ssfast.models.save_model.")
-    return build_network(metadata.architecture, state, name), replace(metadata, architecture=None)
+    return ModelMetadata.from_json(document) if isinstance(document, str) else None, state

@@ -1,4 +1,4 @@
-"""The verifier: a small network on half-planes around a particle's axis."""
+"""The verifiers: small networks on half-planes around a particle's axis."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from t3ssfast.errors import ConfigError
-from t3ssfast.models.metadata import VERIFIER_ANSWERS
 
-__all__ = ["AZIMUTHS", "DEFAULT_HEIGHT_PX", "AxialNet"]
+__all__ = ["AZIMUTHS", "DEFAULT_HEIGHT_PX", "AxialKindNet", "AxialNet"]
 
 # Half-planes sampled around an axis.
 AZIMUTHS = 12
@@ -54,7 +53,7 @@ class AxialNet(nn.Module):
             nn.Linear(d * (height // 8) * (height // 16), hidden),
             nn.ReLU(),
         )
-        self.whole = nn.Linear(2 * hidden, len(VERIFIER_ANSWERS) - 4)
+        self.whole = nn.Linear(2 * hidden, 2)  # Logit and offset along the axis.
         self.sides = nn.Linear(hidden, 2)
         angle = [2 * math.pi * k / AZIMUTHS for k in range(AZIMUTHS)]
         directions = torch.tensor([[math.cos(a), math.sin(a)] for a in angle])
@@ -63,15 +62,64 @@ class AxialNet(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """(M, azimuths, height, height / 2) float32 -> (M, 6), in the order of `VERIFIER_ANSWERS`."""
-        count, azimuths, height, radius = planes.shape
-        mean = planes.mean(dim=1, keepdim=True).expand(count, azimuths, height, radius)
-        opposite = planes.roll(azimuths // 2, dims=1)
-        stacked = torch.stack([planes, opposite, mean], dim=2).reshape(count * azimuths, 3, height, radius)
-        features = self.features(stacked).reshape(count, azimuths, -1)
-        invariant = self.whole(torch.cat([features.mean(dim=1), features.amax(dim=1)], dim=1))
-        # The lateral outputs of a half-plane are components along its own direction.
-        lateral = torch.matmul(self.sides(features).transpose(1, 2), self.across).reshape(count, 4)
-        return torch.cat([invariant, lateral], dim=1)
+        count, azimuths = planes.shape[0], planes.shape[1]
+        features = self.features(_stack(planes)).reshape(count, azimuths, -1)
+        return torch.cat([self.whole(_over_azimuth(features)), self.lateral(features)], dim=1)
+
+    def lateral(self, features: Tensor) -> Tensor:
+        """Return offset and tilt (M, 4): each half-plane predicts components along its own direction."""
+        return torch.matmul(self.sides(features).transpose(1, 2), self.across).reshape(len(features), 4)
+
+
+class AxialKindNet(AxialNet):
+    """An `AxialNet` that tells further kinds of particles from the first.
+
+    A second fully connected layer on the same convolutions, pooled over half-planes like the first, gives the
+    logits of the further kinds. The answers of the `AxialNet` in it do not depend on these layers.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int, int] = (16, 32, 48, 64),
+        hidden: int = 64,
+        height: int = DEFAULT_HEIGHT_PX,
+        kinds: int = 2,
+    ) -> None:
+        super().__init__(channels, hidden, height)
+        if kinds < 2:
+            raise ConfigError(f"AxialKindNet: {kinds} kinds; give 2 or more, or use an AxialNet.")
+        inputs = channels[-1] * (height // 8) * (height // 16)
+        self.kind_features = nn.Sequential(nn.Dropout(0.3), nn.Linear(inputs, hidden), nn.ReLU())
+        self.other_kinds = nn.Linear(4 * hidden, kinds - 1)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """(M, azimuths, height, height / 2) float32 -> (M, kinds + 5), in the order of `verifier_answers`."""
+        count, azimuths = planes.shape[0], planes.shape[1]
+        convolved = features = _stack(planes)
+        for index, layer in enumerate(self.features):
+            features = layer(features)
+            # The first 16 layers are the convolutions, flattened; TorchScript takes no name for the number.
+            if index == 15:
+                convolved = features
+        features = features.reshape(count, azimuths, -1)
+        of_kinds = self.kind_features(convolved).reshape(count, azimuths, -1)
+        pooled = _over_azimuth(features)
+        first = self.whole(pooled)
+        others = self.other_kinds(torch.cat([pooled, _over_azimuth(of_kinds)], dim=1))
+        return torch.cat([first[:, :1], others, first[:, 1:], self.lateral(features)], dim=1)
+
+
+def _stack(planes: Tensor) -> Tensor:
+    """Return (M * azimuths, 3, height, radius): each half-plane, the opposite one, and the mean."""
+    count, azimuths, height, radius = planes.shape
+    mean = planes.mean(dim=1, keepdim=True).expand(count, azimuths, height, radius)
+    opposite = planes.roll(azimuths // 2, dims=1)
+    return torch.stack([planes, opposite, mean], dim=2).reshape(count * azimuths, 3, height, radius)
+
+
+def _over_azimuth(features: Tensor) -> Tensor:
+    """Return mean and maximum over half-planes: (M, azimuths, n) -> (M, 2 n)."""
+    return torch.cat([features.mean(dim=1), features.amax(dim=1)], dim=1)
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:

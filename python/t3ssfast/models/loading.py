@@ -27,7 +27,7 @@ from t3ssfast.models.trial import try_in_child
 from t3ssfast.runtime.memory import is_out_of_memory
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "read_model_file"]
 
 # Model files are read whole. The bundled ones have a few MB.
 MAX_FILE_BYTES = 2 << 30
@@ -100,7 +100,7 @@ def load_model(
     else:
         path = Path(model)
         name = display_path(path)
-        content = _read(path, name, trust_model)
+        content = read_model_file(path, name, trust_model=trust_model)
         sha256 = hashlib.sha256(content).hexdigest()
         if path.suffix.lower() == ".safetensors":
             module, metadata = from_safetensors(content, name)
@@ -143,7 +143,7 @@ def _open_archive(
         raise refused(name, refusal) from refusal
 
 
-def _read(path: Path, name: str, trust_model: bool) -> bytes:
+def read_model_file(path: Path, name: str, *, trust_model: bool = False) -> bytes:
     """Read a model file; an unsupported format is refused with a message that names it."""
     try:
         size = path.stat().st_size

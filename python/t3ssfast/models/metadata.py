@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "VERIFIER_ANSWERS",
     "ModelMetadata",
     "code_version",
+    "verifier_answers",
 ]
 
 METADATA_NAME = "t3ssfast.json"
@@ -27,17 +29,29 @@ METADATA_FORMAT = 1
 EARLIER_KEYS = {"kind": "model_kind", "figures": "metrics"}
 MODEL_KINDS = ("classifier", "segmenter", "verifier")
 TARGET_CLASS = "t3ss"
-# Outputs of a verifier: the logit; the offset of the centre in voxels, along the axis and in the directions
-# of the half-planes at 0 and 90 degrees; the tilt of the axis towards these two directions, in radians.
-VERIFIER_ANSWERS = (
-    TARGET_CLASS,
-    *("offset_along", "offset_across", "offset_quarter"),
-    *("lean_across", "lean_quarter"),
-)
+# Outputs of a verifier after the logits of its kinds: the offset of the centre in voxels, along the axis and
+# in the directions of the half-planes at 0 and 90 degrees; the tilt of the axis towards these two directions,
+# in radians.
+POSE_ANSWERS = ("offset_along", "offset_across", "offset_quarter", "lean_across", "lean_quarter")
+MAX_KINDS = 8
+# Kinds name files and objects in other programs' formats.
+KIND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}")
 # Bounds the memory of a batch of half-planes.
 MAX_HEIGHT_PX = 128
 # Bounds the margin of MAX_SLICES // 2 slices that is read on both sides of a slab.
 MAX_SLICES = 15
+
+
+def verifier_answers(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the outputs of a verifier that tells apart particles of some kinds.
+
+    The probabilities of the kinds, and of none of them, are the softmax of the logits and of 0.
+    """
+    return (*kinds, *POSE_ANSWERS)
+
+
+# Outputs of a verifier that knows T3SS alone.
+VERIFIER_ANSWERS = verifier_answers((TARGET_CLASS,))
 
 
 def code_version() -> str:
@@ -63,7 +77,7 @@ class ModelMetadata:
     contrast
         "dark" (protein dark) or "light".
     classes
-        Names of the outputs. A classifier's target class is "t3ss"; a verifier has `VERIFIER_ANSWERS`.
+        Names of the outputs. A classifier's target class is "t3ss"; a verifier has `verifier_answers`.
     output
         "logits" or "probabilities".
     slices
@@ -74,6 +88,8 @@ class ModelMetadata:
         Name and options of one of the package's networks, see `models.architectures`; None of any other.
     preselect, calibration
         Plain values of a `detection.preselect.PreselectRule` and an `evaluation.calibration.Calibration`.
+    kind_calibrations
+        Plain values of the calibrations of a verifier's kinds other than its first, by kind.
     """
 
     model_kind: str
@@ -89,6 +105,7 @@ class ModelMetadata:
     code_version: str = field(default_factory=code_version)
     preselect: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
+    kind_calibrations: dict[str, dict[str, Any]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] | None = None
 
@@ -125,8 +142,18 @@ class ModelMetadata:
         if self.model_kind == "verifier":
             height_valid = is_integer(self.window_px, 16, MAX_HEIGHT_PX) and (self.window_px or 0) % 16 == 0
             require(height_valid, "window_px", f"a multiple of 16 from 16 to {MAX_HEIGHT_PX}")
-            require(self.classes == VERIFIER_ANSWERS, "classes", ", ".join(VERIFIER_ANSWERS))
+            kinds = self.kinds
+            kinds_valid = 1 <= len(set(kinds)) == len(kinds) <= MAX_KINDS
+            kinds_valid = kinds_valid and all(KIND_NAME.fullmatch(kind) for kind in kinds)
+            expected = f"up to {MAX_KINDS} kinds of particles, and {', '.join(POSE_ANSWERS)}"
+            require(kinds_valid and self.classes == verifier_answers(kinds), "classes", expected)
+            require(set(self.kind_calibrations) <= set(kinds), "kind_calibrations", "of the verifier's kinds")
             require(self.output == "logits", "output", '"logits"')
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of particles that the model tells apart."""
+        return self.classes[: -len(POSE_ANSWERS)] if self.model_kind == "verifier" else (TARGET_CLASS,)
 
     @property
     def target_index(self) -> int:

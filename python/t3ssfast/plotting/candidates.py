@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import FLAGELLAR_MOTOR, T3SS, Candidates
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.io import display_path
 from t3ssfast.plotting.canvas import outline, panel_grid, save, scale_bar
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_candidates", "draw_gallery"]
+__all__ = ["SLICE_THICKNESS_NM", "choose_slices", "draw_candidates", "draw_gallery"]
 
 # Encloses a T3SS base, which is about 26 nm wide and 32 nm tall.
 MARK_RADIUS_NM = 20.0
@@ -36,6 +36,8 @@ PANEL_INCHES = 3.6
 # Colour, line style and legend label of each outcome.
 STYLES = {
     "candidate": ("#ffb000", "-", "candidate"),
+    FLAGELLAR_MOTOR: ("#40a0ff", "-", "flagellar motor"),
+    "other kind": ("#d070ff", "-", "another kind"),
     "true": ("#3ddc84", "-", "found (TP)"),
     "false": ("#ff5252", "-", "false (FP)"),
     "missed": ("#ffe34d", (0, (3, 2)), "missed (FN)"),
@@ -73,7 +75,7 @@ def draw_candidates(
     nm = tomogram.voxel_size_angstrom / 10
     reach = MAX_SLICE_DISTANCE_NM / nm
     depth, height, width = tomogram.shape
-    slices = _choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth)
+    slices = choose_slices([float(mark.zyx[0]) for mark in marks], reach, depth)
     columns = min(len(slices), max(1, round(math.sqrt(len(slices) * height / width))))
     panel_height = PANEL_INCHES * height / width + 0.12
     figure, panels = panel_grid(len(slices), columns, PANEL_INCHES, panel_height)
@@ -130,7 +132,10 @@ def _marks(candidates: Candidates, truth: Candidates | None) -> list[_Mark]:
         matched = {pair.candidate: pair.truth for pair in evaluate(candidates, truth).pairs}
     marks = []
     for i in np.argsort(-candidates.score, kind="stable").tolist():
-        outcome = "candidate" if truth is None else "true" if i in matched else "false"
+        outcome = "true" if i in matched else "false"
+        if truth is None:
+            kind = str(candidates.kind[i])
+            outcome = "candidate" if kind == T3SS else kind if kind in STYLES else "other kind"
         label = f"{candidates.score[i]:.2f}"
         marks.append(_Mark(candidates.centre_zyx[i], candidates.normal_zyx[i], label, outcome))
     if truth is not None:
@@ -140,7 +145,7 @@ def _marks(candidates: Candidates, truth: Candidates | None) -> list[_Mark]:
     return marks
 
 
-def _choose_slices(depths: Sequence[float], reach: float, count: int) -> list[int]:
+def choose_slices(depths: Sequence[float], reach: float, count: int) -> list[int]:
     """Choose greedily the slices within reach of most marks; three evenly spaced ones without marks."""
     remaining = np.sort(np.asarray(depths))
     if not len(remaining):
@@ -226,5 +231,6 @@ def _title(tomogram: Tomogram, marks: Sequence[_Mark], truth: Candidates | None)
     # matplotlib reads text between dollar signs as mathematics.
     name = display_path(tomogram.name).replace("$", r"\$")
     if truth is None:
-        return f"{name}: {counts['candidate']} candidates"
+        motors = f", {counts[FLAGELLAR_MOTOR]} flagellar motors" if counts[FLAGELLAR_MOTOR] else ""
+        return f"{name}: {counts['candidate'] + counts['other kind']} candidates{motors}"
     return f"{name}: {counts['true']} found, {counts['false']} false, {counts['missed']} missed"

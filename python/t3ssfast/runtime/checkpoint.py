@@ -14,7 +14,7 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from t3ssfast.errors import CheckpointWarning
 from t3ssfast.io import atomic_path, display_path, results_folder
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["Arrays", "CheckpointStore", "Slab", "key_of", "remove_checkpoints"]
+__all__ = ["Arrays", "CheckpointStore", "Slab", "finished_slabs", "key_of", "remove_checkpoints"]
 
 # First slice, and one past the last.
 Slab = tuple[int, int]
@@ -164,6 +164,22 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the stores of detections in a folder, of any key."""
     for path in _stores(folder, "work"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def finished_slabs(folder: Path, kind: str, known: Container[Slab] = ()) -> Iterator[tuple[Slab, Arrays]]:
+    """Yield the slabs that a detection at work in a folder has finished, whatever its key: to look at only.
+
+    Slabs in `known`, and those that are damaged or just being removed, are left out.
+    """
+    for store in _stores(folder, "work"):
+        for path in sorted(store.glob(f"{kind}-*.npz")):
+            match = re.fullmatch(rf"{re.escape(kind)}-(\d+)-(\d+)", path.stem)
+            if match is None or (slab := (int(match[1]), int(match[2]))) in known:
+                continue
+            try:
+                yield slab, _read_npz(path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                continue
 
 
 def _stores(folder: Path, name: str) -> list[Path]:

@@ -1,9 +1,9 @@
-"""A lock on a folder, held by one process at a time.
+"""A lock on a folder, held by one process at a time, on any file system that several machines share.
 
-The lock is an `flock` on a file in the folder, which the system releases however the process ends. Some
-network file systems do not pass locks between machines. There, the file's content (the holder) and its
-modification time (the heartbeat) replace the lock. Results are written atomically in any case, so two
-holders can at worst do the same work twice.
+The lock is a file that is created only where there is none (O_EXCL). Network file systems do this atomically,
+while `flock` lets two holders in on some. The file names the holder, and its modification time is the
+holder's heartbeat. A holder that has ended is recognised at once on its own machine, and by its silence on
+others. Results are written atomically in any case, so two holders can at worst do the same work twice.
 """
 
 from __future__ import annotations
@@ -11,31 +11,25 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from t3ssfast.errors import BusyError, OutputError
 from t3ssfast.io import display_path
+from t3ssfast.runtime.process_identity import is_running, this_process
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-__all__ = ["LOCK_NAME", "FolderLock"]
+__all__ = ["LOCK_NAME", "FolderLock", "holder_of"]
 
 LOCK_NAME = ".t3ssfast-lease"
 HEARTBEAT_SECONDS = 5.0
 # Age of the heartbeat from which another machine may take over: longer than a file system or a swapping
 # holder may stall.
 STALE_SECONDS = 90.0
-# Without locks: time in which a process that arrived at the same moment may overwrite the file.
-SETTLE_SECONDS = 1.0
+# `check` looks at the file no more often than this.
+CHECK_SECONDS = 1.0
 
 
 class FolderLock:
@@ -51,124 +45,135 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / LOCK_NAME
-        self._token = secrets.token_hex(8)
-        self._descriptor = -1
+        self._holder = this_process() | {"token": secrets.token_hex(8)}
+        self._checked = 0.0
         self._released = threading.Event()
-        self._lost = False
         self._heartbeat = threading.Thread(target=self._beat, name="t3ssfast-lock", daemon=True)
 
     def __enter__(self) -> FolderLock:
-        acquired = False
         try:
-            while not acquired:
-                acquired = self._try_acquire()
+            if not self._create(self._path):
+                self._take_over()
         except OSError as error:
             raise OutputError(
                 f"{display_path(self._folder)} cannot be written to ({error.strerror or error}); give "
                 "another folder."
             ) from error
-        finally:
-            if not acquired:
-                self._close()
         self._heartbeat.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._released.set()
         self._heartbeat.join()
-        # Removed while locked, so that a process that opened it before sees that it is no longer in the
-        # folder.
         with suppress(OSError):
             if self._is_holder():
                 self._path.unlink()
-        self._close()
 
     def check(self) -> None:
-        """Raise `BusyError` if another machine has taken over the lock in the meantime."""
-        if self._lost:
-            raise BusyError(
-                f"This run stood still for so long that another one took over {display_path(self._folder)}; "
-                "let that one finish."
-            )
+        """Raise `BusyError` if another process has taken over the lock in the meantime."""
+        now = time.time()
+        if abs(now - self._checked) < CHECK_SECONDS:
+            return
+        with suppress(PermissionError, TimeoutError):
+            if not self._is_holder():
+                raise BusyError(
+                    f"This run stood still for so long that another one took over "
+                    f"{display_path(self._folder)}; let that one finish."
+                )
+        self._checked = now
 
-    def _try_acquire(self) -> bool:
-        """Lock the file and write the holder into it; return False if this must be repeated."""
-        self._close()
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        locked = self._flock()
-        holder = self._read_holder()
-        if locked is False:
-            raise self._busy(holder)
-        if not self._is_in_folder():
+    def _create(self, path: Path) -> bool:
+        """Create a file that names this holder; return whether there was none."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
             return False
-        # The lock is proof for processes on this machine only.
-        foreign = locked is None or holder.get("host") != socket.gethostname()
-        if holder and foreign and self._heartbeat_age() < STALE_SECONDS:
-            raise self._busy(holder)
-        record = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(record).encode(), 0)
-        os.fsync(self._descriptor)
-        if locked is None:
-            self._released.wait(SETTLE_SECONDS)
-            return self._is_holder()
+        try:
+            os.write(descriptor, json.dumps(self._holder).encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         return True
 
-    def _flock(self) -> bool | None:
-        """Lock the file; return whether this succeeded, None if the file system has no locks."""
-        if fcntl is None:
-            return None
+    def _take_over(self) -> None:
+        """Replace the lock of a holder that has ended; raise BusyError where it has not."""
+        if _is_alive(self._path):
+            raise self._busy(self._path)
+        # One process at a time replaces it: another could mistake the new lock for the old one.
+        guard = self._path.with_name(f"{LOCK_NAME}-takeover")
+        if not self._create(guard):
+            if not _is_alive(guard):
+                guard.unlink(missing_ok=True)
+            raise self._busy(guard)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return None
-        return True
-
-    def _read_holder(self) -> dict[str, Any]:
-        """Return the file's content; empty if it is empty or damaged."""
-        with suppress(OSError, ValueError):
-            holder = json.loads(os.pread(self._descriptor, 4096, 0))
-            if isinstance(holder, dict):
-                return holder
-        return {}
-
-    def _is_in_folder(self) -> bool:
-        """Return whether the open file is still the one in the folder."""
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
-        except FileNotFoundError:
-            return False
+            if _is_alive(self._path):
+                raise self._busy(self._path)
+            self._path.unlink(missing_ok=True)
+            if not self._create(self._path):
+                raise self._busy(self._path)
+        finally:
+            guard.unlink(missing_ok=True)
 
     def _is_holder(self) -> bool:
-        return self._is_in_folder() and self._read_holder().get("token") == self._token
-
-    def _heartbeat_age(self) -> float:
-        """Return the seconds since the holder's last heartbeat, by the clock of the file system."""
-        probe = self._path.with_name(f".t3ssfast-{self._token}.probe")
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
-        return now - os.fstat(self._descriptor).st_mtime
+        return bool(_read(self._path)[0].get("token") == self._holder["token"])
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
             # If the file system is unreachable for a while, no other process can take the file either.
             with suppress(OSError):
                 if not self._is_holder():
-                    self._lost = True
                     return
-                os.utime(self._descriptor)
+                os.utime(self._path)
 
-    def _busy(self, holder: dict[str, Any]) -> BusyError:
-        known = {"pid", "host"} <= set(holder)
-        name = f"Process {holder['pid']} on {holder['host']}" if known else "Another run"
+    def _busy(self, path: Path) -> BusyError:
+        name = _name(_read(path)[0])
         return BusyError(
             f"{name} is writing into {display_path(self._folder)}; wait for it, or give another folder."
         )
 
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+
+def holder_of(folder: Path) -> str:
+    """Return who holds the lock of a folder, such as "Process 12 on node7"; empty if nobody does."""
+    path = folder / LOCK_NAME
+    with suppress(OSError):
+        return _name(_read(path)[0]) if path.exists() and _is_alive(path) else ""
+    return ""
+
+
+def _name(holder: dict[str, Any]) -> str:
+    known = {"pid", "host"} <= set(holder)
+    return f"Process {holder['pid']} on {holder['host']}" if known else "Another run"
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether the process that a file names still runs, or if that cannot be told, beats."""
+    holder, beat = _read(path)
+    if beat is None:
+        return False
+    running = is_running(holder)
+    return _file_system_time(path) - beat < STALE_SECONDS if running is None else running
+
+
+def _read(path: Path) -> tuple[dict[str, Any], float | None]:
+    """Return holder (empty if damaged or just being written) and heartbeat (None without a file)."""
+    try:
+        # Opening it makes a network file system ask its server for the present state.
+        with open(path, "rb") as file:
+            content, beat = file.read(4096), os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return {}, None
+    with suppress(ValueError):
+        holder = json.loads(content)
+        if isinstance(holder, dict):
+            return holder, beat
+    return {}, beat
+
+
+def _file_system_time(path: Path) -> float:
+    """Return the time by the clock of the file system, which also dates the heartbeats."""
+    probe = path.with_name(f".t3ssfast-{secrets.token_hex(8)}.probe")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)

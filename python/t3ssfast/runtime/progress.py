@@ -12,15 +12,21 @@ from typing import TypeVar, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-__all__ = ["Stages"]
+__all__ = ["ProgressListener", "Stages"]
 
 Item = TypeVar("Item")
+# Called with the title of a bar, and its steps done and in total.
+ProgressListener = Callable[[str, int, int], None]
 
 
 class Stages:
-    """Context manager that times named stages, and shows progress bars if standard error is a terminal."""
+    """Context manager that times named stages, and shows progress bars if standard error is a terminal.
 
-    def __init__(self, visible: bool) -> None:
+    A function in place of `visible` is called with the progress instead of showing bars.
+    """
+
+    def __init__(self, visible: bool | ProgressListener) -> None:
+        self._listener = visible if callable(visible) else None
         self.seconds: dict[str, float] = {}  # wall time of each stage, in the order of first entry
         self._progress = Progress(
             TextColumn("{task.description:<18}"),
@@ -28,7 +34,7 @@ class Stages:
             TaskProgressColumn(),
             TimeElapsedColumn(),
             console=Console(stderr=True),
-            disable=not (visible and sys.stderr.isatty()),
+            disable=callable(visible) or not (visible and sys.stderr.isatty()),
         )
 
     def __enter__(self) -> Stages:
@@ -61,4 +67,15 @@ class Stages:
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a progress bar of `total` steps; the block gets a function to advance it by some steps."""
-        yield partial(self._progress.advance, self._progress.add_task(title, total=total))
+        advance = partial(self._progress.advance, self._progress.add_task(title, total=total))
+        if self._listener is None:
+            yield advance
+            return
+        listener, done = self._listener, 0
+
+        def tell(steps: int) -> None:
+            nonlocal done
+            done += steps
+            listener(title, done, total)
+
+        yield tell

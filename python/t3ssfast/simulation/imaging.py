@@ -84,11 +84,15 @@ def electron_wavelength(voltage_kv: float) -> float:
 
 
 def contrast_transfer(frequency: Float64, defocus_angstrom: float, physics: Physics) -> Float64:
-    """Return the transfer from phase to contrast, ``-2 sin(gamma + w)``, at frequencies in 1/Angstrom."""
+    """Return the transfer from phase to contrast, ``-2 sin(gamma + w + p)``, at frequencies in 1/Angstrom.
+
+    w is the shift of the amplitude contrast, and p that of a phase plate (Danev & Baumeister 2016).
+    """
     wavelength = electron_wavelength(physics.voltage_kv)
     gamma = np.pi * wavelength * defocus_angstrom * frequency**2
     gamma -= np.pi / 2 * physics.spherical_aberration_mm * 1e7 * wavelength**3 * frequency**4
-    transfer = -2 * np.sin(gamma + np.arcsin(physics.amplitude_contrast))
+    constant = np.arcsin(physics.amplitude_contrast) + np.pi * physics.phase_shift_pi
+    transfer = -2 * np.sin(gamma + constant)
     if physics.phase_flip:
         transfer = -np.abs(transfer)
     transfer *= np.exp(-physics.b_factor / 4 * frequency**2)
@@ -144,7 +148,7 @@ def tilt_series(
         contrast = _filter_padded(phase, transfer.astype(np.complex64))
         # The weak-phase approximation is unbounded; numbers of electrons are not.
         intensity = np.clip(1 + contrast, 0.05, 3.0)
-        path = depth * voxel_nm / max(np.cos(np.radians(angle)), 0.1)
+        path = max(depth * voxel_nm, physics.ice_thickness_nm) / max(np.cos(np.radians(angle)), 0.1)
         electrons = dose * (voxel_nm * 10) ** 2 * np.exp(-path / physics.mean_free_path_nm)
         noise = rng.standard_normal(intensity.shape, dtype=np.float32)
         image[:] = intensity + physics.noise_scale * noise * np.sqrt(intensity / electrons)

@@ -15,7 +15,7 @@ __all__ = ["Physics", "random_physics"]
 Number = TypeVar("Number", int, float)
 
 # Fields that `random_physics` draws after all others.
-DRAWN_LAST = ("t3ss_density_spread", "t3ss_variety")
+DRAWN_LAST = ("t3ss_density_spread", "t3ss_variety", "motor_variety")
 
 
 def _bounded(default: Number, low: float, high: float, *, draw: tuple[float, float] | None = None) -> Number:
@@ -55,6 +55,9 @@ class Physics:
     spacing_nm, edge_margin_nm
         Minimum distance between two large complexes; minimum distance of a T3SS centre from the faces of the
         volume.
+    motor_variety
+        Deviation of the species' flagellar motor from the published architecture (1: anywhere in the ranges
+        of `MotorArchitecture`, with or without stators, hook and sheath).
     flagellar_motors_per_cell, secretins_per_cell, docked_ribosomes_per_cell,
     inner_membrane_proteins_per_cell, outer_membrane_proteins_per_cell
         Look-alikes on the visible part of each cell.
@@ -74,8 +77,12 @@ class Physics:
         Mean free path of inelastic scattering in ice, by which thick, tilted specimens lose electrons.
     phase_per_nm
         Phase shift of the electron wave by 1 nm of protein relative to ice, in radians.
+    ice_thickness_nm
+        Thickness of the ice by which electrons are lost; 0: that of the volume.
     voltage_kv, spherical_aberration_mm, amplitude_contrast, defocus_um, defocus_spread_um, b_factor
         Contrast transfer function. The B-factor is in square Angstrom; underfocus is positive.
+    phase_shift_pi
+        Phase shift of a phase plate, as a fraction of pi.
     phase_flip, deconvolution
         Whether the sign of the contrast transfer function is corrected; strength of a Wiener-like filter that
         restores low frequencies (Tegunov & Cramer 2019), 0: no filter.
@@ -120,6 +127,7 @@ class Physics:
     spacing_nm: float = _bounded(45.0, 20, 500)
     edge_margin_nm: float = _bounded(10.0, 0, 200)
     flagellar_motors_per_cell: int = _bounded(1, 0, 100, draw=(0, 3))
+    motor_variety: float = _bounded(0.0, 0, 1, draw=(0.0, 1.0))
     secretins_per_cell: int = _bounded(2, 0, 1000, draw=(0, 6))
     docked_ribosomes_per_cell: int = _bounded(6, 0, 1000, draw=(0, 15))
     inner_membrane_proteins_per_cell: int = _bounded(40, 0, 10000, draw=(0, 80))
@@ -136,12 +144,14 @@ class Physics:
     detector_efficiency: float = _bounded(0.8, 0.01, 1, draw=(0.6, 0.9))
     noise_scale: float = _bounded(1.0, 0, 100)
     mean_free_path_nm: float = _bounded(320.0, 50, 10000, draw=(250, 400))
+    ice_thickness_nm: float = _bounded(0.0, 0, 1000)
     phase_per_nm: float = _bounded(0.017, 0, 0.1, draw=(0.014, 0.020))
     voltage_kv: float = _bounded(300.0, 60, 1000)
     spherical_aberration_mm: float = _bounded(2.7, 0, 10)
     amplitude_contrast: float = _bounded(0.08, 0, 1, draw=(0.06, 0.12))
     defocus_um: float = _bounded(6.0, 0, 30, draw=(2.5, 9))
     defocus_spread_um: float = _bounded(0.2, 0, 5, draw=(0.0, 0.5))
+    phase_shift_pi: float = _bounded(0.0, 0, 1)
     b_factor: float = _bounded(600.0, 0, 100000, draw=(100, 2000))
     phase_flip: bool = False
     deconvolution: float = _bounded(0.0, 0, 2)

@@ -20,7 +20,6 @@ __all__ = [
     "below",
     "between",
     "chemoreceptor_patch",
-    "flagellar_motor",
     "globule",
     "gold_bead",
     "membrane_protein",
@@ -76,44 +75,6 @@ def ball(s: Float32, r: Float32, phi: Float32, centre: tuple[float, float, float
 def union(*parts: Float32) -> Float32:
     """Return the highest of several densities."""
     return reduce(np.maximum, parts)
-
-
-def flagellar_motor(rng: np.random.Generator, gap_nm: float) -> Particle:
-    """Draw a flagellar motor: C-ring of about 45 nm, MS-ring, rod, P- and L-rings, hook, filament or not."""
-    half = gap_nm / 2
-    scale = float(rng.uniform(0.94, 1.06))
-    c_ring = 22.0 * scale
-    hook = 9.0 * scale
-    length = float(rng.uniform(45, 65))
-    filament = float(rng.uniform(0, 150)) if rng.random() < 0.7 else 0.0
-    bend, azimuth = float(rng.uniform(0, 0.35)), float(rng.uniform(0, 2 * np.pi))
-    stators = rng.random() < 0.6
-
-    def shape(s: Float32, r: Float32, phi: Float32) -> tuple[Float32, Float32]:
-        # The hook bends: its axis is displaced by the square of the height above the outer membrane.
-        shift = np.float32(bend / length) * np.maximum(s - np.float32(half), 0) ** 2
-        squared = r * r + shift * shift - 2 * r * shift * np.cos(phi - np.float32(azimuth))
-        bent = np.sqrt(np.maximum(squared, 0))
-        parts = [
-            tube(s, r, -half - 22, -half - 7, c_ring - 4.5, c_ring),
-            tube(s, r, -half - 9, -half - 3, 11, c_ring - 1) * np.float32(0.7),
-            tube(s, r, -half - 4, -half + 6, 5, 14.5 * scale),
-            tube(s, r, -half + 3, half + 2, 1.5, 6.0),
-            tube(s, r, half - 11, half - 5, 5, 13 * scale),
-            tube(s, r, half - 4, half + 3, 5, 12 * scale),
-            tube(s, r, -half - 14, -half - 5, 2, 7) * np.float32(0.9),
-            tube(s, bent, half + 2, half + length, 1.5, hook),
-        ]
-        if filament:
-            parts.append(tube(s, bent, half + length, half + length + filament, 1.2, hook * 1.05))
-        if stators:
-            parts.append(tube(s, r, -half - 4, -half + 10, 16, 22 * scale) * np.float32(0.45))
-        found = union(*parts)
-        return found, union(tube(s, r, -half - 4, half + 3, 0, 12), found)
-
-    top = half + length + filament
-    radius = c_ring + 4 + bend / length * (top - half) ** 2
-    return Particle("flagellar_motor", (-half - 25, top + 3, radius), shape)
 
 
 def secretin(rng: np.random.Generator, gap_nm: float) -> Particle:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import FLAGELLAR_MOTOR, Candidates
 from t3ssfast.errors import ConfigError
 from t3ssfast.simulation.imaging import reconstruct, tilt_series
 from t3ssfast.simulation.parameters import Physics, random_physics
@@ -54,6 +54,16 @@ class Simulation:
     label_names: tuple[str, ...]
     parameters: Physics
     density: npt.NDArray[np.float32] | None = None
+
+    @property
+    def motors(self) -> Candidates:
+        """The flagellar motors: their centres half-way between the membranes, and normals out of the cell."""
+        return self.distractors.of_kinds(FLAGELLAR_MOTOR)
+
+    @property
+    def particles(self) -> Candidates:
+        """The particles of the kinds that models tell apart: T3SS and flagellar motors."""
+        return self.truth.joined(self.motors)
 
 
 def simulate(

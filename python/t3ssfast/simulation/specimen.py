@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from t3ssfast.simulation import particles
 from t3ssfast.simulation.geometry import Surface, irregular_surface
+from t3ssfast.simulation.motor import MotorArchitecture, flagellar_motor, variety_stream
 from t3ssfast.simulation.parameters import Physics
 from t3ssfast.simulation.particles import Particle
 from t3ssfast.simulation.scene import (
@@ -32,6 +33,7 @@ Float64 = npt.NDArray[np.float64]
 ATTEMPTS, ATTEMPTS_IN_PLACE = 8, 3
 # Lateral space that a particle takes on a cell, nm.
 CHEMORECEPTOR_SPACE_NM, SECRETIN_SPACE_NM, RIBOSOME_SPACE_NM, PROTEIN_SPACE_NM = 90.0, 28.0, 26.0, 12.0
+MOTOR_MARGIN_NM = 6.0  # Around the C-ring of a motor.
 FREE_SPACE_NM = 12  # Free particles are placed this far from membranes and other particles.
 # Distance of docked ribosomes from the inner membrane.
 DOCKED_RIBOSOME_NM = (13, 16)
@@ -50,8 +52,9 @@ def build_specimen(
         _add_carbon(scene, physics.carbon_film_nm, rng)
     # One species per specimen, from a separate random stream: the architecture changes no other draw.
     architecture = Architecture.draw(rng.spawn(1)[0], physics.t3ss_variety)
+    motors = MotorArchitecture.draw(variety_stream(rng), physics.motor_variety)
     for cell in cells:
-        _populate(scene, cell, physics, architecture, rng)
+        _populate(scene, cell, physics, architecture, motors, rng)
 
     def free_complex() -> Particle:
         return particles.ribosome(rng) if rng.random() < 0.3 else particles.globule(rng)
@@ -155,7 +158,12 @@ class _FreeSites:
 
 
 def _populate(
-    scene: Scene, surface: Surface, physics: Physics, architecture: Architecture, rng: np.random.Generator
+    scene: Scene,
+    surface: Surface,
+    physics: Physics,
+    architecture: Architecture,
+    motors: MotorArchitecture,
+    rng: np.random.Generator,
 ) -> None:
     """Put T3SS and look-alikes on a cell."""
     gap = physics.membrane_gap_nm
@@ -179,7 +187,8 @@ def _populate(
 
     space = physics.spacing_nm
     put(physics.t3ss_per_cell, space, physics.t3ss_tilt_spread_degrees, draw_t3ss)
-    put(physics.flagellar_motors_per_cell, space + 5, 3.0, lambda: particles.flagellar_motor(rng, gap))
+    motor_space = max(space + 5, motors.diameter_nm + MOTOR_MARGIN_NM)
+    put(physics.flagellar_motors_per_cell, motor_space, 3.0, lambda: flagellar_motor(rng, gap, motors))
     if rng.random() < 0.3:
         put(1, CHEMORECEPTOR_SPACE_NM, 1.0, lambda: particles.chemoreceptor_patch(rng, gap))
     put(physics.secretins_per_cell, SECRETIN_SPACE_NM, 4.0, lambda: particles.secretin(rng, gap))

@@ -54,6 +54,7 @@ class Boxes:
     true_axis: Float64Array  # (n, 3)
     jitter: Float64Array  # (n,) factor of the random pose errors
     particle: Float64Array  # (n, 4), number of the tomogram and true centre
+    kind: npt.NDArray[np.int64]  # (n,), index into the options' kinds; of a false candidate 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -68,7 +69,14 @@ class Boxes:
 
     @classmethod
     def cut(
-        cls, number: int, tomogram: TrainingTomogram, side: int, poses: Poses, true: Poses, jitter: float
+        cls,
+        number: int,
+        tomogram: TrainingTomogram,
+        side: int,
+        poses: Poses,
+        true: Poses,
+        jitter: float,
+        kind: npt.NDArray[np.int64] | None = None,
     ) -> Boxes:
         """Cut a box around each pose inside the range of slices of the tomogram of a number."""
         inside = tomogram.in_slices(poses[0])
@@ -79,12 +87,13 @@ class Boxes:
             values[chosen] = boxes
         offset, jitters = true_centre - centre, np.full(len(middle), jitter)
         particle = np.column_stack([np.full(len(middle), number), true_centre])
-        return cls(values, centre - middle, axis, offset, true_axis, jitters, particle)
+        kinds = np.zeros(len(middle), np.int64) if kind is None else kind[inside]
+        return cls(values, centre - middle, axis, offset, true_axis, jitters, particle, kinds)
 
 
 @dataclass
 class BoxPool:
-    """Boxes to draw from: T3SS, both as picked and as found, and false candidates."""
+    """Boxes to draw from: particles, both as picked and as found, and false candidates."""
 
     true: Boxes
     false: Boxes
@@ -98,26 +107,32 @@ class BoxPool:
         candidates: Candidates,
         options: VerifierOptions,
     ) -> BoxPool:
-        """Label candidates by their distance to T3SS, add the picks of either label, and cut the boxes."""
+        """Label candidates by their distance to particles, add the picks, and cut the boxes.
+
+        Particles are the picks of the options' kinds; picks of other kinds are false candidates.
+        """
         best = candidates.sorted_by_score()
         centre, axis = tomogram.prepared.from_tomogram(best.centre_zyx), best.normal_zyx.astype(np.float64)
         nm = options.voxel_size_angstrom / 10
-        is_target = picks.kind == "t3ss"
-        picked, others = (
-            _with_axes(known, picks[chosen], (centre, axis), options.hit_distance_nm / nm)
-            for known, chosen in ((tomogram.targets_zyx, is_target), (tomogram.others_zyx, ~is_target))
-        )
+        kind = _kind_index(picks, options.kinds)
+        is_particle = kind >= 0
+        known = tomogram.picks_on_grid(picks)
+        found, reach = (centre, axis), options.hit_distance_nm / nm
+        picked, chosen = _with_axes(known[is_particle], picks[is_particle], found, reach)
+        others, _ = _with_axes(known[~is_particle], picks[~is_particle], found, reach)
         # Distances from no point are infinite.
-        distance, nearest = map(np.asarray, cKDTree(tomogram.targets_zyx).query(centre))
+        distance, nearest = map(np.asarray, cKDTree(known[is_particle]).query(centre))
         hit = distance * nm <= options.hit_distance_nm
         true_axis = axis[hit]
         if _have_axes(picks):
-            true_axis = picks.normal_zyx[is_target].astype(np.float64)[nearest[hit]]
+            true_axis = picks.normal_zyx[is_particle].astype(np.float64)[nearest[hit]]
         far = np.flatnonzero(distance * nm > options.negative_distance_nm)[: options.negatives_per_tomogram]
         false = (np.concatenate([centre[far], others[0]]), np.concatenate([axis[far], others[1]]))
         cut = partial(Boxes.cut, number, tomogram, box_size(options.height_px))
-        as_found = cut((centre[hit], axis[hit]), (tomogram.targets_zyx[nearest[hit]], true_axis), 0.5)
-        return cls(Boxes.concatenate([cut(picked, picked, 1.0), as_found]), cut(false, false, 0.5))
+        kind, hits = kind[is_particle], nearest[hit]
+        as_found = cut((centre[hit], axis[hit]), (known[is_particle][hits], true_axis), 0.5, kind[hits])
+        as_picked = cut(picked, picked, 1.0, kind[chosen])
+        return cls(Boxes.concatenate([as_picked, as_found]), cut(false, false, 0.5))
 
     @classmethod
     def concatenate(cls, pools: Sequence[BoxPool]) -> BoxPool:
@@ -138,13 +153,17 @@ class BoxPool:
         return BoxPool(*kept), BoxPool(*held_out)
 
     def draw(self, rng: np.random.Generator, count: int, options: VerifierOptions) -> Batch:
-        """Draw augmented sections (N, azimuths, height, height / 2), and targets (N, 6).
+        """Draw augmented sections (N, azimuths, height, height / 2), and targets (N, kinds + 5).
 
-        A target is the label, and offset and axis correction of a T3SS as a verifier outputs them.
+        A target is 1 for the particle's kind, and its offset and axis correction as a verifier outputs them.
         """
         trues = max(1, round(options.positive_share * count))
-        pools = ((self.true, trues), (self.false, count - trues))
-        drawn = Boxes.concatenate([boxes[rng.integers(len(boxes), size=n)] for boxes, n in pools])
+        drawn = Boxes.concatenate(
+            [
+                self.true[self._of_every_kind(rng, trues, len(options.kinds))],
+                self.false[rng.integers(len(self.false), size=count - trues)],
+            ]
+        )
         jitter = drawn.jitter[:, None]
         original = torch.from_numpy(drawn.values)
         # Values are augmented as the microscope recorded them, before the axis is aligned.
@@ -169,7 +188,18 @@ class BoxPool:
         planes = cylindrical_sections(values, drawn.centre + shift, scaled, options.height_px)
         planes = planes * _random_gain(rng, count, options)
         offset = np.einsum("nij,nj->ni", frames, drawn.offset - shift) / step
-        return planes, _targets(trues, offset, axis_correction(drawn.true_axis, scaled)).float()
+        correction = axis_correction(drawn.true_axis, scaled)
+        return planes, _targets(drawn.kind[:trues], options, offset, correction).float()
+
+    def _of_every_kind(self, rng: np.random.Generator, count: int, kinds: int) -> npt.NDArray[np.int64]:
+        """Draw particles, as many of each kind as far as there are any."""
+        if kinds == 1:
+            return rng.integers(len(self.true), size=count)
+        of_kind = [np.flatnonzero(self.true.kind == k) for k in range(kinds)]
+        of_kind = [index for index in of_kind if len(index)]
+        shares = np.diff(np.linspace(0, count, len(of_kind) + 1).round().astype(int)).tolist()
+        drawn = [index[rng.integers(len(index), size=n)] for index, n in zip(of_kind, shares, strict=True)]
+        return np.concatenate(drawn)
 
     def all_sections(self, options: VerifierOptions) -> Batch:
         """Return sections and targets, as `draw`, of all boxes without augmentation."""
@@ -181,16 +211,30 @@ class BoxPool:
             centre = boxes.centre[a : a + CHUNK]
             planes.append(cylindrical_sections(values, centre, frames[a : a + CHUNK], options.height_px))
         offset = np.einsum("nij,nj->ni", frames, boxes.offset)
-        return torch.cat(planes), _targets(len(self.true), offset, axis_correction(boxes.true_axis, frames))
+        correction = axis_correction(boxes.true_axis, frames)
+        return torch.cat(planes), _targets(self.true.kind, options, offset, correction)
 
 
-def _with_axes(centre: Float64Array, picks: Candidates, found: Poses, reach: float) -> Poses:
-    """Return picks with their axes; picks without axes take those of the nearest candidate within reach."""
+def _kind_index(picks: Candidates, kinds: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the index of each pick's kind; -1: none of them."""
+    index = np.full(len(picks), -1, np.int64)
+    for number, kind in enumerate(kinds):
+        index[picks.kind == kind] = number
+    return index
+
+
+def _with_axes(
+    centre: Float64Array, picks: Candidates, found: Poses, reach: float
+) -> tuple[Poses, npt.NDArray[np.bool_]]:
+    """Return picks with their axes, and which those are.
+
+    Picks without axes take those of the nearest candidate within reach.
+    """
     if len(picks) == 0 or _have_axes(picks):
-        return centre, picks.normal_zyx.astype(np.float64)
+        return (centre, picks.normal_zyx.astype(np.float64)), np.ones(len(picks), bool)
     distance, nearest = map(np.asarray, cKDTree(found[0]).query(centre))
     near = distance <= reach
-    return centre[near], found[1][nearest[near]]
+    return (centre[near], found[1][nearest[near]]), near
 
 
 def _have_axes(picks: Candidates) -> bool:
@@ -198,10 +242,14 @@ def _have_axes(picks: Candidates) -> bool:
     return bool((picks.normal_zyx != [1, 0, 0]).any())
 
 
-def _targets(trues: int, offset: Float64Array, correction: Float64Array) -> Tensor:
-    """Return targets (n, 6) of examples of which the first ones are true."""
-    targets = np.column_stack([np.ones(len(offset)), offset, correction])
-    targets[trues:] = 0
+def _targets(
+    kind: npt.NDArray[np.int64], options: VerifierOptions, offset: Float64Array, correction: Float64Array
+) -> Tensor:
+    """Return targets (n, kinds + 5) of examples of which the first ones are particles of the given kinds."""
+    label = np.zeros((len(offset), len(options.kinds)))
+    label[np.arange(len(kind)), kind] = 1
+    targets = np.column_stack([label, offset, correction])
+    targets[len(kind) :] = 0
     return torch.from_numpy(targets)
 
 

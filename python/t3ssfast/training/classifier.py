@@ -33,7 +33,7 @@ def train_classifier(
     tomograms: Sequence[Tomogram],
     picks: Sequence[Candidates],
     membranes: Sequence[npt.NDArray[Any] | None] | None = None,
-    out: StrPath = "classifier.pt",
+    out: StrPath = "classifier.safetensors",
     *,
     start: StrPath | LoadedModel | None = None,
     contrast: str | Sequence[str] = "auto",

@@ -37,6 +37,10 @@ class TrainingTomogram:
         """Return which of (n, 3) centres lie within the range of slices."""
         return (centres[:, 0] >= self.z0 - 0.5) & (centres[:, 0] < self.z1 - 0.5)
 
+    def picks_on_grid(self, picks: Candidates) -> Float64Array:
+        """Return the (n, 3) centres of picks on the model's grid."""
+        return _on_grid(picks, self.prepared)
+
     def fingerprint(self) -> list[Any]:
         """Return plain values that identify the tomogram and its annotation, for a checkpoint's key."""
         tomogram, middle = self.prepared.tomogram, self.prepared.shape[0] // 2
@@ -89,10 +93,7 @@ def prepare_tomograms(
 
 def _picks_on_grid(picks: Candidates, prepared: PreparedTomogram) -> tuple[Float64Array, Float64Array]:
     """Return (n, 3) centres of the T3SS and of the other picks on the model's grid."""
-    tomogram = prepared.tomogram
-    # Picks may come from another binning of the same volume; both count from voxel centres.
-    factor = picks.voxel_size_angstrom / tomogram.voxel_size_angstrom
-    centre = prepared.from_tomogram((np.asarray(picks.centre_zyx, np.float64) + 0.5) * factor - 0.5)
+    tomogram, centre = prepared.tomogram, _on_grid(picks, prepared)
     inside = np.all((centre > -1) & (centre < np.array(prepared.shape)), axis=1)
     if not inside.all():
         raise InputError(
@@ -102,6 +103,13 @@ def _picks_on_grid(picks: Candidates, prepared: PreparedTomogram) -> tuple[Float
         )
     is_target = picks.kind == "t3ss"
     return centre[is_target], centre[~is_target]
+
+
+def _on_grid(picks: Candidates, prepared: PreparedTomogram) -> Float64Array:
+    """Return the (n, 3) centres of picks, which may come from another binning of the same volume."""
+    # Both count from voxel centres.
+    factor = picks.voxel_size_angstrom / prepared.tomogram.voxel_size_angstrom
+    return prepared.from_tomogram((np.asarray(picks.centre_zyx, np.float64) + 0.5) * factor - 0.5)
 
 
 def split_tomograms(

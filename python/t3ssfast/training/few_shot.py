@@ -85,7 +85,7 @@ def few_shot_curve(
         tuned = start
         if count:
             tomograms, membranes, picks = zip(*first_picks(labelled, count), strict=True)
-            path = folder / f"verifier_{count}.pt"
+            path = folder / f"verifier_{count}.safetensors"
             data: dict[str, Any] = {"classifier": loaded_classifier, "membranes": membranes}
             fine_tune_verifier(tomograms, picks, path, **data, **common)
             tuned = load_model(path, model_kind="verifier")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import T3SS, Candidates
 from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.verify import verify
@@ -27,7 +27,14 @@ from t3ssfast.tomogram import StrPath, Tomogram
 from t3ssfast.training import VerifierOptions, train_verifier
 from t3ssfast.training.calibrate import find_candidates, update_metadata
 
-__all__ = ["FINE_TUNING", "MIN_PICKS", "assign_folds", "fine_tune_verifier"]
+__all__ = [
+    "FINE_TUNING",
+    "MIN_PICKS",
+    "assign_folds",
+    "examples_of_verdicts",
+    "fine_tune_verifier",
+    "verified_scores",
+]
 
 # Few steps at a low rate: the weights are good already, and a handful of particles is soon overfitted.
 FINE_TUNING: dict[str, Any] = {"steps": 60, "steps_per_epoch": 20, "batch": 24, "learning_rate": 1e-4}
@@ -41,12 +48,13 @@ Folds = npt.NDArray[np.int64]
 def fine_tune_verifier(
     tomograms: Sequence[Tomogram],
     picks: Sequence[Candidates],
-    out: StrPath = "verifier.pt",
+    out: StrPath = "verifier.safetensors",
     *,
     start: StrPath | LoadedModel | None = None,
     classifier: StrPath | LoadedModel | None = None,
     segmenter: StrPath | LoadedModel | None = None,
     membranes: Sequence[Any] | None = None,
+    found: Sequence[Candidates] | None = None,
     contrast: str | Sequence[str] = "auto",
     folds: int = 4,
     seed: int = 0,
@@ -64,15 +72,19 @@ def fine_tune_verifier(
     Parameters
     ----------
     tomograms, picks
-        As for `train_verifier`: tomograms, and all T3SS of each.
+        As for `train_verifier`: tomograms, and all T3SS of each. Candidates with labels, of a curation file,
+        are verdicts instead, in all tomograms if in one: those accepted are T3SS, those rejected are not, and
+        nothing is known of others.
     out
-        TorchScript file to write.
+        Model file to write, safetensors or TorchScript; see `t3ssfast.models.save_trained`.
     start
         Verifier to start from; None is the bundled one.
     classifier, segmenter, device
         As for `detect`.
     membranes
         Mask of each tomogram; None segments them.
+    found
+        Candidates of the classifier in each tomogram, uncalibrated and down to low scores; None searches.
     contrast
         As for `train_segmenter`.
     folds
@@ -94,8 +106,14 @@ def fine_tune_verifier(
     Raises
     ------
     InputError
-        If fewer than three T3SS are picked, or there is no false candidate.
+        If fewer than three T3SS are picked, or there is no false candidate; or of verdicts, fewer than three
+        are accepted or rejected.
     """
+    given = picks
+    of_verdicts = any((known.label != "").any() for known in picks)
+    if of_verdicts:
+        _check_verdicts(picks)
+        picks = [known[known.label == "accepted"] for known in picks]
     count = sum(int((known.kind == "t3ss").sum()) for known in picks)
     if count < MIN_PICKS or folds < 2:
         raise InputError(
@@ -108,12 +126,15 @@ def fine_tune_verifier(
         segmenter = load_model(segmenter, model_kind="segmenter")
     options = {**FINE_TUNING, **options, "seed": seed}
     models = [None if model is None else model.sha256 for model in (begun, loaded, segmenter)]
-    key = _key(tomograms, picks, membranes, contrasts, {**options, "folds": folds, "models": models})
+    key = _key(tomograms, given, membranes, contrasts, {**options, "folds": folds, "models": models})
     store = CheckpointStore(Path(out).parent, key, name=f"{Path(out).name}-tune")
     if not resume:
         store.remove()
     search: dict[str, Any] = {"segmenter": segmenter, "membranes": membranes, "device": device, "log": log}
-    found = find_candidates(loaded, tomograms, contrasts=contrasts, store=store, **search)
+    if found is None:
+        found = find_candidates(loaded, tomograms, contrasts=contrasts, store=store, **search)
+    if of_verdicts:
+        found = [examples_of_verdicts(some, known) for some, known in zip(found, given, strict=True)]
     common = {"start": begun, "contrast": contrasts, "device": device, "progress": progress, **options}
     folds = min(folds, count)
     assigned = assign_folds(picks, found, folds, seed)
@@ -131,7 +152,7 @@ def fine_tune_verifier(
         kept = store.load(f"fold-{fold}", parse)
         if kept is None:
             log(f"fine-tuning without fold {fold + 1} of {folds}")
-            path = results_folder(store.folder) / f"{fold}.pt"
+            path = results_folder(store.folder) / f"{fold}.safetensors"
             if not path.exists():
                 kept_picks = [p[f != fold] for p, (f, _) in zip(picks, assigned, strict=True)]
                 kept_found = [c[f != fold] for c, (_, f) in zip(found, assigned, strict=True)]
@@ -141,7 +162,7 @@ def fine_tune_verifier(
             for k, (tomogram, candidates) in enumerate(zip(tomograms, found, strict=True)):
                 if len(left_out[k]):
                     sign = 1 if contrasts[k] == "dark" else -1
-                    kept[str(k)] = _verified_scores(tomogram, candidates, left_out[k], model, sign)
+                    kept[str(k)] = verified_scores(tomogram, candidates, left_out[k], model, sign)
             store.save(f"fold-{fold}", **kept)
         for k, index in enumerate(left_out):
             if len(index):
@@ -155,9 +176,53 @@ def fine_tune_verifier(
     calibration = fit_calibration(
         evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt"
     )
-    update_metadata(path, "verifier", calibration=calibration.to_dict())
+    others = begun.metadata.kind_calibrations
+    update_metadata(path, "verifier", calibration=calibration.to_dict(), kind_calibrations=others)
     store.remove()
     return path
+
+
+def _check_verdicts(verdicts: Sequence[Candidates]) -> None:
+    """Raise InputError where there are too few verdicts to learn from."""
+    labels = [label for known in verdicts for label in known.label.tolist()]
+    accepted, rejected = labels.count("accepted"), labels.count("rejected")
+    if min(accepted, rejected) < MIN_PICKS:
+        raise InputError(
+            f"{accepted} candidates are accepted and {rejected} rejected; judge more, at least {MIN_PICKS} "
+            "of each (t3ssfast suggest finds those that teach most)."
+        )
+
+
+def examples_of_verdicts(found: Candidates, verdicts: Candidates) -> Candidates:
+    """Return the candidates that verdicts say something about, to learn from.
+
+    Parameters
+    ----------
+    found
+        Candidates of the classifier.
+    verdicts
+        Candidates with labels, in voxels of any size of the same tomogram.
+
+    Returns
+    -------
+    The candidates close to one that was accepted or rejected, unless one that is unsure or undecided is
+    closer, and those rejected that the classifier did not find.
+    """
+    judged = replace(verdicts, details={})
+    judged = replace(
+        judged,
+        centre_zyx=judged.centre_zyx * (judged.voxel_size_angstrom / found.voxel_size_angstrom),
+        voxel_size_angstrom=found.voxel_size_angstrom,
+    )
+    reach = TOLERANCE_ANGSTROM / found.voxel_size_angstrom
+    distance, nearest = map(np.asarray, cKDTree(judged.centre_zyx).query(found.centre_zyx))
+    close = distance <= reach
+    known = np.zeros(len(found), bool)
+    known[close] = np.isin(judged.label[nearest[close]], ("accepted", "rejected"))
+    to_found, _ = map(np.asarray, cKDTree(found.centre_zyx).query(judged.centre_zyx))
+    missing = (judged.label == "rejected") & (to_found > reach)
+    unlabelled = replace(judged[missing], label=None, kind=None)  # type: ignore[arg-type]
+    return replace(found, details={})[known].joined(unlabelled)
 
 
 def _key(
@@ -172,6 +237,8 @@ def _key(
     for tomogram, known, contrast in zip(tomograms, picks, contrasts, strict=True):
         middle = np.ascontiguousarray(tomogram.data[tomogram.shape[0] // 2])
         particles = [known.centre_zyx.tolist(), known.normal_zyx.tolist(), known.kind.tolist()]
+        if (known.label != "").any():
+            particles.append(known.label.tolist())
         size = tomogram.voxel_size_angstrom
         described.append(
             [tomogram.name, tomogram.shape, size, zlib.crc32(middle.tobytes()), contrast, particles]
@@ -180,7 +247,7 @@ def _key(
     return key_of({"tomograms": described, "masks": masks, "options": options, "version": code_version()})
 
 
-def _verified_scores(
+def verified_scores(
     tomogram: Tomogram,
     candidates: Candidates,
     index: npt.NDArray[np.int64],
@@ -196,8 +263,10 @@ def _verified_scores(
         contrast_sign=contrast_sign,
     )
     centre = grid.from_tomogram(candidates.centre_zyx[index])
-    *_, log_odds = verify(grid, centre, candidates.normal_zyx[index], candidates.score[index], verifier)
-    return np.asarray(expit(log_odds))
+    given = (centre, candidates.normal_zyx[index], candidates.score[index])
+    _, _, kind, log_odds = verify(grid, *given, verifier)
+    # A detection does not report candidates of another kind as T3SS.
+    return np.where(kind == metadata.kinds.index(T3SS), expit(log_odds), 0.0)
 
 
 def assign_folds(
@@ -214,14 +283,17 @@ def assign_folds(
         count = int(is_target.sum())
         of_picks = np.full(len(known), -1)
         of_picks[is_target] = (n_picks + rng.permutation(count)) % folds
-        of_found = (n_candidates + rng.permutation(len(found))) % folds
+        of_found = np.zeros(len(found), np.int64)
         known_nm, found_nm = (
             (np.asarray(c.centre_zyx, np.float64) + 0.5) * (c.voxel_size_angstrom / 10)
             for c in (known[is_target], found)
         )
         distance, nearest = cKDTree(known_nm).query(found_nm)
-        close = distance <= VerifierOptions.negative_distance_nm
+        close = np.asarray(distance) <= VerifierOptions.negative_distance_nm
         of_found[close] = of_picks[is_target][np.asarray(nearest)[close]]
-        n_picks, n_candidates = n_picks + count, n_candidates + len(found)
+        # False candidates by themselves: of a few verdicts, every fold must leave some to learn from.
+        false = int((~close).sum())
+        of_found[~close] = (n_candidates + rng.permutation(false)) % folds
+        n_picks, n_candidates = n_picks + count, n_candidates + false
         assigned.append((of_picks, of_found))
     return assigned

@@ -23,7 +23,7 @@ from rich.progress import Progress, TextColumn
 from torch import Tensor, nn
 
 from t3ssfast.errors import ModelError
-from t3ssfast.models import LoadedModel, ModelMetadata, code_version, load_model, save_model
+from t3ssfast.models import LoadedModel, ModelMetadata, check_format, code_version, load_model, save_trained
 from t3ssfast.runtime.buffer_pool import retain_freed_memory
 from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore, key_of
 from t3ssfast.runtime.figures import pictures_of
@@ -49,13 +49,14 @@ class Task(ABC, Generic[Options]):
     """What is particular to the training of one kind of model; the first attributes are in its metadata."""
 
     model_kind: ClassVar[str]
-    classes: ClassVar[tuple[str, ...]]
+    classes: tuple[str, ...]
     window_px: int | None = None
     metric: ClassVar[str]  # validation metric to maximise
     validation_batch: int  # inputs per forward pass of the validation
     phases: int = 1  # number of times that the schedule runs, each from the best weights of the one before
     options: Options
     start: LoadedModel | None = None  # trained model to start from
+    new_layers: tuple[str, ...] = ()  # layers that it may lack
     tomograms: Sequence[TrainingTomogram]  # of training and validation
     inputs: Sequence[Any] = ()  # further data that the result depends on, as plain values
 
@@ -85,6 +86,10 @@ class Task(ABC, Generic[Options]):
 
     def add_mined(self, mined: dict[str, Any]) -> None:
         """Add the mined data to the training and validation data."""
+
+    def set_training_mode(self, module: nn.Module) -> None:
+        """Put a module into training mode."""
+        module.train()
 
     def metadata(self) -> ModelMetadata:
         """Return the model's metadata, without recipe and metrics."""
@@ -156,6 +161,8 @@ class Trainer:
     """Trains the model of a task; the checkpoint lies beside the model file until that is written."""
 
     def __init__(self, task: Task[Any], out: StrPath, world: World, *, resume: bool, progress: bool) -> None:
+        # Before the work, not after it.
+        check_format(out)
         self.task, self.path, self.world = task, Path(out), world
         self.progress = progress and sys.stderr.isatty() and world.is_leader
         key = key_of(
@@ -178,7 +185,7 @@ class Trainer:
         torch.manual_seed(task.options.seed)
         module = task.build_module().to(self.world.device)
         if task.start is not None:
-            _copy_weights(task.start, module)
+            _copy_weights(task.start, module, task.new_layers)
         if state.weights is not None:
             module.load_state_dict(state.weights)
         if state.random_state is not None:
@@ -193,7 +200,7 @@ class Trainer:
         if self.world.is_leader:
             recipe = {**asdict(task.options), "tomograms": len(task.tomograms)}
             metadata = replace(task.metadata(), recipe=recipe, metrics=self.state.best_metrics)
-            save_model(module, self.path, metadata)
+            save_trained(module, self.path, metadata)
             with pictures_of(str(self.path)):
                 _draw_curves(self.state.history, self.path.with_name(self.path.stem + ".training.png"))
             self.store.remove()
@@ -240,7 +247,7 @@ class Trainer:
         options, state, device = self.task.options, self.state, self.world.device
         epoch_end = (state.step // options.steps_per_epoch + 1) * options.steps_per_epoch
         losses = []
-        parallel.train()
+        self.task.set_training_mode(parallel)
         for step in range(state.step, min(epoch_end, options.steps)):
             rate = learning_rate(step, options)
             for group in optimiser.param_groups:
@@ -287,10 +294,12 @@ def _weights(module: nn.Module) -> Weights:
     return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
 
 
-def _copy_weights(start: LoadedModel, module: nn.Module) -> None:
-    """Copy the weights of a trained model into a module."""
+def _copy_weights(start: LoadedModel, module: nn.Module, new_layers: tuple[str, ...]) -> None:
+    """Copy the weights of a trained model into a module; the model may lack new layers of the module."""
+    state = start.module.state_dict()
+    fresh = {name: w for name, w in module.state_dict().items() if name.partition(".")[0] in new_layers}
     try:
-        module.load_state_dict(start.module.state_dict())
+        module.load_state_dict({**fresh, **state})
     except RuntimeError as error:
         raise ModelError(
             f"{start.path}: its layers differ from those of a {type(module).__name__} of the given widths, "

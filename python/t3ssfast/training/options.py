@@ -247,12 +247,17 @@ class VerifierOptions(TrainOptions):
 
     Parameters
     ----------
+    kinds
+        Kinds of particles to tell apart, the classifier's first. Picks of other kinds are negatives.
+    kinds_only
+        Train only the layers that tell the further kinds from the first; the answers about the first kind,
+        and centres and axes, remain those of the verifier to start from.
     height_px
         Height of the cylindrical sections along the axis of a candidate; their radius is half of it.
     channels, hidden
         Widths of the network.
     positive_share
-        Fraction of T3SS in a batch.
+        Fraction of particles in a batch, as many of each kind.
     jitter_nm, tilt_degrees
         Pose errors applied to picked T3SS: standard deviation of the centre along each axis, and maximum tilt
         of the axis. Detected candidates have pose errors of their own and get half as much.
@@ -273,6 +278,8 @@ class VerifierOptions(TrainOptions):
         cross-entropy.
     """
 
+    kinds: tuple[str, ...] = ("t3ss",)
+    kinds_only: bool = False
     steps: int = _bounded(1_200, AT_LEAST_1)
     batch: int = _bounded(32, AT_LEAST_1)
     weight_decay: float = _bounded(1e-2, WEIGHT_DECAY)
@@ -292,6 +299,14 @@ class VerifierOptions(TrainOptions):
     negatives_per_tomogram: int = _bounded(24, AT_LEAST_1)
     offset_weight: float = _bounded(0.1, NON_NEGATIVE)
     lean_weight: float = _bounded(1.0, NON_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "kinds", tuple(self.kinds))
+        distinct = 1 <= len(set(self.kinds)) == len(self.kinds)
+        self._require(distinct, "kinds", "distinct names of kinds of particles")
+        alone = self.kinds_only and len(self.kinds) == 1
+        self._require(not alone, "kinds_only", "False, or two or more kinds")
 
 
 Options = TypeVar("Options", bound=TrainOptions)

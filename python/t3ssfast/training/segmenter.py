@@ -46,7 +46,8 @@ def train_segmenter(
     membranes
         (z, y, x) masks of the same shapes; non-zero voxels are membrane.
     out
-        TorchScript file to write. ``<stem>.training.csv`` and ``.png`` are written beside it.
+        Model file to write, safetensors or TorchScript; see `t3ssfast.models.save_trained`.
+        ``<stem>.training.csv`` and ``.png`` are written beside it.
     contrast
         Contrast of protein in the tomograms: "dark", "light", or "auto", which finds it as `detect` does; or
         a sequence with that of each.

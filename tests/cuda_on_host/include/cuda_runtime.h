@@ -36,6 +36,8 @@ unsigned long long atomicMin(unsigned long long *address, unsigned long long val
 
 // Rounded once, and counted.
 double __dmul_rn(double a, double b);
+double __dadd_rn(double a, double b);
+double __dsub_rn(double a, double b);
 
 // ------------------------------------------------------------------------------------------- runtime
 

@@ -91,7 +91,19 @@ def test_round_trip_of_kinds(tmp_path, make_candidates):
         found = load_candidates(tmp_path / FILE_NAMES[format])
         assert_equal_candidates(found, candidates, format)
         assert list(found.kind) == list(kinds)
+    for name, format in (("kinds.tbl", "dynamo"), ("motl.star", "stopgap")):
+        export(candidates, tmp_path / name, format)
+        (found,) = load_all_candidates(tmp_path / name, voxel_size_angstrom=candidates.voxel_size_angstrom)
+        assert list(found.kind) == list(kinds)
+        export(candidates.of_kinds("flagellar_motor"), tmp_path / name, format)
+        (found,) = load_all_candidates(tmp_path / name, voxel_size_angstrom=candidates.voxel_size_angstrom)
+        assert set(found.kind) == {"flagellar_motor"}
+        # A class file of an earlier export must not rename the classes of this one.
+        export(candidates.of_kinds("t3ss"), tmp_path / name, format)
+        assert not (tmp_path / name).with_suffix(".classes").exists()
+    assert set(np.loadtxt(tmp_path / "kinds.tbl", usecols=21)) == {1}
     export(candidates, tmp_path / "run", "copick")
+    assert set(load_candidates(tmp_path / "run").kind) == {"t3ss", "flagellar_motor"}
     names = {p.name for p in (tmp_path / "run" / "Picks").iterdir()}
     assert names == {"t3ssfast_1_t3ss.json", "t3ssfast_1_flagellar-motor.json"}
     assert_equal_candidates(load_candidates(tmp_path / "run"), candidates, "copick")

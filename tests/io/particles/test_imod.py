@@ -19,10 +19,25 @@ def test_exported_model_in_imod_coordinates(tmp_path, make_candidates):
     model = ImodModel.from_file(tmp_path / "a.mod")
     assert [item.header.name for item in model.objects] == ["t3ss", "normals"]
     expected = candidates.centre_zyx[:, ::-1] + [0.5, 0.5, 0.0]
-    np.testing.assert_allclose(model.objects[0].contours[0].points, expected, rtol=1e-6)
+    points = np.concatenate([contour.points for contour in model.objects[0].contours])
+    np.testing.assert_allclose(points, expected, rtol=1e-6)
     assert model.header.pixelsize == pytest.approx(1.36)
     assert (model.header.units, model.header.xmax) == (-9, 1023)
     assert int(model.header.flags) == 1 << 10
+
+
+def test_scores_are_values_of_contours(tmp_path, make_candidates):
+    candidates = make_candidates(7, kind=["t3ss", "flagellar_motor", "t3ss", "t3ss", "t3ss", "t3ss", "t3ss"])
+    export(candidates, tmp_path / "a.mod", "imod")
+    found = load_candidates(tmp_path / "a.mod")
+    np.testing.assert_allclose(found.score, candidates.score, rtol=1e-6)
+    assert found.kind.tolist() == candidates.kind.tolist()
+    items = ImodModel.from_file(tmp_path / "a.mod").objects[0].extra
+    values = [item.value for item in items if item.type == 10]
+    np.testing.assert_allclose(values, candidates.score[candidates.kind == "t3ss"], rtol=1e-6)
+    # The range of the values, by which 3dmod colours and hides.
+    (span,) = [item for item in items if item.type == 11]
+    assert (span.index, span.value) == (min(values), max(values))
 
 
 def test_model_of_imod_equals_imodmodel(data):
@@ -39,7 +54,8 @@ def test_points_below_the_first_section(tmp_path, make_candidates):
     below = make_candidates(4, centre_zyx=[[-12.5, 3, 4], [-1, -2, -3], [0, 0, 0], [7, 8, 9]])
     export(below, tmp_path / "a.mod", "imod")
     np.testing.assert_allclose(load_candidates(tmp_path / "a.mod").centre_zyx, below.centre_zyx, atol=1e-4)
-    points = ImodModel.from_file(tmp_path / "a.mod").objects[0].contours[0].points
+    contours = ImodModel.from_file(tmp_path / "a.mod").objects[0].contours
+    points = np.concatenate([contour.points for contour in contours])
     np.testing.assert_allclose(points[:, 2], [-12.5, -1, 0, 7], atol=1e-4)
 
 
@@ -191,9 +207,13 @@ def test_points_deleted_in_3dmod_leave_the_other_normals(tmp_path, make_candidat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = ImodModel.from_file(tmp_path / "a.mod")
-        contour = model.objects[0].contours[0]
-        contour.points = np.concatenate([contour.points[[0, 3, 4]], [[1.5, 2.5, 3.0]]])
+        contours = [model.objects[0].contours[k] for k in (0, 3, 4, 4)]
+        contours[3] = contours[3].model_copy(update={"points": np.array([[1.5, 2.5, 3.0]])})
+        model.objects[0].contours = contours
+        # 3dmod keeps the values of the contours that are left.
+        model.objects[0].extra = model.objects[0].extra[:3]
         model.to_file(tmp_path / "b.mod")
     found = load_candidates(tmp_path / "b.mod")
     np.testing.assert_allclose(found.normal_zyx[:3], candidates.normal_zyx[[0, 3, 4]], atol=1e-5)
     np.testing.assert_allclose(found.normal_zyx[3], [1, 0, 0])
+    np.testing.assert_allclose(found.score, [*candidates.score[:3], 1.0], rtol=1e-6)

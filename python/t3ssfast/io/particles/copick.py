@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import PARTICLE_KINDS, T3SS, Candidates
 from t3ssfast.errors import ConfigError, ReadError
 from t3ssfast.io import atomic_path, display_path, results_folder
 from t3ssfast.io.particles.particle_file import ParticleFile, merge_candidates
@@ -105,7 +105,9 @@ def _read_picks(file: ParticleFile) -> Candidates:
         matrix = np.array(matrices, dtype=np.float64).reshape(-1, 4, 4)
         run = content.get("run_name")
         spacing = None if content.get("voxel_spacing") is None else float(content["voxel_spacing"])
-        kind = str(content.get("pickable_object_name") or "t3ss")
+        name = str(content.get("pickable_object_name") or T3SS)
+        # Underscores have a meaning in copick's file names.
+        kind = next((kind for kind in PARTICLE_KINDS if _object_name(kind) == name), name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(f"{file}: not a copick file of picks; give such a file.") from error
     if unit != "angstrom":

@@ -1,5 +1,7 @@
 """Dynamo tables (.tbl), and the names of tomograms by number in a .doc file beside them.
 
+The kinds of particles by class number are in a .classes file beside a table with other kinds than T3SS.
+
 1-based columns: tag 1, aligned 2, dx-dz 4-6, tdrot/tilt/narot 7-9, cc 10, tomogram 20, class 22, xyz 24-26,
 apix 36. Positions are voxels of the tomogram, without an offset, as in other converters. Dynamo rotates the
 template clockwise by tdrot, tilt, narot about its z, new x and new z axes; object to tomogram, that is
@@ -21,7 +23,13 @@ import pandas as pd
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, ReadError
 from t3ssfast.io import atomic_path, display_path
-from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes, printable, sorted_kinds
+from t3ssfast.io.particles.particle_file import (
+    ParticleFile,
+    kinds_in_file,
+    printable,
+    sorted_kinds,
+    write_class_names,
+)
 from t3ssfast.io.particles.poses import rotation_from_relion, wrap_degrees
 
 __all__ = ["dynamo_from_relion", "read_dynamo", "relion_from_dynamo", "write_dynamo"]
@@ -63,6 +71,7 @@ def write_dynamo(path: Path, candidates: Sequence[Candidates]) -> None:
         names.append(f"{number} {printable(of_tomogram.tomogram_name).strip() or 'tomogram'}\n")
     with atomic_path(path.with_suffix(".doc")) as temporary:
         temporary.write_text("".join(names), encoding="utf-8")
+    write_class_names(path, kinds)
     with atomic_path(path) as temporary:
         dynamotable.write(pd.concat(tables, ignore_index=True), str(temporary))
 
@@ -81,7 +90,7 @@ def read_dynamo(file: ParticleFile) -> list[Candidates]:
         sizes.setdefault(name, first)
     rotation = rotation_from_relion(relion_from_dynamo(table[ANGLES])) if names else None
     position_xyz = table[POSITION].to_numpy() + table[SHIFT].to_numpy()
-    fields = {"score": table["cc"].to_numpy(), "kind": kinds_of_classes(table["class"])}
+    fields = {"score": table["cc"].to_numpy(), "kind": kinds_in_file(file, table["class"])}
     return file.candidates_by_tomogram(names, sizes, position_xyz[:, ::-1], rotation, **fields)
 
 

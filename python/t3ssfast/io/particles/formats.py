@@ -9,18 +9,20 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError, ReadError
 from t3ssfast.io import display_path
 from t3ssfast.io.files import stat_path
+from t3ssfast.io.particles.chimera_markers import write_chimera_markers
 from t3ssfast.io.particles.chimerax import write_chimerax
 from t3ssfast.io.particles.columns import Columns, ColumnsArgument
 from t3ssfast.io.particles.copick import read_copick, write_copick
 from t3ssfast.io.particles.cryolo import read_cbox
+from t3ssfast.io.particles.curation import accepted_only, is_curation, read_curation
 from t3ssfast.io.particles.data_portal import read_data_portal
 from t3ssfast.io.particles.dynamo import read_dynamo, write_dynamo
-from t3ssfast.io.particles.em_motive_list import read_em_motive_list
+from t3ssfast.io.particles.em_motive_list import read_em_motive_list, write_em_motive_list
 from t3ssfast.io.particles.eman import is_eman_info, read_eman
 from t3ssfast.io.particles.imod import read_imod, write_imod
 from t3ssfast.io.particles.particle_file import ParticleFile
 from t3ssfast.io.particles.plausible import check_plausible
-from t3ssfast.io.particles.relion import read_relion, write_companions, write_relion
+from t3ssfast.io.particles.relion import read_relion, write_companions, write_picks, write_relion
 from t3ssfast.io.particles.stopgap_writing import write_stopgap
 from t3ssfast.io.particles.tables import read_csv
 from t3ssfast.io.particles.text import read_coords, write_coords, write_csv
@@ -52,11 +54,15 @@ _READERS: dict[str, Callable[[ParticleFile], list[Candidates]]] = {
     "eman2": read_eman,
     "data-portal": read_data_portal,
     "xml": read_xml,
+    "curation": read_curation,
 }
 _ONE_TOMOGRAM_WRITERS: dict[str, Callable[[Path, Candidates], None]] = {
     "imod": write_imod,
     "copick": write_copick,
     "coords": write_coords,
+    "em": write_em_motive_list,
+    "cmm": write_chimera_markers,
+    "relion-picks": write_picks,
 }
 _WRITERS: dict[str, Callable[[Path, Sequence[Candidates]], None]] = {
     "dynamo": write_dynamo,
@@ -65,15 +71,15 @@ _WRITERS: dict[str, Callable[[Path, Sequence[Candidates]], None]] = {
 }
 READ_FORMATS = tuple(_READERS)
 WRITE_FORMATS = ("relion5", "relion4", *_WRITERS, *_ONE_TOMOGRAM_WRITERS, "chimerax")
-# Formats that are written and read back.
-FORMATS = tuple(format for format in READ_FORMATS if format in WRITE_FORMATS)
+# Formats that are written and read back, with the name and the voxel size of the tomogram.
+FORMATS = tuple(format for format in READ_FORMATS if format in WRITE_FORMATS and format != "em")
 # Formats with positions of a fixed unit.
 _IN_ANGSTROM = {"copick": True, "eman2": False}
 _TEXT_TABLES = ("csv", "coords")
 _FORMAT_OF_SUFFIX = {".star": "relion5", ".tbl": "dynamo", ".mod": "imod", ".json": "copick", ".csv": "csv"}
 _FORMAT_OF_SUFFIX |= dict.fromkeys((".txt", ".coords", ".xyz", ".pts"), "coords")
 _FORMAT_OF_SUFFIX |= {".tsv": "csv", ".cbox": "cbox", ".em": "em", ".ndjson": "data-portal", ".xml": "xml"}
-_FORMAT_OF_SUFFIX |= {".cxc": "chimerax"}
+_FORMAT_OF_SUFFIX |= {".cxc": "chimerax", ".cmm": "cmm"}
 
 
 def export(
@@ -98,9 +104,11 @@ def export(
         File to write. Dynamo: must end in .tbl; a .doc file is written beside it. IMOD: a model if it ends in
         .mod, otherwise text points. copick: the folder of a run, or a file
         `Picks/{user}_{session}_{object}.json` in it. ChimeraX: a script that ends in .cxc; arrows are written
-        beside it.
+        beside it. RELION's picker ("relion-picks"): `annotations/{tomogram}_particles.star` in the folder of
+        the picking job. ArtiaX reads "relion5", "dynamo" and "em".
     format
-        "relion5", "relion4", "dynamo", "stopgap", "imod", "copick", "csv", "coords" or "chimerax".
+        "relion5", "relion4", "relion-picks", "dynamo", "stopgap", "imod", "copick", "csv", "coords", "em",
+        "chimerax" or "cmm".
     tilt_series_pixel_size_angstrom
         Pixel size of the unbinned tilt series. Required for RELION 4; adds `data_optics` for RELION 5.
     membrane_frame
@@ -180,10 +188,16 @@ def load_all_candidates(
     tomograms: StrPath | None = None,
     angstrom: bool | None = None,
     columns: ColumnsArgument | None = None,
+    verdicts: bool = False,
 ) -> list[Candidates]:
     """Read the candidates of every tomogram in a file, one `Candidates` per tomogram.
 
-    Parameters and errors are those of `load_candidates`.
+    Other parameters and errors are those of `load_candidates`.
+
+    Parameters
+    ----------
+    verdicts
+        Keep all candidates of a curation file, with their labels, instead of the accepted ones alone.
     """
     tomograms_star = None if tomograms is None else Path(tomograms)
     named = None if columns is None else Columns.parse(columns)
@@ -193,6 +207,8 @@ def load_all_candidates(
         format = format_of(path)
         if format == "copick" and not file.path.is_dir() and is_eman_info(file):
             format = "eman2"
+        elif file.path.suffix.lower() in (".json", ".star") and file.path.is_file() and is_curation(file):
+            format = "curation"
     _check_format(format, READ_FORMATS)
     if named is not None and format not in _TEXT_TABLES:
         raise ConfigError(
@@ -205,6 +221,9 @@ def load_all_candidates(
         unit = "Angstrom" if in_angstrom else "voxels"
         raise ConfigError(f"angstrom: {file} has the format {format}, whose unit is {unit}; leave it out.")
     found = _READERS[format](file)
+    if not verdicts:
+        # Of a curation, only what a person accepted is a particle.
+        found = [accepted_only(of_tomogram) for of_tomogram in found]
     # A shape given for a file of several tomograms is that of the one that the caller chooses and checks.
     if tomograms is not None or (tomogram_shape is not None and len(found) == 1):
         check_plausible(found, display_path(path))
@@ -230,8 +249,9 @@ def load_candidates(
         Particle file; for copick also the folder of a run.
     format
         One of `READ_FORMATS`: the formats that `export` writes, and "cbox" (crYOLO, TomoTwin), "em" (motive
-        lists), "eman2", "data-portal" (.ndjson) and "xml" (PyTom, DeepFinder). None: by the suffix; variants
-        of star, csv, text and JSON files are detected by their content.
+        lists), "eman2", "data-portal" (.ndjson), "xml" (PyTom, DeepFinder) and "curation" (only what was
+        accepted). None: by the suffix; variants of star, csv, text and JSON files are detected by their
+        content.
     voxel_size_angstrom
         Voxel size that the returned positions refer to. Positions are converted if the file has a voxel size
         or is in Angstrom; otherwise they are taken as voxels of this size.

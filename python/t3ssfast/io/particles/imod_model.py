@@ -23,7 +23,16 @@ from t3ssfast.errors import ReadError
 from t3ssfast.io.particles.particle_file import ParticleFile, printable
 from t3ssfast.io.particles.text import FIRST_VOXEL_XYZ
 
-__all__ = ["MAGIC", "ImodModel", "ModelObject", "parse_model"]
+__all__ = [
+    "MAGIC",
+    "STORE_FLOAT",
+    "STORE_MIN_MAX",
+    "STORE_VALUE",
+    "VALUE_IS_FLOAT",
+    "ImodModel",
+    "ModelObject",
+    "parse_model",
+]
 
 Points = npt.NDArray[np.float64]
 
@@ -32,6 +41,11 @@ METRES_PER_UNIT = {1: 1.0, 3: 1e3, -2: 1e-2, -3: 1e-3, -6: 1e-6, -9: 1e-9, -10: 
 FLAG_OTRANS_IS_ORIGIN = 1 << 14
 FLAG_FLIPPED_YZ = 1 << 16
 FLAG_ROTATED_X = 1 << 17
+# Types and flags of stored items (istore.h in IMOD): values of contours, as imodfindbeads writes scores.
+STORE_VALUE, STORE_MIN_MAX = 10, 11
+STORE_FLOAT = 1
+VALUE_IS_FLOAT = STORE_FLOAT << 2
+STORED_ITEM = struct.Struct(">hhif")
 OBJECT_FLAG_OPEN = 1 << 3
 OBJECT_FLAG_SCATTERED = 1 << 9
 
@@ -43,6 +57,8 @@ class ModelObject:
     name: str
     flags: int
     contours: list[Points] = field(default_factory=list)
+    # Values by the number of the contour, from 0.
+    values: dict[int, float] = field(default_factory=dict)
 
     @property
     def has_vectors(self) -> bool:
@@ -101,6 +117,8 @@ def parse_model(file: ParticleFile, raw: bytes) -> ImodModel:
                 position += 16 + 12 * vertices + 4 * indices
             else:
                 (length,) = struct.unpack_from(">I", raw, position)
+                if chunk == b"OBST" and objects:
+                    objects[-1].values = _values_of_contours(raw[position + 4 : position + 4 + length])
                 if chunk == b"MINX":
                     image_reference = struct.unpack_from(">18f", raw, position + 4)
                 position += 4 + length
@@ -153,6 +171,16 @@ def _origin_of_part(file: ParticleFile, flags: int, image_reference: tuple[float
     origin: Points = (whole - part) / scale
     # The fields are float32 in Angstrom; a part begins at a whole voxel.
     return np.where(np.abs(origin) < 0.01, 0.0, origin)
+
+
+def _values_of_contours(stored: bytes) -> dict[int, float]:
+    """Return the values of contours among the items stored with an object."""
+    whole = stored[: len(stored) // STORED_ITEM.size * STORED_ITEM.size]
+    return {
+        contour: value
+        for kind, flags, contour, value in STORED_ITEM.iter_unpack(whole)
+        if kind == STORE_VALUE and flags == VALUE_IS_FLOAT and math.isfinite(value)
+    }
 
 
 def _decode(raw: bytes) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import PARTICLE_KINDS, T3SS, Candidates
 from t3ssfast.errors import ReadError, VoxelSizeError
-from t3ssfast.io import display_path
+from t3ssfast.io import atomic_path, display_path
 from t3ssfast.io.files import read_error, stat_path
 from t3ssfast.io.particles.columns import Columns
 from t3ssfast.io.particles.plausible import check_sizes_of_pixels
@@ -24,11 +24,14 @@ from t3ssfast.tomogram import PLACEHOLDER_VOXEL_SIZE_ANGSTROM, check_voxel_size
 
 __all__ = [
     "ParticleFile",
+    "is_unnamed",
+    "kinds_in_file",
     "kinds_of_classes",
     "merge_candidates",
     "printable",
     "sorted_kinds",
     "text_of_number",
+    "write_class_names",
 ]
 
 # Several million particles; parsing takes many times the size of the file.
@@ -91,7 +94,7 @@ class ParticleFile:
         """Convert rows of values to an (n, k) array of finite numbers."""
         try:
             array = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ReadError(f"{self}: a position, angle or score is not a number; repair it.") from error
         if not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0, 0]) + 1
@@ -202,9 +205,14 @@ def printable(name: str) -> str:
 
 
 def sorted_kinds(candidates: Sequence[Candidates]) -> list[str]:
-    """Return the kinds of candidates in the order of their class numbers, which start at 1: "t3ss" first."""
+    """Return kinds in the order of their class numbers, which start at 1.
+
+    T3SS are 1 and flagellar motors 2 in every file; numbers of other kinds follow.
+    """
     kinds = {str(kind) for of_tomogram in candidates for kind in of_tomogram.kind}
-    return sorted(kinds, key=lambda kind: (kind != "t3ss", kind))
+    if kinds <= {T3SS}:
+        return sorted(kinds)
+    return [*PARTICLE_KINDS, *sorted(kinds - set(PARTICLE_KINDS))]
 
 
 def kinds_of_classes(classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
@@ -213,10 +221,43 @@ def kinds_of_classes(classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
     return np.array(["t3ss" if n in (0, 1) else f"class_{n}" for n in numbers], dtype=str)
 
 
+def is_unnamed(kind: str) -> bool:
+    """Return whether a kind is a class number of another program, whose meaning is unknown."""
+    return re.fullmatch(r"class_-?\d+", kind) is not None
+
+
+def class_names_path(path: Path) -> Path:
+    """Return the file of the kinds by class number, beside a file of particles that holds numbers alone."""
+    return path.with_suffix(".classes")
+
+
+def write_class_names(path: Path, kinds: Sequence[str]) -> None:
+    """Write the kinds by class number beside a file of particles, where there are other kinds than T3SS."""
+    names = class_names_path(path)
+    if set(kinds) <= {T3SS}:
+        names.unlink(missing_ok=True)
+        return
+    lines = [f"{number} {printable(kind)}\n" for number, kind in enumerate(kinds, 1)]
+    with atomic_path(names) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def kinds_in_file(file: ParticleFile, classes: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """Return the kinds of class numbers, by the names beside a file of t3ssfast, if there are any."""
+    path = class_names_path(file.path)
+    kinds = kinds_of_classes(classes)
+    if not path.is_file():
+        return kinds
+    words = [line.split(maxsplit=1) for line in ParticleFile(path).read_text().splitlines()]
+    names = {int(word[0]): word[1].strip() for word in words if len(word) == 2 and word[0].isdecimal()}
+    numbers = np.asarray(classes).astype(np.int64).tolist()
+    return np.array([names.get(n, kind) for n, kind in zip(numbers, kinds.tolist(), strict=True)], dtype=str)
+
+
 def merge_candidates(parts: Sequence[Candidates]) -> Candidates:
     """Concatenate candidates of one tomogram, in the voxels of the first part."""
-    voxel_size = parts[0].voxel_size_angstrom
-    names = ("score", "normal_zyx", "kind", "rot_degrees")
-    fields: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    centre = np.concatenate([p.centre_zyx * (p.voxel_size_angstrom / voxel_size) for p in parts])
-    return replace(parts[0], centre_zyx=centre, **fields)
+    merged = parts[0]
+    for part in parts[1:]:
+        scale = part.voxel_size_angstrom / merged.voxel_size_angstrom
+        merged = merged.joined(replace(part, centre_zyx=part.centre_zyx * scale))
+    return merged

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ReadError
-from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes, text_of_number
+from t3ssfast.io.particles.particle_file import ParticleFile, kinds_in_file, text_of_number
 
 __all__ = ["ANGLES", "BLOCK", "ORIGIN", "SHIFT", "is_motive_list", "read_stopgap"]
 
@@ -51,7 +51,7 @@ def read_stopgap(file: ParticleFile, block: pd.DataFrame) -> list[Candidates]:
     if "score" in block:
         fields["score"] = file.parse_numbers(block["score"])
     if "class" in block:
-        fields["kind"] = kinds_of_classes(file.parse_numbers(block["class"]))
+        fields["kind"] = kinds_in_file(file, file.parse_numbers(block["class"]))
     rotation = None
     if len(block) and set(ANGLES) <= set(block):
         rotation = Rotation.from_euler("zxz", file.parse_numbers(block[ANGLES]), degrees=True)

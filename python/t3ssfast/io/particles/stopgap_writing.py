@@ -12,7 +12,7 @@ import pandas as pd
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.io.particles.dynamo import dynamo_from_relion
-from t3ssfast.io.particles.particle_file import printable, sorted_kinds
+from t3ssfast.io.particles.particle_file import printable, sorted_kinds, write_class_names
 from t3ssfast.io.particles.poses import wrap_degrees
 from t3ssfast.io.particles.relion import write_star
 from t3ssfast.io.particles.stopgap import BLOCK, ORIGIN, SHIFT
@@ -54,4 +54,5 @@ def write_stopgap(path: Path, candidates: Sequence[Candidates]) -> None:
     table.insert(2, "object", np.ones(len(table), dtype=np.int64))
     table.insert(3, "subtomo_num", index)
     table.insert(4, "halfset", halves)
+    write_class_names(path, kinds)
     write_star(path, {BLOCK: table}, comments="".join(comments))

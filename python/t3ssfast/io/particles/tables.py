@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import LABELS, Candidates
 from t3ssfast.errors import ReadError
 from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes
 from t3ssfast.io.particles.poses import rotation_from_relion
 
-__all__ = ["candidates_of_table", "read_csv"]
+__all__ = ["candidates_of_table", "csv_lines", "known_label", "read_csv", "read_table"]
 
 CENTRE = ["z", "y", "x"]
 NORMAL = ["normal_z", "normal_y", "normal_x"]
@@ -42,6 +42,13 @@ ALIASES |= {"motor axis 0": "z", "motor axis 1": "y", "motor axis 2": "x"}
 ALIASES |= {"tomo_id": "tomogram", "voxel spacing": "voxel_size_angstrom"}
 ALIASES |= {"experiment": "tomogram", "particle_type": "kind", "confidence": "score"}
 CZII_COLUMNS = {"experiment", "particle_type", *CENTRE}
+# Columns of t3ssfast's own files, and the details among them.
+LABEL = "label"
+NUMBER_DETAILS = ("classifier_score", "verifier_score")
+TEXT_DETAILS = ("chosen_by",)
+ALIASES |= {name: name for name in (LABEL, *NUMBER_DETAILS, *TEXT_DETAILS)}
+# What people write for the labels, in lower case.
+LABEL_OF_WORD = {"accept": "accepted", "reject": "rejected"} | {label: label for label in ("", *LABELS)}
 ABSENT_MOTOR = -1.0
 MAX_COLUMNS = 1000
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -49,17 +56,26 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 def read_csv(file: ParticleFile) -> list[Candidates]:
     """Read a table with a header, or with the columns given; see `t3ssfast.io.particles.load_candidates`."""
+    return candidates_of_table(file, csv_lines(file))
+
+
+def csv_lines(file: ParticleFile) -> list[str]:
+    """Return the lines of a table without comments and empty lines."""
     # Unlike str.splitlines, at ends of lines only: names may hold other separators of Unicode.
     lines = re.split(r"\r\n?|\n", file.read_text())
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    return candidates_of_table(file, lines)
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def known_label(word: object) -> str | None:
+    """Return the label that a word stands for, "" for none; None for other words."""
+    return LABEL_OF_WORD.get(str(word).strip().lower())
 
 
 def candidates_of_table(file: ParticleFile, lines: list[str]) -> list[Candidates]:
     """Build candidates from the lines of a table, the first of which may name its columns."""
     if not lines:
         raise ReadError(f"{file}: the file is empty; give a table with a line of names.")
-    table = _read_table(file, lines)
+    table = read_table(file, lines)
     lower = {str(name).lower() for name in table}
     if lower >= CZII_COLUMNS and file.columns is None and file.angstrom is None:
         file = file.with_angstrom()
@@ -81,8 +97,8 @@ def candidates_of_table(file: ParticleFile, lines: list[str]) -> list[Candidates
     return file.candidates_by_tomogram(names, sizes, file.parse_numbers(table[CENTRE]), rotation, **fields)
 
 
-def _read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
-    """Parse lines into a table of text columns."""
+def read_table(file: ParticleFile, lines: list[str]) -> pd.DataFrame:
+    """Parse the lines of a table, the first of which may name its columns, into columns of text."""
     separator = next((mark for mark in ";\t," if mark in lines[0]), r"\s+")
     mark = None if separator == r"\s+" else separator
     if any(len(line.split(mark, MAX_COLUMNS)) > MAX_COLUMNS for line in lines):
@@ -181,10 +197,10 @@ def _column_called(file: ParticleFile, column: str, names: list[str]) -> str:
     raise ReadError(f"{file}: there is no column {column!r} ({listed}); give a name or a number from 1.")
 
 
-def _pose_and_fields(file: ParticleFile, table: pd.DataFrame) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
+def _pose_and_fields(file: ParticleFile, table: pd.DataFrame) -> tuple[Any, dict[str, Any]]:
     """Return the rotations, if the table has three angles, and the other fields of `Candidates`."""
     rotation = None
-    fields: dict[str, npt.NDArray[Any]] = {}
+    fields: dict[str, Any] = {}
     for column, field in {"score": "score", "rot": "rot_degrees"}.items():
         if column in table:
             fields[field] = file.parse_numbers(table[column])
@@ -199,7 +215,19 @@ def _pose_and_fields(file: ParticleFile, table: pd.DataFrame) -> tuple[Any, dict
         fields["kind"] = np.array([_unescape_formula(kind) for kind in table["kind"]], dtype=str)
     elif "class" in table:
         fields["kind"] = kinds_of_classes(file.parse_numbers(table["class"]))
-    return rotation, fields
+    if LABEL in table:
+        # Columns of this name in files of other programs hold other words.
+        labels = [known_label(word) for word in table[LABEL]]
+        if None not in labels:
+            fields["label"] = np.array(labels, dtype=str)
+    details = {name: _numbers_or_nan(table[name]) for name in NUMBER_DETAILS if name in table}
+    details |= {name: np.array(table[name], dtype=str) for name in TEXT_DETAILS if name in table}
+    return rotation, fields | {"details": details}
+
+
+def _numbers_or_nan(values: pd.Series[Any]) -> npt.NDArray[np.float32]:
+    """Return numbers, and NaN for what is none."""
+    return np.asarray(pd.to_numeric(values, errors="coerce"), np.float32)
 
 
 def _unescape_formula(name: str) -> str:

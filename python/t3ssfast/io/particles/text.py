@@ -28,7 +28,15 @@ from t3ssfast.io import atomic_path
 from t3ssfast.io.particles.particle_file import ParticleFile, kinds_of_classes, printable
 from t3ssfast.io.particles.tables import FORMULA, candidates_of_table
 
-__all__ = ["FIRST_VOXEL_XYZ", "read_coords", "read_imod_points", "write_coords", "write_csv"]
+__all__ = [
+    "FIRST_VOXEL_XYZ",
+    "csv_table",
+    "escape_formula",
+    "read_coords",
+    "read_imod_points",
+    "write_coords",
+    "write_csv",
+]
 
 # IMOD's coordinates of the centre of the first voxel.
 FIRST_VOXEL_XYZ = np.array([0.5, 0.5, 0.0])
@@ -40,19 +48,28 @@ MAX_LABEL = 1000
 
 def write_csv(path: Path, candidates: Sequence[Candidates]) -> None:
     """Write a csv file of one or more tomograms; see `t3ssfast.io.particles.export`."""
-    tables = [
-        of_tomogram.to_dataframe().assign(
-            kind=[_escape_formula(kind) for kind in of_tomogram.kind],
-            tomogram=[_escape_formula(of_tomogram.tomogram_name)] * len(of_tomogram),
-            voxel_size_angstrom=of_tomogram.voxel_size_angstrom,
-        )
-        for of_tomogram in candidates
-    ]
     with atomic_path(path) as temporary:
-        pd.concat(tables, ignore_index=True).to_csv(temporary, index=False, encoding="utf-8")
+        csv_table(candidates).to_csv(temporary, index=False, encoding="utf-8")
 
 
-def _escape_formula(name: str) -> str:
+def csv_table(candidates: Sequence[Candidates]) -> pd.DataFrame:
+    """Return the rows of a csv file, with texts that spreadsheets take for texts."""
+    tables = []
+    for of_tomogram in candidates:
+        table = of_tomogram.to_dataframe()
+        table["tomogram"] = [of_tomogram.tomogram_name] * len(of_tomogram)
+        for name in table.columns:
+            if not pd.api.types.is_numeric_dtype(table[name]):
+                table[name] = [escape_formula(str(value)) for value in table[name]]
+        tables.append(table.assign(voxel_size_angstrom=of_tomogram.voxel_size_angstrom))
+    # Tables of tomograms without a verdict lack the column of verdicts.
+    whole: pd.DataFrame = pd.concat(tables, ignore_index=True)
+    if "label" in whole:
+        whole["label"] = whole["label"].fillna("")
+    return whole
+
+
+def escape_formula(name: str) -> str:
     """Mark a name that spreadsheets would evaluate as text; replace characters that end a line or text."""
     name = re.sub(r"[\0\r\n]", "_", name)
     return f"'{name}" if FORMULA.match(name) else name

@@ -62,13 +62,21 @@ class ImageStack:
             return
         count = math.prod(self.data.shape)
         if self.device.type == "cuda":
-            found = torch.full((1,), count, dtype=torch.int64, device=self.device)
+            found = self.no_nonfinite()
             with current_device(self.device) as launch:
                 core.first_nonfinite_cuda(self.address, count, found.data_ptr(), launch)
-            first = int(found)
-            self.raise_nonfinite(None if first == count else first)
+            self.raise_found(found)
         else:
             self.raise_nonfinite(core.first_nonfinite(self.address, count, torch.get_num_threads()))
+
+    def no_nonfinite(self) -> torch.Tensor:
+        """Return the number of pixels on the device, which a kernel lowers to the index of a NaN or Inf."""
+        return torch.full((1,), math.prod(self.data.shape), dtype=torch.int64, device=self.device)
+
+    def raise_found(self, found: torch.Tensor) -> None:
+        """Raise InputError if a kernel has lowered the result of `no_nonfinite`; waits for the kernel."""
+        first = int(found)
+        self.raise_nonfinite(None if first == math.prod(self.data.shape) else first)
 
     def raise_nonfinite(self, first: int | None) -> None:
         """Raise InputError for the value at flat index `first`; do nothing where it is None."""

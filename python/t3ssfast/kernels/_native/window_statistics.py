@@ -30,6 +30,7 @@ STATISTICS = (
 """Names of the statistics in the order of the native enumeration; quantiles ("q05") are additional."""
 
 _QUANTILE = len(STATISTICS)
+_FIRST_ORDER = STATISTICS.index("median")
 
 # Like `unfold.STREAM_BYTES`; smaller because the image is read again for every group of statistics.
 STREAM_BYTES = 16 << 20
@@ -86,7 +87,8 @@ def window_statistics(
     Raises
     ------
     InputError
-        If a name is unknown, no name is given, `out` does not match, or a value is NaN or Inf.
+        If a name is unknown, no name is given, `out` does not match, or a value is NaN or Inf. On a CUDA
+        device `out` may then have been written.
     """
     requests = [request_of(name) for name in statistics]
     if not requests:
@@ -99,11 +101,18 @@ def window_statistics(
         return target
     arguments = (stack.native, size, requests, windows.native, target.data_ptr())
     if stack.device.type == "cuda":
-        stack.check_finite()
+        # The kernel of moments and extrema reads every pixel if every window is requested, and can check it.
+        reads_all = windows.index is None and any(kind < _FIRST_ORDER for kind, _ in requests)
+        found = stack.no_nonfinite() if reads_all and stack.unchecked is not None else None
+        if found is None:
+            stack.check_finite()
         with current_device(stack.device) as launch:
             needed = core.window_statistics_workspace_cuda(stack.native, size, requests, launch[0])
             workspace = torch.empty(needed, dtype=torch.uint8, device=stack.device)
-            core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, launch)
+            address = 0 if found is None else found.data_ptr()
+            core.window_statistics_cuda(*arguments, workspace.data_ptr(), needed, address, launch)
+        if found is not None:
+            stack.raise_found(found)
     else:
         stream = out is not None and target.nbytes >= STREAM_BYTES
         # The check shares the parallel region of the statistics: waking threads takes as long as the check.

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class Use(Enum):
 
     `widen` is that of `random_physics`; None takes the defaults of `simulate`. `whole_cells` are small enough
     for a deep volume to contain their tops and bottoms; in slabs of larger cells, few T3SS face the beam.
+    `motors` is the range of the number of flagellar motors on a cell, instead of that of `random_physics`.
     """
 
     TRAINING = (0, 0.0, False)
@@ -50,9 +52,14 @@ class Use(Enum):
     ORDINARY = (800_000, None, False)
     HELD_OUT = (500_000, WIDENING, False)
     HELD_OUT_WHOLE = (400_000, WIDENING, True)
+    VERIFYING_MOTORS = (350_000, 0.0, True, (0, 7))
+    CALIBRATION_MOTORS = (750_000, WIDENING, True, (0, 7))
+    HELD_OUT_MOTORS = (450_000, WIDENING, True, (3, 7))
 
-    def __init__(self, offset: int, widen: float | None, whole_cells: bool) -> None:
-        self.offset, self.widen, self.whole_cells = offset, widen, whole_cells
+    def __init__(
+        self, offset: int, widen: float | None, whole_cells: bool, motors: tuple[int, int] | None = None
+    ) -> None:
+        self.offset, self.widen, self.whole_cells, self.motors = offset, widen, whole_cells, motors
 
     def seed(self, run: int, index: int) -> int:
         """Return the seed of a tomogram of a run."""
@@ -89,11 +96,14 @@ class _Plan:
         rng = np.random.default_rng([seed, 9])
         at_model_size = rng.random() < MODEL_VOXEL_SIZE_FRACTION
         voxel_size = MODEL_VOXEL_SIZE if at_model_size else round(float(rng.uniform(*VOXEL_SIZE_RANGE)), 2)
-        fixed = {}
+        fixed: dict[str, Any] = {}
         if use.whole_cells:
             for name, (low, high) in WHOLE_CELLS.items():
                 margin = use.widen / 2 * (high - low)
                 fixed[name] = float(rng.uniform(low - margin, high + margin))
+        if use.motors is not None:
+            low_count, high_count = use.motors
+            fixed["flagellar_motors_per_cell"] = int(rng.integers(low_count, high_count + 1))
         return cls(seed, shape, voxel_size, random_physics(rng, widen=use.widen, **fixed))
 
     @property

@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import T3SS, Candidates
 from t3ssfast.detection import Detection, detect
 from t3ssfast.detection.calibrate import picking_threshold
-from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.config import ALL_KINDS, DetectConfig
 from t3ssfast.detection.preselect import particle_windows
 from t3ssfast.detection.preselect.preselect import preselect
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation import Evaluation
 from t3ssfast.evaluation.calibration import Calibration, read_calibration
+from t3ssfast.evaluation.confusion import confusion_of_kinds
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.models import LoadedModel
 from t3ssfast.training.bundled.examples import MODEL_VOXEL_SIZE, Example
 from t3ssfast.training.bundled.membrane_metrics import membrane_metrics
 from t3ssfast.training.calibrate import MIN_CLASSIFIER_SCORE, MIN_VERIFIER_SCORE
 
-__all__ = ["DOMAINS", "measure"]
+__all__ = ["DOMAINS", "measure", "measure_kinds"]
 
 TOLERANCE_ANGSTROM = 120.0
 # Expected precisions and recalls that are compared with the measured ones.
@@ -100,6 +101,30 @@ def measure(
         "preselection": _preselection_metrics(examples, detections, classifier),
     }
     return metrics, evaluation
+
+
+def measure_kinds(
+    examples: Sequence[Example],
+    segmenter: LoadedModel,
+    classifier: LoadedModel,
+    verifier: LoadedModel,
+    *,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Detect all kinds of particles at the default threshold, and count how the models tell them apart.
+
+    Returns the confusion of kinds and the false T3SS on motors in a tomogram, as plain values.
+    """
+    config, known = DetectConfig(kinds=(ALL_KINDS,)), verifier.metadata.kinds
+    models: dict[str, Any] = {"segmenter": segmenter, "classifier": classifier, "verifier": verifier}
+    found, truth = [], []
+    for example in examples:
+        detection = detect(example.tomogram, config=config, device=device, progress=False, **models)
+        found.append(detection.candidates)
+        truth.append(example.truth.joined(example.distractors).of_kinds(*known))
+    confusion = confusion_of_kinds(found, truth, TOLERANCE_ANGSTROM)
+    taken = sum(confusion.count(kind, T3SS) for kind in confusion.kinds if kind != T3SS)
+    return {**confusion.to_dict(), "other_kinds_taken_for_t3ss_per_tomogram": taken / max(1, len(examples))}
 
 
 def _evaluate(results: Results, threshold: float) -> Evaluation:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from t3ssfast.candidates import PARTICLE_KINDS
 from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.report import draw_curves
@@ -19,7 +20,7 @@ from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.tomogram import StrPath
 from t3ssfast.training import train_classifier, train_segmenter, train_verifier
 from t3ssfast.training.bundled.examples import Example, Use, simulate_examples
-from t3ssfast.training.bundled.measure import measure
+from t3ssfast.training.bundled.measure import measure, measure_kinds
 from t3ssfast.training.calibrate import calibrate_models, find_candidates, update_metadata
 
 __all__ = ["SIZES", "BundledSize", "train_bundled"]
@@ -37,12 +38,17 @@ class BundledSize:
     # and T3SS that face the beam, which are few.
     fresh: int
     ordinary: int  # slabs with the default physics of `simulate`, also to calibrate on
+    # Whole cells with many flagellar motors: searched for candidates to learn kinds from, simulated for their
+    # particles alone, to calibrate on, and to measure on.
+    motors: tuple[int, int, int, int]
     shape: tuple[int, int, int]  # (z, y, x) voxels of a slab
-    deep_shape: tuple[int, int, int]  # and of a volume of whole cells
+    deep_shape: tuple[int, int, int]  # of a volume of whole cells
+    motors_shape: tuple[int, int, int]  # and of a volume with many motors
     # Options of the trainings.
     segmenter: dict[str, Any]
     classifier: dict[str, Any]
     verifier: dict[str, Any]
+    kinds: dict[str, Any]  # of the verifier's second training, which tells kinds apart
 
 
 SIZES = {
@@ -54,8 +60,10 @@ SIZES = {
         searched=(72, 72),
         fresh=96,
         ordinary=12,
+        motors=(20, 50, 24, 24),
         shape=(104, 384, 384),
         deep_shape=(208, 272, 272),
+        motors_shape=(144, 208, 208),
         segmenter={"steps": 5_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_800,
@@ -68,6 +76,13 @@ SIZES = {
             "negatives": "random",
         },
         verifier={"steps": 2_000, "steps_per_epoch": 100, "negatives_per_tomogram": 30},
+        kinds={
+            "steps": 600,
+            "steps_per_epoch": 50,
+            "far_share": 0.15,
+            "positive_share": 0.6,
+            "negatives_per_tomogram": 40,
+        },
     ),
     # A few minutes, to test that the recipe runs.
     "small": BundledSize(
@@ -77,11 +92,14 @@ SIZES = {
         searched=(4, 2),
         fresh=1,
         ordinary=1,
+        motors=(2, 1, 1, 1),
         shape=(48, 224, 224),
         deep_shape=(96, 160, 160),
+        motors_shape=(96, 160, 160),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
         classifier={"steps": 60, "steps_per_epoch": 30, "rounds": 1, "mined_slices": 4},
         verifier={"steps": 20, "steps_per_epoch": 10, "batch": 8},
+        kinds={"steps": 10, "steps_per_epoch": 10, "batch": 8},
     ),
 }
 
@@ -119,12 +137,13 @@ def train_bundled(
         examples = []
         for use, count in parts:
             shape = recipe.deep_shape if use.whole_cells else recipe.shape
+            shape = shape if use.motors is None else recipe.motors_shape
             examples += simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, log=log)
         return examples
 
     def calibrate(examples: list[Example], verifier: Path | None) -> None:
         log(f"calibrating the scores on {len(examples)} tomograms")
-        volumes, truth = [e.tomogram for e in examples], [e.truth for e in examples]
+        volumes, truth = [e.tomogram for e in examples], [e.picks for e in examples]
         search: dict[str, Any] = {"segmenter": segmenter, "device": device, "log": log}
         calibrate_models(classifier, volumes, truth, verifier=verifier, **search)
 
@@ -157,13 +176,33 @@ def train_bundled(
         log("training the verifier")
         train_verifier(volumes, [e.picks for e in searched], found, verifier, **common, **recipe.verifier)
         _keep(verifier, finished)
+    searched_motors, picked_motors, *motors = recipe.motors
+    told_apart = folder / "kinds.safetensors"
+    if not (resume and _restore(told_apart, finished)):
+        log("searching for candidates to tell kinds apart on")
+        examples = simulated((Use.VERIFYING_MOTORS, searched_motors + picked_motors))
+        volumes = [e.tomogram for e in examples]
+        found = find_candidates(
+            classifier, volumes[:searched_motors], segmenter=segmenter, device=device, log=log
+        )
+        # Particles alone cost a fraction of a search, and motors differ from tomogram to tomogram.
+        found += [e.picks[:0] for e in examples[searched_motors:]]
+        log("training the verifier to tell kinds apart")
+        options = {"kinds": PARTICLE_KINDS, "kinds_only": True, "start": verifier, **recipe.kinds}
+        train_verifier(volumes, [e.picks for e in examples], found, told_apart, **common, **options)
+        _keep(told_apart, finished)
+    with atomic_path(verifier) as temporary:
+        temporary.write_bytes(told_apart.read_bytes())
+    told_apart.unlink()
     # With ordinary tomograms, scores are calibrated for similar good tomograms as well as for varied ones.
-    calibration += simulated((Use.ORDINARY, recipe.ordinary))
+    calibration += simulated((Use.ORDINARY, recipe.ordinary), (Use.CALIBRATION_MOTORS, motors[0]))
     calibrate(calibration, verifier)
     held_out = simulated((Use.HELD_OUT, recipe.held_out[0]), (Use.HELD_OUT_WHOLE, recipe.held_out[1]))
     log(f"measuring on {len(held_out)} held-out tomograms")
     models = [load_model(path, model_kind=path.stem) for path in paths]
     metrics, evaluation = measure(held_out, *models, device=device, log=log)
+    log(f"measuring kinds on {motors[1]} tomograms with many motors")
+    metrics["kinds"] = measure_kinds(simulated((Use.HELD_OUT_MOTORS, motors[1])), *models, device=device)
     draw_curves(evaluation, folder / "held_out.png")
     update_metadata(verifier, "verifier", metrics={**models[2].metadata.metrics, **metrics})
     metrics = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from t3ssfast.io.particles.relion.columns import ANGLES
 from t3ssfast.io.particles.relion.reading import read_relion
 from t3ssfast.io.particles.relion.star import read_star, star_name, write_star
-from t3ssfast.io.particles.relion.writing import write_companions, write_relion
+from t3ssfast.io.particles.relion.writing import write_companions, write_picks, write_relion
 
 __all__ = [
     "ANGLES",
@@ -22,6 +22,7 @@ __all__ = [
     "read_star",
     "star_name",
     "write_companions",
+    "write_picks",
     "write_relion",
     "write_star",
 ]

@@ -21,7 +21,7 @@ from t3ssfast.io.particles.relion import columns
 from t3ssfast.io.particles.relion.star import star_name, write_star
 from t3ssfast.tomogram import check_voxel_size
 
-__all__ = ["write_companions", "write_relion"]
+__all__ = ["relion_blocks", "write_companions", "write_picks", "write_relion"]
 
 # RELION's convention for particles on surfaces and filaments: the particle's axis lies along x of the
 # subtomogram, so the tilt prior is far from the poles, where psi is undefined.
@@ -37,6 +37,28 @@ def write_relion(
     membrane_frame: bool,
 ) -> None:
     """Write a particle file in the format "relion5" or "relion4"; see `t3ssfast.io.particles.export`."""
+    write_star(path, relion_blocks(candidates, format, tilt_series_pixel_size_angstrom, membrane_frame))
+
+
+def write_picks(path: Path, candidates: Candidates) -> None:
+    """Write picks as RELION 5's napari picker keeps them, which then opens them for correction.
+
+    The picker reads and writes `annotations/{tomogram}_particles.star` in the folder of its job: one table
+    without a name, with 0-based voxels of the tomogram that it shows.
+    """
+    xyz = candidates.centre_zyx[:, ::-1].astype(np.float64)
+    table = {columns.TOMOGRAM_NAME: [star_name(candidates.tomogram_name)] * len(candidates)}
+    block = pd.DataFrame(table | dict(zip(columns.COORDINATES, xyz.T, strict=True)))
+    write_star(path, {"": block})
+
+
+def relion_blocks(
+    candidates: Sequence[Candidates],
+    format: str,
+    tilt_series_pixel_size_angstrom: float | None,
+    membrane_frame: bool,
+) -> dict[str, pd.DataFrame]:
+    """Return the blocks of a particle file by their names; parameters as for `write_relion`."""
     kinds = sorted_kinds(candidates) or ["t3ss"]
     tables, tomograms = [], []
     for of_tomogram in candidates:
@@ -59,7 +81,7 @@ def write_relion(
         shape_xyz = (of_tomogram.tomogram_shape or (0, 0, 0))[::-1]
         tomograms.append(tomogram | dict(zip(columns.TOMOGRAM_SIZE, shape_xyz, strict=True)))
     particles = pd.concat(tables, ignore_index=True)
-    blocks = {}
+    blocks: dict[str, pd.DataFrame] = {}
     if tilt_series_pixel_size_angstrom is not None:
         size = check_voxel_size(tilt_series_pixel_size_angstrom, source=PIXEL_SIZE_ARGUMENT)
         optics = {columns.OPTICS_GROUP: 1, "rlnOpticsGroupName": "opticsGroup1", columns.PIXEL_SIZE: size}
@@ -69,7 +91,7 @@ def write_relion(
     blocks["t3ssfast"] = pd.DataFrame(tomograms)
     labels = {columns.CLASS: range(1, len(kinds) + 1), columns.KIND: [star_name(kind) for kind in kinds]}
     blocks["t3ssfast_kinds"] = pd.DataFrame(labels)
-    write_star(path, blocks)
+    return blocks
 
 
 def _require_shape(candidates: Candidates) -> tuple[int, int, int]:

@@ -1,0 +1,61 @@
+"""Candidates of kinds that the classifier does not find: places along the membrane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from t3ssfast.candidates import Candidates
+from t3ssfast.detection.inputs import DetectionInputs
+from t3ssfast.detection.membrane_sites import membrane_sites
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.orient import orient
+from t3ssfast.detection.verify import first_look
+from t3ssfast.models.metadata import TARGET_CLASS
+from t3ssfast.runtime.memory import retry_on_oom
+
+__all__ = ["add_membrane_sites", "needs_membrane_sites"]
+
+# Least log-odds of a kind at the verifier's second look. On calibration tomograms, motors had 3 to 10, and
+# one place in thirty had more than -1.
+MIN_LOG_ODDS = -1.0
+
+
+def needs_membrane_sites(inputs: DetectionInputs) -> bool:
+    """Return whether kinds are asked for that the classifier does not propose."""
+    return any(kind != TARGET_CLASS for kind in inputs.thresholds)
+
+
+@retry_on_oom("looking along the membrane")
+def add_membrane_sites(
+    candidates: Candidates,
+    inputs: DetectionInputs,
+    grid: PreparedTomogram,
+    own_grid: PreparedTomogram,
+    membrane: npt.NDArray[np.uint8],
+) -> Candidates:
+    """Append places between the membranes at which the verifier sees a particle of another kind than T3SS.
+
+    `membrane` is a mask on `grid`, the classifier's; `own_grid` is the verifier's. The score of these
+    candidates is 0: the classifier has no peak there.
+    """
+    verifier = inputs.verifier
+    assert verifier is not None, "a classifier alone knows no other kinds"
+    site = membrane_sites(membrane, grid.voxel_size_angstrom)
+    normal = orient(membrane, site, voxel_size_angstrom=grid.voxel_size_angstrom)
+    start = own_grid.from_tomogram(grid.to_tomogram(site))
+    centre, axis, log_odds = first_look(own_grid, start, normal, verifier)
+    others = [k for k, kind in enumerate(verifier.metadata.kinds) if kind != TARGET_CLASS]
+    seen = log_odds[:, others].max(axis=1) >= MIN_LOG_ODDS
+    shape: Any = np.array(inputs.tomogram.shape) - 1
+    no_score = np.zeros(int(seen.sum()), np.float32)
+    sites = Candidates(
+        centre_zyx=np.clip(own_grid.to_tomogram(centre[seen]), 0, shape),
+        score=no_score,
+        details=dict.fromkeys(candidates.details, no_score),
+        normal_zyx=axis[seen],
+        voxel_size_angstrom=candidates.voxel_size_angstrom,
+    )
+    return candidates.joined(sites)

@@ -1,0 +1,137 @@
+"""Kinds of particles within a detection: which are reported, and with which scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+from scipy.special import logit
+from torch import nn
+
+import t3ssfast as t3
+from t3ssfast.candidates import Candidates
+from t3ssfast.detection.assemble import calibrate_scores
+from t3ssfast.detection.config import DetectConfig
+from t3ssfast.detection.membrane_sites import SPACING_NM, membrane_sites
+from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.tell_kinds import tell_kinds
+from t3ssfast.detection.verify import VERIFIER_WEIGHT, log_odds_of_kinds, verify
+from t3ssfast.errors import ConfigError
+from t3ssfast.evaluation.calibration import Calibration
+from t3ssfast.models import LoadedModel, ModelMetadata, verifier_answers
+from t3ssfast.tomogram import Tomogram
+from toy import VOXEL, save_toy_models, toy_tomogram
+
+HEIGHT = 16
+KINDS = ("t3ss", "flagellar_motor")
+CURVE = Calibration("platt", (0.0, 1.0), (0.0, 0.5), (0.5,), (0.9,), (0.9,))
+
+
+class FixedLogits(nn.Module):
+    """The same logits for every candidate."""
+
+    def __init__(self, of_t3ss: float, of_motor: float) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(torch.tensor([of_t3ss, of_motor, 0.0, 0.0, 0.0, 0.0, 0.0]))
+
+    def forward(self, sections: torch.Tensor) -> torch.Tensor:
+        return self.answer.expand(sections.shape[0], 7)
+
+
+def verifier(of_t3ss: float, of_motor: float, **changes: object) -> LoadedModel:
+    metadata = ModelMetadata("verifier", VOXEL, HEIGHT, classes=verifier_answers(KINDS))
+    return LoadedModel(FixedLogits(of_t3ss, of_motor), replace(metadata, **changes), "sha", "toy")  # type: ignore[arg-type]
+
+
+def test_log_odds_are_those_of_a_softmax_with_none_of_the_kinds() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (7, 3))
+    weight = np.exp(np.pad(logits, ((0, 0), (0, 1))))
+    probability = (weight / weight.sum(axis=1, keepdims=True))[:, :3]
+    np.testing.assert_allclose(log_odds_of_kinds(logits), np.log(probability / (1 - probability)))
+    np.testing.assert_allclose(log_odds_of_kinds(logits[:, :1]), logits[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("of_t3ss", "of_motor", "score", "kind", "log_odds"),
+    [
+        # The verifier alone decides where it sees a motor, however high the classifier's score.
+        (5.0, 6.0, 0.999, 1, 6.0 - np.logaddexp(0, 5.0)),
+        # Where it sees none of them, the classifier's score counts for T3SS.
+        (-1.0, -0.5, 0.99, 0, (1 - VERIFIER_WEIGHT) * logit(0.99) - VERIFIER_WEIGHT),
+        (-1.0, -0.5, 0.01, 1, -0.5 - np.logaddexp(0, -1.0)),
+        # Motors do not lower the score of a T3SS.
+        (3.0, 2.0, 0.5, 0, VERIFIER_WEIGHT * 3.0),
+    ],
+)
+def test_kind_and_log_odds(of_t3ss, of_motor, score, kind, log_odds) -> None:
+    noise = Tomogram(np.random.default_rng(0).normal(size=(30, 40, 40)).astype(np.float32), VOXEL)
+    grid = PreparedTomogram.prepare(noise, voxel_size_angstrom=VOXEL)
+    scores = np.array([score], np.float32)
+    found = verify(grid, [[15, 20, 20]], [[1.0, 0, 0]], scores, verifier(of_t3ss, of_motor))
+    assert found[2].tolist() == [kind]
+    np.testing.assert_allclose(found[3], [log_odds], rtol=1e-4)
+
+
+def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:
+    segmenter, classifier = save_toy_models(tmp_path)
+    tomogram, truth, _ = toy_tomogram()
+
+    def kinds_found(model: LoadedModel, *kinds: str) -> list[str]:
+        config = DetectConfig(contrast="dark", **({"kinds": kinds} if kinds else {}))
+        models = {"segmenter": segmenter, "classifier": classifier, "verifier": model}
+        found = t3.detect(tomogram, config=config, progress=False, **models)
+        assert found.provenance["config"]["kinds"] == (kinds or ("t3ss",))
+        return found.candidates.kind.tolist()
+
+    motors, t3ss = verifier(-3.0, 4.0), verifier(4.0, -3.0)
+    count = len(truth)
+    assert kinds_found(t3ss) == ["t3ss"] * count
+    assert kinds_found(motors) == []
+    # Where motors are asked for, places along the membrane are examined, too.
+    everywhere = kinds_found(motors, "all")
+    assert everywhere == ["flagellar_motor"] * len(everywhere)
+    assert len(everywhere) > count
+    assert kinds_found(t3ss, "all") == ["t3ss"] * count
+    assert kinds_found(t3ss, "flagellar_motor") == []
+    with pytest.raises(ConfigError, match="secretin"):
+        kinds_found(t3ss, "secretin")
+    assert DetectConfig(kinds="all").kinds == ("all",)
+    for wrong in ((), None, 3, ("t3ss", "")):
+        with pytest.raises(ConfigError, match="kinds"):
+            DetectConfig(kinds=wrong)
+    told = tell_kinds(tomogram, truth, motors)
+    assert told.tolist() == ["flagellar_motor"] * count
+    assert tell_kinds(tomogram, truth[:0], motors).tolist() == []
+    with pytest.raises(ConfigError, match="contrast"):
+        tell_kinds(tomogram, truth, motors, contrast="grey")
+
+
+@pytest.mark.parametrize("voxel_size", [8.0, 13.6, 30.0])
+def test_membrane_sites_cover_the_envelope(voxel_size: float) -> None:
+    nm = voxel_size / 10
+    shape = np.array([80, 300, 300]) / nm
+    y, x = np.indices(shape[1:].astype(int)) * nm - 150
+    radius = np.hypot(y, x)
+    # Inner and outer membrane of a cell of 100 nm, a vesicle of one membrane in it.
+    ring = (np.abs(radius - 100) < 2.5) | (np.abs(radius - 127) < 2.5) | (np.abs(radius - 30) < 2.5)
+    mask = np.broadcast_to(ring, (int(shape[0]), *ring.shape)).astype(np.uint8)
+    site = (membrane_sites(mask, voxel_size) * nm).astype(float)
+    at = np.hypot(site[:, 1] - 150, site[:, 2] - 150)
+    assert np.abs(at - 113.5).max() < 5
+    angle = np.linspace(0, 2 * np.pi, 100)
+    middle = np.stack([np.full(100, 40.0), 150 + 113.5 * np.sin(angle), 150 + 113.5 * np.cos(angle)], axis=1)
+    distance = np.linalg.norm(middle[:, None] - site[None], axis=-1)
+    assert distance.min(axis=1).max() < SPACING_NM + 3
+    assert cKDTree(site).query(site, k=2)[0][:, 1].min() > SPACING_NM - 1e-3
+    assert membrane_sites(np.zeros_like(mask), voxel_size).shape == (0, 3)
+
+
+def test_scores_are_calibrated_by_kind() -> None:
+    place = {"centre_zyx": np.eye(3), "normal_zyx": np.eye(3), "voxel_size_angstrom": 10.0}
+    candidates = Candidates(score=[0.9, 0.8, 0.7], kind=["flagellar_motor", "t3ss", "t3ss"], **place)
+    found = calibrate_scores(candidates, {"t3ss": None, "flagellar_motor": CURVE})
+    np.testing.assert_allclose(found.score, [0.45, 0.8, 0.7])
+    assert found.kind.tolist() == ["flagellar_motor", "t3ss", "t3ss"]

@@ -1,0 +1,76 @@
+"""Distance of a tomogram from those of the calibration."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from t3ssfast.errors import InputError, ModelError
+from t3ssfast.evaluation.calibration_domain import CalibrationDomain
+
+NAMES = ("image_a", "image_b", "confidence_c")
+
+
+def described(values: np.ndarray) -> list[dict[str, float]]:
+    return [dict(zip(NAMES, row.tolist(), strict=True)) for row in values]
+
+
+def at_home(rng: np.random.Generator, n: int) -> np.ndarray:
+    mixed = rng.normal(size=(n, 3))
+    mixed[:, 1] += 2 * mixed[:, 0]
+    return mixed * [1.0, 10.0, 0.1] + [0.0, 50.0, -1.0]
+
+
+def test_home_is_near_and_elsewhere_is_far() -> None:
+    rng = np.random.default_rng(0)
+    domain = CalibrationDomain.fit(described(at_home(rng, 100)))
+    assert domain is not None
+    new = [domain.distance(one) or np.inf for one in described(at_home(rng, 400))]
+    assert np.mean(np.array(new) > 1) < 0.12
+    away = domain.distance({"image_a": 0.0, "image_b": 50.0, "confidence_c": 0.0})
+    assert away is not None
+    assert away > 2
+
+
+def test_units_do_not_matter() -> None:
+    values = at_home(np.random.default_rng(1), 40)
+    first, other = (CalibrationDomain.fit(described(v)) for v in (values, values * 1000.0))
+    assert first is not None
+    assert other is not None
+    assert first.distance(described(values)[3]) == pytest.approx(
+        other.distance(described(values * 1000.0)[3]), rel=1e-3
+    )
+
+
+def test_groups_are_compared_by_themselves() -> None:
+    domain = CalibrationDomain.fit(described(at_home(np.random.default_rng(2), 20)))
+    assert domain is not None
+    whole = {"image_a": 0.0, "image_b": 50.0, "confidence_c": 0.0}
+    # The part that is far away decides; a group without all of its statistics is left out.
+    assert domain.distance(whole) == domain.distance({"confidence_c": 0.0})
+    near = domain.distance({"image_a": 0.0, "image_b": 50.0})
+    assert near is not None
+    assert near < 1
+    assert domain.distance({"image_a": 1.0}) is None
+    assert domain.distance({"image_a": 1.0, "image_b": float("nan")}) is None
+
+
+def test_few_tomograms_have_no_domain() -> None:
+    values = at_home(np.random.default_rng(3), 7)
+    assert CalibrationDomain.fit(described(values)) is None
+    values = at_home(np.random.default_rng(3), 20)
+    values[4, 1] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        CalibrationDomain.fit(described(values))
+
+
+def test_round_trip() -> None:
+    domain = CalibrationDomain.fit(described(at_home(np.random.default_rng(4), 20)))
+    assert domain is not None
+    entries = json.loads(json.dumps(domain.to_dict()))
+    assert CalibrationDomain.from_dict(entries) == domain
+    for change in ({"names": ["a"]}, {"mean": None}, {"precision": [[1.0]] * 2}, {"limit": "far"}):
+        with pytest.raises(ModelError, match="calibrate the model again"):
+            CalibrationDomain.from_dict({"groups": [entries["groups"][1] | change]})
