@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import t3ssfast as t3
+from t3ssfast.models import load_model
 
 GOLDEN = Path(__file__).parent
 # Name, and how the tomogram is simulated: protein dark, protein light, another voxel size than the models'.
@@ -204,3 +205,10 @@ def other_outputs(folder: Path, load_model: Any) -> Iterator[tuple[str, Any]]:
     yield "average_map", averaged.map
     yield "average_half_maps", np.stack(averaged.half_maps)
     yield "average_refined_centres", averaged.candidates[0].centre_zyx
+
+
+def weights_of(path: Path) -> str:
+    """Return the SHA-256 of the weights of a model file."""
+    module = load_model(path, model_kind=path.stem).module
+    weights = np.concatenate([tensor.numpy().ravel() for tensor in module.state_dict().values()])
+    return str(summary(weights)["sha256"])
