@@ -33,13 +33,20 @@ class SlurmElement:
 
 
 def attempt_all(tasks: Sequence[Task], retries: int, worker: str) -> dict[str, Outcome]:
-    """Run each task until it has ended or was tried `retries` times again."""
+    """Run each task until it has ended or was tried `retries` times again.
+
+    Where the worker is asked to end, so is the job: nothing is tried any more, and the ledger keeps the
+    attempt as lost.
+    """
     environment = thread_variables(available_cpus())
     outcomes: dict[str, Outcome] = {}
     try:
         for task in tasks:
             for _ in range(1 + retries):
                 outcomes[task.name] = attempt(task, environment, worker=worker)
+                if outcomes[task.name].status == "lost":
+                    # The job is being cancelled; submitit ignores the signal that ended the worker.
+                    return outcomes
                 if not outcomes[task.name].again:
                     break
     finally:
