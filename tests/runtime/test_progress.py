@@ -1,4 +1,4 @@
-"""Progress that is told to a function."""
+"""Progress reported to a function."""
 
 from __future__ import annotations
 
