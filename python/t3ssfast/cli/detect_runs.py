@@ -148,18 +148,24 @@ def _print_candidates(detection: Detection) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from t3ssfast.candidates import T3SS
+
     candidates, provenance = detection.candidates, detection.provenance
     console = Console()
     if len(candidates):
         table = Table(title=f"{len(candidates)} candidate{'' if len(candidates) == 1 else 's'}")
         for column in ("", "score", "z", "y", "x", "tilt", "psi"):
             table.add_column(column, justify="right")
+        # One kind for all says nothing, unless it is not the usual one.
+        with_kinds = bool((candidates.kind != T3SS).any())
+        if with_kinds:
+            table.add_column("kind")
         poses = candidates.to_dataframe()[["z", "y", "x", "tilt", "psi"]]
         for number, pose in enumerate(poses[:TABLE_ROWS].to_numpy()):
-            values = [f"{value:.1f}" for value in pose]
+            values = [f"{value:.1f}" for value in pose] + [str(candidates.kind[number])] * with_kinds
             table.add_row(f"{number + 1}", f"{candidates.score[number]:.3f}", *values)
         if len(candidates) > TABLE_ROWS:
-            table.add_row("...", *[""] * 6)
+            table.add_row("...")
         console.print(table)
     else:
         console.print("no candidates")
