@@ -35,7 +35,7 @@ def run_all(detections: Sequence[TomogramDetection], *, is_list: bool, quiet: bo
 
     Any error is reported and costs only its tomogram; that of a single tomogram is raised. A tomogram that
     another process is working on is tried again after the others. If that process is killed, its tomogram is
-    searched here. Processes that share a list go on at different places of it.
+    searched here. Processes that share a list continue at different places of it.
     """
     from t3ssfast.cluster.task import Outcome
     from t3ssfast.cluster.tomogram_detection import error_sentence
@@ -60,7 +60,7 @@ def run_all(detections: Sequence[TomogramDetection], *, is_list: bool, quiet: bo
                 if number not in reported:
                     reported.add(number)
                     say(f"postponed: {error}", err=True)
-                # The other process goes on with the next ones.
+                # The other process continues with the next ones.
                 remaining.rotate(random.randrange(len(remaining) + 1))
                 continue
             except Exception as error:
