@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t3ssfast.detection.cylindrical_sections import (
+    HeldSlices,
     axis_correction,
     axis_frames,
     box_size,
@@ -38,7 +39,7 @@ def test_boxes_equal_those_of_the_padded_volume(
     middle = rng.integers(0, shape, (count, 3))
     padded = np.pad(grid.slab(0, shape[0]), side)
     yielded = np.zeros(count, int)
-    for chosen, boxes in cut_boxes(grid, middle, side):
+    for chosen, boxes in cut_boxes(HeldSlices(grid), middle, side):
         for k, box in zip(chosen, boxes, strict=True):
             start = middle[k] - side // 2 + side
             np.testing.assert_array_equal(box, padded[tuple(slice(s, s + side) for s in start)])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.interpolate import interp1d
 from torch import nn
 
 import t3ssfast as t3
@@ -47,7 +48,9 @@ def test_membrane_is_averaged_over_neighbouring_slices(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray], slab_slices: int | None
 ) -> None:
     tomogram = world[0]
-    config = DetectConfig(contrast="dark", membrane_min_area_nm2=0, slab_slices=slab_slices)
+    config = DetectConfig(
+        contrast="dark", membrane_min_area_nm2=0, slab_slices=slab_slices, segmented_spacing_nm=0
+    )
     found = toy_detect(tomogram, models, config=config).membrane
     segmenter = load_model(models["segmenter"], model_kind="segmenter")
     said = segmenter.metadata
@@ -62,11 +65,36 @@ def test_membrane_is_averaged_over_neighbouring_slices(
     assert ((alone > config.membrane_threshold) != (found != 0)).any()
 
 
+@pytest.mark.parametrize("slab_slices", [1, 7, None])
+def test_membrane_between_segmented_slices_is_interpolated(
+    models: Models, world: tuple[Tomogram, Candidates, np.ndarray], slab_slices: int | None
+) -> None:
+    tomogram = world[0]
+    config = DetectConfig(
+        contrast="dark",
+        membrane_min_area_nm2=0,
+        slab_slices=slab_slices,
+        segmented_spacing_nm=2.99 * VOXEL / 10,
+    )
+    found = toy_detect(tomogram, models, config=config).membrane
+    segmenter = load_model(models["segmenter"], model_kind="segmenter")
+    grid = PreparedTomogram.prepare(
+        tomogram, voxel_size_angstrom=VOXEL, normalisation=segmenter.metadata.normalisation
+    )
+    alone = segment(grid.slab(0, len(tomogram.data)), segmenter).astype(np.float64)
+    depth = len(alone)
+    known = sorted({*range(0, depth, 2), depth - 1})
+    between = interp1d(known, alone[known], axis=0)(np.arange(depth))
+    average = ndimage.convolve1d(between, [0.25, 0.5, 0.25], axis=0, mode="nearest")
+    clear = np.abs(average - config.membrane_threshold) > 1 / 255
+    np.testing.assert_array_equal((average > config.membrane_threshold)[clear], found[clear] != 0)
+
+
 def test_membrane_face_is_interpolated_between_voxels(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:
     tomogram = replace(world[0], voxel_size_angstrom=VOXEL * 1.2)
-    config = DetectConfig(contrast="dark", membrane_min_area_nm2=0)
+    config = DetectConfig(contrast="dark", membrane_min_area_nm2=0, segmented_spacing_nm=0)
     found = toy_detect(tomogram, models, config=config).membrane
     segmenter = load_model(models["segmenter"], model_kind="segmenter")
     said = segmenter.metadata
@@ -119,7 +147,7 @@ def test_provenance_describes_the_run(models: Models, world: tuple[Tomogram, Can
     assert {"segment", "classify", "pick"} <= set(provenance["seconds"])
     assert provenance["notes"] == []
     assert "dense" in provenance["plan"]
-    assert provenance["models"]["segmenter"]["engine"] in ("torch", "openvino")
+    assert provenance["models"]["segmenter"]["engine"] in ("torch", "torch-bfloat16", "openvino")
     assert provenance["models"]["segmenter"]["engine_reason"]
 
 
@@ -181,7 +209,8 @@ def test_models_trained_on_bright_protein(
 @pytest.mark.parametrize(("step", "noise"), [(0.8, 1.9), (1.25, 1.35)])
 def test_other_voxel_sizes_are_resampled_and_mapped_back(models: Models, step: float, noise: float) -> None:
     tomogram, truth, membrane = toy_tomogram(step=step, noise=noise)
-    detection = toy_detect(tomogram, models)
+    # The toy segmenter sees single noisy slices, of which it needs every one.
+    detection = toy_detect(tomogram, models, config=DetectConfig(segmented_spacing_nm=0))
     found = t3.evaluate(detection.candidates, truth, 120.0)
     assert (found.true_positives, found.false_positives, found.polarity_right) == (3, 0, 1)
     assert found.median_distance_angstrom < 40

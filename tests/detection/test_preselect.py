@@ -15,11 +15,14 @@ from typer.testing import CliRunner
 
 import t3ssfast as t3
 from t3ssfast.cli import app
+from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.pick import pick
 from t3ssfast.detection.preselect import (
     DEFAULT_STATISTICS,
     CoarseScan,
+    PeakLimit,
     PreselectRule,
     WindowFilter,
     learn_preselection,
@@ -30,6 +33,7 @@ from t3ssfast.detection.preselect import (
 from t3ssfast.detection.preselect.block_statistics import BlockStatistics
 from t3ssfast.detection.preselect.learn_model import block_windows, learn_model
 from t3ssfast.detection.search_region import SearchRegion
+from t3ssfast.detection.smooth_scores import SparseScores
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.kernels.window_statistics import window_statistics
@@ -364,12 +368,17 @@ def prepare_for(classifier: Path, tomogram: t3.Tomogram) -> tuple[LoadedModel, P
 
 
 def filter_region(
-    preselection: Any, tomogram: t3.Tomogram, membrane: np.ndarray, classifier: Path, thickness: int
+    preselection: Any,
+    tomogram: t3.Tomogram,
+    membrane: np.ndarray,
+    classifier: Path,
+    thickness: int,
+    peaks: PeakLimit | None = None,
 ) -> np.ndarray:
     """Apply a preselection to the search region around a membrane, in slabs of a thickness."""
     model, grid = prepare_for(classifier, tomogram)
     search = search_region(membrane)
-    window_filter = WindowFilter(preselection, grid, search, model)
+    window_filter = WindowFilter(preselection, grid, search, model, peaks=peaks)
     slabs = [(z0, min(z0 + thickness, len(membrane))) for z0 in range(0, len(membrane), thickness)]
     return np.concatenate(
         [window_filter.apply(grid.slab(*slab), search.slab(*slab), slab[0]) for slab in slabs]
@@ -404,8 +413,38 @@ def test_filter_keeps_the_particles_in_slabs_of_any_thickness(tmp_path: Path, ki
     _, with_preselection = save_toy_models(tmp_path, preselect=preselection.to_dict())
     options = {"membrane": membrane, "classifier": with_preselection, "device": "cpu", "progress": False}
     detection = t3.detect(tomogram, **options, config=DetectConfig(search_distance_nm=16.0))
-    assert detection.provenance["counts"]["windows_judged"] == whole.sum()
+    judged = detection.provenance["counts"]["windows_judged"]
+    assert judged == whole.sum() if kind == "model" else judged < whole.sum()
     assert t3.evaluate(detection.candidates, truth, 120.0).f1 == 1
+
+
+def test_second_scan_keeps_what_becomes_a_peak_in_slabs_of_any_thickness(tmp_path: Path) -> None:
+    tomogram, truth, membrane = toy_tomogram()
+    _, classifier = save_toy_models(tmp_path)
+    scan, peaks = CoarseScan(4, 4, 0.1), PeakLimit(0.5, 5.0)
+    first = filter_region(scan, tomogram, membrane, classifier, 24)
+    whole = filter_region(scan, tomogram, membrane, classifier, 24, peaks)
+    for thickness in (1, 5, 9):
+        cut = filter_region(scan, tomogram, membrane, classifier, thickness, peaks)
+        np.testing.assert_array_equal(cut, whole)
+    assert not (whole & ~first).any()
+    assert 0 < whole.sum() < first.sum()
+    # Peaks of all windows of the first scan, and of those that the second keeps.
+    model, grid = prepare_for(classifier, tomogram)
+    values = grid.slab(0, len(membrane))
+    picked = []
+    for region in (first, whole):
+        index, probability = classify_slab(values, region, model)
+        scores = SparseScores(index, probability, grid.shape)
+        picked.append(
+            pick(scores, voxel_size_angstrom=VOXEL, smoothing_nm=5.0, threshold=0.5, min_distance_nm=24.0)
+        )
+    assert len(picked[0][0]) == len(truth)
+    np.testing.assert_allclose(picked[1][0], picked[0][0], atol=0.3)
+    np.testing.assert_allclose(picked[1][1], picked[0][1], atol=0.02)
+    # Where slices are averaged little, those between the scanned ones are not known.
+    unsmoothed = filter_region(scan, tomogram, membrane, classifier, 24, PeakLimit(0.5, 1.0))
+    np.testing.assert_array_equal(unsmoothed, first)
 
 
 def test_coarse_scan_keeps_the_blocks_around_a_high_score(tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from networks import ENGINES, loaded_segmenter, segment, small_unet
 from t3ssfast.detection import segment_slice as segment_slice_module
-from t3ssfast.detection.segment_slice import TILE_HALO, cut_tiles, segment_slice
+from t3ssfast.detection.segment_slice import (
+    TILE_HALO,
+    cut_tiles,
+    segment_slice,
+    slice_weights,
+    weighted_mean,
+)
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata, UNet
 
@@ -37,7 +43,7 @@ def test_segment_equals_the_network(unet):
     slab = np.random.default_rng(1).normal(size=(2, 32, 64)).astype(np.float32)
     with torch.no_grad():
         expected = torch.sigmoid(unet.module(torch.from_numpy(slab)[:, None]))[:, 0].numpy()
-    np.testing.assert_allclose(segment(slab, unet), expected, atol=1e-5)
+    np.testing.assert_allclose(segment(slab, unet, engine="torch"), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -92,3 +98,18 @@ def test_nan_raises():
 
     with pytest.raises(ModelError, match="NaN"):
         segment(np.zeros((1, 8, 8), np.float32), loaded_segmenter(Sick()))
+
+
+@given(st.integers(1, 40), st.integers(1, 7), st.data())
+def test_slices_are_interpolated_then_averaged_with_their_neighbours(depth, stride, data):
+    z = data.draw(st.integers(0, depth - 1))
+    weights = slice_weights(z, depth, stride)
+    assert all(n % stride == 0 or n == depth - 1 for n in weights)
+    assert min(weights.values()) > 0
+    assert sum(weights.values()) == pytest.approx(1)
+    # Interpolation is exact for a linear function, and so is the average away from the faces.
+    ramp = {n: np.full((1, 1), n, np.float32) for n in range(depth)}
+    expected = (max(z - 1, 0) + 2 * z + min(z + 1, depth - 1)) / 4
+    assert weighted_mean(weights, ramp)[0, 0] == pytest.approx(expected, abs=1e-5)
+    if stride == 1 and 0 < z < depth - 1:
+        assert weights == {z - 1: 0.25, z: 0.5, z + 1: 0.25}

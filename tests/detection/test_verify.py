@@ -17,6 +17,7 @@ import t3ssfast as t3
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.cylindrical_sections import (
+    HeldSlices,
     axis_frames,
     box_size,
     correct_axis,
@@ -203,7 +204,7 @@ def test_the_last_answer_is_averaged_with_those_for_extra_views() -> None:
     grid, centres = prepared(noise((40, 50, 60))), np.array([[20.3, 25.1, 30.7], [17.0, 22.6, 33.2]])
     frames = axis_frames(np.array([[1.0, 2.0, 3.0], [0.2, -1.0, 0.4]]))
     middle = np.floor(centres + 0.5).astype(np.int64)
-    ((order, boxes),) = cut_boxes(grid, middle, box_size(HEIGHT))
+    ((order, boxes),) = cut_boxes(HeldSlices(grid), middle, box_size(HEIGHT))
     assert (order == [1, 0]).all()
     answers = []
     for degrees, nm in ((0.0, 0.0), *EXTRA_VIEWS):

@@ -128,6 +128,7 @@ class Wrong(Unreadable):
     ("fake", "why"), [(Unreadable, "NotImplementedError: no rule for aten::strange"), (Wrong, "differ by")]
 )
 def test_engine_that_fails_or_differs_is_abandoned_with_the_reason(unet, fake, why, monkeypatch):
+    monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: False)
     monkeypatch.setattr(engine_module, "openvino_version", lambda: "0.0")
     monkeypatch.setattr(engine_module, "OpenVinoEngine", fake)
     slab = np.random.default_rng(8).normal(size=(1, 32, 48)).astype(np.float32)
@@ -147,12 +148,28 @@ def test_missing_engines_raise(unet, monkeypatch):
         segment(slab, unet, engine="abacus")
     with pytest.raises(ConfigError, match="CUDA"):
         segment(slab, loaded_segmenter(unet.module), engine="cuda-graphs")
+    monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: False)
     monkeypatch.setattr(engine_module, "openvino_version", lambda: None)
     with pytest.raises(ConfigError, match=r"t3ssfast\[openvino\]"):
         segment(slab, loaded_segmenter(unet.module), engine="openvino")
     fresh = loaded_segmenter(unet.module)
     assert fresh.engine().name == "torch"
     assert "not installed" in fresh.engine().reason
+
+
+def test_bfloat16_is_chosen_where_the_processor_has_it_and_is_close_to_float32(unet, monkeypatch):
+    monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: True)
+    slab = np.random.default_rng(6).normal(size=(2, 64, 96)).astype(np.float32)
+    model = loaded_segmenter(unet.module)
+    expected, found = segment(slab, model, engine="torch"), segment(slab, model)
+    assert model.engine().name == "torch-bfloat16", model.engine().reason
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.02
+    # A network of other people keeps float32.
+    other = loaded_segmenter(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)))
+    assert other.engine().name in ("torch", "openvino")
+    with pytest.raises(ConfigError, match="U-Net of t3ssfast"):
+        other.engine("torch-bfloat16")
 
 
 def test_half_precision_is_close_to_the_network(unet):

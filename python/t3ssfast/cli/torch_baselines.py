@@ -16,7 +16,7 @@ from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.search_region import SearchRegion
-from t3ssfast.detection.segment_slice import SIDE_MULTIPLE, average_slices
+from t3ssfast.detection.segment_slice import SIDE_MULTIPLE, slice_weights, weighted_mean
 from t3ssfast.detection.smooth_scores import SparseScores
 from t3ssfast.evaluation.calibration import read_calibration
 from t3ssfast.kernels.padding import pad_for_windows
@@ -27,7 +27,9 @@ from t3ssfast.tomogram import Tomogram
 BATCH = 512
 # No preselection or verifier, which a user's own pipeline has not, so that both score the same windows. The
 # low threshold gives enough picks to compare.
-BASELINE_CONFIG = DetectConfig(preselect=False, verify=False, score_threshold=0.01, contrast="dark")
+BASELINE_CONFIG = DetectConfig(
+    preselect=False, verify=False, score_threshold=0.01, contrast="dark", segmented_spacing_nm=0.0
+)
 
 
 def moments_and_extrema(stack: Tensor, size: int) -> Tensor:
@@ -111,6 +113,6 @@ def _membrane(
         padded = F.pad(slices.to(segmenter.device), padding, mode="reflect")
         found = segmenter.probability(segmenter.module(padded))
         probability[z] = found[0, 0, :height, :width].cpu().numpy()
-    extended = np.pad(probability, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    averages = map(average_slices, extended[:-2], probability, extended[2:])
+    segmented = dict(enumerate(probability))
+    averages = (weighted_mean(slice_weights(z, len(values)), segmented) for z in segmented)
     return np.stack([average > threshold for average in averages]).astype(np.uint8)

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.contrast import trained_sign
-from t3ssfast.detection.inputs import DetectionInputs, normalise
+from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
 from t3ssfast.detection.pick import separate
@@ -101,7 +101,7 @@ def score_poses(
     own_grid = _grid_of_verifier(inputs, grid)
     centre = own_grid.from_tomogram(candidates.centre_zyx)
     given = (centre, candidates.normal_zyx, candidates.score)
-    centre, axis, index, log_odds = verify(own_grid, *given, verifier)
+    centre, axis, index, log_odds = verify(own_grid, *given, verifier, drop_hopeless=True)
     moved = _clipped(own_grid.to_tomogram(centre), inputs.tomogram)
     penalty = missing_membrane_penalty(membrane, grid.from_tomogram(moved), axis, grid.voxel_size_angstrom)
     kind = np.array(verifier.metadata.kinds)[index]
@@ -122,7 +122,7 @@ def _grid_of_verifier(inputs: DetectionInputs, grid: PreparedTomogram) -> Prepar
     """The tomogram on the verifier's grid."""
     verifier = inputs.verifier
     assert verifier is not None, "there is no grid without a verifier"
-    own_grid = normalise(inputs.tomogram, verifier, inputs.files.check)
+    own_grid = inputs.grid_of(verifier)
     # The sign of the contrast was found for the classifier; each model was trained with its own.
     sign = grid.contrast_sign * trained_sign(inputs.classifier) * trained_sign(verifier)
     return own_grid.with_contrast_sign(sign)

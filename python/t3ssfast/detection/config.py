@@ -32,6 +32,9 @@ class DetectConfig:
     search_threshold
         Probability above which a voxel counts as membrane for the search region and the poses, if lower: T3SS
         are also found on faint membrane.
+    segmented_spacing_nm
+        Largest distance of the slices that are segmented; the membrane probability of those between is
+        interpolated. 0 segments every slice.
     membrane_min_area_nm2
         Smallest area of a connected component of the membrane, square nanometres.
     search_distance_nm
@@ -82,6 +85,7 @@ class DetectConfig:
     contrast: str = "auto"
     membrane_threshold: float = 0.6
     search_threshold: float = 0.5
+    segmented_spacing_nm: float = 3.0
     membrane_min_area_nm2: float = 5_000.0
     search_distance_nm: float = 36.0
     search_enclosed: bool = True
@@ -144,7 +148,13 @@ class DetectConfig:
                     "give one of the two."
                 )
             require(self.verify, "verify", "True with max_fdr, whose decoys the verifier scores")
-        for name in ("membrane_min_area_nm2", "search_distance_nm", "score_smoothing_nm", "min_distance_nm"):
+        for name in (
+            "segmented_spacing_nm",
+            "membrane_min_area_nm2",
+            "search_distance_nm",
+            "score_smoothing_nm",
+            "min_distance_nm",
+        ):
             value = getattr(self, name)
             require(np.isfinite(value) and value >= 0, name, "a finite number, 0 or more")
         require(self.max_candidates >= 1, "max_candidates", "1 or more")

@@ -22,6 +22,9 @@ SEGMENTED_SLICES = 5
 SEGMENTED_CROP = 512
 # Only membrane of at least this probability counts.
 CONFIDENT_MEMBRANE = 0.7
+# The sign is clear where two slices have this many times as much membrane with it as with the other, or as
+# this mean of confident probabilities.
+CLEAR_RATIO, CLEAR_EVIDENCE = 4.0, 1e-3
 # Slices on which grey values inside and outside of a given membrane are compared.
 COMPARED_SLICES = 12
 
@@ -37,9 +40,10 @@ def contrast_from_segmenter(
 ) -> dict[str, Any]:
     """Take the contrast of the configuration, or the sign under which the segmenter finds more membrane.
 
-    The centre of a few slices, spread over the middle half of the volume, is segmented with both signs. Where
-    neither shows any membrane, protein is taken to be dark. The result has "sign" (`DARK` or `LIGHT`), "how"
-    it was found, and the evidence: the mean of probabilities above 0.7, as given and inverted.
+    The centre of a few slices, spread over the middle half of the volume, is segmented with both signs, until
+    the answer is clear. Where neither shows any membrane, protein is taken to be dark. The result has "sign"
+    (`DARK` or `LIGHT`), "how" it was found, and the evidence: the mean of probabilities above 0.7, as given
+    and inverted.
     """
     if config.contrast != "auto":
         return _given(config)
@@ -48,14 +52,20 @@ def contrast_from_segmenter(
     chosen = (depth * (0.25 + 0.5 * (np.arange(count) + 0.5) / count)).astype(int)
     top, left = max(0, (height - SEGMENTED_CROP) // 2), max(0, (width - SEGMENTED_CROP) // 2)
     as_given = grid.with_contrast_sign(1)
-    evidence = np.zeros(2)
-    for z in chosen.tolist():
+    found = np.zeros((0, 2))
+    for z in sorted(chosen.tolist(), key=lambda z: abs(z - depth / 2)):
         slices = as_given.slab_around(z, segmenter.metadata.slices)
         crop = slices[:, top : top + SEGMENTED_CROP, left : left + SEGMENTED_CROP]
-        for k, sign in enumerate((1, -1)):
+        here = []
+        for sign in (1, -1):
             probability = segment_slice(np.float32(sign) * crop, segmenter, engine=config.segmenter_engine)
             confident = np.where(probability > CONFIDENT_MEMBRANE, probability, 0.0)
-            evidence[k] += float(np.mean(confident)) / count
+            here.append(float(np.mean(confident)))
+        found = np.vstack([found, here])
+        clear = found.max(axis=1) > CLEAR_RATIO * np.maximum(found.min(axis=1), CLEAR_EVIDENCE)
+        if len(found) > 1 and clear.all() and np.ptp(found.argmax(axis=1)) == 0:
+            break
+    evidence = found.mean(axis=0)
     # The sign that a model trained on light protein prefers is the inverse of the tomogram's.
     preferred = 1 if evidence[0] >= evidence[1] else -1
     return {

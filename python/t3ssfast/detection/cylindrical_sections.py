@@ -14,6 +14,7 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS
 
 __all__ = [
+    "HeldSlices",
     "axis_correction",
     "axis_frames",
     "box_size",
@@ -106,27 +107,44 @@ def cylindrical_sections(
     return values.reshape(len(boxes), AZIMUTHS, height, height // 2)
 
 
+class HeldSlices:
+    """Prepared slices of a tomogram that are held while boxes are cut in order of z.
+
+    `below` is the number of slices that stay below those of the last boxes, for boxes that are cut later.
+    """
+
+    def __init__(self, grid: PreparedTomogram, below: int = 0) -> None:
+        self.grid, self._below = grid, below
+        self._held: dict[int, FloatArray] = {}
+
+    def __getitem__(self, z: int) -> FloatArray:
+        """Slice z, (y, x)."""
+        if z not in self._held:
+            self._held[z] = self.grid.slab(z, z + 1)[0]
+        return self._held[z]
+
+    def move_to(self, z: int) -> None:
+        """Drop the slices that boxes from slice z on do not need."""
+        self._held = {n: image for n, image in self._held.items() if n >= z - self._below}
+
+
 def cut_boxes(
-    grid: PreparedTomogram, middle_zyx: npt.NDArray[np.int64], side: int
+    slices: HeldSlices, middle_zyx: npt.NDArray[np.int64], side: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray]]:
     """Yield (m,) indices into (n, 3) voxels, and (m, side, side, side) boxes from side // 2 before them.
 
     Outside the tomogram a box is 0, the mean of the grey values: a reflected image would look rotationally
     symmetric about an axis near a face, as a T3SS does.
     """
-    slices: dict[int, FloatArray] = {}
     order = np.argsort(middle_zyx[:, 0], kind="stable")
     for start in range(0, len(order), BOXES_PER_BATCH):
         chosen = order[start : start + BOXES_PER_BATCH]
         boxes = np.zeros((len(chosen), side, side, side), np.float32)
+        slices.move_to(int(middle_zyx[chosen[0], 0]) - side // 2)
         for box, middle in zip(boxes, middle_zyx[chosen], strict=True):
             low = middle - side // 2
-            (z0, y0, x0), (z1, y1, x1) = np.maximum(low, 0), np.minimum(low + side, grid.shape)
-            # In order of z only the slices of one box have to be kept.
-            slices = {z: image for z, image in slices.items() if z0 <= z < z1}
+            (z0, y0, x0), (z1, y1, x1) = np.maximum(low, 0), np.minimum(low + side, slices.grid.shape)
             inside = box[:, y0 - low[1] : y1 - low[1], x0 - low[2] : x1 - low[2]]
             for z in range(z0, z1):
-                if z not in slices:
-                    slices[z] = grid.slab(z, z + 1)[0]
                 inside[z - low[0]] = slices[z][y0:y1, x0:x1]
         yield chosen, boxes

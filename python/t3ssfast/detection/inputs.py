@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -22,6 +22,7 @@ from t3ssfast.io.volumes.masks import check_mask
 from t3ssfast.io.volumes.opening import as_numpy, open_tomogram
 from t3ssfast.io.watched_files import WatchedFiles
 from t3ssfast.models import LoadedModel, check_device, load_model
+from t3ssfast.models.normalisation import Normalisation
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import Array, StrPath, Tomogram, TomogramSource
@@ -34,6 +35,9 @@ __all__ = ["DetectionInputs", "InputOptions", "Model", "calibrations_of", "norma
 # How a mask is called where it is no file, and what to do about an empty one.
 MEMBRANE_MASK = "The membrane mask", "set the membranes to 1, or leave it out to have them segmented"
 SEARCH_MASK = "The search mask", "set the region to search in to 1, or leave it out to search everywhere"
+
+# Share of the memory budget in which a small tomogram is held once it is prepared, for all networks.
+HELD_BUDGET_FRACTION = 1 / 6
 
 Model = StrPath | nn.Module | LoadedModel | None
 
@@ -77,6 +81,9 @@ class DetectionInputs:
     thresholds: dict[str, float]
     device: torch.device
     config: DetectConfig
+    _grids: dict[tuple[float | None, Normalisation], PreparedTomogram] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def open(
@@ -137,6 +144,15 @@ class DetectionInputs:
             device=device,
             config=config,
         )
+
+    def grid_of(self, model: LoadedModel) -> PreparedTomogram:
+        """The tomogram on a model's grid, laid once for models that share one; see `normalise`."""
+        key = model.metadata.voxel_size_angstrom, model.metadata.normalisation
+        if key not in self._grids:
+            grid = normalise(self.tomogram, model, self.files.check)
+            held = int(self.config.memory_budget_bytes * HELD_BUDGET_FRACTION)
+            self._grids[key] = grid.holding_slices(held)
+        return self._grids[key]
 
     @property
     def models(self) -> tuple[LoadedModel | None, ...]:

@@ -22,12 +22,16 @@ Float64Array = npt.NDArray[np.float64]
 NORMAL_SIGMA_NM = 16.0
 # Gaussian in which the curvature determines the sign: the cell is on the concave side.
 POLARITY_SIGMA_NM = 40.0
+# Edges farther away do not count.
+REACH_NM = 2 * POLARITY_SIGMA_NM
+# Side of the boxes by which edges are sorted.
+BOX_NM = 20.0
 # Blur of the mask before its gradient is taken; a membrane in a mask is about 7 nm thick.
 EDGE_SIGMA_NM = 2.0
 # Voxel size of the coarser grid on which gradients are computed; it resolves the edge of a membrane.
 GRID_NM = 3.0
-# Memory for candidates oriented in parallel, where it suffices for more than one.
-MAX_PARALLEL_BYTES = 256 << 20
+# Cubes of the coarser grid whose gradients are computed at a time; results do not depend on it.
+CHUNK_CUBES = 1 << 20
 # The blurred mask rises by about 0.2 per nm at an edge; a smaller gradient is no edge.
 MIN_GRADIENT_PER_NM = 0.02
 
@@ -44,13 +48,9 @@ def orient(
     cell, removed by the missing wedge) it is +z above the mean z of the membrane, -z below.
     """
     centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
-    nm_per_voxel = voxel_size_angstrom / 10
-    # A thread holds a block of the mask, twice, and its gradients on the coarser grid.
-    side = 4 * POLARITY_SIGMA_NM / nm_per_voxel
-    block_bytes = 2 * side**3 + 32 * (side / max(1, int(GRID_NM / nm_per_voxel))) ** 3
-    threads = max(1, min(torch.get_num_threads(), int(MAX_PARALLEL_BYTES / block_bytes)))
-    with ThreadPoolExecutor(threads) as pool:
-        normals = list(pool.map(lambda centre: _normal_at(membrane, centre, nm_per_voxel), centres))
+    edges = _Edges(membrane, voxel_size_angstrom / 10)
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        normals = list(pool.map(lambda centre: _normal_at(edges.around(centre)), centres))
     without = [k for k, normal in enumerate(normals) if normal is None]
     if without:
         voxels = np.array([np.count_nonzero(image) for image in membrane], np.float64)
@@ -60,49 +60,94 @@ def orient(
     return np.array(normals, np.float32).reshape(-1, 3)
 
 
-def _normal_at(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: float) -> Float64Array | None:
-    """Return the normal at one centre, or None without membrane in reach."""
-    offset_nm, gradient = _mask_gradient(membrane, centre, nm_per_voxel)
-    if not len(gradient):
+def _normal_at(edges: FloatArray) -> Float64Array | None:
+    """Return the normal amid edges of the membrane, as `_Edges.around` returns them; None without any."""
+    offset_nm, direction, length = edges[:3], edges[3:6], edges[6]
+    within_reach = np.abs(offset_nm).max(axis=0) <= REACH_NM
+    if not within_reach.any():
         return None
-    length = np.sqrt(_squared_lengths(gradient))
-    direction = gradient / length[:, None]
-    squared_nm = _squared_lengths(offset_nm)
-    near = np.exp(-0.5 * squared_nm / NORMAL_SIGMA_NM**2)
-    axis = np.linalg.eigh((gradient * near[:, None]).T @ gradient)[1][:, -1]
-    normal, _ = _fit_normal(offset_nm, direction, near * length, axis)
-    wide = np.exp(-0.5 * squared_nm / POLARITY_SIGMA_NM**2)
+    squared_nm = (offset_nm * offset_nm).sum(axis=0)
+    near = np.exp(squared_nm * np.float32(-0.5 / NORMAL_SIGMA_NM**2)) * length
+    gradient = direction * near
+    axis = np.linalg.eigh((gradient @ gradient.T).astype(np.float64))[1][:, -1]
+    normal, _ = _fit_normal(offset_nm, direction, near, axis)
+    wide = np.exp(squared_nm * np.float32(-0.5 / POLARITY_SIGMA_NM**2)) * within_reach
     _, divergence = _fit_normal(offset_nm, direction, wide * length, normal)
     return normal if divergence >= 0 else -normal
 
 
-def _squared_lengths(vectors: Float64Array) -> Float64Array:
-    # NumPy's sum over so short an axis takes several times as long.
-    z, y, x = vectors.T
-    return np.asarray(z * z + y * y + x * x)
+class _Edges:
+    """The edges of a membrane mask, on a coarser grid, and the gradients of the mask there."""
+
+    def __init__(self, membrane: npt.NDArray[Any], nm_per_voxel: float) -> None:
+        self._nm_per_voxel = nm_per_voxel
+        # Averaged over cubes of `step` voxels, thinner where the volume is; incomplete cubes are left out.
+        step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), np.maximum(membrane.shape, 1))
+        count = np.array(membrane.shape) // step
+        thickness = max(1, CHUNK_CUBES // max(1, int(count[1] * count[2])))
+        chunks = [
+            _edges_of_slices(membrane, step, nm_per_voxel, z, min(z + thickness, int(count[0])))
+            for z in range(0, int(count[0]), thickness)
+        ]
+        cube = np.concatenate([np.zeros((0, 3), np.int32), *(chunk for chunk, _ in chunks)])
+        gradient = np.concatenate([np.zeros((0, 3), np.float32), *(chunk for _, chunk in chunks)])
+        position_nm = (cube * step + (step - 1) / 2) * nm_per_voxel
+        length = np.linalg.norm(gradient, axis=1)
+        # Sorted by boxes, so that the boxes side by side along x are one run.
+        self._boxes = tuple(int(n * nm_per_voxel / BOX_NM) + 1 for n in membrane.shape)
+        box = np.ravel_multi_index(tuple((position_nm // BOX_NM).astype(np.int64).T), self._boxes)
+        order = np.argsort(box, kind="stable")
+        self._box = box[order]
+        # Rows: position, direction, length of the gradient.
+        rows = np.concatenate([position_nm.T, (gradient / length[:, None]).T, length[None]])
+        self._rows: FloatArray = rows.astype(np.float32)[:, order]
+
+    def around(self, centre: Float64Array) -> FloatArray:
+        """Return the edges within reach of a centre, and some beyond, (7, n).
+
+        The rows are the offset from the centre in nm, the direction of the gradient, and its length.
+        """
+        centre_nm = centre * self._nm_per_voxel
+        low = np.maximum((centre_nm - REACH_NM) // BOX_NM, 0).astype(int)
+        high = np.minimum((centre_nm + REACH_NM) // BOX_NM, np.array(self._boxes) - 1).astype(int)
+        runs = [self._rows[:, :0]]
+        if (low <= high).all():
+            z, y = (part.ravel() for part in np.mgrid[low[0] : high[0] + 1, low[1] : high[1] + 1])
+            first, last = (
+                np.ravel_multi_index((z, y, np.full(z.size, x)), self._boxes) for x in (low[2], high[2])
+            )
+            starts, ends = np.searchsorted(self._box, first), np.searchsorted(self._box, last, side="right")
+            runs += [self._rows[:, a:b] for a, b in zip(starts, ends, strict=True)]
+        edges = np.concatenate(runs, axis=1)
+        edges[:3] -= centre_nm.astype(np.float32)[:, None]
+        return edges
 
 
-def _mask_gradient(
-    membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: float
-) -> tuple[Float64Array, Float64Array]:
-    """Return the offsets (nm) of edge voxels of the mask around `centre`, and the mask's gradient there."""
-    reach = 2 * POLARITY_SIGMA_NM / nm_per_voxel
-    low = np.maximum(np.floor(centre - reach), 0).astype(int)
-    high = np.minimum(np.ceil(centre + reach) + 1, membrane.shape).astype(int)
-    # Averaged over cubes of `step` voxels, thinner where the volume is; incomplete cubes are left out.
-    step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), high - low)
-    count = (high - low) // step
-    block = membrane[tuple(slice(a, a + n * s) for a, n, s in zip(low, count, step, strict=True))] != 0
+def _edges_of_slices(
+    membrane: npt.NDArray[Any], step: npt.NDArray[np.int64], nm_per_voxel: float, z0: int, z1: int
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Return the cubes, (n, 3), of slices z0 to z1 of the coarser grid that are edges, and the gradients."""
     spacing = step * nm_per_voxel
-    coarse = ndimage.gaussian_filter(_cube_means(block, step), EDGE_SIGMA_NM / spacing, mode="nearest")
+    sigma = EDGE_SIGMA_NM / spacing
+    # The blur reaches four sigmas, and the gradient one cube more.
+    halo = math.ceil(4 * sigma[0] + 0.5) + 1
+    first, end = max(0, z0 - halo), min(z1 + halo, membrane.shape[0] // int(step[0]))
+    rows, columns = (slice(0, n // s * s) for n, s in zip(membrane.shape[1:], step[1:], strict=True))
+    block = membrane[first * step[0] : end * step[0], rows, columns] != 0
+    if not block.any():
+        return np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32)
+    coarse = ndimage.gaussian_filter(_cube_means(block, step), sigma, mode="nearest")
+    inside = slice(z0 - first, z1 - first)
     gradient = [
-        np.gradient(coarse, spacing[axis], axis=axis) if count[axis] > 1 else np.zeros_like(coarse)
+        np.gradient(coarse, spacing[axis], axis=axis)[inside]
+        if coarse.shape[axis] > 1
+        else coarse[inside] * 0
         for axis in range(3)
     ]
-    squared = sum((np.square(component, dtype=np.float64) for component in gradient), np.zeros(coarse.shape))
+    squared = sum((component * component for component in gradient), np.zeros_like(gradient[0]))
     edge = np.nonzero(squared > MIN_GRADIENT_PER_NM**2)
-    offset = np.stack(edge, axis=1) * step + (step - 1) / 2 + low - centre
-    return offset * nm_per_voxel, np.stack([c[edge] for c in gradient], axis=1).astype(np.float64)
+    cube = np.stack(edge, axis=1).astype(np.int32) + np.array([z0, 0, 0], np.int32)
+    return cube, np.stack([component[edge] for component in gradient], axis=1).astype(np.float32)
 
 
 def _cube_means(block: npt.NDArray[np.bool_], step: npt.NDArray[np.int64]) -> FloatArray:
@@ -116,17 +161,19 @@ def _cube_means(block: npt.NDArray[np.bool_], step: npt.NDArray[np.int64]) -> Fl
 
 
 def _fit_normal(
-    offset_nm: Float64Array, direction: Float64Array, weight: Float64Array, axis: Float64Array
+    offset_nm: FloatArray, direction: FloatArray, weight: FloatArray, axis: Float64Array
 ) -> tuple[Float64Array, float]:
-    """Fit directions linearly against position; return the normal at offset 0 and the divergence (1/nm)."""
-    along = direction @ axis
-    # Opposite faces of a sheet have opposite gradients. Gradients across the axis belong to the sheet's rim.
-    turned = direction * np.sign(along)[:, None]
+    """Fit directions (3, n) linearly against positions; the normal at offset 0 and the divergence (1/nm)."""
+    along = axis.astype(np.float32) @ direction
+    # Gradients across the axis belong to the sheet's rim.
     weight = weight * np.abs(along) ** 3
-    design = np.column_stack([np.ones(len(offset_nm)), offset_nm])
-    normal_matrix = (design * weight[:, None]).T @ design
+    design = np.concatenate([np.ones((1, offset_nm.shape[1]), np.float32), offset_nm])
+    weighted = design * weight
+    normal_matrix = (weighted @ design.T).astype(np.float64)
     # Ridge regression: positions along the axis vary little, and curvature above 1/30 nm needs evidence.
-    normal_matrix[1:, 1:] += np.eye(3) * weight.sum() * 30.0
-    coefficients = np.linalg.solve(normal_matrix, (design * weight[:, None]).T @ turned)
+    normal_matrix[1:, 1:] += np.eye(3) * weight.sum(dtype=np.float64) * 30.0
+    # Opposite faces of a sheet have opposite gradients.
+    turned = (weighted * np.sign(along)) @ direction.T
+    coefficients = np.linalg.solve(normal_matrix, turned.astype(np.float64))
     normal, jacobian = coefficients[0] / np.linalg.norm(coefficients[0]), coefficients[1:]
     return normal, float(np.trace(jacobian) - normal @ jacobian @ normal)

@@ -20,10 +20,10 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import trained_sign
 from t3ssfast.detection.decoys import score_decoys, threshold_of
 from t3ssfast.detection.describe import describe_detection, describe_domain, notes_on_scores
-from t3ssfast.detection.inputs import DetectionInputs, Model, normalise
+from t3ssfast.detection.inputs import DetectionInputs, Model
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
-from t3ssfast.detection.preselect import WindowFilter, read_preselection
+from t3ssfast.detection.preselect import PeakLimit, WindowFilter, read_preselection
 from t3ssfast.detection.provenance import Identity, has_content_of, identify
 from t3ssfast.detection.result import Detection
 from t3ssfast.detection.run import Run
@@ -31,7 +31,6 @@ from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.detection.segment import Membrane, given_membrane, segment_membrane
 from t3ssfast.detection.tomogram_statistics import tomogram_statistics
 from t3ssfast.errors import ConfigError
-from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.progress import Stages
@@ -141,7 +140,7 @@ def run_pipeline(
     config, classifier = inputs.config, inputs.classifier
     inputs.files.check()
     with stages("prepare"):
-        grid = normalise(inputs.tomogram, classifier, inputs.files.check)
+        grid = inputs.grid_of(classifier)
     run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages, before_slab)
 
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
@@ -149,7 +148,7 @@ def run_pipeline(
     grid = grid.with_contrast_sign(membrane.contrast["sign"] * trained_sign(classifier))
     search = search_region_of(membrane, grid, inputs)
     plan = resolve_plan(classifier, config.plan)
-    preselection = preselection_of(classifier, grid, search, plan, run)
+    preselection = preselection_of(inputs, grid, search, plan, run)
     windows = classify(grid, search, preselection, classifier, plan, inputs.peak_threshold, run)
 
     with stages("pick"):
@@ -207,17 +206,18 @@ def search_region_of(membrane: Membrane, grid: PreparedTomogram, inputs: Detecti
 
 
 def preselection_of(
-    classifier: LoadedModel, grid: PreparedTomogram, search: SearchRegion, plan: str, run: Run
+    inputs: DetectionInputs, grid: PreparedTomogram, search: SearchRegion, plan: str, run: Run
 ) -> WindowFilter:
     """The classifier's preselection, which excludes most windows cheaply; none where the options say so."""
     return WindowFilter(
-        read_preselection(classifier.metadata.preselect) if run.config.preselect else None,
+        read_preselection(inputs.classifier.metadata.preselect) if run.config.preselect else None,
         grid,
         search,
-        classifier,
+        inputs.classifier,
         device=run.device,
         precision=run.config.precision,
         plan=plan,
+        peaks=PeakLimit(inputs.peak_threshold, run.config.score_smoothing_nm),
     )
 
 

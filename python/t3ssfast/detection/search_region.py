@@ -24,8 +24,6 @@ Mask = npt.NDArray[np.uint8]
 CUBE_NM = 10.0
 # Smaller vesicles are not filled: all of their inside is near their membrane anyway.
 MIN_CELL_NM = 100.0
-# Voxels per block of rows whose distances along z are computed at a time; results do not depend on it.
-BLOCK_VOXELS = 1 << 20
 
 
 class SearchRegion:
@@ -167,33 +165,31 @@ def _squared_distance_z(membrane: npt.NDArray[Any], limit: int, z0: int, z1: int
     far = limit + 1
     # The smallest type that holds the sum of two distances fits most values into a vector register.
     dtype = np.uint8 if 2 * far < 2**8 else np.uint16 if 2 * far < 2**16 else np.int64
-    depth, height, width = membrane.shape
-    squared = np.empty((z1 - z0, height, width), dtype)
-    rows = max(1, BLOCK_VOXELS // (depth * width))
-    for y in range(0, height, rows):
-        block = np.where(membrane[:, y : y + rows] != 0, dtype(0), dtype(far))
-        squared[:, y : y + rows] = _squared_distance_step(block, 0, math.isqrt(limit), z0, z1)
-    return squared
+    reach = math.isqrt(limit)
+    # Distances beyond the reach are all alike; a type that holds twice of them does not overflow.
+    steps = np.full((z1 - z0, *membrane.shape[1:]), reach + 1, np.min_scalar_type(2 * reach + 2))
+    for order in (range(z1), range(len(membrane) - 1, z0 - 1, -1)):
+        distance = np.full(membrane.shape[1:], reach + 1, steps.dtype)
+        for z in order:
+            np.minimum(distance + steps.dtype.type(1), steps.dtype.type(reach + 1), out=distance)
+            distance[membrane[z] != 0] = 0
+            if z0 <= z < z1:
+                np.minimum(steps[z - z0], distance, out=steps[z - z0])
+    return np.minimum(np.arange(reach + 2) ** 2, far).astype(dtype)[steps]
 
 
-def _squared_distance_step(
-    squared: npt.NDArray[Any], axis: int, reach: int, start: int = 0, stop: int | None = None
-) -> npt.NDArray[Any]:
-    """Extend squared distances by one axis, and return its positions from start to stop.
+def _squared_distance_step(squared: npt.NDArray[Any], axis: int, reach: int) -> npt.NDArray[Any]:
+    """Extend squared distances by one axis.
 
     The result is the minimum, over offsets within reach, of the neighbour's value plus the squared offset
     (Felzenszwalb & Huttenlocher 2012).
     """
     values = np.swapaxes(squared, 0, axis)
     length = len(values)
-    stop = length if stop is None else stop
-    least = np.array(values[start:stop])
+    least = np.array(values)
     raised = np.empty_like(values)
     for offset in range(1, min(reach, length - 1) + 1):
         np.add(values, values.dtype.type(offset * offset), out=raised)
-        for shift in (-offset, offset):
-            a, b = max(start, -shift), min(stop, length - shift)
-            if a < b:
-                target = least[a - start : b - start]
-                np.minimum(target, raised[a + shift : b + shift], out=target)
+        np.minimum(least[offset:], raised[:-offset], out=least[offset:])
+        np.minimum(least[:-offset], raised[offset:], out=least[:-offset])
     return np.swapaxes(least, 0, axis)

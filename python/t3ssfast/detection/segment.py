@@ -19,16 +19,22 @@ from t3ssfast.detection.contrast import (
     contrast_from_segmenter,
     trained_sign,
 )
-from t3ssfast.detection.inputs import DetectionInputs, normalise
+from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.provenance import describe_segmenter
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.run import Run
-from t3ssfast.detection.segment_slice import average_slices, segment_slice
+from t3ssfast.detection.segment_slice import (
+    segment_slice,
+    slice_weights,
+    tiles_at_a_time,
+    weighted_mean,
+)
 from t3ssfast.detection.slabs import PreparedSlab
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import Arrays, Slab
 from t3ssfast.runtime.memory import retry_on_oom
+from t3ssfast.runtime.threads import map_in_threads
 
 __all__ = ["Membrane", "given_membrane", "segment_membrane"]
 
@@ -85,7 +91,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     """Find the membrane with the segmenter; the mask of the result lies on the classifier's grid."""
     segmenter, config = inputs.segmenter, inputs.config
     assert segmenter is not None, "without a mask there is a segmenter"
-    own_grid = normalise(inputs.tomogram, segmenter, inputs.files.check)
+    own_grid = inputs.grid_of(segmenter)
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)
@@ -153,8 +159,9 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
             ):
                 with run.slabs.retry(slab):
                     with run.stages("segment"):
+                        slices.segment(slab)
                         for z in range(slab.z0, slab.z1):
-                            average = slices.average(z, slab)
+                            average = slices.average(z)
                             average *= PROBABILITY_ONE
                             np.rint(average, out=probability_u8[z], casting="unsafe")
                             move_to(z + 1)
@@ -165,36 +172,51 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
 
 
 class _AveragedSlices:
-    """Membrane probability of slices, each averaged with its neighbours and segmented once.
+    """Membrane probability of slices: some are segmented, each once; all are averages of these.
 
     Slices beside the seam of two slabs are needed for both.
     """
 
     def __init__(self, grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> None:
         self._grid, self._segmenter, self._run = grid, segmenter, run
-        # The neighbours of a slice, and the slices that the model sees around them.
-        self._margin = 1 + segmenter.metadata.slices // 2
+        spacing = run.config.segmented_spacing_nm * 10 / grid.voxel_size_angstrom
+        # The rounding error of the division must not exclude a whole number of slices.
+        self._stride = max(1, math.floor(spacing + 1e-6))
         self._segmented: dict[int, npt.NDArray[np.float32]] = {}
 
     def prepare(self, z0: int, z1: int) -> Prepared:
         """The prepared slices from which those of a slab are segmented."""
-        first, last = max(0, z0 - self._margin), min(self._grid.shape[0], z1 + self._margin)
-        return self._run.read_slab(self._grid, first, last)
+        return self._run.read_slab(self._grid, *self._needed(z0, z1))
 
-    def average(self, z: int, slab: PreparedSlab[Prepared]) -> npt.NDArray[np.float32]:
-        """(y, x) float32 of slice z of a slab."""
-        neighbours = (max(0, z - 1), z, min(z + 1, self._grid.shape[0] - 1))
-        self._segmented = {n: seen for n, seen in self._segmented.items() if z - 1 <= n <= z + 1}
-        first = max(0, slab.z0 - self._margin)
-        for n in neighbours:
-            if n not in self._segmented:
-                self._segmented[n] = segment_slice(
-                    neighbouring_slices(slab.values, n - first, self._segmenter.metadata.slices),
-                    self._segmenter,
-                    engine=self._run.config.segmenter_engine,
-                    max_tile=self._run.slabs.tile,
-                )
-        return average_slices(*(self._segmented[n] for n in neighbours))
+    def segment(self, slab: PreparedSlab[Prepared]) -> None:
+        """Segment what the averages of a slab are made of."""
+        needed = {n for z in range(slab.z0, slab.z1) for n in self._weights(z)}
+        held = {n: seen for n, seen in self._segmented.items() if n in needed}
+        missing, (first, _) = sorted(needed - held.keys()), self._needed(slab.z0, slab.z1)
+        config, slabs = self._run.config, self._run.slabs
+
+        def segment_one(n: int) -> npt.NDArray[np.float32]:
+            around = neighbouring_slices(slab.values, n - first, self._segmenter.metadata.slices)
+            return segment_slice(around, self._segmenter, engine=config.segmenter_engine, max_tile=slabs.tile)
+
+        workers = 1
+        if self._segmenter.engine(config.segmenter_engine).is_reentrant:
+            workers = tiles_at_a_time(config, self._grid.shape[1:], slabs.tile)
+        segmented = map_in_threads(segment_one, missing, workers)
+        self._segmented = held | dict(zip(missing, segmented, strict=True))
+
+    def average(self, z: int) -> npt.NDArray[np.float32]:
+        """(y, x) float32 of slice z of the slab that was segmented last."""
+        return weighted_mean(self._weights(z), self._segmented)
+
+    def _weights(self, z: int) -> dict[int, float]:
+        return slice_weights(z, self._grid.shape[0], self._stride)
+
+    def _needed(self, z0: int, z1: int) -> tuple[int, int]:
+        """First slice, and end, of those that the model sees for slices z0 up to z1."""
+        seen = self._segmenter.metadata.slices // 2
+        first, last = min(self._weights(z0)) - seen, max(self._weights(z1 - 1)) + seen
+        return max(0, first), min(self._grid.shape[0], last + 1)
 
 
 def _lowest_above(threshold: float) -> int:

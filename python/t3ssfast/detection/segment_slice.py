@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,15 @@ __all__ = [
     "MAX_TILE",
     "MIN_TILE",
     "SIDE_MULTIPLE",
-    "average_slices",
     "cut_tiles",
     "segment_slice",
+    "slice_weights",
     "tile_side",
+    "tiles_at_a_time",
+    "weighted_mean",
 ]
 
-# Weight of each of the two neighbours in `average_slices`.
+# Weight of each of the two neighbours in `slice_weights`.
 NEIGHBOUR_WEIGHT = 0.25
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -83,21 +86,46 @@ def segment_slice(
     return out
 
 
-def average_slices(
-    below: npt.NDArray[np.float32], middle: npt.NDArray[np.float32], above: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Average the membrane probability of a slice with that of its neighbours.
+def slice_weights(z: int, depth: int, stride: int = 1) -> dict[int, float]:
+    """Return the segmented slices, and their weights, that make up the membrane probability of slice z.
 
-    They share their membrane, but only part of their noise. At a face of the tomogram, give the slice itself.
+    Every `stride`-th slice of `depth` is segmented, and the last one; between them, the probability is
+    interpolated. A slice is then averaged with its two neighbours: they share their membrane, but only part
+    of their noise. At a face of the tomogram, the slice itself takes the place of the missing neighbour.
     """
-    beside: npt.NDArray[np.float32] = NEIGHBOUR_WEIGHT * (below + above)
-    return (1 - 2 * NEIGHBOUR_WEIGHT) * middle + beside
+    weights: dict[int, float] = {}
+    for n, weight in ((z - 1, NEIGHBOUR_WEIGHT), (z, 1 - 2 * NEIGHBOUR_WEIGHT), (z + 1, NEIGHBOUR_WEIGHT)):
+        n = min(max(n, 0), depth - 1)
+        below = n // stride * stride
+        above = min(below + stride, depth - 1)
+        share = 0.0 if n == below else (n - below) / (above - below)
+        for slice_, part in ((below, 1 - share), (above, share)):
+            if part:
+                weights[slice_] = weights.get(slice_, 0.0) + weight * part
+    return weights
+
+
+def weighted_mean(
+    weights: Mapping[int, float], segmented: Mapping[int, npt.NDArray[np.float32]]
+) -> npt.NDArray[np.float32]:
+    """Return the mean of segmented slices, (y, x) float32, with the weights of `slice_weights`."""
+    terms = (np.float32(weight) * segmented[z] for z, weight in sorted(weights.items()))
+    total = next(terms)
+    for term in terms:
+        total += term
+    return np.asarray(total)
 
 
 def tile_side(config: DetectConfig) -> int:
     """Longest side of the segmenter's tiles within the memory budget, pixels."""
     side = math.isqrt(int(config.memory_budget_bytes * TILE_BUDGET_FRACTION / TILE_BYTES_PER_PIXEL))
     return min(max(side // SIDE_MULTIPLE * SIDE_MULTIPLE, MIN_TILE), MAX_TILE)
+
+
+def tiles_at_a_time(config: DetectConfig, shape_yx: tuple[int, ...], max_tile: int) -> int:
+    """How many tiles of slices of a shape fit into the memory budget, at least 1."""
+    tile = math.prod(min(length, max_tile) for length in shape_yx)
+    return max(1, int(config.memory_budget_bytes * TILE_BUDGET_FRACTION / (TILE_BYTES_PER_PIXEL * tile)))
 
 
 def cut_tiles(length: int, max_tile: int, multiple: int = SIDE_MULTIPLE) -> list[tuple[int, int, int, int]]:

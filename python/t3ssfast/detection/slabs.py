@@ -25,6 +25,8 @@ Values = TypeVar("Values")
 # their regions, membrane probability, and temporary copies.
 SLAB_BYTES_PER_VOXEL = 32
 SLAB_BUDGET_FRACTION = 0.25
+# Thicker slabs leave nothing to prepare while the networks work on the first.
+MAX_SLAB_SLICES = 32
 # Batch sizes of plan "windows" to try where memory runs out with the plan's own.
 SMALLER_BATCHES = (256, 64, 16)
 
@@ -51,7 +53,7 @@ class SlabScheduler:
     def __init__(self, config: DetectConfig, plane: int) -> None:
         fitting = int(config.memory_budget_bytes * SLAB_BUDGET_FRACTION / (SLAB_BYTES_PER_VOXEL * plane))
         # Thickness of a slab.
-        self.slices = config.slab_slices or max(1, fitting)
+        self.slices = config.slab_slices or min(max(1, fitting), MAX_SLAB_SLICES)
         # Longest side of the segmenter's tiles.
         self.tile = tile_side(config)
         # Windows for one call of a model by plan "windows"; None leaves the plan's own number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.special import expit, logit, logsumexp
 
 from t3ssfast.detection.cylindrical_sections import (
     Float64Array,
+    HeldSlices,
     axis_frames,
     box_size,
     correct_axis,
@@ -43,6 +44,11 @@ ITERATIONS = 3
 # Then three more views are averaged: degrees of rotation about the axis, and nanometres of shift across it.
 # Averaging removes what depends on the position of the sections.
 EXTRA_VIEWS = ((180 / AZIMUTHS, 0.0), (90 / AZIMUTHS, 1.1), (90 / AZIMUTHS, -1.1))
+# Below these log-odds of classifier and verifier after each look, a candidate is not looked at again. No T3SS
+# of ten calibration tomograms that ended above the default threshold was below.
+HOPELESS_LOG_ODDS = (-2.5, -1.5, -1.5)
+# Candidates of this many slices are looked at together, while their slices are held.
+BLOCK_SLICES = 16
 # Bounds on one iteration. The verifier was trained to reject particles farther away than the shift.
 MAX_SHIFT_NM = 8.0
 MAX_TILT_DEGREES = 60.0
@@ -60,6 +66,8 @@ def verify(
     normal_zyx: npt.ArrayLike,
     score: npt.NDArray[np.float32],
     verifier: LoadedModel,
+    *,
+    drop_hopeless: bool = False,
 ) -> tuple[Float64Array, Float64Array, npt.NDArray[np.int64], Float64Array]:
     """Refine the centres and axes of candidates, and combine the scores of classifier and verifier.
 
@@ -72,11 +80,77 @@ def verify(
     The classifier finds T3SS alone and says nothing about other kinds. A candidate is of another kind where
     the verifier finds that more probable than a T3SS and than none of the kinds, and else of the kind with
     the highest log-odds.
+
+    With `drop_hopeless`, candidates whose log-odds after a look are below `HOPELESS_LOG_ODDS` keep that
+    answer.
     """
     kinds = verifier.metadata.kinds
-    centres, frames, answers = _iterate(grid, centre_zyx, normal_zyx, verifier, ITERATIONS)
-    extra = _run_verifier(grid, centres, frames, verifier, EXTRA_VIEWS)
-    logits = np.mean([answers, *extra], axis=0)[:, : len(kinds)]
+    centres = np.array(centre_zyx, np.float64).reshape(-1, 3)
+    frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
+    logits = np.zeros((len(centres), len(kinds)))
+    slices = _slices_of(grid)
+    for block in _blocks(centres):
+        last = np.zeros((len(block), len(kinds)))
+        for look in range(ITERATIONS):
+            centres[block], frames[block], last = _look(slices, centres[block], frames[block], verifier)
+            logits[block] = last
+            if drop_hopeless:
+                _, log_odds = _combine(last, score[block], kinds)
+                promising = log_odds >= HOPELESS_LOG_ODDS[look]
+                block, last = block[promising], last[promising]
+        extra = _run_verifier(slices, centres[block], frames[block], verifier, EXTRA_VIEWS)
+        logits[block] = np.mean([last, *extra[:, :, : len(kinds)]], axis=0)
+    return centres, frames[:, 0], *_combine(logits, score, kinds)
+
+
+def first_look(
+    grid: PreparedTomogram, centre_zyx: npt.ArrayLike, normal_zyx: npt.ArrayLike, verifier: LoadedModel
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Look twice at positions that may be some nanometres from a particle: centres, axes, log-odds.
+
+    As `verify`, at a third of its cost. The log-odds (n, kinds) are the verifier's alone.
+    """
+    centres = np.array(centre_zyx, np.float64).reshape(-1, 3)
+    frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
+    logits = np.zeros((len(centres), len(verifier.metadata.kinds)))
+    slices = _slices_of(grid)
+    for block in _blocks(centres):
+        for _ in range(2):
+            looks = _look(slices, centres[block], frames[block], verifier)
+            centres[block], frames[block], logits[block] = looks
+    return centres, frames[:, 0], log_odds_of_kinds(logits)
+
+
+def _slices_of(grid: PreparedTomogram) -> HeldSlices:
+    """The slices of a tomogram, held for as long as a block of candidates is looked at."""
+    return HeldSlices(grid, below=BLOCK_SLICES + math.ceil(MAX_SHIFT_NM * 10 / grid.voxel_size_angstrom))
+
+
+def _blocks(centres: Float64Array) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield (m,) indices of the centres of every few slices, so that a slice is prepared for all looks."""
+    number = np.floor(centres[:, 0] / BLOCK_SLICES)
+    for block in np.unique(number):
+        yield np.flatnonzero(number == block)
+
+
+def _look(
+    slices: HeldSlices, centres: Float64Array, frames: Float64Array, verifier: LoadedModel
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Look once; return the corrected centres and frames, and the logits (n, kinds) from before."""
+    grid, kinds = slices.grid, len(verifier.metadata.kinds)
+    (answers,) = _run_verifier(slices, centres, frames, verifier)
+    pose = answers[:, kinds:]
+    max_shift = MAX_SHIFT_NM * 10 / grid.voxel_size_angstrom
+    shift = _limit_length(np.einsum("nij,ni->nj", frames, pose[:, :3]), max_shift)
+    tilt = _limit_length(pose[:, 3:], math.radians(MAX_TILT_DEGREES))
+    moved = np.clip(centres + shift, 0, np.array(grid.shape) - 1)
+    return moved, axis_frames(correct_axis(frames, tilt)), answers[:, :kinds]
+
+
+def _combine(
+    logits: Float64Array, score: npt.NDArray[np.float32], kinds: tuple[str, ...]
+) -> tuple[npt.NDArray[np.int64], Float64Array]:
+    """Return the kinds, as indices, and the log-odds of candidates from the answers of both networks."""
     log_odds = log_odds_of_kinds(logits)
     # The most probable kind by the verifier alone; the last is none of them.
     kind = np.pad(logits, ((0, 0), (0, 1))).argmax(axis=1)
@@ -88,41 +162,7 @@ def verify(
         log_odds[:, target] = (1 - VERIFIER_WEIGHT) * logit(probability) + VERIFIER_WEIGHT * logits[:, target]
         undecided |= kind == target
     kind[undecided] = log_odds[undecided].argmax(axis=1)
-    return centres, frames[:, 0], kind, log_odds[np.arange(len(kind)), kind]
-
-
-def first_look(
-    grid: PreparedTomogram, centre_zyx: npt.ArrayLike, normal_zyx: npt.ArrayLike, verifier: LoadedModel
-) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Look twice at positions that may be some nanometres from a particle: centres, axes, log-odds.
-
-    As `verify`, at a third of its cost. The log-odds (n, kinds) are the verifier's alone.
-    """
-    centres, frames, answers = _iterate(grid, centre_zyx, normal_zyx, verifier, 2)
-    return centres, frames[:, 0], log_odds_of_kinds(answers[:, : len(verifier.metadata.kinds)])
-
-
-def _iterate(
-    grid: PreparedTomogram,
-    centre_zyx: npt.ArrayLike,
-    normal_zyx: npt.ArrayLike,
-    verifier: LoadedModel,
-    iterations: int,
-) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Correct centres and axes; return them, the latter as frames, and the answers before the last step."""
-    centres = np.asarray(centre_zyx, np.float64).reshape(-1, 3)
-    frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
-    max_shift = MAX_SHIFT_NM * 10 / grid.voxel_size_angstrom
-    kinds = len(verifier.metadata.kinds)
-    answers = np.zeros((len(centres), len(verifier.metadata.classes)))
-    for _ in range(iterations):
-        (answers,) = _run_verifier(grid, centres, frames, verifier)
-        pose = answers[:, kinds:]
-        shift = _limit_length(np.einsum("nij,ni->nj", frames, pose[:, :3]), max_shift)
-        centres = np.clip(centres + shift, 0, np.array(grid.shape) - 1)
-        tilt = _limit_length(pose[:, 3:], math.radians(MAX_TILT_DEGREES))
-        frames = axis_frames(correct_axis(frames, tilt))
-    return centres, frames, answers
+    return kind, log_odds[np.arange(len(kind)), kind]
 
 
 def log_odds_of_kinds(logits: Float64Array) -> Float64Array:
@@ -166,11 +206,16 @@ def missing_membrane_penalty(
 
 def _distance_nm(membrane: npt.NDArray[Any], centre: Float64Array, nm_per_voxel: float) -> float:
     """Return the distance to the nearest voxel of membrane, at most `PENALTY_END_NM`."""
-    reach = PENALTY_END_NM / nm_per_voxel
-    low = np.maximum(np.ceil(centre - reach), 0).astype(int)
-    box = tuple(map(slice, low, np.floor(centre + reach).astype(int) + 1))
-    offsets = np.argwhere(membrane[box]) + (low - centre)
-    return min(PENALTY_END_NM, math.sqrt((offsets**2).sum(axis=1).min(initial=reach**2)) * nm_per_voxel)
+    nearest = PENALTY_END_NM / nm_per_voxel
+    # Most are close to membrane, which a small box shows.
+    for reach in (PENALTY_START_NM / nm_per_voxel, nearest):
+        low = np.maximum(np.ceil(centre - reach), 0).astype(int)
+        box = tuple(map(slice, low, np.floor(centre + reach).astype(int) + 1))
+        offsets = np.argwhere(membrane[box]) + (low - centre)
+        nearest = min(nearest, math.sqrt((offsets**2).sum(axis=1).min(initial=nearest**2)))
+        if nearest <= reach:
+            break
+    return nearest * nm_per_voxel
 
 
 def _limit_length(vectors: Float64Array, limit: float) -> Float64Array:
@@ -180,7 +225,7 @@ def _limit_length(vectors: Float64Array, limit: float) -> Float64Array:
 
 
 def _run_verifier(
-    grid: PreparedTomogram,
+    slices: HeldSlices,
     centres: Float64Array,
     frames: Float64Array,
     verifier: LoadedModel,
@@ -191,10 +236,10 @@ def _run_verifier(
     assert height is not None, "load_model gives every verifier a height"
     middle = np.floor(centres + 0.5).astype(np.int64)
     answers = np.zeros((len(views), len(centres), len(verifier.metadata.classes)))
-    for chosen, cut in cut_boxes(grid, middle, box_size(height)):
+    for chosen, cut in cut_boxes(slices, middle, box_size(height)):
         boxes = torch.from_numpy(cut).to(verifier.device)
         for view, (degrees, nm) in enumerate(views):
-            shift = nm * 10 / grid.voxel_size_angstrom * frames[chosen, 1]
+            shift = nm * 10 / slices.grid.voxel_size_angstrom * frames[chosen, 1]
             rotated = rotate_frames(frames[chosen], np.full(len(chosen), math.radians(degrees)))
             sections = cylindrical_sections(boxes, centres[chosen] - middle[chosen] + shift, rotated, height)
             with torch.inference_mode(), verifier.named_errors("sections around an axis"):

@@ -56,8 +56,9 @@ class AxialNet(nn.Module):
         self.whole = nn.Linear(2 * hidden, 2)  # Logit and offset along the axis.
         self.sides = nn.Linear(hidden, 2)
         angle = [2 * math.pi * k / AZIMUTHS for k in range(AZIMUTHS)]
-        directions = torch.tensor([[math.cos(a), math.sin(a)] for a in angle])
-        self.register_buffer("across", directions * 2 / AZIMUTHS)
+        # Arithmetic on tensors of the meta device, where networks are built, would import PyTorch's compiler.
+        across = [[math.cos(a) * 2 / AZIMUTHS, math.sin(a) * 2 / AZIMUTHS] for a in angle]
+        self.register_buffer("across", torch.tensor(across))
         self.across: Tensor
 
     def forward(self, planes: Tensor) -> Tensor:

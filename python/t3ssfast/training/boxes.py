@@ -17,6 +17,7 @@ from torch import Tensor
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.cylindrical_sections import (
+    HeldSlices,
     axis_correction,
     axis_frames,
     box_size,
@@ -83,7 +84,7 @@ class Boxes:
         (centre, axis), (true_centre, true_axis) = ([a[inside] for a in pose] for pose in (poses, true))
         middle = np.floor(centre + 0.5)
         values = np.empty((len(middle), side, side, side), np.float16)
-        for chosen, boxes in cut_boxes(tomogram.prepared, middle.astype(np.int64), side):
+        for chosen, boxes in cut_boxes(HeldSlices(tomogram.prepared), middle.astype(np.int64), side):
             values[chosen] = boxes
         offset, jitters = true_centre - centre, np.full(len(middle), jitter)
         particle = np.column_stack([np.full(len(middle), number), true_centre])

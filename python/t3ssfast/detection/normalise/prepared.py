@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -100,6 +100,8 @@ class PreparedTomogram:
     _replacement: float = 0.0
     # Called before slices are read, and raises where the file is not what it was.
     _before_reading: Callable[[], None] = lambda: None
+    # Prepared slices, with dark protein, by number; None keeps none. See `holding_slices`.
+    _held: dict[int, Tensor] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def prepare(
@@ -196,6 +198,11 @@ class PreparedTomogram:
         """Return the same tomogram with another contrast sign; nothing is computed again."""
         return replace(self, contrast_sign=contrast_sign)
 
+    def holding_slices(self, max_bytes: int) -> PreparedTomogram:
+        """Return the same tomogram, whose prepared slices are held if all take at most so much memory."""
+        fits = 4 * math.prod(self.shape) <= max_bytes
+        return replace(self, _held={} if fits else None)
+
     @property
     def on_own_voxels(self) -> bool:
         """Whether the model's grid is the tomogram's own, so that nothing is resampled."""
@@ -207,8 +214,22 @@ class PreparedTomogram:
         InputError if the slab lies outside the grid, or a value is NaN or infinite.
         """
         self._check_slices(z0, z1)
+        if self._held is not None:
+            return self._held_slab(self._held, z0, z1)
         out: FloatArray = self._prepare_slices(z0, z1, self._read_data, torch.device("cpu")).numpy()
         release_pages(self.tomogram.data)
+        return out
+
+    def _held_slab(self, held: dict[int, Tensor], z0: int, z1: int) -> FloatArray:
+        """Copy slices that are held, and prepare the others."""
+        out = np.empty((z1 - z0, *self.shape[1:]), np.float32)
+        # Inversion is exact.
+        dark = self.with_contrast_sign(1)
+        for z in range(z0, z1):
+            if z not in held:
+                held[z] = dark._prepare_slices(z, z + 1, self._read_data, torch.device("cpu"))[0]
+                release_pages(self.tomogram.data)
+            np.multiply(held[z].numpy(), np.float32(self.contrast_sign), out=out[z - z0])
         return out
 
     def slab_on_device(self, z0: int, z1: int, upload: Uploader) -> Tensor:

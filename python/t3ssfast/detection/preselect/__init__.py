@@ -11,12 +11,14 @@ from t3ssfast.detection.preselect.preselections import (
     PreselectRule,
     read_preselection,
 )
+from t3ssfast.detection.preselect.slab_scan import PeakLimit
 from t3ssfast.detection.preselect.window_filter import WindowFilter
 from t3ssfast.kernels.window_statistics import DEFAULT_STATISTICS
 
 __all__ = [
     "DEFAULT_STATISTICS",
     "CoarseScan",
+    "PeakLimit",
     "PreselectModel",
     "PreselectRule",
     "Preselection",
