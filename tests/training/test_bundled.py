@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from recipe_toys import toy_example
 from torch import nn
 
@@ -16,7 +17,16 @@ import t3ssfast as t3
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import CheckpointWarning, ConfigError
-from t3ssfast.models import VERIFIER_ANSWERS, AxialNet, LeNet, ModelMetadata, UNet, load_model, save_model
+from t3ssfast.models import (
+    VERIFIER_ANSWERS,
+    AxialKindNet,
+    AxialNet,
+    LeNet,
+    ModelMetadata,
+    UNet,
+    load_model,
+    save_model,
+)
 from t3ssfast.simulation.simulate import Physics
 from t3ssfast.training.bundled import examples as simulated_examples
 from t3ssfast.training.bundled import measure, recipe, train_bundled
@@ -189,3 +199,29 @@ def test_recipe_trains_again_with_another_version(
 def test_unknown_size_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="recipe"):
         train_bundled(tmp_path, size="huge")
+
+
+def test_bundled_networks_are_calibrated_and_measured_without_training(
+    tmp_path: Path, trained: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated: list[tuple[Path | None, bool]] = []
+    monkeypatch.setattr(
+        recipe,
+        "calibrate_models",
+        lambda *_, verifier, store, **__: calibrated.append((verifier, store is not None)),
+    )
+    metrics = train_bundled(tmp_path, size="small", calibrate_only=True)
+    assert not trained
+    assert calibrated == [(tmp_path / "verifier.safetensors", True)]
+    assert metrics["measured"] == 1.0
+    for kind, network in (("segmenter", UNet), ("classifier", LeNet), ("verifier", AxialKindNet)):
+        loaded = load_model(tmp_path / f"{kind}.safetensors", model_kind=kind)
+        assert type(loaded.module) is network
+        bundled = load_model(None, model_kind=kind).module.state_dict()
+        for name, tensor in loaded.module.state_dict().items():
+            assert torch.equal(tensor, bundled[name])
+    # A training in the same folder does not take them for its own.
+    train_bundled(tmp_path, size="small")
+    assert [kind for kind, _ in trained] == ALL_KINDS
+    with pytest.raises(ConfigError, match="calibrate_only"):
+        train_bundled(tmp_path, calibrate_only=True, tomograms=4)

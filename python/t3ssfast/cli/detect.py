@@ -78,7 +78,7 @@ def detect(
     ] = None,
     membrane_threshold: Annotated[
         float | None,
-        typer.Option(help="Minimum membrane probability of a membrane voxel, 0 to 1.", show_default="0.6"),
+        typer.Option(help="Minimum membrane probability of a membrane voxel, 0 to 1.", show_default="0.62"),
     ] = None,
     contrast: options.AutoContrast = None,
     threads: options.Threads = None,

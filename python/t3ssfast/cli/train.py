@@ -355,9 +355,17 @@ def bundled(
     tomograms: Annotated[
         int | None, typer.Option(min=2, help="Number of training tomograms, instead of the size's.")
     ] = None,
+    calibrate_only: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate-only", help="Take the networks in the package; calibrate and measure them."
+        ),
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Simulations at a time.")] = 1,
     device: Device = "cpu",
-    resume: Annotated[bool, typer.Option(help="Reuse the models that an earlier run finished.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Reuse the models and searches that an earlier run finished.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Reproduce the bundled models: simulate, train, calibrate, measure.
@@ -365,10 +373,13 @@ def bundled(
     \b
     Example:
       t3ssfast train bundled -o weights --jobs 2
+      t3ssfast train bundled -o weights --calibrate-only
     """
     from t3ssfast.training.bundled import train_bundled
 
-    options = given_options(tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume)
+    options = given_options(
+        tomograms=tomograms, seed=seed, size=size, jobs=jobs, resume=resume, calibrate_only=calibrate_only
+    )
     metrics = train_bundled(out, device=device, log=log, **options)
     typer.echo(json.dumps(metrics, indent=None if as_json else 1))
 

@@ -83,7 +83,7 @@ class DetectConfig:
     """
 
     contrast: str = "auto"
-    membrane_threshold: float = 0.6
+    membrane_threshold: float = 0.62
     search_threshold: float = 0.5
     segmented_spacing_nm: float = 3.0
     membrane_min_area_nm2: float = 5_000.0

@@ -162,7 +162,7 @@ def calibrate_models(
     trust_model
         Load the model files without the safety checks.
     **search
-        `segmenter`, `membranes`, `config`, `contrasts`, `device` and `log` of `find_candidates`.
+        `segmenter`, `membranes`, `config`, `contrasts`, `store`, `device` and `log` of `find_candidates`.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.report import draw_curves
 from t3ssfast.io import atomic_path, file_sha256
 from t3ssfast.models import code_version, load_model
+from t3ssfast.models.bundled import read_bundled
 from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.tomogram import StrPath
 from t3ssfast.training import train_classifier, train_segmenter, train_verifier
@@ -110,6 +111,7 @@ def train_bundled(
     seed: int = 0,
     size: str = "full",
     tomograms: int | None = None,
+    calibrate_only: bool = False,
     jobs: int = 1,
     device: str = "cpu",
     resume: bool = True,
@@ -118,107 +120,177 @@ def train_bundled(
 ) -> dict[str, Any]:
     """Reproduce the bundled models, and return the content of figures.json: metrics and parameters.
 
-    `tomograms` replaces the size's number of slabs to train on, with half as many whole cells. Simulated
-    tomograms are always reused; finished models and interrupted trainings where `resume` is set.
+    `tomograms` replaces the size's number of slabs to train on, with half as many whole cells. With
+    `calibrate_only` the networks in the package are taken instead of training others, the verifier's scores
+    are calibrated again, and all is measured. Simulated tomograms are always reused; finished models,
+    interrupted trainings and searched calibration tomograms where `resume` is set.
     """
     if size not in SIZES:
         raise ConfigError(f"There is no size {size!r} of the recipe; choose from {', '.join(SIZES)}.")
+    if calibrate_only and tomograms is not None:
+        raise ConfigError(
+            f"tomograms is {tomograms} with calibrate_only, which trains on none; give one of the two."
+        )
     recipe = SIZES[size]
     if tomograms is not None:
         recipe = replace(recipe, tomograms=(tomograms, tomograms // 2))
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{kind}.safetensors" for kind in ("segmenter", "classifier", "verifier")]
-    segmenter, classifier, verifier = paths
-    key = key_of({"recipe": asdict(recipe), "size": size, "seed": seed, "version": code_version()})
-    finished = CheckpointStore(folder, key, name="bundled")
+    options: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
+    run = _RecipeRun(Path(out), recipe, size, jobs, log, "bundled" if calibrate_only else "trained", options)
+    if calibrate_only:
+        run.take_bundled_networks()
+    else:
+        run.train_networks()
+    run.calibrate_verifier()
+    return run.measure()
 
-    def simulated(*parts: tuple[Use, int]) -> list[Example]:
+
+class _RecipeRun:
+    """One run of the recipe: its folder, and its steps."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: BundledSize,
+        size: str,
+        jobs: int,
+        log: Callable[[str], None],
+        networks: str,
+        options: dict[str, Any],
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.recipe, self.size, self.jobs, self.log = folder, recipe, size, jobs, log
+        self.seed, self.device, self.resume = options["seed"], options["device"], options["resume"]
+        # Simulated tomograms have dark protein.
+        self.training_options = {**options, "contrast": "dark"}
+        self.paths = [folder / f"{kind}.safetensors" for kind in ("segmenter", "classifier", "verifier")]
+        self.segmenter, self.classifier, self.verifier = self.paths
+        parts = {"recipe": asdict(recipe), "size": size, "seed": self.seed, "version": code_version()}
+        self.key = key_of(parts | ({} if networks == "trained" else {"networks": networks}))
+
+    def simulated(self, *parts: tuple[Use, int]) -> list[Example]:
+        """Simulate tomograms, a number for each use."""
         examples = []
         for use, count in parts:
-            shape = recipe.deep_shape if use.whole_cells else recipe.shape
-            shape = shape if use.motors is None else recipe.motors_shape
-            examples += simulate_examples(folder / "simulated", use, seed, count, shape, jobs=jobs, log=log)
+            shape = self.recipe.deep_shape if use.whole_cells else self.recipe.shape
+            shape = shape if use.motors is None else self.recipe.motors_shape
+            folder = self.folder / "simulated"
+            examples += simulate_examples(folder, use, self.seed, count, shape, jobs=self.jobs, log=self.log)
         return examples
 
-    def calibrate(examples: list[Example], verifier: Path | None) -> None:
-        log(f"calibrating the scores on {len(examples)} tomograms")
-        volumes, truth = [e.tomogram for e in examples], [e.picks for e in examples]
-        search: dict[str, Any] = {"segmenter": segmenter, "device": device, "log": log}
-        calibrate_models(classifier, volumes, truth, verifier=verifier, **search)
+    def take_bundled_networks(self) -> None:
+        """Write the models in the package to the folder."""
+        for path in self.paths:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(read_bundled(path.stem)[0])
 
-    examples = simulated((Use.TRAINING, recipe.tomograms[0]), (Use.TRAINING_WHOLE, recipe.tomograms[1]))
-    volumes, membranes = [e.tomogram for e in examples], [e.membrane for e in examples]
-    common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "progress": progress}
-    # Simulated tomograms have dark protein.
-    common["contrast"] = "dark"
-    if not (resume and _restore(segmenter, finished)):
-        log(f"training the segmenter on {len(volumes)} tomograms")
-        train_segmenter(volumes, membranes, segmenter, **common, **recipe.segmenter)
-        _keep(segmenter, finished)
-    if not (resume and _restore(classifier, finished)):
-        log("training the classifier")
-        picks = [e.picks for e in examples]
-        train_classifier(volumes, picks, membranes, classifier, **common, **recipe.classifier)
-        _keep(classifier, finished)
-    slabs, whole = recipe.calibration
-    calibration = simulated((Use.CALIBRATION, slabs), (Use.CALIBRATION_WHOLE, whole))
-    update_metadata(classifier, "classifier", preselect=CoarseScan().to_dict())
-    calibrate(calibration, None)
-    if not (resume and _restore(verifier, finished)):
-        log("searching for candidates to train the verifier on")
-        slabs, whole = recipe.searched
-        searched = [e for e in examples if not e.whole_cells][:slabs]
-        searched += [e for e in examples if e.whole_cells][:whole]
-        searched += simulated((Use.VERIFYING_WHOLE, recipe.fresh))
-        volumes = [e.tomogram for e in searched]
-        found = find_candidates(classifier, volumes, segmenter=segmenter, device=device, log=log)
-        log("training the verifier")
-        train_verifier(volumes, [e.picks for e in searched], found, verifier, **common, **recipe.verifier)
-        _keep(verifier, finished)
-    searched_motors, picked_motors, *motors = recipe.motors
-    told_apart = folder / "kinds.safetensors"
-    if not (resume and _restore(told_apart, finished)):
-        log("searching for candidates to tell kinds apart on")
-        examples = simulated((Use.VERIFYING_MOTORS, searched_motors + picked_motors))
-        volumes = [e.tomogram for e in examples]
-        found = find_candidates(
-            classifier, volumes[:searched_motors], segmenter=segmenter, device=device, log=log
+    def train_networks(self) -> None:
+        """Train the networks, and calibrate the classifier alone; finished ones are taken again."""
+        recipe, log = self.recipe, self.log
+        segmenter, classifier, verifier = self.paths
+        finished = CheckpointStore(self.folder, self.key, name="bundled")
+        examples = self.simulated(
+            (Use.TRAINING, recipe.tomograms[0]), (Use.TRAINING_WHOLE, recipe.tomograms[1])
         )
-        # Particles alone cost a fraction of a search, and motors differ from tomogram to tomogram.
-        found += [e.picks[:0] for e in examples[searched_motors:]]
-        log("training the verifier to tell kinds apart")
-        options = {"kinds": PARTICLE_KINDS, "kinds_only": True, "start": verifier, **recipe.kinds}
-        train_verifier(volumes, [e.picks for e in examples], found, told_apart, **common, **options)
-        _keep(told_apart, finished)
-    with atomic_path(verifier) as temporary:
-        temporary.write_bytes(told_apart.read_bytes())
-    told_apart.unlink()
-    # With ordinary tomograms, scores are calibrated for similar good tomograms as well as for varied ones.
-    calibration += simulated((Use.ORDINARY, recipe.ordinary), (Use.CALIBRATION_MOTORS, motors[0]))
-    calibrate(calibration, verifier)
-    held_out = simulated((Use.HELD_OUT, recipe.held_out[0]), (Use.HELD_OUT_WHOLE, recipe.held_out[1]))
-    log(f"measuring on {len(held_out)} held-out tomograms")
-    models = [load_model(path, model_kind=path.stem) for path in paths]
-    metrics, evaluation = measure(held_out, *models, device=device, log=log)
-    log(f"measuring kinds on {motors[1]} tomograms with many motors")
-    metrics["kinds"] = measure_kinds(simulated((Use.HELD_OUT_MOTORS, motors[1])), *models, device=device)
-    draw_curves(evaluation, folder / "held_out.png")
-    update_metadata(verifier, "verifier", metrics={**models[2].metadata.metrics, **metrics})
-    metrics = {
-        **metrics,
-        **{f"{model.metadata.model_kind}_validation": model.metadata.metrics for model in models},
-        "seed": seed,
-        "size": size,
-        "tomograms": recipe.tomograms,
-        "shape": recipe.shape,
-        "deep_shape": recipe.deep_shape,
-    }
-    checksums = {path.name: file_sha256(path) for path in paths}
-    for name, document in (("figures.json", metrics), ("checksums.json", checksums)):
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return metrics
+        volumes, membranes = [e.tomogram for e in examples], [e.membrane for e in examples]
+        if not (self.resume and _restore(segmenter, finished)):
+            log(f"training the segmenter on {len(volumes)} tomograms")
+            train_segmenter(volumes, membranes, segmenter, **self.training_options, **recipe.segmenter)
+            _keep(segmenter, finished)
+        if not (self.resume and _restore(classifier, finished)):
+            log("training the classifier")
+            picks = [e.picks for e in examples]
+            options = {**self.training_options, **recipe.classifier}
+            train_classifier(volumes, picks, membranes, classifier, **options)
+            _keep(classifier, finished)
+        update_metadata(classifier, "classifier", preselect=CoarseScan().to_dict())
+        self._calibrate(self._calibration_examples(), None)
+        search: dict[str, Any] = {"segmenter": segmenter, "device": self.device, "log": log}
+        if not (self.resume and _restore(verifier, finished)):
+            log("searching for candidates to train the verifier on")
+            slabs, whole = recipe.searched
+            searched = [e for e in examples if not e.whole_cells][:slabs]
+            searched += [e for e in examples if e.whole_cells][:whole]
+            searched += self.simulated((Use.VERIFYING_WHOLE, recipe.fresh))
+            volumes = [e.tomogram for e in searched]
+            found = find_candidates(classifier, volumes, **search)
+            log("training the verifier")
+            picks = [e.picks for e in searched]
+            train_verifier(volumes, picks, found, verifier, **self.training_options, **recipe.verifier)
+            _keep(verifier, finished)
+        searched_motors, picked_motors, *_ = recipe.motors
+        told_apart = self.folder / "kinds.safetensors"
+        if not (self.resume and _restore(told_apart, finished)):
+            log("searching for candidates to tell kinds apart on")
+            examples = self.simulated((Use.VERIFYING_MOTORS, searched_motors + picked_motors))
+            volumes = [e.tomogram for e in examples]
+            found = find_candidates(classifier, volumes[:searched_motors], **search)
+            # Particles alone cost a fraction of a search, and motors differ from tomogram to tomogram.
+            found += [e.picks[:0] for e in examples[searched_motors:]]
+            log("training the verifier to tell kinds apart")
+            options = {"kinds": PARTICLE_KINDS, "kinds_only": True, "start": verifier, **recipe.kinds}
+            picks = [e.picks for e in examples]
+            train_verifier(volumes, picks, found, told_apart, **self.training_options, **options)
+            _keep(told_apart, finished)
+        with atomic_path(verifier) as temporary:
+            temporary.write_bytes(told_apart.read_bytes())
+        told_apart.unlink()
+
+    def calibrate_verifier(self) -> None:
+        """Calibrate the scores of all kinds."""
+        # With ordinary tomograms, scores are calibrated for similar good ones as well as for varied ones.
+        ordinary, motors = self.recipe.ordinary, self.recipe.motors[2]
+        others = self.simulated((Use.ORDINARY, ordinary), (Use.CALIBRATION_MOTORS, motors))
+        self._calibrate(self._calibration_examples() + others, self.verifier)
+
+    def _calibration_examples(self) -> list[Example]:
+        slabs, whole = self.recipe.calibration
+        return self.simulated((Use.CALIBRATION, slabs), (Use.CALIBRATION_WHOLE, whole))
+
+    def _calibrate(self, examples: list[Example], verifier: Path | None) -> None:
+        self.log(f"calibrating the scores on {len(examples)} tomograms")
+        # What was found before an interruption is not searched again.
+        store = CheckpointStore(
+            self.folder, self.key, name=f"calibration-{'classifier' if verifier is None else 'all'}"
+        )
+        calibrate_models(
+            self.classifier,
+            [e.tomogram for e in examples],
+            [e.picks for e in examples],
+            verifier=verifier,
+            segmenter=self.segmenter,
+            device=self.device,
+            log=self.log,
+            store=store if self.resume else None,
+        )
+
+    def measure(self) -> dict[str, Any]:
+        """Measure on held-out tomograms; write and return the metrics."""
+        recipe, log = self.recipe, self.log
+        held_out = self.simulated(
+            (Use.HELD_OUT, recipe.held_out[0]), (Use.HELD_OUT_WHOLE, recipe.held_out[1])
+        )
+        log(f"measuring on {len(held_out)} held-out tomograms")
+        models = [load_model(path, model_kind=path.stem) for path in self.paths]
+        metrics, evaluation = measure(held_out, *models, device=self.device, log=log)
+        with_motors = self.simulated((Use.HELD_OUT_MOTORS, recipe.motors[3]))
+        log(f"measuring kinds on {len(with_motors)} tomograms with many motors")
+        metrics["kinds"] = measure_kinds(with_motors, *models, device=self.device)
+        draw_curves(evaluation, self.folder / "held_out.png")
+        update_metadata(self.verifier, "verifier", metrics={**models[2].metadata.metrics, **metrics})
+        metrics = {
+            **metrics,
+            **{f"{model.metadata.model_kind}_validation": model.metadata.metrics for model in models},
+            "seed": self.seed,
+            "size": self.size,
+            "tomograms": recipe.tomograms,
+            "shape": recipe.shape,
+            "deep_shape": recipe.deep_shape,
+        }
+        checksums = {path.name: file_sha256(path) for path in self.paths}
+        for name, document in (("figures.json", metrics), ("checksums.json", checksums)):
+            with atomic_path(self.folder / name) as temporary:
+                temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        return metrics
 
 
 def _keep(model: Path, finished: CheckpointStore) -> None:
