@@ -1,4 +1,4 @@
-"""Detection in tomograms of a simulator that the bundled models were not trained on, and that simulator."""
+"""Detection in tomograms of two simulators that no model was trained on, and these simulators."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy import ndimage
 
 import t3ssfast as t3
 from other_simulator import other_tomogram
+from third_simulator import third_tomogram
 
 # Seeds and options: contrast, defocus, noise, phase flipping and voxel size differ.
 TOMOGRAMS: tuple[tuple[int, dict[str, Any]], ...] = (
@@ -59,3 +60,18 @@ def test_bundled_models_find_t3ss_of_the_other_simulator() -> None:
     assert result.recall > 0.8
     assert result.median_normal_error_degrees < 5
     assert result.polarity_right == 1
+
+
+@pytest.mark.slow
+def test_bundled_models_find_t3ss_of_the_third_simulator() -> None:
+    made = [third_tomogram(1, noise=2.5), third_tomogram(2, voxel_nm=1.2, defocus_um=3.5)]
+    for one in made:
+        assert len(one.truth) == 8
+        assert one.tomogram.data.std() > 0.5
+    found = [t3.detect(one.tomogram, device="cpu", progress=False).candidates for one in made]
+    result = t3.evaluate(found, [one.truth for one in made], tolerance_angstrom=120.0)
+    # All of the sixteen are found.
+    assert result.true_positives >= 14
+    assert result.false_positives <= 2
+    assert result.polarity_right == 1
+    assert result.median_normal_error_degrees < 6
