@@ -7,6 +7,7 @@ import pytest
 from torch import Tensor, nn
 
 from networks import loaded_segmenter
+from t3ssfast.detection import contrast
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.contrast import DARK, contrast_from_segmenter
 from t3ssfast.detection.normalise import PreparedTomogram
@@ -33,6 +34,34 @@ def test_segmenter_tells_the_contrast(sign):
     assert found["sign"] == sign
     assert (as_given > inverted) == (sign == 1)
     assert max(as_given, inverted) > 0.03
+
+
+def test_further_slices_are_segmented_until_the_sign_is_clear(monkeypatch):
+    calls = []
+    plain = contrast.segment_slice
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(contrast, "segment_slice", counted)
+    data = np.random.default_rng(3).normal(size=(20, 64, 64)).astype(np.float32)
+    membrane = data.copy()
+    membrane[:, 30:34] -= 6
+    # As much membrane with either sign.
+    both = membrane.copy()
+    both[:, 40:44] += 6
+    for volume, slices in (
+        (membrane, 2),
+        (both, contrast.SEGMENTED_SLICES),
+        (data, contrast.SEGMENTED_SLICES),
+    ):
+        calls.clear()
+        prepared = PreparedTomogram.prepare(
+            Tomogram(volume, 13.6), normalisation=Normalisation(highpass_nm=0)
+        )
+        contrast_from_segmenter(prepared, loaded_segmenter(Darkness()), DetectConfig())
+        assert len(calls) == 2 * slices
 
 
 def test_protein_is_dark_where_there_is_no_membrane():

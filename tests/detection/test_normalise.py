@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -200,3 +202,30 @@ def test_dense_and_sparse_resampling_agree(step):
     dense = [torch.from_numpy(matrix.toarray()).double() for matrix in sparse]
     image = torch.from_numpy(noise((60, 75)))
     np.testing.assert_allclose(resample_slice(image, *dense), resample_slice(image, *sparse), atol=2e-6)
+
+
+@pytest.mark.parametrize("voxel_size", [13.6, 11.0])
+def test_held_slices_are_those_prepared_anew(voxel_size, monkeypatch):
+    data = np.random.default_rng(5).normal(size=(9, 40, 44)).astype(np.float32)
+    grid = PreparedTomogram.prepare(Tomogram(data, voxel_size), voxel_size_angstrom=13.6)
+    bright = grid.with_contrast_sign(-1)
+    depth, size = grid.shape[0], 4 * math.prod(grid.shape)
+    held = grid.holding_slices(size)
+    expected, inverted = grid.slab(0, depth), bright.slab(0, depth)
+    np.testing.assert_array_equal(held.slab(2, 5), expected[2:5])
+    reads = []
+    read = PreparedTomogram._read_slice
+    monkeypatch.setattr(PreparedTomogram, "_read_slice", lambda grid, z: reads.append(z) or read(grid, z))
+    np.testing.assert_array_equal(held.with_contrast_sign(-1).slab(2, 5), inverted[2:5])
+    assert not reads
+    slab = held.slab(0, depth)
+    np.testing.assert_array_equal(slab, expected)
+    # What the caller does to a slab does not change what is held.
+    slab[:] = 0
+    np.testing.assert_array_equal(held.slab(0, depth), expected)
+    reads.clear()
+    too_large = grid.holding_slices(size - 1)
+    for _ in range(2):
+        reads.clear()
+        np.testing.assert_array_equal(too_large.slab(0, depth), expected)
+        assert reads

@@ -28,6 +28,7 @@ from t3ssfast.detection.cylindrical_sections import (
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.verify import (
     EXTRA_VIEWS,
+    HOPELESS_LOG_ODDS,
     ITERATIONS,
     MAX_PENALTY_LOG_ODDS,
     MAX_SHIFT_NM,
@@ -167,6 +168,48 @@ def test_results_do_not_depend_on_the_other_candidates() -> None:
     shuffled = verify(grid, centre[order], axis[order], score[order], model)
     for result, other, tolerance in zip(results, shuffled, (1e-4, 1e-4, 0, 1e-5), strict=True):
         np.testing.assert_allclose(result[order], other, rtol=0, atol=tolerance)
+
+
+def test_hopeless_candidates_keep_the_answer_of_the_look_that_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = AxialNet((2, 3, 4, 4), 8, HEIGHT)
+    seen: list[int] = []
+    network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    model, grid = loaded(network), prepared(noise((30, 50, 40)))
+    monkeypatch.setattr(LoadedModel, "fused", property(lambda loaded: loaded.module))
+    rng = np.random.default_rng(1)
+    centre, axis = rng.uniform(0, (29, 49, 39), (30, 3)), rng.normal(size=(30, 3))
+    # The network says next to nothing, so that the score decides.
+    score = np.where(np.arange(30) < 10, 0.9, 1e-4).astype(np.float32)
+    *_, first_look = verify(grid, centre, axis, score, model)
+    assert sum(seen) == 30 * (ITERATIONS + len(EXTRA_VIEWS))
+    seen.clear()
+    found = verify(grid, centre, axis, score, model, drop_hopeless=True)
+    assert sum(seen) == 30 + 10 * (ITERATIONS - 1 + len(EXTRA_VIEWS))
+    promising = verify(grid, centre[:10], axis[:10], score[:10], model)
+    for result, other, tolerance in zip(found, promising, (1e-4, 1e-4, 0, 1e-5), strict=True):
+        np.testing.assert_allclose(result[:10], other, rtol=0, atol=tolerance)
+    monkeypatch.setattr("t3ssfast.detection.verify.ITERATIONS", 1)
+    monkeypatch.setattr("t3ssfast.detection.verify.EXTRA_VIEWS", ((0.0, 0.0),))
+    hopeless = verify(grid, centre[10:], axis[10:], score[10:], model)
+    np.testing.assert_allclose(found[0][10:], hopeless[0], atol=1e-4)
+    assert (found[3][10:] < HOPELESS_LOG_ODDS[0]).all()
+    assert (found[3][10:] < first_look[:10].min()).all()
+
+
+def test_slices_are_prepared_once_for_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared_slices: list[int] = []
+    slab = PreparedTomogram.slab
+
+    def counted(grid: PreparedTomogram, z0: int, z1: int) -> np.ndarray:
+        prepared_slices.extend(range(z0, z1))
+        return slab(grid, z0, z1)
+
+    monkeypatch.setattr(PreparedTomogram, "slab", counted)
+    grid, rng = prepared(noise((200, 24, 24))), np.random.default_rng(2)
+    centre = rng.uniform(0, (199, 23, 23), (60, 3))
+    verify(grid, centre, rng.normal(size=(60, 3)), even_scores(60), loaded(Constant(0.0, 3.0)))
+    assert len(prepared_slices) == len(set(prepared_slices))
 
 
 def test_no_candidates_give_empty_results() -> None:

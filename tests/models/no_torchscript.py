@@ -46,6 +46,8 @@ def main(folder: Path) -> None:
     assert detection.membrane is not None
     assert detection.membrane.any()
     assert not used, used
+    # PyTorch's compiler takes seconds to import.
+    assert "torch._dynamo" not in sys.modules
 
     out = folder / "classifier.safetensors"
     options: dict[str, Any] = {"steps": 2, "steps_per_epoch": 1, "batch": 8, "rounds": 1, "mined_slices": 1}
