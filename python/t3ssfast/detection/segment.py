@@ -20,12 +20,14 @@ from t3ssfast.detection.contrast import (
     trained_sign,
 )
 from t3ssfast.detection.inputs import DetectionInputs, normalise
+from t3ssfast.detection.membrane_levels import MembraneLevels
 from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.provenance import describe_segmenter
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.run import Run
-from t3ssfast.detection.segment_slice import average_slices, segment_slice
+from t3ssfast.detection.segment_slice import segment_on_device
 from t3ssfast.detection.slabs import PreparedSlab
+from t3ssfast.kernels._native import HIGHEST_LEVEL
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import Arrays, Slab
 from t3ssfast.runtime.memory import retry_on_oom
@@ -35,8 +37,8 @@ __all__ = ["Membrane", "given_membrane", "segment_membrane"]
 Mask = npt.NDArray[np.uint8]
 Prepared = npt.NDArray[np.float32] | torch.Tensor
 
-# A membrane probability is held as a fraction of this: a quarter of the memory of float32.
-PROBABILITY_ONE = 255
+# A membrane probability is held as a fraction of this.
+PROBABILITY_ONE = HIGHEST_LEVEL
 # Values of a membrane mask: searched around; and reported as membrane, too.
 CANDIDATE_MEMBRANE, MEMBRANE = 1, 2
 
@@ -133,7 +135,7 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
     """Membrane probability of every slice as uint8, and how many slices the checkpoint held."""
     probability_u8 = np.empty(grid.shape, np.uint8)
     depth, resumed = grid.shape[0], 0
-    slices = _AveragedSlices(grid, segmenter, run)
+    slices = _SegmentedSlices(grid, segmenter, run)
 
     def kept_levels(slab: Slab, piece: Arrays) -> Mask:
         levels: Mask = piece["levels"]
@@ -153,19 +155,19 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
             ):
                 with run.slabs.retry(slab):
                     with run.stages("segment"):
+                        averaged = MembraneLevels(probability_u8[slab.z0 : slab.z1], segmenter)
                         for z in range(slab.z0, slab.z1):
-                            average = slices.average(z, slab)
-                            average *= PROBABILITY_ONE
-                            np.rint(average, out=probability_u8[z], casting="unsafe")
+                            averaged.write(z - slab.z0, slices.neighbours(z, slab))
                             move_to(z + 1)
+                        averaged.finish()
                     with run.stages("keep"):
                         levels = probability_u8[slab.z0 : slab.z1]
                         run.store.save_slab("membrane", (slab.z0, slab.z1), levels=levels)
     return probability_u8, resumed
 
 
-class _AveragedSlices:
-    """Membrane probability of slices, each averaged with its neighbours and segmented once.
+class _SegmentedSlices:
+    """Membrane probability of slices, each segmented once and given with its neighbours.
 
     Slices beside the seam of two slabs are needed for both.
     """
@@ -174,27 +176,30 @@ class _AveragedSlices:
         self._grid, self._segmenter, self._run = grid, segmenter, run
         # The neighbours of a slice, and the slices that the model sees around them.
         self._margin = 1 + segmenter.metadata.slices // 2
-        self._segmented: dict[int, npt.NDArray[np.float32]] = {}
+        self._segmented: dict[int, torch.Tensor] = {}
 
     def prepare(self, z0: int, z1: int) -> Prepared:
         """The prepared slices from which those of a slab are segmented."""
         first, last = max(0, z0 - self._margin), min(self._grid.shape[0], z1 + self._margin)
         return self._run.read_slab(self._grid, first, last)
 
-    def average(self, z: int, slab: PreparedSlab[Prepared]) -> npt.NDArray[np.float32]:
-        """(y, x) float32 of slice z of a slab."""
+    def neighbours(
+        self, z: int, slab: PreparedSlab[Prepared]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Three times (y, x) float32: the slice below slice z of a slab, the slice itself, the one above."""
         neighbours = (max(0, z - 1), z, min(z + 1, self._grid.shape[0] - 1))
         self._segmented = {n: seen for n, seen in self._segmented.items() if z - 1 <= n <= z + 1}
         first = max(0, slab.z0 - self._margin)
         for n in neighbours:
             if n not in self._segmented:
-                self._segmented[n] = segment_slice(
+                self._segmented[n] = segment_on_device(
                     neighbouring_slices(slab.values, n - first, self._segmenter.metadata.slices),
                     self._segmenter,
                     engine=self._run.config.segmenter_engine,
                     max_tile=self._run.slabs.tile,
                 )
-        return average_slices(*(self._segmented[n] for n in neighbours))
+        below, middle, above = (self._segmented[n] for n in neighbours)
+        return below, middle, above
 
 
 def _lowest_above(threshold: float) -> int:
