@@ -91,16 +91,11 @@ namespace cuda {
 // SIMT path: one batch of tiles. All pointers are device pointers except program.layers, which is read on the host.
 void score_windows_simt(const TileBatch &batch, Launch launch);
 
-// Shared memory that one block may use, and that each of two blocks on one multiprocessor may use.
-struct SharedMemory {
-    std::int64_t per_block, per_block_of_two;
-};
-
 // Shared memory of a device with TF32 and bfloat16 tensor cores; zeros for an older device.
 SharedMemory tensor_core_shared_memory(int device);
 
 // Tensor-core path: the windows of one batch of images. All pointers are device pointers. `pack` packs the weights
-// first. `block_lanes` is the number of threads per block of the fully connected layers; 0 selects the default.
+// first. `block_lanes` is the number of threads per block of the fully connected layers; 0 lets the device decide.
 void score_windows_tensor_core(const TensorCoreRun &run, Precision precision, bool pack, int block_lanes,
                                Launch launch);
 }  // namespace cuda

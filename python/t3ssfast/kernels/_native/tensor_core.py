@@ -82,7 +82,8 @@ class TensorCoreLayout:
     ) -> TensorCoreLayout:
         """Return the layout of a program on a device, or on emulated warps.
 
-        `block_lanes` is the number of threads per block of the fully connected layers; 0 for the default.
+        `block_lanes` is the number of threads per block of the fully connected layers; where it is 0, the
+        device decides.
 
         Raises
         ------
