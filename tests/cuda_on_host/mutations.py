@@ -316,10 +316,10 @@ MUTATIONS = [
         (LEVELS,),
     ),
     Mutation(
-        "the last level that is not finite is reported before an earlier slice's",
+        "threads write to one place which average is not finite",
         "cuda/probability_levels.cu",
-        "if (bad < run.count) atomicMin(first",
-        "if (bad < run.count) (void)std::min(*first",
+        "atomicMin(first, static_cast<unsigned long long>(bad))",
+        "*first = static_cast<unsigned long long>(bad)",
         (LEVELS,),
     ),
     Mutation(
