@@ -28,7 +28,8 @@ function(t3ssfast_add_cuda target)
   if(T3SSFAST_HAS_CUDA)
     target_sources(${target} PRIVATE csrc/cuda/unfold.cu csrc/cuda/window_statistics.cu
                                      csrc/cuda/score_windows/simt.cu csrc/cuda/score_windows/tensor_core.cu
-                                     csrc/cuda/first_nonfinite.cu csrc/cuda/device.cu)
+                                     csrc/cuda/first_nonfinite.cu csrc/cuda/probability_levels.cu
+                                     csrc/cuda/device.cu)
     set_target_properties(${target} PROPERTIES
       CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
       CUDA_VISIBILITY_PRESET hidden CUDA_SEPARABLE_COMPILATION OFF)

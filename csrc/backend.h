@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/element.h"
+#include "core/probability_levels.h"
 #include "core/score_windows_simt.h"
 #include "core/statistic.h"
 #include "core/tensor_core_program.h"
@@ -90,18 +91,25 @@ namespace cuda {
 // SIMT path: one batch of tiles. All pointers are device pointers except program.layers, which is read on the host.
 void score_windows_simt(const TileBatch &batch, Launch launch);
 
-// Shared memory that one block may use, and that each of two blocks on one multiprocessor may use.
-struct SharedMemory {
-    std::int64_t per_block, per_block_of_two;
-};
-
 // Shared memory of a device with TF32 and bfloat16 tensor cores; zeros for an older device.
 SharedMemory tensor_core_shared_memory(int device);
 
 // Tensor-core path: the windows of one batch of images. All pointers are device pointers. `pack` packs the weights
-// first. `block_lanes` is the number of threads per block of the fully connected layers; 0 selects the default.
+// first. `block_lanes` is the number of threads per block of the fully connected layers; 0 lets the device decide.
 void score_windows_tensor_core(const TensorCoreRun &run, Precision precision, bool pack, int block_lanes,
                                Launch launch);
+}  // namespace cuda
+
+// -------------------------------------------------------------------------------------- probability_levels
+
+namespace cpu {
+// Averages a slice with its neighbours, in levels of 8 bits. Returns whether all averages are finite.
+bool probability_levels(const LevelsRun &run, int threads);
+}  // namespace cpu
+
+namespace cuda {
+// The same on a device. Lowers `*first_nonfinite` to the index of the first average that is not finite.
+void probability_levels(const LevelsRun &run, std::int64_t *first_nonfinite, Launch launch);
 }  // namespace cuda
 
 // --------------------------------------------------------------- the CUDA algorithms on the host, for tests

@@ -9,5 +9,6 @@ void register_build(pybind11::module_ &module);
 void register_unfold(pybind11::module_ &module);
 void register_window_statistics(pybind11::module_ &module);
 void register_score_windows(pybind11::module_ &module);
+void register_probability_levels(pybind11::module_ &module);
 
 }  // namespace t3ssfast

@@ -113,16 +113,16 @@ ColumnSplit column_split(Precision precision, int device, bool wide) {
 
 // Sizes for a program on tensor cores. Feature map tiles use up to `tile_bytes` of shared memory and the fully
 // connected layers up to `fully_connected_bytes`; for a CUDA device (0 or more) the device's limits replace both. Blocks
-// of the fully connected layers have `block_lanes` threads; 0 selects the default.
+// of the fully connected layers have `block_lanes` threads; 0 lets the device decide.
 // Throws std::invalid_argument if the program or the device does not support the tensor-core path.
 TensorCoreLayout score_windows_tensor_core_layout(const Rows &rows, i64 map_layers, int precision, int device,
                                                   i64 tile_bytes, i64 fully_connected_bytes, bool wide,
                                                   int block_lanes) {
+    SharedMemory memory{fully_connected_bytes, tile_bytes};
     if (device >= 0) {
-        const cuda::SharedMemory memory = cuda::tensor_core_shared_memory(device);
+        memory = cuda::tensor_core_shared_memory(device);
         if (memory.per_block == 0) reject_program("the device has no TF32 and bfloat16 tensor cores");
         tile_bytes = memory.per_block_of_two;
-        fully_connected_bytes = memory.per_block;
     }
     const std::vector<Layer> layers = read_layers(rows);
     const auto format = static_cast<Precision>(precision);
@@ -132,8 +132,8 @@ TensorCoreLayout score_windows_tensor_core_layout(const Rows &rows, i64 map_laye
     const int per_word = values_per_word(format);
     const Extent tile = choose_feature_map_tile(stages, per_word, tile_bytes);
     if (tile.area() == 0) reject_program("the feature maps are larger than shared memory");
-    const int block = block_rows(split, block_lanes == 0 ? kFullyConnectedLanes : block_lanes);
-    if (fully_connected_shared_bytes(stages, per_word, block) > fully_connected_bytes)
+    if (block_lanes == 0) block_lanes = choose_block_lanes(stages, per_word, split, memory);
+    if (fully_connected_shared_bytes(stages, per_word, block_rows(split, block_lanes)) > memory.per_block)
         reject_program("the hidden layers are larger than shared memory");
     const Stage &first = stages.first_fully_connected();
     return {built.packed_words, stages.pixel_words, first.reach_y(), first.reach_x(), tile.height, tile.width};

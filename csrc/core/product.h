@@ -22,6 +22,22 @@ T3_HD double sum(double a, double b) {
 #endif
 }
 
+T3_HD float product(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
+T3_HD float sum(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fadd_rn(a, b);
+#else
+    return a + b;
+#endif
+}
+
 T3_HD double difference(double a, double b) {
 #if defined(__CUDA_ARCH__)
     return __dsub_rn(a, b);

@@ -83,8 +83,7 @@ struct BlockShape {
 // How the warps split the columns of the first fully connected layer: each takes all, or half.
 enum class ColumnSplit { whole, halves };
 
-// Threads per block by default: registers limit the fully connected layers to 256 per multiprocessor, and with two
-// blocks of 128 one can load or store while the other multiplies.
+// Threads per block; registers limit the fully connected layers to the larger number per multiprocessor.
 constexpr int kMaxFullyConnectedLanes = 256, kFullyConnectedLanes = 128;
 
 template <typename Format>
@@ -141,6 +140,22 @@ T3_HD std::int64_t fully_connected_shared_bytes(const StageProgram &program, int
     const std::int64_t hidden = static_cast<std::int64_t>(rows) * hidden_row_floats(program, per_word);
     return (slots > hidden ? slots : hidden) * static_cast<std::int64_t>(sizeof(std::uint32_t)) +
            rows * static_cast<std::int64_t>(sizeof(std::int64_t));
+}
+
+// Shared memory that one block may use, and that each of two blocks on one multiprocessor may use.
+struct SharedMemory {
+    std::int64_t per_block, per_block_of_two;
+};
+
+// Threads per block of the fully connected layers. With two blocks of 128, one can load or store while the other
+// multiplies. Where only one of them fits a multiprocessor, one of 256 keeps twice as many warps there, if it fits.
+inline int choose_block_lanes(const StageProgram &program, int per_word, ColumnSplit split, SharedMemory memory) {
+    const auto bytes = [&](int lanes) {
+        return fully_connected_shared_bytes(program, per_word, block_rows(split, lanes));
+    };
+    const bool two_fit = bytes(kFullyConnectedLanes) <= memory.per_block_of_two;
+    return !two_fit && bytes(kMaxFullyConnectedLanes) <= memory.per_block ? kMaxFullyConnectedLanes
+                                                                           : kFullyConnectedLanes;
 }
 
 // --------------------------------------------------------------------------------------------- feature maps

@@ -35,6 +35,8 @@ void first_nonfinite(const float *, std::int64_t, std::int64_t *, Launch) { unav
 
 void score_windows_simt(const TileBatch &, Launch) { unavailable(); }
 
+void probability_levels(const LevelsRun &, std::int64_t *, Launch) { unavailable(); }
+
 SharedMemory tensor_core_shared_memory(int) { return {0, 0}; }
 
 void score_windows_tensor_core(const TensorCoreRun &, Precision, bool, int, Launch) { unavailable(); }

@@ -9,6 +9,8 @@ _Launch = tuple[int, int]  # device index, stream handle
 _Requests = Sequence[tuple[int, float]]  # number of a statistic, quantile
 _Rows = Sequence[tuple[int, ...]]  # layers
 _Program = tuple[_Rows, int, int, int]  # layers, layers on feature maps, address and number of parameters
+_Slices = tuple[int, int, int]  # slice below, slice, slice above
+_Weights = tuple[float, float, float]
 _Blocks = tuple[int, bool, bool, bool]  # lanes, reversed, late, wide
 
 def build_info() -> dict[str, Any]: ...
@@ -143,3 +145,11 @@ def score_windows_tensor_core(
 def fragment_layout(lane: int, /) -> list[list[tuple[int, int]]]: ...
 def multiply_fragments(precision: int, a: int, b: int, d: int, /) -> None: ...
 def convert_to_operands(precision: int, values: int, count: int, operands: int, /) -> None: ...
+
+# ------------------------------------------------------------------------------------ probability_levels
+def probability_levels_cpu(
+    slices: _Slices, weights: _Weights, count: int, out: int, threads: int, /
+) -> bool: ...
+def probability_levels_cuda(
+    slices: _Slices, weights: _Weights, count: int, out: int, first_nonfinite: int, launch: _Launch, /
+) -> None: ...

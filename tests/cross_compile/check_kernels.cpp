@@ -118,6 +118,24 @@ void check_unfold(const Image &image, i64 size) {
     }
 }
 
+void check_levels(i64 count) {
+    std::vector<float> slices = random_values(3 * count);
+    for (float &value : slices) value = std::abs(value);
+    slices[0] = slices[count] = slices[2 * count] = 0.5f;  // a tie: level 127.5 is rounded to the even one
+    std::vector<std::uint8_t> out(count);
+    const LevelsRun run{slices.data(), slices.data() + count, slices.data() + 2 * count, {0.25f, 0.5f, 0.25f}, count,
+                        out.data()};
+    if (!cpu::probability_levels(run, 2)) expect_close("finite", 0, 1, 0);
+    expect_close("tie", out[0], 128, 0);
+    for (i64 i = 0; i < count; ++i) {
+        const double average = 0.5 * slices[count + i] + 0.25 * (double(slices[i]) + slices[2 * count + i]);
+        expect_close("level", out[i] - 255 * average, 0, 0.5001);
+    }
+    add_to_checksum({out.begin(), out.end()});
+    slices[count - 1] = std::nanf("");
+    if (cpu::probability_levels(run, 2)) expect_close("finite", 1, 0, 0);
+}
+
 // A LeNet of a 5 x 5 convolution, ReLU, pooling, and two fully connected layers.
 void check_scores(const Image &image, i64 size, bool dense) {
     const i64 maps = 5, side = (size - 4) / 2, hidden = 19, classes = 3;
@@ -187,7 +205,8 @@ int main() {
     const Image image{2, 61, 83, random_values(2 * 61 * 83)};
     for (i64 size : {16, 26})
         for (bool dense : {true, false}) check_scores(image, size, dense);
-    std::printf("statistics and windows: %016llx\n", static_cast<unsigned long long>(checksum));
+    check_levels(100000);
+    std::printf("statistics, windows and levels: %016llx\n", static_cast<unsigned long long>(checksum));
     std::printf("%d differences\n", failures);
     return failures != 0;
 }

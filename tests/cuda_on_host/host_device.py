@@ -125,6 +125,8 @@ class Extension:
     def __init__(self, module: Any) -> None:
         self.library = ctypes.CDLL(module.__file__)
         self.library.cuda_on_host_findings.restype = ctypes.c_char_p
+        # Of the current stream: what is kept for a stream is not used in another session's memory.
+        self.stream = 0
 
     def use(self, architecture: int = 90, devices: int = 1, error: int = 0) -> None:
         """Start anew with devices of an architecture; `error` is what counting them returns."""
@@ -150,6 +152,7 @@ class Extension:
     @contextmanager
     def device(self) -> Iterator[HostDevice]:
         """Run kernels on the device; every fault that the extension finds fails the test."""
+        self.stream += 1
         with HostDevice(self.library) as device:
             yield device
         faults = self.findings()
@@ -169,5 +172,7 @@ def patch_torch(monkeypatch: pytest.MonkeyPatch, extension: Extension) -> None:
         def __exit__(self, *_: object) -> None:
             extension.library.cuda_on_host_restore_device(self.previous)
 
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=extension.stream)
+    )
     monkeypatch.setattr(torch.cuda, "device", Chosen)

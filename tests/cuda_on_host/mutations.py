@@ -11,6 +11,7 @@ otherwise.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STATISTICS, SCORES, LAUNCHES = (
-    f"tests/cuda_on_host/test_{name}_on_host.py" for name in ("statistics", "scores", "launches")
+# Processor time of one process: a compiler, or the tests of one mutation.
+CPU_SECONDS = 300
+STATISTICS, SCORES, LAUNCHES, LEVELS = (
+    f"tests/cuda_on_host/test_{name}_on_host.py" for name in ("statistics", "scores", "launches", "levels")
 )
 
 
@@ -299,6 +302,27 @@ MUTATIONS = [
         (STATISTICS, "-k", "statistics_equal"),
     ),
     Mutation(
+        "blocks of the levels take one group of pixels only",
+        "cuda/probability_levels.cu",
+        "group += gridDim.x * kGroup)",
+        "group += run.count)",
+        (LEVELS,),
+    ),
+    Mutation(
+        "threads of the levels go past the last pixel",
+        "cuda/probability_levels.cu",
+        "            if (i >= run.count) continue;\n            below",
+        "            below",
+        (LEVELS,),
+    ),
+    Mutation(
+        "threads write to one place which average is not finite",
+        "cuda/probability_levels.cu",
+        "atomicMin(first, static_cast<unsigned long long>(bad))",
+        "*first = static_cast<unsigned long long>(bad)",
+        (LEVELS,),
+    ),
+    Mutation(
         "16-byte copies start at a pixel that is not aligned",
         FULLY_CONNECTED,
         "tap % gathered.kernel_x * gathered.step_x;",
@@ -316,12 +340,10 @@ def run_tests(build: Path, mutation: Mutation) -> bool:
         "PYTHONPATH": str(ROOT / "python"),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests]
-    # A mutation may run wild: a crash and an endless loop are found, too.
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        return False
+    # In one process, and without the time limit of each test, which a busy machine can exceed.
+    options = ("-x", "-q", "-n", "0", "--timeout", "0", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *options, *mutation.tests]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode != 5, f"{mutation.name}: no test was selected"
     return done.returncode == 0
 
@@ -331,6 +353,8 @@ def main() -> int:
     for mutation in MUTATIONS:
         count = (ROOT / "csrc" / mutation.file).read_text().count(mutation.before)
         assert count == 1, f"{mutation.name}: the text occurs {count} times"
+    # A mutation may run wild: a crash and an endless loop are found, too.
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     sources = build / "mutated"
     shutil.rmtree(sources, ignore_errors=True)
     shutil.copytree(ROOT / "csrc", sources)

@@ -69,14 +69,17 @@ def test_no_spills_and_registers_within_the_launch_bounds(architecture: int, tmp
         assert [problem for found in results for problem in found] == []
 
 
-@pytest.mark.parametrize("name", ["window_statistics", "unfold"])
+@pytest.mark.parametrize("name", ["window_statistics", "unfold", "probability_levels"])
 @pytest.mark.parametrize("architecture", [75, 90])
 def test_sums_are_not_fused_with_products(name: str, architecture: int, tmp_path: Path) -> None:
     """`mul.f64` without a rounding mode may be fused with the sum that reads it; `mul.rn.f64` is not."""
+    width = 32 if name == "probability_levels" else 64
     compile_to_ptx(CSRC / "cuda" / f"{name}.cu", architecture, tmp_path / "code.ptx")
-    for kernel in (tmp_path / "code.ptx").read_text().split(".entry ")[1:]:
-        assert "fma.rn.f64" not in kernel
-        products = set(re.findall(r"\bmul\.f64\s+(%fd\d+)", kernel))
-        sums = re.findall(r"\b(?:add|sub)\.f64\s+%fd\d+, (%fd\d+), (%fd\d+)", kernel)
+    kernels = (tmp_path / "code.ptx").read_text().split(".entry ")[1:]
+    assert kernels
+    for kernel in kernels:
+        assert f"fma.rn.f{width}" not in kernel
+        products = set(re.findall(rf"\bmul\.f{width}\s+(%fd?\d+)", kernel))
+        sums = re.findall(rf"\b(?:add|sub)\.f{width}\s+%fd?\d+, (%fd?\d+), (%fd?\d+)", kernel)
         fused = [pair for pair in sums if products & set(pair)]
         assert fused == [], kernel.split("(")[0]

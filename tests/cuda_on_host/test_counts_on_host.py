@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host_device import Counts, Extension
+from host_device import DEVICE, Counts, Extension
 
 from lenets import lenet, noise
 from t3ssfast.kernels import _native
@@ -55,6 +55,18 @@ def test_check_for_nan(on_host: Extension) -> None:
     (count,) = on_host.counts()
     assert cells(count, 400 * 400) == documented()["first_nonfinite"]
     assert count.global_read == 4 * 400 * 400
+
+
+def test_levels(on_host: Extension) -> None:
+    """A slice and both neighbours are read once, in float32, and one byte is written."""
+    with on_host.device():
+        below, middle, above = (noise(400, 400) for _ in range(3))
+        out = torch.empty((400, 400), dtype=torch.uint8)
+        first = torch.full((1,), 400 * 400, dtype=torch.int64)
+        slices = (below.clone(), middle.clone(), above.clone())
+        _native.probability_levels(slices, (0.25, 0.5, 0.25), out, device=DEVICE, first_nonfinite=first)
+    (count,) = on_host.counts()
+    assert cells(count, 400 * 400) == documented()["levels"]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -168,6 +168,22 @@ def test_every_architecture(on_host: Extension, architecture: int, precision: st
     assert used_tensor_cores == (architecture >= 80)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("architecture", "blocks"), [(80, 1), (86, 2), (90, 2), (120, 2)])
+def test_blocks_are_as_large_as_the_device_needs(
+    on_host: Extension, architecture: int, blocks: int, precision: str
+) -> None:
+    """A multiprocessor holds two blocks of 128 lanes on sm_90, one on the others, and one of 256 on sm_80."""
+    image = noise(1, SIZE + 10, SIZE + 14)  # 165 windows: two blocks of 128 rows, one of 256
+    barriers = []
+    for device, block_lanes in ((90, 128), (architecture, 0)):
+        on_host.use(device)
+        options = {"precision": precision, "schedule": "tensor_core", "block_lanes": block_lanes}
+        scores(on_host, MODELS["wide"], image, None, **options)
+        barriers.append(on_host.counts()[-1].barriers)
+    assert barriers[1] / barriers[0] == blocks / 2
+
+
 @pytest.mark.parametrize("architecture", [86, 90])
 def test_shared_memory_is_checked_for_the_rows_of_the_block(on_host: Extension, architecture: int) -> None:
     """Blocks of 256 lanes have 256 rows, which do not fit 99 KiB."""

@@ -210,7 +210,8 @@ def test_models_trained_on_bright_protein(
 def test_other_voxel_sizes_are_resampled_and_mapped_back(models: Models, step: float, noise: float) -> None:
     tomogram, truth, membrane = toy_tomogram(step=step, noise=noise)
     # The toy segmenter sees single noisy slices, of which it needs every one.
-    detection = toy_detect(tomogram, models, config=DetectConfig(segmented_spacing_nm=0))
+    config = DetectConfig(segmented_spacing_nm=0, membrane_threshold=0.6)
+    detection = toy_detect(tomogram, models, config=config)
     found = t3.evaluate(detection.candidates, truth, 120.0)
     assert (found.true_positives, found.false_positives, found.polarity_right) == (3, 0, 1)
     assert found.median_distance_angstrom < 40

@@ -245,6 +245,25 @@ def test_first_value_that_is_not_finite_tiny(value: float) -> None:
         window_statistics(image, 7, ("mean",))
 
 
+@pytest.mark.parametrize("shape", [(7, 9), (1021, 1024)])
+def test_levels_equal_the_cpu_bit_for_bit_tiny(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    below, middle, above = torch.from_numpy(rng.integers(0, 511, (3, *shape)).astype(np.float32) / 510)
+    expected, found = torch.empty(shape, dtype=torch.uint8), torch.empty(shape, dtype=torch.uint8).cuda()
+    assert _native.probability_levels(
+        (below, middle, above), (0.25, 0.5, 0.25), expected, device=torch.device("cpu")
+    )
+    first = torch.full((1,), below.numel(), dtype=torch.int64).cuda()
+    for value in (0.5, float("nan"), float("inf")):
+        above.view(-1)[-2:] = value
+        slices = (below.cuda(), middle.cuda(), above.cuda())
+        _native.probability_levels(
+            slices, (0.25, 0.5, 0.25), found, device=found.device, first_nonfinite=first
+        )
+        assert torch.equal(found.cpu().view(-1)[:-2], expected.view(-1)[:-2])
+        assert int(first) == below.numel() - (0 if value == 0.5 else 2)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_second_device() -> None:
     image = images("noise", (1, 60, 70)).to("cuda:1")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import linecache
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lenets import lenet
 from t3ssfast.errors import ModelError
@@ -17,6 +19,7 @@ from t3ssfast.kernels.plan import (
     NoDensePlanError,
     Plan,
     has_dense_plan,
+    read,
     read_plan,
     run_model,
 )
@@ -372,6 +375,35 @@ def test_a_plan_is_cached_until_the_weights_change() -> None:
     model[0].weight.data.mul_(2.0)
     assert read_plan(model, SIZE) is not first
     assert has_dense_plan(model, SIZE, torch.device("cpu"))
+
+
+class CountedOperators(TorchDispatchMode):
+    """Counts the operators that PyTorch starts."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_on_a_device_are_summed_by_few_operators() -> None:
+    """A detection does it for every slab: it must not take longer than a twentieth of a slab's windows."""
+    words = [torch.arange(n, dtype=torch.int32) * 1_000_003 for n in (150, 6, 2400, 16, 120, 84)]
+    with CountedOperators() as counted:
+        read._sums(words)
+    assert counted.count <= 6
+    assert torch.equal(read._sums(words), read._sums([word.clone() for word in words]))
+    swapped = [words[0].flip(0), *words[1:]]
+    increased = [*words[:-1], words[-1] + 1]
+    for changed in (swapped, increased, words[::-1]):
+        assert not torch.equal(read._sums(changed), read._sums(words))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8, torch.bool])
+def test_weights_of_any_dtype_are_summed(dtype: torch.dtype) -> None:
+    weights = torch.ones(7, dtype=dtype)
+    assert read._sums([weights.view(read._WORDS[weights.element_size()])]).dtype == torch.int64
 
 
 def test_run_model_reports_what_is_wrong() -> None:

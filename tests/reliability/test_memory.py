@@ -26,8 +26,15 @@ from t3ssfast.runtime.memory import is_out_of_memory, retry_on_oom
 from t3ssfast.runtime.progress import Stages
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
 
-# The toy segmenter gives low probabilities in so small a volume.
-CONFIG = DetectConfig(slab_slices=8, segmenter_engine="torch", contrast="dark", membrane_threshold=0.3)
+# The toy segmenter gives low probabilities in so small a volume. Every slice is segmented, one at a time.
+CONFIG = DetectConfig(
+    slab_slices=8,
+    segmenter_engine="torch",
+    contrast="dark",
+    membrane_threshold=0.3,
+    segmented_spacing_nm=0,
+    threads=1,
+)
 # Out of memory as NumPy, PyTorch and CUDA report it.
 ERRORS: list[Callable[[], Exception]] = [
     lambda: MemoryError("Unable to allocate 9.1 GiB for an array with shape (7, 7)"),
@@ -149,7 +156,7 @@ def test_slabs_are_halved_until_they_fit(tmp_path, monkeypatch, error, stage):
             patch.setattr(classify_module, "classify_slab", within(3, classify_module.classify_slab, 0))
         else:
             # It gets one slice at a time: only a smaller tile can help, and there is none.
-            patch.setattr(segment_module, "segment_slice", within(0, segment_module.segment_slice, 0))
+            patch.setattr(segment_module, "segment_on_device", within(0, segment_module.segment_on_device, 0))
             with pytest.raises(OutOfMemoryError) as caught:
                 run(given)
             assert is_one_sentence(caught.value)
@@ -172,8 +179,8 @@ def test_finished_slabs_are_not_computed_again(tmp_path, monkeypatch):
             raise MemoryError
         return plain(around, *arguments, **options)
 
-    plain = segment_module.segment_slice
-    monkeypatch.setattr(segment_module, "segment_slice", segment)
+    plain = segment_module.segment_on_device
+    monkeypatch.setattr(segment_module, "segment_on_device", segment)
     run(given)
     # The first slab of eight stays. Of the second the slice that failed is segmented again, and the last
     # slice of the first, which had been dropped.

@@ -74,6 +74,11 @@ void launch_stages(const TensorCoreRun &run, bool pack, int block_lanes, Launch 
     const LaunchShape map_shape{dim3(grid(run.tile_count(), 1)), kMapLanes, run.buffers.bytes()};
     launch_kernel(what, feature_map_kernel<Format>, map_shape, stream, run);
 
+    constexpr ColumnSplit split = Shape::kWarpsAcross == 1 ? ColumnSplit::whole : ColumnSplit::halves;
+    if (block_lanes == 0) {
+        const SharedMemory memory = tensor_core_shared_memory(target.device);
+        block_lanes = choose_block_lanes(run.program, Format::kPerWord, split, memory);
+    }
     const int rows = Shape::rows(block_lanes / kWarpLanes);
     allow_shared(fully_connected_kernel<Shape>, target.device);
     const LaunchShape shape{dim3(grid(run.window_count, rows)), static_cast<unsigned>(block_lanes),
@@ -93,8 +98,7 @@ SharedMemory tensor_core_shared_memory(int device) {
 void score_windows_tensor_core(const TensorCoreRun &run, Precision precision, bool pack, int block_lanes,
                                Launch launch) {
     if (run.window_count == 0) return;
-    if (block_lanes == 0) block_lanes = kFullyConnectedLanes;
-    if (block_lanes != kFullyConnectedLanes && block_lanes != kMaxFullyConnectedLanes)
+    if (block_lanes != 0 && block_lanes != kFullyConnectedLanes && block_lanes != kMaxFullyConnectedLanes)
         throw std::invalid_argument("score_windows: block_lanes must be 0, 128 or 256.");
     const DeviceGuard guard(launch.device);
     switch (precision) {

@@ -20,17 +20,14 @@ from t3ssfast.detection.contrast import (
     trained_sign,
 )
 from t3ssfast.detection.inputs import DetectionInputs
+from t3ssfast.detection.membrane_levels import MembraneLevels
 from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.provenance import describe_segmenter
 from t3ssfast.detection.prune_membrane import prune_membrane
 from t3ssfast.detection.run import Run
-from t3ssfast.detection.segment_slice import (
-    segment_slice,
-    slice_weights,
-    tiles_at_a_time,
-    weighted_mean,
-)
+from t3ssfast.detection.segment_slice import segment_on_device, slice_weights, tiles_at_a_time
 from t3ssfast.detection.slabs import PreparedSlab
+from t3ssfast.kernels._native import HIGHEST_LEVEL
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import Arrays, Slab
 from t3ssfast.runtime.memory import retry_on_oom
@@ -41,8 +38,8 @@ __all__ = ["Membrane", "given_membrane", "segment_membrane"]
 Mask = npt.NDArray[np.uint8]
 Prepared = npt.NDArray[np.float32] | torch.Tensor
 
-# A membrane probability is held as a fraction of this: a quarter of the memory of float32.
-PROBABILITY_ONE = 255
+# A membrane probability is held as a fraction of this.
+PROBABILITY_ONE = HIGHEST_LEVEL
 # Values of a membrane mask: searched around; and reported as membrane, too.
 CANDIDATE_MEMBRANE, MEMBRANE = 1, 2
 
@@ -139,7 +136,7 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
     """Membrane probability of every slice as uint8, and how many slices the checkpoint held."""
     probability_u8 = np.empty(grid.shape, np.uint8)
     depth, resumed = grid.shape[0], 0
-    slices = _AveragedSlices(grid, segmenter, run)
+    slices = _SegmentedSlices(grid, segmenter, run)
 
     def kept_levels(slab: Slab, piece: Arrays) -> Mask:
         levels: Mask = piece["levels"]
@@ -160,18 +157,18 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
                 with run.slabs.retry(slab):
                     with run.stages("segment"):
                         slices.segment(slab)
+                        averaged = MembraneLevels(probability_u8[slab.z0 : slab.z1], segmenter)
                         for z in range(slab.z0, slab.z1):
-                            average = slices.average(z)
-                            average *= PROBABILITY_ONE
-                            np.rint(average, out=probability_u8[z], casting="unsafe")
+                            averaged.write(z - slab.z0, slices.weights(z), slices.segmented)
                             move_to(z + 1)
+                        averaged.finish()
                     with run.stages("keep"):
                         levels = probability_u8[slab.z0 : slab.z1]
                         run.store.save_slab("membrane", (slab.z0, slab.z1), levels=levels)
     return probability_u8, resumed
 
 
-class _AveragedSlices:
+class _SegmentedSlices:
     """Membrane probability of slices: some are segmented, each once; all are averages of these.
 
     Slices beside the seam of two slabs are needed for both.
@@ -182,7 +179,8 @@ class _AveragedSlices:
         spacing = run.config.segmented_spacing_nm * 10 / grid.voxel_size_angstrom
         # The rounding error of the division must not exclude a whole number of slices.
         self._stride = max(1, math.floor(spacing + 1e-6))
-        self._segmented: dict[int, npt.NDArray[np.float32]] = {}
+        # By number; where the segmenter runs.
+        self.segmented: dict[int, torch.Tensor] = {}
 
     def prepare(self, z0: int, z1: int) -> Prepared:
         """The prepared slices from which those of a slab are segmented."""
@@ -190,32 +188,31 @@ class _AveragedSlices:
 
     def segment(self, slab: PreparedSlab[Prepared]) -> None:
         """Segment what the averages of a slab are made of."""
-        needed = {n for z in range(slab.z0, slab.z1) for n in self._weights(z)}
-        held = {n: seen for n, seen in self._segmented.items() if n in needed}
+        needed = {n for z in range(slab.z0, slab.z1) for n in self.weights(z)}
+        held = {n: seen for n, seen in self.segmented.items() if n in needed}
         missing, (first, _) = sorted(needed - held.keys()), self._needed(slab.z0, slab.z1)
         config, slabs = self._run.config, self._run.slabs
 
-        def segment_one(n: int) -> npt.NDArray[np.float32]:
+        def segment_one(n: int) -> torch.Tensor:
             around = neighbouring_slices(slab.values, n - first, self._segmenter.metadata.slices)
-            return segment_slice(around, self._segmenter, engine=config.segmenter_engine, max_tile=slabs.tile)
+            return segment_on_device(
+                around, self._segmenter, engine=config.segmenter_engine, max_tile=slabs.tile
+            )
 
         workers = 1
         if self._segmenter.engine(config.segmenter_engine).is_reentrant:
             workers = tiles_at_a_time(config, self._grid.shape[1:], slabs.tile)
         segmented = map_in_threads(segment_one, missing, workers)
-        self._segmented = held | dict(zip(missing, segmented, strict=True))
+        self.segmented = held | dict(zip(missing, segmented, strict=True))
 
-    def average(self, z: int) -> npt.NDArray[np.float32]:
-        """(y, x) float32 of slice z of the slab that was segmented last."""
-        return weighted_mean(self._weights(z), self._segmented)
-
-    def _weights(self, z: int) -> dict[int, float]:
+    def weights(self, z: int) -> dict[int, float]:
+        """Numbers and weights of the segmented slices whose mean slice z is."""
         return slice_weights(z, self._grid.shape[0], self._stride)
 
     def _needed(self, z0: int, z1: int) -> tuple[int, int]:
         """First slice, and end, of those that the model sees for slices z0 up to z1."""
         seen = self._segmenter.metadata.slices // 2
-        first, last = min(self._weights(z0)) - seen, max(self._weights(z1 - 1)) + seen
+        first, last = min(self.weights(z0)) - seen, max(self.weights(z1 - 1)) + seen
         return max(0, first), min(self._grid.shape[0], last + 1)
 
 

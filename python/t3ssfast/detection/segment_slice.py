@@ -17,8 +17,11 @@ from t3ssfast.models import LoadedModel
 __all__ = [
     "MAX_TILE",
     "MIN_TILE",
+    "NEIGHBOUR_WEIGHT",
     "SIDE_MULTIPLE",
     "cut_tiles",
+    "nan_error",
+    "segment_on_device",
     "segment_slice",
     "slice_weights",
     "tile_side",
@@ -26,7 +29,7 @@ __all__ = [
     "weighted_mean",
 ]
 
-# Weight of each of the two neighbours in `slice_weights`.
+# Weight of each of the two neighbours with which the probability of a slice is averaged.
 NEIGHBOUR_WEIGHT = 0.25
 # Sides are padded to multiples of this: the poolings of a U-Net of depth 4.
 SIDE_MULTIPLE = 16
@@ -60,12 +63,25 @@ def segment_slice(
     max_tile
         Longest side of a tile, pixels; a multiple of 16, at least 512. Changes answers by rounding only.
     """
+    out = segment_on_device(around, model, engine=engine, max_tile=max_tile).cpu().numpy()
+    if not np.isfinite(out).all():
+        raise nan_error(model)
+    return out
+
+
+def segment_on_device(
+    around: npt.NDArray[np.float32] | torch.Tensor, model: LoadedModel, *, engine: str, max_tile: int
+) -> torch.Tensor:
+    """Do the work of `segment_slice`; the result stays on a CUDA device, and is not checked for NaN."""
     if max_tile < MIN_TILE or max_tile % SIDE_MULTIPLE:
         raise ConfigError(f"max_tile is {max_tile}; give a multiple of {SIDE_MULTIPLE}, at least {MIN_TILE}.")
     height, width = around.shape[1:]
     multiple = model.side_multiple
     pad = (0, -height % multiple), (0, -width % multiple)
-    out = np.empty((height, width), np.float32)
+    # NumPy's memory on a CPU: it asks for huge pages, PyTorch's does not.
+    out = torch.from_numpy(np.empty((height, width), np.float32))
+    if model.device.type == "cuda":
+        out = torch.empty((height, width), device=model.device)
     rows, columns = (
         cut_tiles(n + after, max_tile, multiple) for n, (_, after) in zip(around.shape[1:], pad, strict=True)
     )
@@ -79,11 +95,14 @@ def segment_slice(
                 tile = image[:, :, top:bottom, left:right].to(model.device)
                 with model.named_errors(f"slices of {tile.shape[2]} x {tile.shape[3]} px"):
                     answer = model.probability(run(tile))
-                core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left].cpu().numpy()
+                core = answer[0, 0, r0 - top : r1 - top, c0 - left : c1 - left]
                 out[r0:r1, c0:c1] = core[: height - r0, : width - c0]
-    if not np.isfinite(out).all():
-        raise ModelError(f"The segmenter {model.path} answers NaN on this tomogram; train or save it again.")
     return out
+
+
+def nan_error(model: LoadedModel) -> ModelError:
+    """Return the error of a segmenter whose probability is NaN."""
+    return ModelError(f"The segmenter {model.path} answers NaN on this tomogram; train or save it again.")
 
 
 def slice_weights(z: int, depth: int, stride: int = 1) -> dict[int, float]:

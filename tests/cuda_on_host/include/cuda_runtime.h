@@ -39,6 +39,10 @@ double __dmul_rn(double a, double b);
 double __dadd_rn(double a, double b);
 double __dsub_rn(double a, double b);
 
+// Rounded once.
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+
 // ------------------------------------------------------------------------------------------- runtime
 
 enum cudaError_t {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from t3ssfast.kernels._native.build import SIMD, build_info, openvino_version
 from t3ssfast.kernels._native.images import Array, ImageStack, as_stack
 from t3ssfast.kernels._native.layer_program import LayerProgram
+from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
 from t3ssfast.kernels._native.score_windows import score_windows
 from t3ssfast.kernels._native.tensor_core import HostWarps
@@ -18,6 +19,7 @@ from t3ssfast.kernels._native.window_statistics import STATISTICS, window_statis
 from t3ssfast.kernels._native.windows import Windows, as_windows, check_size
 
 __all__ = [
+    "HIGHEST_LEVEL",
     "SIMD",
     "STATISTICS",
     "STREAM_BYTES",
@@ -33,6 +35,7 @@ __all__ = [
     "check_size",
     "empty_windows",
     "openvino_version",
+    "probability_levels",
     "score_windows",
     "to_caller",
     "unfold",

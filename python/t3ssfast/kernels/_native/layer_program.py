@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from t3ssfast.kernels._native.build import SIMD, best_simd_level
-from t3ssfast.kernels._native.extension import core
+from t3ssfast.kernels._native.extension import core, current_device
 
 __all__ = ["LayerProgram"]
 
@@ -40,6 +40,23 @@ class LayerProgram:
     _prepared: dict[tuple[int, int, int], core.PreparedProgram] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    # By index of the device and handle of the stream.
+    _on_device: dict[tuple[int, int], torch.Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def on_device(self, device: torch.device) -> torch.Tensor:
+        """Return the parameters on a device; those of the last device and stream are kept.
+
+        Memory is freed in the order of the stream that it was allocated for, so each stream gets its own.
+        """
+        with current_device(device) as launch:
+            kept = self._on_device.get(launch)
+            if kept is None:
+                kept = self.parameters.to(device)
+                self._on_device.clear()
+                self._on_device[launch] = kept
+        return kept
 
     def native(self, parameters: torch.Tensor) -> tuple[tuple[tuple[int, ...], ...], int, int, int]:
         """Return the argument of the native kernels for a copy of the parameters on their device."""

@@ -52,7 +52,7 @@ def score_windows(
         On a CUDA device: "tensor_core", "simt", or "auto" for tensor cores where device and program support
         them.
     block_lanes
-        Threads per block of the fully connected layers on tensor cores, 128 or 256; 0 for the default.
+        Threads per block of the fully connected layers on tensor cores, 128 or 256; 0 lets the device decide.
     host_lanes, reversed_lanes
         If `host_lanes` is not 0: emulate the SIMT path on the CPU, in blocks of that many lanes. For tests.
     host_warps

@@ -33,7 +33,7 @@ def score_windows_simt(
     device = stack.device
     windows_y, windows_x = windows.shape[-2:]
     tiles_y, tiles_x = -(-windows_y // CUDA_TILE), -(-windows_x // CUDA_TILE)
-    parameters = program.parameters.to(device)
+    parameters = program.on_device(device)
     tile_floats = core.score_windows_simt_tile_floats(program.rows, program.map_layers, CUDA_TILE)
     max_tiles = max(1, CUDA_WORKSPACE_BYTES // (4 * tile_floats))
     feature_maps = torch.empty(0, dtype=torch.float32, device=device)

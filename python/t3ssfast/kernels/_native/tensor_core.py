@@ -82,7 +82,8 @@ class TensorCoreLayout:
     ) -> TensorCoreLayout:
         """Return the layout of a program on a device, or on emulated warps.
 
-        `block_lanes` is the number of threads per block of the fully connected layers; 0 for the default.
+        `block_lanes` is the number of threads per block of the fully connected layers; where it is 0, the
+        device decides.
 
         Raises
         ------
@@ -126,7 +127,7 @@ def score_windows_tensor_core(
     """Score windows on tensor cores, one batch of images at a time; writes to `out`."""
     device = stack.device
     windows_y, windows_x = windows.shape[-2:]
-    parameters = program.parameters.to(device)
+    parameters = program.on_device(device)
     packed_weights = torch.empty(layout.packed_words, dtype=torch.int32, device=device)
     row_words = (windows_x + layout.reach_x) * layout.pixel_words
     batches = _map_batches(stack, windows, windows_y, layout.reach_y, 4 * row_words)

@@ -76,19 +76,34 @@ def has_dense_plan(model: torch.nn.Module, size: int, device: torch.device | Non
 def _checksum(model: torch.nn.Module) -> int:
     """Return a checksum of the weights, the only way to notice in-place changes through `.data`."""
     checksum = int(getattr(model, "training", False))
-    on_device = []
+    on_device: dict[tuple[torch.device, int], list[torch.Tensor]] = {}
     for name, tensor in named_tensors(model):
-        checksum = zlib.crc32(f"{name} {tensor.device} {tensor.dtype}".encode(), checksum)
-        values = tensor.detach().contiguous().view(-1).view(torch.uint8)
+        description = f"{name} {tuple(tensor.shape)} {tensor.device} {tensor.dtype}"
+        checksum = zlib.crc32(description.encode(), checksum)
+        values = tensor.detach().contiguous().view(-1)
         if values.device.type == "cpu":
-            checksum = zlib.crc32(values.numpy().data, checksum)
+            checksum = zlib.crc32(values.view(torch.uint8).numpy().data, checksum)
         elif len(values):
-            # Summed on the device, with weights that tell the order of values: one copy for all tensors.
-            weights = torch.arange(1, len(values) + 1, device=values.device)
-            on_device.append(torch.stack([values.sum(dtype=torch.int64), (values * weights).sum()]))
-    if on_device:
-        checksum = zlib.crc32(torch.cat(on_device).cpu().numpy().data, checksum)
+            words = values.view(_WORDS[values.element_size()])
+            on_device.setdefault((words.device, words.element_size()), []).append(words)
+    for tensors in on_device.values():
+        checksum = zlib.crc32(_sums(tensors).cpu().numpy().data, checksum)
     return checksum
+
+
+# Integers of as many bytes as a weight: not all tensors can be viewed as bytes four at a time.
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
+
+
+def _sums(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of integers, and that with weights which tell their order.
+
+    Computed where the integers are, by as many operators for many tensors as for one: starting an operator
+    takes a device longer than adding the weights of a classifier.
+    """
+    words = torch.cat(tensors)
+    positions = torch.arange(1, len(words) + 1, device=words.device)
+    return torch.stack([words.sum(dtype=torch.int64), (words * positions).sum()])
 
 
 def _read_chain(model: torch.nn.Module, size: int) -> Plan:
