@@ -20,6 +20,7 @@ from t3ssfast.cli import (
     average,
     bench,
     convert,
+    curate_curve,
     demo,
     detect,
     doctor,
@@ -124,6 +125,7 @@ for command in (
     convert.convert,
     report.report,
     suggest.suggest,
+    curate_curve.curate_curve,
     doctor.doctor,
     bench.bench,
 ):
