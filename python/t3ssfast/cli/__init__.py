@@ -129,7 +129,7 @@ for command in (
     doctor.doctor,
     bench.bench,
 ):
-    app.command()(command)
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
