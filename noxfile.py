@@ -186,8 +186,8 @@ def napari(session: nox.Session) -> None:
 def loop(session: nox.Session) -> None:
     """Detect, judge, fine-tune, detect again, in ten tomograms: by the page in Chromium, and by napari.
 
-    Needs chromium, chromedriver and xvfb; takes many minutes. The pictures and figures of the tutorial are left
-    in the session's folder; `nox -s loop -- short` takes small tomograms.
+    Needs chromium, chromedriver and xvfb; takes many minutes. The pictures and figures of the tutorial are
+    left in the session's folder; `nox -s loop -- short` takes small tomograms.
     """
     session.install(*CONSTRAINTS, ".[test,napari]", "pytest-qt", "selenium")
     pictures = Path(session.create_tmp()) / "pictures"
