@@ -183,6 +183,26 @@ def napari(session: nox.Session) -> None:
 
 
 @nox.session
+def loop(session: nox.Session) -> None:
+    """Detect, judge, fine-tune, detect again, in ten tomograms: by the page in Chromium, and by napari.
+
+    Needs chromium, chromedriver and xvfb; takes many minutes. The pictures and figures of the tutorial are
+    left in the session's folder; `nox -s loop -- short` takes small tomograms.
+    """
+    session.install(*CONSTRAINTS, ".[test,napari]", "pytest-qt", "selenium")
+    pictures = Path(session.create_tmp()) / "pictures"
+    pictures.mkdir(exist_ok=True)
+    env = {"T3SSFAST_SCREENSHOTS": str(pictures)}
+    size = () if "short" in session.posargs else ("--soak",)
+    session.run("pytest", "-n", "0", *size, "tests/reporting/test_loop_in_browser.py", env=env)
+    screen = ("xvfb-run", "-a", "-s", "-screen 0 1600x1000x24")
+    options = ("-o", "addopts=-ra", "-o", "filterwarnings=ignore", *size)
+    tests = "tests/napari_plugin/qt/test_loop.py"
+    session.run(*screen, "python", "-m", "pytest", *options, tests, env=env, external=True)
+    session.log(f"pictures and figures: {pictures}")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare every kernel and job with its peers; pass a file to run one benchmark."""
     session.install(*CONSTRAINTS, ".[bench]")

@@ -193,6 +193,20 @@ def test_evaluate_pairs_tomograms_by_name(tmp_path, make_candidates):
     assert (metrics["true_positives"], metrics["false_negatives"]) == (5, 4)
 
 
+def test_evaluate_takes_the_output_folder_of_many_tomograms(tmp_path, make_candidates):
+    sets = [make_candidates(4, 1, tomogram_name="a"), make_candidates(5, 2, tomogram_name="b")]
+    for some in sets:
+        for folder, name in (("found", "candidates.star"), ("known", "truth.star")):
+            place = tmp_path / folder / some.tomogram_name
+            place.mkdir(parents=True)
+            export(some, place / name)
+    export(sets, tmp_path / "found" / "candidates.star")
+    (tmp_path / "found" / "summary.csv").write_text("tomogram,status\na,done\nb,done\n")
+    result = run("evaluate", tmp_path / "found", tmp_path / "known", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["true_positives"] == 9
+
+
 def test_evaluate_takes_the_size_from_a_tomogram(data, tmp_path):
     picks = data / "relion5_particles.star"
     assert run("evaluate", picks, picks).exit_code == 1

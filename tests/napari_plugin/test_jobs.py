@@ -13,12 +13,13 @@ import t3ssfast as t3
 from t3ssfast.curation.results import find_results
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import load_model
-from t3ssfast.napari_plugin.compare import comparison_text, rank
+from t3ssfast.napari_plugin.compare import candidates_of_verdicts, comparison_text, rank
 from t3ssfast.napari_plugin.jobs import Job
 from t3ssfast.napari_plugin.preview import Preview
 from t3ssfast.napari_plugin.worker import detect_task, train_task
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.tomogram import Tomogram
+from t3ssfast.training.fine_tune import fine_tune_verifier, verified_scores
 from toy import save_toy_models, save_toy_verifier, toy_tomogram
 
 
@@ -87,7 +88,7 @@ def test_errors_of_a_job_are_events(tmp_path):
     assert "code 1" in event["message"]
 
 
-def test_training_on_verdicts(toy, detected, tmp_path):
+def test_training_on_verdicts(toy, detected, tmp_path, monkeypatch):
     _, models, _ = toy
     _, out = detected
     verifier = save_toy_verifier(tmp_path)
@@ -95,6 +96,14 @@ def test_training_on_verdicts(toy, detected, tmp_path):
     # Half of the particles are of another kind, for this person.
     label = np.where(np.arange(6) % 2 == 0, "accepted", "rejected")
     t3.save_curation(replace(results.candidates, label=label), tmp_path / "verdicts.json")
+    learned = []
+
+    def spied(*arguments, cross_validated, **options):
+        path = fine_tune_verifier(*arguments, cross_validated=cross_validated, **options)
+        learned.extend(cross_validated)
+        return path
+
+    monkeypatch.setattr("t3ssfast.training.fine_tune.fine_tune_verifier", spied)
     emit = Events()
     done = train_task(
         emit,
@@ -105,12 +114,62 @@ def test_training_on_verdicts(toy, detected, tmp_path):
         steps=2,
     )
     assert done["labels"] == label.tolist()
-    assert len(done["before"]) == len(done["after"]) == 6
-    assert done["before"] != done["after"]
+    assert len(done["before"]) == len(done["after"]) == done["verdicts"] == 6
+    assert done["folds"] == 3
+    # No score after the training is of the new file, which has learned from all verdicts.
+    (some,) = learned
+    tomogram, index = t3.read(toy[0] / "toy.mrc"), np.arange(len(some))
+    new, start = (
+        verified_scores(tomogram, some, index, load_model(path, model_kind="verifier"), 1)
+        for path in (done["model"], verifier)
+    )
+    np.testing.assert_allclose(np.sort(done["before"]), np.sort(start), atol=1e-5)
+    np.testing.assert_allclose(np.sort(done["after_uncalibrated"]), np.sort(some.score), atol=1e-5)
+    assert np.abs(some.score - new).max() > 1e-4
     assert load_model(done["model"], model_kind="verifier").metadata.calibration is not None
     assert any("fine-tuning on all picks" in event["message"] for event in emit)
-    text = comparison_text(rank(done["labels"], done["before"]), rank(done["labels"], done["after"]))
+    before, after = (rank(done["labels"], done[name]) for name in ("before", "after"))
+    text = comparison_text(before, after, folds=done["folds"], verdicts=done["verdicts"])
     assert "of 3" in text
+    assert "On 6 of 6 verdicts, held out in turns" in text
+
+
+def test_scores_after_a_training_are_of_models_without_the_candidate(toy, detected, tmp_path, monkeypatch):
+    """A verifier that knows the verdicts by heart gains nothing in the comparison."""
+    _, models, _ = toy
+    (results,) = find_results(detected[1])
+    label = np.where(np.arange(6) % 2 == 0, "accepted", "rejected")
+    t3.save_curation(replace(results.candidates, label=label), tmp_path / "verdicts.json")
+
+    def by_heart(tomograms, picks, out, cross_validated, **options):
+        (known,) = picks
+        # Its own verdict unseen, each candidate looks like one of the others.
+        cross_validated.append(replace(known, score=np.where(known.label == "accepted", 0.4, 0.6)))
+        return save_toy_verifier(tmp_path)
+
+    monkeypatch.setattr("t3ssfast.training.fine_tune.fine_tune_verifier", by_heart)
+    done = train_task(
+        Events(),
+        folders=[str(detected[1])],
+        verdicts=str(tmp_path / "verdicts.json"),
+        out=str(tmp_path / "tuned.pt"),
+        models={**models, "verifier": str(save_toy_verifier(tmp_path))},
+    )
+    assert rank(done["labels"], done["after"], done["after_uncalibrated"]).area == 0
+    np.testing.assert_allclose(sorted(set(done["after_uncalibrated"])), [0.4, 0.6], atol=1e-6)
+
+
+def test_verdicts_find_their_candidates(make_candidates):
+    found = make_candidates(4, centre_zyx=[[10, 10, 10], [50, 10, 10], [90, 10, 10], [130, 10, 10]])
+    verdicts = replace(
+        make_candidates(5),
+        centre_zyx=np.array([[51, 10, 10], [10, 10, 10], [90, 10, 10], [200, 10, 10], [130, 10, 10]]) / 2,
+        voxel_size_angstrom=27.2,
+        label=["rejected", "accepted", "unsure", "accepted", ""],
+    )
+    rows, index = candidates_of_verdicts(verdicts, found)
+    assert (rows.tolist(), index.tolist()) == ([0, 1], [1, 0])
+    assert candidates_of_verdicts(verdicts, found[:0])[0].tolist() == []
 
 
 def test_training_without_verdicts_says_so(detected, tmp_path):
@@ -132,6 +191,7 @@ def test_ranking_of_known_scores():
     assert rank(labels, [0.9, 0.1, 0.5, 0.6]).area == pytest.approx(0.75)
     assert rank(labels, [0.5] * 4).area == pytest.approx(0.5)
     assert np.isnan(rank(["accepted"], [0.5]).area)
+    assert rank(labels, [0.9, 0.1, 0.8, 0.6], [0.1, 0.9, 0.2, 0.8]).area == 0
     with pytest.raises(InputError, match="3 scores for 4 labels"):
         rank(labels, [1, 2, 3])
 

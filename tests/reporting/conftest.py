@@ -1,10 +1,10 @@
-"""What the data of a page are."""
+"""What the data of a page are, and the browser that opens it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +23,19 @@ def data_of() -> Callable[[Path], dict[str, Any]]:
         return data
 
     return read
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """The driver of a browser without a window."""
+    from report_page import chromium
+
+    yield from chromium()
+
+
+@pytest.fixture
+def page(driver: Any, tmp_path: Path) -> Iterator[Any]:
+    """A page in the browser without what earlier tests stored; its console must stay empty."""
+    from report_page import clean_page
+
+    yield from clean_page(driver, tmp_path / "downloads")

@@ -6,111 +6,20 @@ They are skipped where selenium or Chromium is missing.
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import t3ssfast as t3
+from report_page import ActionChains, By, Keys, WebDriverWait
 from result_folders import make_results
+from t3ssfast.cluster.summary import DetectionSummary, Row
 from t3ssfast.io.particles import export
 from t3ssfast.io.particles.curation import load_all_curations
 from t3ssfast.reporting.views import VIEW_PIXELS
 
-pytest.importorskip("selenium", reason="selenium is not installed; nox -s browser runs the tests of pages")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
-
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
-
 HOSTILE = "<img src=x onerror=document.title='hit'></script><script>document.title='hit'</script>"
-
-
-class Page:
-    """A report in a browser."""
-
-    def __init__(self, driver, downloads: Path) -> None:
-        self.driver, self.downloads = driver, downloads
-
-    def open(self, path: Path) -> Page:
-        self.driver.get(path.resolve().as_uri())
-        WebDriverWait(self.driver, 30).until(lambda d: d.execute_script("return document.body.dataset.ready"))
-        return self
-
-    def find(self, selector):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector):
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def text(self, selector):
-        return self.find(selector).text
-
-    def press(self, *keys):
-        chain = ActionChains(self.driver)
-        for key in keys:
-            chain.send_keys(key)
-        chain.perform()
-
-    def labels(self):
-        return [card.get_attribute("data-label") for card in self.all(".card")]
-
-    def select(self, name, value):
-        Select(self.find(f"#{name}")).select_by_value(value)
-        self.find(f"#{name}").send_keys(Keys.ESCAPE)
-
-    def threshold(self, value):
-        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
-        self.driver.execute_script(script, self.find("#threshold"), value)
-
-    def save(self, suffix):
-        """Click a button of the menu "Save"; return the file that is downloaded."""
-        before = set(self.downloads.iterdir())
-        if self.find("#save").get_attribute("open") is None:
-            self.find("#save summary").click()
-        self.find(f"#save-{suffix}").click()
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            new = [path for path in set(self.downloads.iterdir()) - before if path.suffix != ".crdownload"]
-            if new and new[0].stat().st_size:
-                return new[0]
-            time.sleep(0.05)
-        raise AssertionError(f"nothing was downloaded: {self.text('#message')}")
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1300,950", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def page(driver, tmp_path):
-    """A page in a browser without what earlier tests stored; its console must stay empty."""
-    downloads = tmp_path / "downloads"
-    downloads.mkdir()
-    behaviour = {"behavior": "allow", "downloadPath": str(downloads)}
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    driver.get_log("browser")
-    driver.get_log("performance")
-    yield Page(driver, downloads)
-    driver.execute_script("localStorage.clear()")
-    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @pytest.fixture
@@ -293,6 +202,33 @@ def test_truth_filters_and_marks(page, tmp_path):
     page.select("show", "fn")
     assert page.all(".card button") == [], "a missed particle is no candidate to judge"
     assert page.find("#curve canvas").size["width"] > 200
+
+
+def test_states_of_many_tomograms(page, tmp_path):
+    rows = [
+        Row("TS_01", "done", 2, 3.5),
+        Row("TS_02", "done", 2),
+        Row(HOSTILE, "failed", attempts=3, error="cut"),
+    ]
+    for row in rows[:2]:
+        make_results(tmp_path / "out" / row.tomogram, 2, name=row.tomogram)
+    DetectionSummary(tmp_path / "out", tuple(rows)).save()
+    page.open(t3.report(tmp_path / "out", tmp_path / "r.html", title="safe", progress=False))
+    assert page.text("#facts").startswith("2 of 3 tomograms · 4 candidates")
+    assert "1 failed, 2 done" in page.text("#states summary")
+    notes = page.text("#notes").splitlines()
+    assert notes == [f"{HOSTILE}: failed after 3 attempts: cut.", "TS_01, TS_02: A note of the detection."]
+    assert [row.text for row in page.all("#states tbody th")] == [HOSTILE, "TS_01", "TS_02"]
+    assert page.driver.title == "safe"
+
+
+def test_a_data_set_without_results(page, tmp_path):
+    (tmp_path / "out").mkdir()
+    DetectionSummary(tmp_path / "out", (Row("TS_01", "failed", error="cut"),)).save()
+    page.open(t3.report(tmp_path / "out", tmp_path / "r.html", progress=False))
+    assert "TS_01: failed: cut." in page.text("#notes")
+    assert "Nothing was found." in page.text("#cards")
+    page.press("a", Keys.ARROW_RIGHT, "z")
 
 
 def test_scene_turns_by_mouse_and_keys(page, report):

@@ -20,6 +20,7 @@ from t3ssfast.cli import (
     average,
     bench,
     convert,
+    curate_curve,
     demo,
     detect,
     doctor,
@@ -124,10 +125,11 @@ for command in (
     convert.convert,
     report.report,
     suggest.suggest,
+    curate_curve.curate_curve,
     doctor.doctor,
     bench.bench,
 ):
-    app.command()(command)
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -199,10 +199,13 @@ def _files(paths: Sequence[Path], names: tuple[str, ...]) -> list[tuple[str, Pat
     found: list[tuple[str, Path]] = []
     for path in paths:
         files = [path]
-        if path.is_dir() and not is_results_folder(path):
-            content = sorted(path.iterdir())
-            files = [p for p in content if is_results_folder(p)]
-            files += [p for p in content if p.is_file() and p.suffix in SUFFIXES]
+        content = sorted(path.iterdir()) if path.is_dir() else []
+        inside = [p for p in content if is_results_folder(p)]
+        if inside and is_results_folder(path):
+            # The output folder of many tomograms also holds a file with the candidates of all.
+            files = inside
+        elif path.is_dir() and not is_results_folder(path):
+            files = inside + [p for p in content if p.is_file() and p.suffix in SUFFIXES]
             if not files:
                 raise InputError(
                     f"{path} holds neither {' nor '.join(names)}, nor folders with one, nor candidate files; "
@@ -241,7 +244,7 @@ def _pair_by_name(groups: Sequence[list[tuple[str, Path]]]) -> list[tuple[Path, 
             continue
         if len(lengths) == 1:
             return in_order
-        first, second = (path for name, path in group if name == repeated)
+        first, second, *_ = (path for name, path in group if name == repeated)
         raise InputError(
             f"{first} and {second} are both called {repeated}; name files after their tomograms, or give as "
             "many files of candidates as of truth, in the same order."

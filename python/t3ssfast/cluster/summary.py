@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t3ssfast.cluster.ledger import write_json
-from t3ssfast.io import atomic_path, results_folder
+from t3ssfast.errors import ReadError
+from t3ssfast.io import atomic_path, display_path, results_folder
 from t3ssfast.io.particles.text import escape_formula
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ __all__ = ["DetectionSummary", "Row"]
 FILES = ("summary.csv", "summary.json")
 FAILED = ("failed", "poisoned")
 ENDED = ("done", "skipped", *FAILED)
+STATUSES = (*ENDED, "running", "waiting")
+# Larger files are no summary; a row has some hundred bytes.
+MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,29 @@ class DetectionSummary:
         write_json(paths[1], self.to_dict())
         return paths
 
+    @classmethod
+    def load(cls, out: Path) -> DetectionSummary | None:
+        """Read summary.json of an output folder, as it was last written; None where there is none.
+
+        Raises
+        ------
+        ReadError
+            If the file is damaged.
+        """
+        path = out / FILES[1]
+        if not path.is_file():
+            return None
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES} bytes")
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(out, tuple(_row(entry) for entry in content["tomograms"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ReadError(
+                f"{display_path(path)}: it is no summary of a data set ({type(error).__name__}: {error}); "
+                "write it again with t3ssfast status."
+            ) from error
+
     def to_dict(self) -> dict[str, Any]:
         """Return counts and rows as plain values."""
         return {"counts": self.counts(), "tomograms": [asdict(row) for row in self.rows]}
@@ -99,6 +128,25 @@ class DetectionSummary:
     def lines(self) -> list[str]:
         """Return the table as text: one line per tomogram, with the error."""
         return table_lines(self.rows)
+
+
+def _row(entry: dict[str, Any]) -> Row:
+    """Return the row of an entry in a file; ValueError, KeyError or TypeError where it is none."""
+    name, status = entry["tomogram"], entry["status"]
+    if not isinstance(name, str) or status not in STATUSES:
+        raise ValueError(f"tomogram {name!r} with status {status!r}")
+    numbers = {key: entry.get(key) for key in ("candidates", "seconds", "attempts")}
+    for key, number in numbers.items():
+        if number is not None and not (isinstance(number, (int, float)) and math.isfinite(number)):
+            raise ValueError(f"{key} of {name!r} is {number!r}")
+    return Row(
+        tomogram=name,
+        status=status,
+        candidates=None if numbers["candidates"] is None else int(numbers["candidates"]),
+        seconds=None if numbers["seconds"] is None else float(numbers["seconds"]),
+        attempts=int(numbers["attempts"] or 0),
+        **{key: str(entry.get(key, "")) for key in ("worker", "error", "path")},
+    )
 
 
 def table_lines(rows: Sequence[Row]) -> list[str]:

@@ -10,13 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from t3ssfast.candidates import Candidates
 from t3ssfast.errors import T3Error
 
 __all__ = ["detect_task", "main", "train_task"]
 
 # Called with the kind of an event and its content.
 Emit = Callable[..., None]
+FloatArray = npt.NDArray[np.float64]
+# Of the cross-validation of a fine-tuning, as in `fine_tune_verifier`; fewer with fewer accepted candidates.
+FOLDS = 4
 
 
 def main() -> None:
@@ -98,6 +103,9 @@ def train_task(
 ) -> dict[str, Any]:
     """Fine-tune the verifier on verdicts, and score the judged candidates before and after.
 
+    The scores after are cross-validated: each is of a verifier that was fine-tuned without the candidate, and
+    of a calibration without it. All scores are calibrated.
+
     Parameters
     ----------
     emit
@@ -115,14 +123,17 @@ def train_task(
 
     Returns
     -------
-    The model file, and the labels of the judged candidates with their scores before and after.
+    The model file; the labels of the compared candidates with their scores before and after, and the latter
+    uncalibrated; the number of folds; and that of all verdicts.
     """
     from t3ssfast.curation.results import find_results, open_tomogram_of
     from t3ssfast.curation.verdicts import apply_verdicts
     from t3ssfast.errors import InputError
+    from t3ssfast.evaluation.calibration import cross_validate, read_calibration
     from t3ssfast.io.particles.curation import load_all_curations
     from t3ssfast.io.particles.particle_file import merge_candidates
     from t3ssfast.models import load_model
+    from t3ssfast.napari_plugin.compare import candidates_of_verdicts
     from t3ssfast.training.fine_tune import fine_tune_verifier, verified_scores
 
     models = dict(models or {})
@@ -141,6 +152,8 @@ def train_task(
     tomograms = [open_tomogram_of(one) for one, _ in judged]
     masks = [one.read_membrane(tomogram) for (one, _), tomogram in zip(judged, tomograms, strict=True)]
     given: dict[str, Any] = {**models} if steps is None else {**models, "steps": steps}
+    begun = load_model(start, model_kind="verifier", device=device)
+    learned: list[Candidates] = []
     path = fine_tune_verifier(
         tomograms,
         [known for _, known in judged],
@@ -148,22 +161,34 @@ def train_task(
         start=start,
         membranes=None if any(mask is None for mask in masks) else masks,
         contrast=["dark" if one.contrast_sign == 1 else "light" for one, _ in judged],
+        folds=FOLDS,
         resume=True,
         device=device,
         log=lambda line: emit("log", message=line),
+        cross_validated=learned,
         **given,
     )
-    scores: dict[str, list[float]] = {}
-    for name, model in (("before", start), ("after", path)):
-        emit("log", message=f"scoring the judged candidates {name} the training")
-        verifier = load_model(model, model_kind="verifier", device=device)
-        scores[name] = []
-        for (one, known), tomogram in zip(judged, tomograms, strict=True):
-            index = np.flatnonzero(np.isin(known.label, ("accepted", "rejected")))
-            if len(index):
-                scored = verified_scores(tomogram, known, index, verifier, one.contrast_sign)
-                scores[name] += np.round(scored, 6).tolist()
-    labels = [
-        label for _, known in judged for label in known.label.tolist() if label in ("accepted", "rejected")
-    ]
-    return {"model": str(path), "labels": labels, **scores}
+    emit("log", message="scoring the judged candidates by the verifier before")
+    labels: list[str] = []
+    scores: list[FloatArray] = []
+    held_out: list[FloatArray] = []
+    for (one, known), some, tomogram in zip(judged, learned, tomograms, strict=True):
+        rows, index = candidates_of_verdicts(known, some)
+        labels += known.label[rows].tolist()
+        scores.append(verified_scores(tomogram, some, index, begun, one.contrast_sign))
+        held_out.append(some.score[index].astype(np.float64))
+    calibration = read_calibration(begun.metadata.calibration)
+    before, uncalibrated = np.concatenate(scores), np.concatenate(held_out)
+    accepted = np.array(labels) == "accepted"
+    # Each candidate is a group of its own: the curve that calibrates it was fitted without it.
+    after = cross_validate(uncalibrated, accepted, np.arange(len(accepted)), "platt")
+    all_labels = np.concatenate([known.label for _, known in judged]).tolist()
+    return {
+        "model": str(path),
+        "labels": labels,
+        "before": np.round(before if calibration is None else calibration.apply(before), 6).tolist(),
+        "after": np.round(after, 6).tolist(),
+        "after_uncalibrated": np.round(uncalibrated, 6).tolist(),
+        "folds": min(FOLDS, all_labels.count("accepted")),
+        "verdicts": all_labels.count("accepted") + all_labels.count("rejected"),
+    }

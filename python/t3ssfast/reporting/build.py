@@ -26,6 +26,7 @@ from t3ssfast.io.tomogram_names import match_names
 from t3ssfast.reporting.images import CANDIDATES_PER_SPRITE, sprites
 from t3ssfast.reporting.overview import membrane_points, overview_slices
 from t3ssfast.reporting.page import render_page
+from t3ssfast.reporting.states import SUMMARY_FILE, has_results, plain_states, states_of
 from t3ssfast.reporting.truth import Comparison, compare
 from t3ssfast.reporting.views import VIEWS, views_of_candidates
 from t3ssfast.runtime.progress import Stages
@@ -59,7 +60,8 @@ def report(
     """Write one self-contained page over results: pictures of every candidate, scores, and verdicts.
 
     The page needs no network and no server. Candidates are accepted and rejected in it by mouse and keyboard,
-    and the verdicts are saved from it as curation files (`load_curation`).
+    and the verdicts are saved from it as curation files (`load_curation`). Of the output folder of many
+    tomograms it also tells what has become of each, as the summary there (summary.json) says.
 
     Parameters
     ----------
@@ -91,14 +93,18 @@ def report(
         If the page cannot be written.
     """
     with Stages(progress) as stages:
-        results = find_results(folders)
+        given = list(map(Path, _as_list(folders)))
+        # Of a data set without any result, the page tells what has become of its tomograms.
+        with_results = [one for one in given if has_results(one) or not (one / SUMMARY_FILE).is_file()]
+        results = find_results(with_results) if with_results or not given else []
+        states, problems = states_of(given, results)
         if curation is not None:
             results = _with_verdicts(results, curation)
         comparison = None if truth is None else _compare(results, truth)
         with stages("draw"):
             data = _page_data(results, comparison, _as_list(tomograms))
-        first = Path(_as_list(folders)[0])
-        name = results[0].name if len(results) == 1 else first.resolve().name
+        data |= {"states": plain_states(states), "problems": problems}
+        name = results[0].name if len(results) == 1 else given[0].resolve().name
         data["stem"] = _stem(name)
         page = render_page(title or f"T3SS in {name}", data)
         with atomic_path(out) as temporary:

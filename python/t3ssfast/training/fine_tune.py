@@ -62,6 +62,7 @@ def fine_tune_verifier(
     device: str = "cpu",
     progress: bool = False,
     log: Callable[[str], None] = lambda line: None,
+    cross_validated: list[Candidates] | None = None,
     **options: Any,
 ) -> Path:
     """Fine-tune a verifier on few picks, and calibrate it by cross-validation.
@@ -96,6 +97,9 @@ def fine_tune_verifier(
         `out`: searched tomograms and finished folds are kept, and a training resumes at its last epoch.
     progress, log
         Show progress bars on a terminal; function called with a line of text at every stage.
+    cross_validated
+        Gets the candidates of each tomogram that were learned from, each with the uncalibrated score of a
+        verifier that was fine-tuned without its fold.
     **options
         Fields of `VerifierOptions`, in addition to or instead of `FINE_TUNING`.
 
@@ -167,6 +171,8 @@ def fine_tune_verifier(
         for k, index in enumerate(left_out):
             if len(index):
                 scores[k][index] = kept[str(k)]
+    if cross_validated is not None:
+        cross_validated += [replace(some, score=score) for some, score in zip(found, scores, strict=True)]
     log("fine-tuning on all picks")
     path = train_verifier(tomograms, picks, found, out, resume=resume, **common)
     rescored = [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)]

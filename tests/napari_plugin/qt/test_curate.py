@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 import t3ssfast as t3
+from napari_keys import press
 from t3ssfast.napari_plugin.layers import METADATA_KEY
 
 
@@ -20,17 +21,6 @@ def curate(viewer):
     yield widget
     # Closing must not ask.
     widget.session = None
-
-
-def press(viewer, qtbot, *keys):
-    canvas = viewer.window._qt_viewer.canvas.native
-    viewer.window._qt_window.activateWindow()
-    canvas.setFocus()
-    for key in keys:
-        modifier = Qt.KeyboardModifier.NoModifier
-        if isinstance(key, tuple):
-            modifier, key = key
-        qtbot.keyClick(canvas, key, modifier)
 
 
 def verdicts(viewer):

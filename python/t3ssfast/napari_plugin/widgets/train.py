@@ -59,7 +59,7 @@ class Train(JobPanel):
 
     def finished(self, event: Event) -> None:
         """Show the comparison."""
-        before, after = (rank(event["labels"], event[name]) for name in ("before", "after"))
-        self.state.setText(
-            f"{comparison_text(before, after)}\n\nwrote {event['model']}; give it to Detect as Verifier."
-        )
+        before = rank(event["labels"], event["before"])
+        after = rank(event["labels"], event["after"], event["after_uncalibrated"])
+        text = comparison_text(before, after, folds=event["folds"], verdicts=event["verdicts"])
+        self.state.setText(f"{text}\n\nwrote {event['model']}; give it to Detect as Verifier.")

@@ -10,6 +10,8 @@
   const OUTCOMES = { tp: "true", fp: "false", fn: "missed" };
   // More cards at a time would make each key slow.
   const CARDS = 600;
+  // Names and unfinished tomograms among the warnings; the table has all.
+  const NAMES = 3, STATES = 20;
   // Width of a plot in half of a printed page, pixels.
   const PAPER = 370;
   const TOMOGRAMS = DATA.tomograms;
@@ -361,11 +363,40 @@
     $("scene-tomogram").hidden = TOMOGRAMS.length < 2;
     DATA.kinds.forEach((kind, k) => $("kind").append(make("option", { value: k }, kind.replaceAll("_", " "))));
     $("kind-label").hidden = DATA.kinds.length < 2;
-    const notes = TOMOGRAMS.flatMap((tomogram) => tomogram.notes.map((note) => [tomogram.name, note]));
-    if (notes.length) {
-      $("notes").append(make("ul", {}, ...notes.map(([name, note]) => make("li", {}, name + ": " + note))));
-      $("notes").hidden = false;
+  }
+  // Names of tomograms in one line: many tomograms often have the same warning.
+  const listed = (names) => names.slice(0, NAMES).join(", ") + (names.length > NAMES ? " and " + (names.length - NAMES) + " more" : "");
+  function buildNotes() {
+    const lines = DATA.problems.slice(), names = new Map();
+    const open = DATA.states.filter((state) => !state.ended);
+    for (const state of open.slice(0, STATES)) {
+      const attempts = state.attempts > 1 ? " after " + state.attempts + " attempts" : "";
+      lines.push(state.name + ": " + state.status + attempts + (state.error ? ": " + state.error : "") + ".");
     }
+    if (open.length > STATES) lines.push(plural(open.length - STATES, "more tomogram") + " without an end: see the table of the tomograms.");
+    for (const tomogram of TOMOGRAMS) for (const note of tomogram.notes) names.set(note, [...(names.get(note) || []), tomogram.name]);
+    for (const [note, of] of names) lines.push(listed(of) + ": " + note);
+    if (!lines.length) return;
+    $("notes").append(make("ul", {}, ...lines.map((line) => make("li", {}, line))));
+    $("notes").hidden = false;
+  }
+  function buildStates() {
+    if (!DATA.states.length) return;
+    const counts = new Map();
+    for (const state of DATA.states) counts.set(state.status, (counts.get(state.status) || 0) + 1);
+    const text = [...counts].map(([status, count]) => count.toLocaleString("en") + " " + status).join(", ");
+    const heads = ["tomogram", "status", "candidates", "seconds", "attempts", "worker", "error"];
+    const cells = (state) => [state.name, state.status, state.candidates ?? "", state.seconds === null ? "" : state.seconds.toFixed(1), state.attempts || "", state.worker, state.error];
+    $("states").append(
+      make("summary", {}, plural(DATA.states.length, "tomogram"), make("span", {}, text)),
+      make("div", { class: "scroll" }, make("table", {},
+        make("caption", { class: "muted" }, "As in summary.json when this page was made; t3ssfast status brings it up to date"),
+        make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+        make("tbody", {}, ...DATA.states.map((state) => make("tr", { class: state.ended ? "" : "open" },
+          ...cells(state).map((cell, k) => make(k ? "td" : "th", k ? {} : { scope: "row" }, String(cell)))))))),
+    );
+    $("states").open = DATA.states.some((state) => !state.ended);
+    $("states").hidden = false;
   }
   function buildTruth() {
     const truth = DATA.truth;
@@ -505,6 +536,8 @@
   // ---- start ----------------------------------------------------------------------------------------------
   restore();
   buildTomograms();
+  buildStates();
+  buildNotes();
   buildTruth();
   if (anyChosen) {
     $("sort").prepend(make("option", { value: "suggested" }, "suggested first"));
@@ -512,7 +545,7 @@
     $("sort").value = "suggested";
     $("show").value = "suggested";
   }
-  $("facts").textContent = [plural(TOMOGRAMS.length, "tomogram"), plural(CANDIDATES.length, "candidate"), DATA.software].filter(Boolean).join(" · ");
+  $("facts").textContent = [(DATA.states.length > TOMOGRAMS.length ? TOMOGRAMS.length.toLocaleString("en") + " of " : "") + plural(Math.max(TOMOGRAMS.length, DATA.states.length), "tomogram"), plural(CANDIDATES.length, "candidate"), DATA.software].filter(Boolean).join(" · ");
   $("made").textContent = DATA.made;
   $("threshold").value = threshold;
   expect();
