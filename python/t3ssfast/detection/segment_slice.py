@@ -78,10 +78,11 @@ def segment_on_device(
     height, width = around.shape[1:]
     multiple = model.side_multiple
     pad = (0, -height % multiple), (0, -width % multiple)
-    # NumPy's memory on a CPU: it asks for huge pages, PyTorch's does not.
-    out = torch.from_numpy(np.empty((height, width), np.float32))
     if model.device.type == "cuda":
         out = torch.empty((height, width), device=model.device)
+    else:
+        # NumPy's memory: it asks for huge pages, PyTorch's does not.
+        out = torch.from_numpy(np.empty((height, width), np.float32))
     rows, columns = (
         cut_tiles(n + after, max_tile, multiple) for n, (_, after) in zip(around.shape[1:], pad, strict=True)
     )

@@ -1,0 +1,36 @@
+"""The levels of a slab on a CPU; tests/cuda_on_host has those of a CUDA device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from networks import small_unet
+from t3ssfast.detection.membrane_levels import MembraneLevels
+from t3ssfast.detection.segment_slice import slice_weights, weighted_mean
+from t3ssfast.errors import ModelError
+
+
+def test_slices_are_averaged_with_their_neighbours():
+    values = np.random.default_rng(0).random((4, 20, 31), np.float32)
+    segmented = dict(enumerate(torch.from_numpy(values)))
+    out = np.full((4, 20, 31), 77, np.uint8)
+    levels = MembraneLevels(out, small_unet())
+    levels.write(1, slice_weights(1, 4), segmented)
+    assert (out[[0, 2, 3]] == 77).all()
+    for z in (0, 2, 3):
+        levels.write(z, slice_weights(z, 4), segmented)
+    levels.finish()
+    for z in range(4):
+        mean = weighted_mean(slice_weights(z, 4), dict(enumerate(values)))
+        np.testing.assert_array_equal(out[z], np.rint(np.float32(255) * mean))
+
+
+def test_a_probability_that_is_nan_is_reported():
+    segmenter = small_unet()
+    levels = MembraneLevels(np.zeros((1, 5, 6), np.uint8), segmenter)
+    slices = {n: torch.zeros(5, 6) for n in range(3)}
+    slices[2][4, 5] = float("nan")
+    with pytest.raises(ModelError, match="The segmenter test answers NaN"):
+        levels.write(0, slice_weights(1, 3), slices)
