@@ -27,8 +27,8 @@ def main() -> None:
             simulation = t3.simulate(seed=seed, shape=(24, 112, 112))
             t3.write(paths[-1], simulation.tomogram.data, simulation.tomogram.voxel_size_angstrom)
 
-        # Pages about the work of dask are on any free ports, and shown to this machine only.
-        options = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+        # Without the pages on which dask shows its work; nothing listens beyond this machine.
+        options = {"dashboard_address": None, "worker_dashboard_address": "127.0.0.1:0"}
         with (
             LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **options) as cluster,
             Client(cluster) as client,
