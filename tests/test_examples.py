@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
-# Examples that start processes of their own.
-SLOW = {"many_at_once.py"}
+# Examples that start processes of their own, and the packages that these need.
+SLOW = {"dask_cluster.py": ["distributed"], "many_at_once.py": []}
 QUICK = [path for path in EXAMPLES if path.name not in SLOW]
 # All in one process, as importing PyTorch takes longer than some of them.
 RUN_ALL = """
@@ -69,6 +69,8 @@ def test_example_runs(path: Path, results: dict[str, tuple[str, str | None]]) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SLOW))
 def test_example_with_processes_runs(name: str, tmp_path: Path) -> None:
+    for package in SLOW[name]:
+        pytest.importorskip(package)
     (path,) = (path for path in EXAMPLES if path.name == name)
     finished = subprocess.run(
         [sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=280

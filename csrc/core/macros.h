@@ -7,6 +7,15 @@
 #define T3_ALWAYS_INLINE inline
 #endif
 
+// Before a loop: its iterations may be run in vectors, as none reads what an earlier one wrote.
+#if defined(__clang__)
+#define T3_INDEPENDENT_ITERATIONS _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define T3_INDEPENDENT_ITERATIONS _Pragma("GCC ivdep")
+#else
+#define T3_INDEPENDENT_ITERATIONS
+#endif
+
 #if defined(__CUDACC__)
 #define T3_HD __host__ __device__ __forceinline__
 #else

@@ -56,17 +56,22 @@ class Run(SphinxDirective):
         folder = workspace(self.env)
         scripts = str(Path(sys.executable).parent)
         environment = {**os.environ, "COLUMNS": "80", "PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
-        finished = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
+        try:
+            finished = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", text],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExtensionError(
+                f"{self.get_location()}: not finished after {TIMEOUT_SECONDS} seconds: {text}"
+            ) from error
         output = CONTROL.sub("", finished.stdout).replace(f"{folder}/", "").rstrip()
         if finished.returncode:
             raise ExtensionError(

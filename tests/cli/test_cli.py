@@ -55,6 +55,15 @@ def test_help_lists_every_command():
         assert name.split()[0] in result.output
 
 
+@pytest.mark.parametrize("group", [[], ["train"]], ids=["t3ssfast", "train"])
+def test_help_shows_whole_sentences_in_a_terminal_of_80_columns(group):
+    lines = run(*group, "--help").output.partition("Commands:")[2].strip().splitlines()
+    assert lines
+    for line in lines:
+        assert line.endswith("."), line
+        assert not line.endswith("..."), line
+
+
 @pytest.mark.parametrize("name", command_names())
 def test_help_of_every_command_has_an_example(name):
     result = run(*name.split(), "--help")

@@ -117,7 +117,7 @@ __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,prefer-vector-width=51
 }
 #endif
 
-RegionFunction region_function(SimdLevel level) {
+RegionFunction region_function([[maybe_unused]] SimdLevel level) {
 #if T3_HAS_SIMD_LEVELS
     if (level == SimdLevel::avx512) return score_region_avx512;
     if (level == SimdLevel::avx2) return score_region_avx2;

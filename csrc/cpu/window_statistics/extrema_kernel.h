@@ -16,7 +16,7 @@ T3_ALWAYS_INLINE i64 widen_spans(float *low, float *high, i64 columns, i64 size,
     // Written values are not read again.
     while (4 * span <= size) {
         left -= 3 * span;
-#pragma GCC ivdep
+        T3_INDEPENDENT_ITERATIONS
         for (i64 x = 0; x < left; ++x) {
             low[x] = minimum_of(minimum_of(low[x], low[x + span]), minimum_of(low[x + 2 * span], low[x + 3 * span]));
             high[x] =
@@ -34,13 +34,13 @@ T3_ALWAYS_INLINE void combine_spans(const float *spans, i64 span, i64 size, i64 
                                     float *target) {
     const float *const last = spans + size - span, *const second = spans + span, *const third = second + span;
     if (size <= 2 * span) {
-#pragma GCC ivdep
+        T3_INDEPENDENT_ITERATIONS
         for (i64 x = 0; x < columns; ++x) target[x] = extremum(spans[x], last[x]) + 0.0f;
     } else if (size <= 3 * span) {
-#pragma GCC ivdep
+        T3_INDEPENDENT_ITERATIONS
         for (i64 x = 0; x < columns; ++x) target[x] = extremum(extremum(spans[x], second[x]), last[x]) + 0.0f;
     } else {
-#pragma GCC ivdep
+        T3_INDEPENDENT_ITERATIONS
         for (i64 x = 0; x < columns; ++x) {
             target[x] = extremum(extremum(spans[x], second[x]), extremum(third[x], last[x])) + 0.0f;
         }
@@ -145,7 +145,7 @@ void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 col
         const float *__restrict low_next = t == size - 1 ? source : low_target + pitch;
         const float *__restrict high_next = t == size - 1 ? source : high_target + pitch;
         if (t >= kPrefetchRows) prefetch_row(source - kPrefetchRows * stride, pixels);
-#pragma GCC ivdep
+        T3_INDEPENDENT_ITERATIONS
         for (i64 x = 0; x < pixels; ++x) {
             low_target[x] = minimum_of(source[x], low_next[x]);
             high_target[x] = maximum_of(source[x], high_next[x]);
@@ -171,8 +171,8 @@ void extrema_of_rows(const float *image, i64 stride, i64 size, i64 rows, i64 col
             std::memcpy(low_row, low_upper, row_bytes);
             std::memcpy(high_row, high_upper, row_bytes);
         } else if (span == 1) {
-            // ivdep: the compiler's own check takes adjacent arrays for overlapping ones.
-#pragma GCC ivdep
+            // Said, because the compiler's own check takes adjacent arrays for overlapping ones.
+            T3_INDEPENDENT_ITERATIONS
             for (i64 x = 0; x < pixels; ++x) {
                 low[x] = minimum_of(low[x], source[x]);
                 high[x] = maximum_of(high[x], source[x]);

@@ -8,8 +8,10 @@
 #include <utility>
 
 #if defined(__x86_64__)
+#if !defined(__clang__)
 // False positive of gcc 12 in its own header.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #endif
 

@@ -70,7 +70,9 @@ def average(
     threads: options.Threads = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Align and average candidates in two independent half sets, and estimate the resolution.
+    """Align and average candidates in two independent half sets.
+
+    The correlation of the half sets gives the resolution.
 
     Writes average.mrc, half_map_1.mrc, half_map_2.mrc, mask.mrc, fsc.csv, candidates.star (the particles in
     the maps), particles.csv (all particles, with scores), average.png and average.json. An interrupted run

@@ -15,7 +15,9 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the timings as JSON.")] = False,
 ) -> None:
-    """Time the kernels and a small detection on this machine against PyTorch alone; takes about a minute.
+    """Time the kernels and a detection against PyTorch alone.
+
+    The detection is a small one; all takes about a minute.
 
     Both sides must give the same results before they are timed. Compare the ratios rather than the seconds: a
     busy machine slows both sides down.

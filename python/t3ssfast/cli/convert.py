@@ -37,7 +37,9 @@ def convert(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Convert a model file between TorchScript and safetensors, with its metadata.
+    """Convert a model file between TorchScript and safetensors.
+
+    Its metadata is converted with it.
 
     Only weights of the networks of t3ssfast can be converted. No code of the file is run.
 

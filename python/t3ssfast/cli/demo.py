@@ -28,7 +28,9 @@ def demo(
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Simulate a small tomogram, find the T3SS in it, and count hits and misses.
+    """Simulate a small tomogram, and find the T3SS in it.
+
+    Hits, misses and false candidates are counted.
 
     Takes less than a minute. Writes tomogram.mrc, truth.star, the files of `t3ssfast detect`, and pictures
     that compare the candidates with the truth.

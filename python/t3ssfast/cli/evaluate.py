@@ -75,7 +75,9 @@ def evaluate(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Count true and false positives of candidates against known particles.
+    """Compare candidates with known particles.
+
+    True and false positives and missed particles are counted.
 
     Where the truth holds several kinds of particles, those of --kind are counted. A table shows which kind
     the candidates on particles of each kind were taken for, in the truth and among the look-alikes.

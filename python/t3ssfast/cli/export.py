@@ -67,7 +67,9 @@ def export(
     tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write candidates for RELION, Dynamo, STOPGAP, IMOD, copick, ChimeraX or ArtiaX, or as plain tables.
+    """Write candidates for other programs, or as plain tables.
+
+    Programs are RELION, Dynamo, STOPGAP, IMOD, copick, ChimeraX and ArtiaX.
 
     A ChimeraX script (.cxc) opens --tomogram and --membrane, or those of a folder of results.
 

@@ -50,7 +50,9 @@ def extract(
     tomogram_name: options.TomogramNames = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Extract a subtomogram around each candidate, protein bright, and write a particles.star.
+    """Extract a subtomogram around each candidate.
+
+    Protein is bright in it. particles.star lists all of them.
 
     The contrast is that of the detection whose folder holds the candidates, or is looked for as a detection
     does.

@@ -31,7 +31,9 @@ def fdr(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Pool the tomograms of a data set: one threshold for a false-discovery rate, without labels.
+    """Find the threshold for a false-discovery rate, without labels.
+
+    The tomograms of a data set are pooled, and get one threshold.
 
     Reads the decoys that t3ssfast detect --fdr kept beside its results; nothing is searched again. Pool only
     tomograms of one kind. With -o, candidates.star, .csv, .mod and .tbl of each tomogram are written anew.

@@ -57,7 +57,9 @@ def report(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write one page over results: pictures, scores, and verdicts by mouse and keyboard.
+    """Write a page to look at results and to judge candidates.
+
+    It shows pictures and scores, and takes verdicts by mouse and keyboard.
 
     The page is a single file that needs no network. Verdicts are saved from it as JSON, CSV or STAR.
     `t3ssfast train tune` learns from these files, and other commands read the accepted particles in them.

@@ -25,7 +25,7 @@ def simulate(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Simulate a tomogram of minicells with T3SS, look-alikes and known ground truth.
+    """Simulate a tomogram of minicells with known T3SS.
 
     Writes tomogram.mrc, membrane.mrc, labels.mrc, truth.star, truth.csv, distractors.star (the look-alikes)
     and, last, parameters.json.

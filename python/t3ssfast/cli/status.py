@@ -23,10 +23,10 @@ def status(
     tilt_series_pixel_size: options.OptimisationSet = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell what has become of the tomograms of a folder, whoever works on them.
+    """Report the state of each tomogram of an output folder.
 
-    Also writes summary.csv and summary.json, and when nothing runs or waits candidates.star with the
-    candidates of all. The exit code is 1 if a tomogram failed.
+    It does not matter which processes search them. summary.csv and summary.json are written and, when nothing
+    runs or waits, candidates.star with the candidates of all. The exit code is 1 if a tomogram failed.
 
     \b
     Example:

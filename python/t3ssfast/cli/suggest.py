@@ -32,7 +32,7 @@ def suggest(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Suggest the candidates whose verdict teaches most, to look at next.
+    """Suggest the candidates whose verdict teaches most.
 
     They are those with the least certain scores, those on which classifier and verifier disagree, spread over
     tomograms and kinds, and some drawn at random, whose verdicts estimate the precision. Detect with a low

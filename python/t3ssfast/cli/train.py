@@ -135,7 +135,9 @@ def classifier(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the LeNet on tomograms and picked T3SS; picks of another kind are negatives.
+    """Train the LeNet on tomograms and picked T3SS.
+
+    Picks of another kind are negatives.
 
     \b
     Examples:
@@ -189,7 +191,7 @@ def verifier(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the verifier on the candidates that the classifier finds.
+    """Train the verifier on the candidates of the classifier.
 
     \b
     Examples:
@@ -242,7 +244,9 @@ def calibrate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Calibrate scores to probabilities, on tomograms that the models were not trained on.
+    """Calibrate scores to probabilities.
+
+    The tomograms must be others than the models were trained on.
 
     \b
     Example:
@@ -296,7 +300,9 @@ def tune(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and calibrate the verifier on few picks, or on verdicts, in your own tomograms.
+    """Fine-tune the verifier on few picks or on verdicts.
+
+    It is also calibrated on your tomograms.
 
     Of a curation file (`t3ssfast report`, napari), accepted candidates are T3SS and rejected ones are not;
     what is unsure or undecided is not learned from. Other files hold all T3SS of their tomograms.
@@ -334,7 +340,9 @@ def few_labels(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure fine-tuning on few picks, in a simulated domain that the models were not trained on.
+    """Measure fine-tuning on few picks.
+
+    The tomograms are simulated, in a way that the models were not trained on.
 
     \b
     Example:
@@ -368,7 +376,9 @@ def bundled(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Reproduce the bundled models: simulate, train, calibrate, measure.
+    """Reproduce the bundled models.
+
+    It simulates tomograms, trains, calibrates and measures.
 
     \b
     Example:

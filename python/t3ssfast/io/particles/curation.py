@@ -273,13 +273,16 @@ def _read_json(file: ParticleFile) -> list[Candidates]:
         texts = {"tomogram": [_name(row["tomogram"]) for row in rows]}
         texts["label"] = [_label(file, row.get("label", "")) for row in rows]
         texts["kind"] = [_name(row.get("kind", "t3ss")) for row in rows]
-        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in POSITION}
-        columns["score"] = [row.get("score", 1.0) for row in rows]
-        columns["rot"] = [row.get("rot", 0.0) for row in rows]
-        columns |= {name: [row.get(name, float(name == NORMAL[0])) for row in rows] for name in NORMAL}
+        numbers: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in POSITION}
+        numbers["score"] = [row.get("score", 1.0) for row in rows]
+        numbers["rot"] = [row.get("rot", 0.0) for row in rows]
+        numbers |= {name: [row.get(name, float(name == NORMAL[0])) for row in rows] for name in NORMAL}
+        # Some versions of pandas cannot hold the largest integers of JSON.
+        columns = {name: file.parse_numbers(values) for name, values in numbers.items()}
         for name in NUMBER_DETAILS:
             if any(name in row for row in rows):
-                columns[name] = [np.nan if row.get(name) is None else float(row[name]) for row in rows]
+                values = [np.nan if row.get(name) is None else float(row[name]) for row in rows]
+                columns[name] = np.asarray(values)
         for name in TEXT_DETAILS:
             if any(name in row for row in rows):
                 texts[name] = [_name(row.get(name, "")) for row in rows]
