@@ -13,7 +13,7 @@ __all__ = ["BUNDLED_SHA256", "read_bundled"]
 BUNDLED_SHA256 = {
     "segmenter": "f38de3c2b0881c7e973270ceced32e4a2ad017ae0ba8a872b82a31d8486d4938",
     "classifier": "cec5235317bea31c07fbb34d8f6d07f2667b71ddfe8d09a13f16210a06222735",
-    "verifier": "62c1a1c8650ba658f24e32748415211c67a389797f7fab3e9c4851c6283df43e",
+    "verifier": "97411ce899ff5134bb0a21f009ba25557e261b566934bbd75dedf7453c20e7d3",
 }
 
 
