@@ -31,6 +31,7 @@ from t3ssfast.simulation.simulate import Physics
 from t3ssfast.training.bundled import examples as simulated_examples
 from t3ssfast.training.bundled import measure, recipe, train_bundled
 from t3ssfast.training.bundled.examples import Use, simulate_examples
+from t3ssfast.training.bundled.tables import held_out_tables
 from t3ssfast.training.calibrate import calibrate_models, update_metadata
 from toy import save_toy_models
 
@@ -146,6 +147,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(recipe, "measure", lambda *_, **__: ({"measured": 1.0}, None))
     monkeypatch.setattr(recipe, "measure_kinds", lambda *_, **__: {"f1": {}})
     monkeypatch.setattr(recipe, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(recipe, "held_out_tables", lambda metrics: f"{metrics['measured']}\n")
     return calls
 
 
@@ -214,6 +216,7 @@ def test_bundled_networks_are_calibrated_and_measured_without_training(
     assert not trained
     assert calibrated == [(tmp_path / "verifier.safetensors", True)]
     assert metrics["measured"] == 1.0
+    assert (tmp_path / "figures.md").read_text(encoding="utf-8") == "1.0\n"
     for kind, network in (("segmenter", UNet), ("classifier", LeNet), ("verifier", AxialKindNet)):
         loaded = load_model(tmp_path / f"{kind}.safetensors", model_kind=kind)
         assert type(loaded.module) is network
@@ -225,3 +228,15 @@ def test_bundled_networks_are_calibrated_and_measured_without_training(
     assert [kind for kind, _ in trained] == ALL_KINDS
     with pytest.raises(ConfigError, match="calibrate_only"):
         train_bundled(tmp_path, calibrate_only=True, tomograms=4)
+
+
+def test_documented_figures_are_those_of_the_recipe() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "dev"
+    if not folder.is_dir():
+        pytest.skip("installed without the documentation")
+    figures = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))
+    _, tables, _ = (folder / "bundled-models.md").read_text(encoding="utf-8").split("<!-- held out -->\n")
+    assert tables == held_out_tables(figures)
+    found = figures["detection"]
+    assert found["true_positives"] + found["false_negatives"] == found["truth"]
+    assert f"{found['true_positives']}; {found['false_positives']}; {found['false_negatives']}" in tables

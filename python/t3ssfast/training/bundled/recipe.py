@@ -22,6 +22,7 @@ from t3ssfast.tomogram import StrPath
 from t3ssfast.training import train_classifier, train_segmenter, train_verifier
 from t3ssfast.training.bundled.examples import Example, Use, simulate_examples
 from t3ssfast.training.bundled.measure import measure, measure_kinds
+from t3ssfast.training.bundled.tables import held_out_tables
 from t3ssfast.training.calibrate import calibrate_models, find_candidates, update_metadata
 
 __all__ = ["SIZES", "BundledSize", "train_bundled"]
@@ -119,6 +120,8 @@ def train_bundled(
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Reproduce the bundled models, and return the content of figures.json: metrics and parameters.
+
+    figures.md has the measurements as tables.
 
     `tomograms` replaces the size's number of slabs to train on, with half as many whole cells. With
     `calibrate_only` the networks in the package are taken instead of training others, the verifier's scores
@@ -290,6 +293,8 @@ class _RecipeRun:
         for name, document in (("figures.json", metrics), ("checksums.json", checksums)):
             with atomic_path(self.folder / name) as temporary:
                 temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        with atomic_path(self.folder / "figures.md") as temporary:
+            temporary.write_text(held_out_tables(metrics), encoding="utf-8")
         return metrics
 
 
