@@ -208,7 +208,7 @@ def loop(session: nox.Session) -> None:
     session.run("pytest", "-n", "0", *size, "tests/reporting/test_loop_in_browser.py", env=env)
     screen = ("xvfb-run", "-a", "-s", "-screen 0 1600x1000x24")
     options = ("-o", "addopts=-ra", "-o", "filterwarnings=ignore", *size)
-    tests = "tests/napari_plugin/qt/test_loop.py"
+    tests = "tests/napari_plugin/qt/test_loop_in_napari.py"
     session.run(*screen, "python", "-m", "pytest", *options, tests, env=env, external=True)
     session.log(f"pictures and figures: {pictures}")
 

@@ -187,11 +187,11 @@ def _compare_segmenter(device: torch.device) -> Iterator[Timing]:
 
     yield _compare(
         f"the segmenter on a slice of 512 x 512, by {model.engine('auto').name}",
-        "the TorchScript file run as it is",
+        "the network as it is, in float32",
         device,
         lambda: segment_slice(slices, model),
         baseline,
-        tolerance=1e-4 if device.type == "cpu" else 0.02,  # float16 on a CUDA device
+        tolerance=model.engine("auto").tolerance,
     )
 
 

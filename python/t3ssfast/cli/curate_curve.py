@@ -30,9 +30,10 @@ def curate_curve(
     device: options.Device = "cpu",
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure which candidates to judge: suggested, random, or best ones, by F1 after fine-tuning.
+    """Measure which candidates are best judged first.
 
-    A simulated annotator, 5% of whose verdicts are wrong, judges candidates in a simulated domain that the
+    Suggested, random and best-scored candidates are compared by F1 after fine-tuning on the verdicts. A
+    simulated annotator, 5% of whose verdicts are wrong, judges candidates in a simulated domain that the
     bundled models were not trained on. A point takes some CPU minutes. Points are kept in the folder: the
     same command again measures what is missing, with --limit as many as there is time for.
 

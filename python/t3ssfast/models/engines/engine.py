@@ -38,6 +38,8 @@ class SegmenterEngine:
     fails or differs is replaced by PyTorch, and `reason` (part of the provenance) records why; one requested
     by name is never replaced.
 
+    `tolerance` is the largest difference of a probability from PyTorch's in float32 that is let pass.
+
     `network` is a frozen network, channels last; `probability` converts its outputs to the values compared.
     """
 
@@ -51,15 +53,15 @@ class SegmenterEngine:
         self._network, self._probability, self._requested = fuse(network, device), probability, requested
         self._on_cpu = device.type == "cpu"
         self._engine: Callable[[Tensor], Tensor] | None = None
-        self._tolerance = FLOAT32_TOLERANCE
+        self.tolerance = FLOAT32_TOLERANCE
         self._checked_shapes: set[tuple[int, ...]] = set()
         self.name, self.reason = _select(requested, device, type(network) in NETWORKS.values())
         if self.name == "openvino":
             self._engine = OpenVinoEngine(network)
         elif self.name == "torch-bfloat16":
-            self._engine, self._tolerance = BFloat16Engine(network), BFLOAT16_TOLERANCE
+            self._engine, self.tolerance = BFloat16Engine(network), BFLOAT16_TOLERANCE
         elif self.name == "cuda-graphs":
-            self._engine, self._tolerance = CudaGraphEngine(network), FLOAT16_TOLERANCE
+            self._engine, self.tolerance = CudaGraphEngine(network), FLOAT16_TOLERANCE
 
     @property
     def is_reentrant(self) -> bool:
@@ -88,7 +90,7 @@ class SegmenterEngine:
                 return self._fall_back(f"it answers shape {tuple(output.shape)}", tile)
             difference = float((self._probability(output) - self._probability(expected)).abs().max())
             # NaN compares as a difference, unless the network itself gives NaN.
-            if not difference <= self._tolerance and bool(torch.isfinite(expected).all()):
+            if not difference <= self.tolerance and bool(torch.isfinite(expected).all()):
                 return self._fall_back(f"its probabilities differ by {difference:.2g}", tile)
             self._checked_shapes.add(shape)
         return output
