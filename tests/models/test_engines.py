@@ -51,6 +51,8 @@ def test_openvino_is_chosen_where_installed_and_sends_no_telemetry(tmp_path):
         "import numpy as np\n"
         "from t3ssfast.models import load_model\n"
         "from networks import segment\n"
+        "import t3ssfast.models.engines.engine as engine\n"
+        "engine.has_bfloat16_instructions = lambda: False\n"
         "model = load_model(None, model_kind='segmenter')\n"
         "segment(np.zeros((1, 64, 64), np.float32), model)\n"
         "assert model.engine().name == 'openvino', model.engine().reason\n"

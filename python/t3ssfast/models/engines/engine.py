@@ -50,12 +50,15 @@ class SegmenterEngine:
         device: torch.device,
         requested: str = "auto",
     ) -> None:
-        self._network, self._probability, self._requested = fuse(network, device), probability, requested
+        own = type(network) in NETWORKS.values()
+        # TorchScript fuses in place, which the other engines could not read.
+        self._network = fuse(network, device) if own else network
+        self._probability, self._requested = probability, requested
         self._on_cpu = device.type == "cpu"
         self._engine: Callable[[Tensor], Tensor] | None = None
         self.tolerance = FLOAT32_TOLERANCE
         self._checked_shapes: set[tuple[int, ...]] = set()
-        self.name, self.reason = _select(requested, device, type(network) in NETWORKS.values())
+        self.name, self.reason = _select(requested, device, own)
         if self.name == "openvino":
             self._engine = OpenVinoEngine(network)
         elif self.name == "torch-bfloat16":
