@@ -8,6 +8,8 @@ the transform of a real volume is Hermitian.
 from __future__ import annotations
 
 import math
+from functools import cached_property, lru_cache
+from itertools import product
 
 import torch
 from torch.nn.functional import grid_sample, pad
@@ -45,8 +47,11 @@ class FourierShells:
         self.shell = torch.linalg.vector_norm(self.frequency, dim=1).round().to(torch.int64)
         # Samples of the full transform per frequency, and per shell.
         self.multiplicity = torch.where(self.frequency[:, 2] == 0, 1.0, 2.0)
-        self._members = members_of_groups(self.shell, radius + 1)
         self.shell_count = self._shell_sum(self.multiplicity)
+
+    @cached_property
+    def _members(self) -> Tensor:
+        return members_of_groups(self.shell, self.radius + 1)
 
     def shell_mean(self, values: Tensor) -> Tensor:
         """Average real (..., K) values over each shell of the full transform: (..., radius + 1)."""
@@ -114,13 +119,11 @@ class FourierInterpolator:
         position = (torch.arange(n, device=volumes.device, dtype=torch.float32) - n // 2) / padded
         window = 1 / torch.sinc(position) ** 2
         windowed = volumes * window[:, None, None] * window[:, None] * window
-        before = padded // 2 - n // 2
-        wide = torch.fft.ifftshift(pad(windowed, [before, padded - n - before] * 3), dim=(-3, -2, -1))
-        spectrum = torch.fft.rfftn(wide, dim=(-3, -2, -1))
+        spectrum = torch.fft.rfftn(_pad_about_origin(windowed, padded), dim=(-3, -2, -1))
         # Interpolation needs two samples beyond the highest frequency.
         self._highest = min(PADDING * radius + 2, n - 1)
         axis = torch.arange(-self._highest, self._highest + 1, device=volumes.device)
-        spectrum = spectrum[:, axis][:, :, axis][..., : self._highest + 1]
+        spectrum = spectrum[..., : self._highest + 1][:, axis][:, :, axis]
         self._channels = torch.view_as_real(spectrum).movedim(-1, 1).contiguous()
 
     def sample(self, frequency_zyx: Tensor) -> Tensor:
@@ -141,10 +144,31 @@ class FourierInterpolator:
         return self.sample(k).reshape(len(rotations), -1)
 
 
+def _pad_about_origin(volumes: Tensor, size: int) -> Tensor:
+    """Zero-pad (b, n, n, n) volumes to an edge of `size`, and move their origin to voxel 0.
+
+    The same as `pad` and `ifftshift`, which would move all the zeros.
+    """
+    n = volumes.shape[-1]
+    wide = volumes.new_zeros(len(volumes), size, size, size)
+    # Voxels from the origin on stay at the front, those before it wrap to the end.
+    front = slice(n // 2, n), slice(n - n // 2)
+    end = slice(n // 2), slice(size - n // 2, size)
+    for (z, to_z), (y, to_y), (x, to_x) in product((front, end), repeat=3):
+        wide[:, to_z, to_y, to_x] = volumes[:, z, y, x]
+    return wide
+
+
+@lru_cache(maxsize=8)
+def _shells_of_box(size: int, device: torch.device) -> FourierShells:
+    """Return all shells of a box; making them takes as long as a rotation."""
+    return FourierShells(size, size // 2 - 1, device)
+
+
 def rotate_and_shift(volume: Tensor, rotation: Tensor, shift_zyx: Tensor) -> Tensor:
     """Rotate a (n, n, n) volume about its origin, then shift it by voxels."""
     n = volume.shape[-1]
-    shells = FourierShells(n, n // 2 - 1, volume.device)
+    shells = _shells_of_box(n, volume.device)
     interpolator = FourierInterpolator(volume[None], shells.radius)
     values = interpolator.sample_rotated(rotation[None], shells.frequency)[0]
     return shells.volume(values * phase_ramp(shells.frequency, -shift_zyx, n))

@@ -89,15 +89,30 @@ def augment_values(images: Tensor, rng: np.random.Generator, options: AugmentOpt
     gain = torch.from_numpy(np.exp(exponent).astype(np.float32)).to(images.device)[:, None]
     changed = torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=(height, width))
 
-    before = images.std(dim=(1, 2, 3), keepdim=True)
+    before = _standard_deviations(images)
     level = rarely(rng.uniform(0, options.noise, n), 0.0, 0.5)
+    noisy = torch.from_numpy(np.flatnonzero(level)).to(images.device)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    changed = changed / changed.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) + column(level) * noise
-    changed = changed / changed.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) * before
+    noise = torch.randn((len(noisy), *images.shape[1:]), generator=generator).to(images.device)
+    changed = changed / _standard_deviations(changed).clamp_min(1e-6)
+    changed = changed.index_add(0, noisy, column(level)[noisy] * noise)
+    changed = changed / _standard_deviations(changed).clamp_min(1e-6) * before
 
-    gamma = column(rarely(rng.uniform(*options.gamma, n), 1.0, RARE))
-    changed = torch.sign(changed) * changed.abs().clamp_min(1e-6) ** gamma
+    gamma = rarely(rng.uniform(*options.gamma, n), 1.0, RARE)
+    bent = torch.from_numpy(np.flatnonzero(gamma != 1)).to(images.device)
+    values = changed[bent]
+    changed[bent] = torch.sign(values) * values.abs().clamp_min(1e-6) ** column(gamma)[bent]
     changed = changed * column(rng.uniform(*options.contrast, n)) + column(rng.normal(0, options.shift, n))
     limited: Tensor = changed.clamp(-options.clip, options.clip)
     return limited
+
+
+def _standard_deviations(images: Tensor) -> Tensor:
+    """Return (N, 1, 1, 1) standard deviations of (N, slices, H, W) images; N - 1 in the denominator.
+
+    Of several dimensions at a time, `Tensor.std` is ten times as slow on a CPU.
+    """
+    flat = images.flatten(1)
+    centred = flat - flat.mean(1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=1)
+    return (norm / math.sqrt(max(1, flat.shape[1] - 1)))[:, None, None, None]
