@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# OpenBLAS reads this as NumPy is loaded in the processes that tests run in and start. Its threads spin while
+# they wait, which takes the cores from the other processes of the tests: simulations cost twice the time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -39,7 +39,7 @@ class Size:
     wrong: float
 
 
-SHORT = Size(judged=2, held_out=2, shape="32,160,160", verdicts=14, steps=20, folds=2, wrong=0.0)
+SHORT = Size(judged=2, held_out=2, shape="32,160,160", verdicts=14, steps=8, folds=2, wrong=0.0)
 LONG = Size(judged=6, held_out=4, shape="40,192,192", verdicts=40, steps=40, folds=3, wrong=0.05)
 
 

@@ -51,7 +51,7 @@ def iterations(monkeypatch):
 
 
 def test_interrupted_run_resumes_with_identical_results(tmp_path, simulated, iterations):
-    tomograms, prior = simulated.tomograms[:8], perturbed(simulated.truth[:8])
+    tomograms, prior = simulated.tomograms[:4], perturbed(simulated.truth[:4])
 
     def run(folder, config=CONFIG):
         return average(tomograms, prior, BOX, symmetry="C6", config=config, folder=folder)

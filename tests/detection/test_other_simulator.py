@@ -26,7 +26,7 @@ def test_other_simulator_places_t3ss_between_its_membranes() -> None:
         "gold": 0,
         "vesicles": 0,
         "signal_to_noise": 50.0,
-        "tilt_step": 6.0,
+        "tilt_step": 12.0,
     }
     made, again, bright = (
         other_tomogram(4, shape=(72, 170, 170), **options, inverted=inverted)

@@ -209,7 +209,7 @@ def test_pictures_cannot_fail_a_result(tomogram, models, tmp_path):
     assert run_to_folder(tmp_path / "out", tomogram, draw=draw, **models, **OPTIONS)[1] is False
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "inline", "qtagg"])
+@pytest.mark.parametrize("backend", ["inline", "qtagg"])
 def test_the_backend_of_a_notebook_does_not_matter(tmp_path: Path, backend: str) -> None:
     script = f"""
         import os
