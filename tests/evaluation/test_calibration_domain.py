@@ -74,3 +74,38 @@ def test_round_trip() -> None:
     for change in ({"names": ["a"]}, {"mean": None}, {"precision": [[1.0]] * 2}, {"limit": "far"}):
         with pytest.raises(ModelError, match="calibrate the model again"):
             CalibrationDomain.from_dict({"groups": [entries["groups"][1] | change]})
+
+
+def test_confidence_counts_in_one_direction() -> None:
+    rng = np.random.default_rng(5)
+    common = rng.normal(size=500)
+    rows = [
+        {
+            "confidence_membrane_doubt": 0.5 + 0.1 * (c + a),
+            "confidence_between": 0.3 + 0.2 * (c + b),
+            "confidence_upper_log_odds": 5 - c,
+        }
+        for c, a, b in zip(common, rng.normal(size=500), rng.normal(size=500), strict=True)
+    ]
+    domain = CalibrationDomain.fit(rows[:200])
+    assert domain is not None
+    distance = np.array([domain.distance(row) for row in rows[200:]], np.float64)
+    # Of a normal distribution, half is surer than the mean, and one in twenty less sure than the limit.
+    assert 0.4 < np.mean(distance == 0) < 0.6
+    assert 0.02 < np.mean(distance > 1) < 0.09
+    doubtful = {
+        "confidence_membrane_doubt": 0.9,
+        "confidence_between": 0.9,
+        "confidence_upper_log_odds": 2.0,
+    }
+    sure = {
+        "confidence_membrane_doubt": 0.1,
+        "confidence_between": 0.0,
+        "confidence_upper_log_odds": 9.0,
+    }
+    assert (domain.distance(doubtful) or 0) > 1.5
+    assert domain.distance(sure) == 0
+    # The limit that earlier versions stored for such a group is of another kind.
+    entries = json.loads(json.dumps(domain.to_dict()))
+    entries["groups"][0]["limit"] = 100.0
+    assert CalibrationDomain.from_dict(entries).distance(doubtful) == domain.distance(doubtful)

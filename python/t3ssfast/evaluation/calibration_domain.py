@@ -20,11 +20,24 @@ SHRINKAGE = 0.3
 # Fraction of the calibration tomograms, each left out of the fit, that lie within the limit of a group.
 INSIDE = 0.975
 MIN_TOMOGRAMS = 8
+# The direction in which each of these statistics tells that models are less sure than in the calibration. A
+# group of such statistics is compared in this direction alone: to be surer than usual is no reason to warn.
+LESS_SURE = {
+    "confidence_membrane_doubt": 1.0,
+    "confidence_between": 1.0,
+    "confidence_upper_log_odds": -1.0,
+}
+# Standard deviations in that direction within which 95% of a normal distribution lie.
+LESS_SURE_LIMIT = 1.645
 
 
 @dataclass(frozen=True)
 class StatisticsGroup:
-    """Mean and inverse covariance of a few statistics, and the distance that bounds most tomograms."""
+    """Mean and inverse covariance of a few statistics, and the distance that bounds most tomograms.
+
+    The distance is Mahalanobis's, or for statistics that are all in `LESS_SURE` the number of standard
+    deviations by which their sum, each in units of its own, is less sure than the mean.
+    """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -34,20 +47,26 @@ class StatisticsGroup:
     @classmethod
     def fit(cls, names: tuple[str, ...], values: FloatArray) -> StatisticsGroup:
         """Fit to the (n, k) values of n tomograms."""
+        mean, precision = _mean_and_precision(values)
+        rows = tuple(tuple(row) for row in precision.tolist())
+        if _is_one_sided(names):
+            return cls(names, tuple(mean.tolist()), rows, LESS_SURE_LIMIT)
         left_out = [
             _distance(row, *_mean_and_precision(np.delete(values, k, axis=0))) for k, row in enumerate(values)
         ]
-        mean, precision = _mean_and_precision(values)
-        rows = tuple(tuple(row) for row in precision.tolist())
         limit = max(float(np.quantile(left_out, INSIDE, method="higher")), 1e-6)
         return cls(names, tuple(mean.tolist()), rows, limit)
 
     def distance(self, statistics: Mapping[str, float]) -> float | None:
-        """Return the Mahalanobis distance in units of the limit; None if a statistic is missing."""
+        """Return the distance in units of the limit; None if a statistic is missing."""
         values = np.array([statistics.get(name, np.nan) for name in self.names], np.float64)
         if not np.isfinite(values).all():
             return None
-        return _distance(values, np.asarray(self.mean), np.asarray(self.precision)) / self.limit
+        mean, precision = np.asarray(self.mean), np.asarray(self.precision)
+        if not _is_one_sided(self.names):
+            return _distance(values, mean, precision) / self.limit
+        # Files of earlier versions hold the limit of a Mahalanobis distance here.
+        return max(0.0, _less_sure(self.names, values - mean, precision)) / LESS_SURE_LIMIT
 
 
 @dataclass(frozen=True)
@@ -128,3 +147,14 @@ def _distance(values: FloatArray, mean: FloatArray, precision: FloatArray) -> fl
     difference = values - mean
     squared = float(difference @ precision @ difference)
     return float(np.sqrt(max(squared, 0.0) / len(difference)))
+
+
+def _is_one_sided(names: tuple[str, ...]) -> bool:
+    return all(name in LESS_SURE for name in names)
+
+
+def _less_sure(names: tuple[str, ...], difference: FloatArray, precision: FloatArray) -> float:
+    """Return how many standard deviations a difference from the mean is in the direction of less sure."""
+    covariance = np.linalg.inv(precision)
+    direction = np.array([LESS_SURE[name] for name in names]) / np.sqrt(np.diag(covariance))
+    return float(direction @ difference / np.sqrt(direction @ covariance @ direction))
