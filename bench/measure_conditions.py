@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.decoys import default_log_odds
-from t3ssfast.evaluation.calibration import read_calibration
-from t3ssfast.evaluation.calibration_domain import CalibrationDomain
+from t3ssfast.evaluation.calibration import Calibration, read_calibration
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.evaluation.false_discovery import fdr_threshold
 from t3ssfast.models import load_model
@@ -126,10 +126,17 @@ def best_f1(records: Sequence[Record]) -> float:
     return max((f1(*counts(records, t)) for t in _pooled(records, "log_odds")), default=0.0)
 
 
+@cache
+def _calibration() -> Calibration:
+    """The calibration of the bundled models."""
+    calibration = read_calibration(load_model(None, model_kind="verifier").metadata.calibration)
+    assert calibration is not None
+    return calibration
+
+
 def thresholds(share: float) -> dict[str, Callable[[Sequence[Record]], tuple[float, bool]]]:
     """Ways to set the threshold of a data set: the threshold, and whether candidates must beat decoys."""
-    calibration = read_calibration(load_model(None, model_kind="verifier").metadata.calibration)
-    fixed = default_log_odds(calibration)
+    fixed = default_log_odds(_calibration())
 
     def decoys(records: Sequence[Record]) -> tuple[float, bool]:
         pairs = ([r[name] for r in records] for name in ("log_odds", "decoy_log_odds"))
@@ -154,7 +161,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     home = [r for r in records if r["condition"] == HOME]
     names = [c.name for c in CONDITIONS if any(r["condition"] == c.name for r in records)]
     ways = thresholds(home_share(home) if home else 0.2)
-    domain = CalibrationDomain.fit([r["statistics"] for r in home])
+    domain = _calibration().domain
     rows, sets = {}, {way: [] for way in ways}
     for name in [HOME] * bool(home) + names:
         own = [r for r in records if r["condition"] == name]
@@ -171,14 +178,12 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         lost = decoy >= score
         row["decoy_wins_of_false"] = [int((lost & (true == 0)).sum()), int((true == 0).sum())]
         row["decoy_wins_of_true"] = [int((lost & (true == 1)).sum()), int((true == 1).sum())]
-        if domain is not None and name != HOME:
+        if domain is not None:
             distances = [domain.distance(r["statistics"]) for r in own]
             row["distance"] = [round(d, 3) if d is not None else None for d in distances]
             row["unlike"] = sum(d is None or d > 1 for d in distances)
         rows[name] = row
     result: dict[str, Any] = {"asked": ASKED, "conditions": rows}
-    if domain is not None:
-        result["home"] = _left_out(home)
     result["data_sets"] = {way: _over_sets(found) for way, found in sets.items() if found}
     others = [r for r in records if r["condition"] != HOME]
     if len(others) >= 2 * TOMOGRAMS:
@@ -206,16 +211,6 @@ def _over_sets(found: Sequence[dict[str, Any]]) -> dict[str, float]:
         "mean_fdr": float(np.mean([r["fdr"] for r in found])),
         "mean_f1": float(np.mean([r["f1"] for r in found])),
     }
-
-
-def _left_out(home: Sequence[Record]) -> dict[str, Any]:
-    """False alarms among the home tomograms, each compared with a domain fitted without it."""
-    alarms = 0
-    for k in range(len(home)):
-        domain = CalibrationDomain.fit([r["statistics"] for n, r in enumerate(home) if n != k])
-        distance = None if domain is None else domain.distance(home[k]["statistics"])
-        alarms += distance is None or domain is None or distance > 1
-    return {"tomograms": len(home), "false_alarms": int(alarms)}
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -56,3 +56,13 @@ def test_directions_follow_the_axes() -> None:
     assert BY_NAME["tilt axis along x"].process(blobs()).truth.normal_zyx[1] == pytest.approx([0.6, 0.0, 0.8])
     wrong = BY_NAME["voxel size 8% too large"].process(blobs())
     assert wrong.tomogram.voxel_size_angstrom == pytest.approx(1.08 * 13.6)
+
+
+def test_particles_in_zero_filled_regions_are_left_out() -> None:
+    before = blobs()
+    centres = np.array([[10.0, 14.0, 30.0], [12.0, 1.0, 20.0], [1.0, 30.0, 20.0]])
+    particles = Candidates(centres, np.ones(3), np.tile([1.0, 0.0, 0.0], (3, 1)), 13.6, before.tomogram.shape)
+    sample = BY_NAME["zero-filled regions"].process(Sample(before.tomogram, particles, particles[1:]))
+    assert sample.truth.centre_zyx.tolist() == [[10.0, 14.0, 30.0]]
+    assert len(sample.distractors) == 0
+    assert np.asarray(sample.tomogram.data)[12, 1, 20] == 0

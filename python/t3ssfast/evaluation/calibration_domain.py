@@ -27,8 +27,10 @@ LESS_SURE = {
     "confidence_between": 1.0,
     "confidence_upper_log_odds": -1.0,
 }
-# Standard deviations in that direction within which 95% of a normal distribution lie.
-LESS_SURE_LIMIT = 1.645
+# Where there are few candidates their scores tell little, so this one is also looked at by itself.
+MEMBRANE_DOUBT = "confidence_membrane_doubt"
+# Standard deviations that 2.5% of a normal distribution exceed; of two looks, one in twenty does.
+LESS_SURE_LIMIT = 1.96
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class StatisticsGroup:
     """Mean and inverse covariance of a few statistics, and the distance that bounds most tomograms.
 
     The distance is Mahalanobis's, or for statistics that are all in `LESS_SURE` the number of standard
-    deviations by which their sum, each in units of its own, is less sure than the mean.
+    deviations by which their sum, each in units of its own, or the membrane's doubt is less sure than the
+    mean.
     """
 
     names: tuple[str, ...]
@@ -156,5 +159,7 @@ def _is_one_sided(names: tuple[str, ...]) -> bool:
 def _less_sure(names: tuple[str, ...], difference: FloatArray, precision: FloatArray) -> float:
     """Return how many standard deviations a difference from the mean is in the direction of less sure."""
     covariance = np.linalg.inv(precision)
-    direction = np.array([LESS_SURE[name] for name in names]) / np.sqrt(np.diag(covariance))
-    return float(direction @ difference / np.sqrt(direction @ covariance @ direction))
+    scaled = np.array([LESS_SURE[name] for name in names]) / np.sqrt(np.diag(covariance))
+    looks = [float(scaled @ difference / np.sqrt(scaled @ covariance @ scaled))]
+    looks += [float(scaled[k] * difference[k]) for k, name in enumerate(names) if name == MEMBRANE_DOUBT]
+    return max(looks)

@@ -187,12 +187,20 @@ def _flipped_hand(sample: Sample) -> Sample:
     )
 
 
-def _zero_filled(volume: Volume) -> Volume:
-    """Zeros beyond a slanted edge and in the outermost slices, as of reconstructions of rotated series."""
-    filled = volume + 5.0
-    z, y, x = np.ogrid[tuple(map(slice, volume.shape))]
-    filled[np.broadcast_to((y < 0.08 * len(volume[0]) + 0.06 * x) | (z < 3), volume.shape)] = 0
-    return np.asarray(filled)
+def _zero_filled(sample: Sample) -> Sample:
+    """Zeros beyond a slanted edge and in the outermost slices, as of reconstructions of rotated series.
+
+    Particles centred in the zeros are left out: nothing of them is to be seen.
+    """
+    shape = sample.tomogram.shape
+    z, y, x = np.ogrid[tuple(map(slice, shape))]
+    empty = np.broadcast_to((y < 0.08 * shape[1] + 0.06 * x) | (z < 3), shape)
+
+    def left(particles: Candidates) -> Candidates:
+        return particles[~empty[tuple(np.rint(particles.centre_zyx).astype(int).T)]]
+
+    filled = _changed(lambda volume: np.where(empty, 0.0, volume + 5.0).astype(np.float32))(sample)
+    return Sample(filled.tomogram, left(sample.truth), left(sample.distractors))
 
 
 CONDITIONS: tuple[Condition, ...] = (
@@ -245,7 +253,7 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition("strong intensity gradients", {"intensity_ramp": 2.0, "corner_darkening": 2.0}),
     Condition("carbon edge", {"carbon_film_nm": 15.0}),
     Condition("40 gold beads", {"gold_beads": 40}),
-    Condition("zero-filled regions", process=_changed(_zero_filled)),
+    Condition("zero-filled regions", process=_zero_filled),
     Condition(
         "tilts to 30 degrees, dose 40",
         {"tilt_range_degrees": 30.0, "total_dose_per_square_angstrom": 40.0},
