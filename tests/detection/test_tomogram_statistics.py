@@ -75,7 +75,8 @@ def test_note_on_a_tomogram_unlike_those_of_the_calibration() -> None:
     far = describe_domain({"image_a": 5.0, "image_b": 5.0}, curve)
     assert far["calibration_distance"]["distance"] == pytest.approx(2.5)
     (note,) = notes_on_scores(far, None)
-    assert "unlike those that the scores were calibrated on" in note
+    assert "unlike those that the scores were calibrated on: its noise and power spectrum differ" in note
+    assert "less sure" not in note
     unknown = describe_domain({"image_a": 5.0}, curve)
     assert unknown["calibration_distance"]["distance"] is None
     assert notes_on_scores(unknown, None) == []
@@ -85,5 +86,5 @@ def test_a_detection_keeps_its_statistics(
     models: Models, world: tuple[Tomogram, Candidates, np.ndarray]
 ) -> None:
     found = t3.detect(world[0], progress=False, device="cpu", **models).provenance["calibration_distance"]
-    assert found["distance"] is None
+    assert found["distance"] is found["image"] is found["confidence"] is None
     assert {"image_power_0", "confidence_membrane_doubt", "confidence_between"} <= set(found["statistics"])

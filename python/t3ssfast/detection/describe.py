@@ -23,6 +23,11 @@ __all__ = ["describe_detection", "describe_domain", "notes_on_scores"]
 # Probabilities at which expected precision and recall are recorded, evenly spaced in log-odds.
 EXPECTED_POINTS = 41
 LOWEST_PROBABILITY = 0.005
+# What is unlike the calibration, by group of statistics.
+REASONS = {
+    "image": "its noise and power spectrum differ",
+    "confidence": "the models are less sure of its membranes and candidates",
+}
 
 
 @retry_on_oom("describing the result")
@@ -100,10 +105,12 @@ def _expected(calibration: Calibration | None) -> dict[str, Any] | None:
 def describe_domain(statistics: dict[str, float], calibration: Calibration | None) -> dict[str, Any]:
     """The statistics of the tomogram, and its distance from those that the scores were calibrated on."""
     domain = None if calibration is None else calibration.domain
-    distance = None if domain is None else domain.distance(statistics)
+    found = {} if domain is None else domain.distances(statistics)
+    distances = {name: found.get(name) for name in REASONS}
     return {
         "calibration_distance": {
-            "distance": distance,
+            "distance": max((d for d in distances.values() if d is not None), default=None),
+            **distances,
             "statistics": {name: round(value, 5) for name, value in statistics.items()},
         }
     }
@@ -112,12 +119,14 @@ def describe_domain(statistics: dict[str, float], calibration: Calibration | Non
 def notes_on_scores(provenance: dict[str, Any], found: FdrThreshold | None) -> list[str]:
     """Sentences about promises that do not hold."""
     notes = []
-    distance = provenance["calibration_distance"]["distance"]
-    if distance is not None and distance > 1:
+    distances = provenance["calibration_distance"]
+    far = [reason for name, reason in REASONS.items() if (distances[name] or 0) > 1]
+    if far:
         notes.append(
-            f"This tomogram is unlike those that the scores were calibrated on (distance {distance:.1f}, "
-            "where 1 bounds them): scores keep their order, but their scale and the promises of "
-            "min_precision and min_recall do not hold; max_fdr takes the threshold from the tomogram itself."
+            f"This tomogram is unlike those that the scores were calibrated on: {' and '.join(far)} "
+            f"(distance {distances['distance']:.1f}, where 1 bounds them). Scores keep their order, but their "
+            "scale and the promises of min_precision and min_recall do not hold; max_fdr takes the threshold "
+            "from the tomogram itself."
         )
     if found is not None and found.note:
         notes.append(found.note)

@@ -105,8 +105,12 @@ class CalibrationDomain:
 
     def distance(self, statistics: Mapping[str, float]) -> float | None:
         """Return the distance of the farthest group; None if no group is complete."""
-        distances = [group.distance(statistics) for group in self.groups]
-        return max((d for d in distances if d is not None), default=None)
+        return max(self.distances(statistics).values(), default=None)
+
+    def distances(self, statistics: Mapping[str, float]) -> dict[str, float]:
+        """Return the distance of each complete group, by the first word of its names."""
+        found = {group.names[0].split("_")[0]: group.distance(statistics) for group in self.groups}
+        return {name: distance for name, distance in found.items() if distance is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain lists and numbers, for JSON."""
