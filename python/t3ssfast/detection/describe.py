@@ -124,9 +124,9 @@ def notes_on_scores(provenance: dict[str, Any], found: FdrThreshold | None) -> l
     if far:
         notes.append(
             f"This tomogram is unlike those that the scores were calibrated on: {' and '.join(far)} "
-            f"(distance {distances['distance']:.1f}, where 1 bounds them). Scores keep their order, but their "
-            "scale and the promises of min_precision and min_recall do not hold; max_fdr takes the threshold "
-            "from the tomogram itself."
+            f"(distance {distances['distance']:.1f}, where 1 bounds them). Scores keep their order, but "
+            "their scale and the promises of min_precision and min_recall do not hold; max_fdr takes the "
+            "threshold from the tomogram itself."
         )
     if found is not None and found.note:
         notes.append(found.note)
