@@ -72,8 +72,8 @@ class DetectConfig:
     plan, precision
         As for `score_windows`.
     segmenter_engine
-        What runs the segmenter: "auto" (the fastest available), "torch", "torch-bfloat16", "openvino" or
-        "cuda-graphs".
+        What runs the segmenter: "auto" (the fastest available), "torch", "torch-bfloat16", "torch-int8",
+        "openvino" or "cuda-graphs".
     memory_budget_bytes
         Largest memory beyond the imports and the tomogram itself, where that is an array or a compressed
         file. Determines the thickness of slabs and the size of the segmenter's tiles.

@@ -94,7 +94,10 @@ class LoadedModel:
     def engine(self, name: str = "auto") -> SegmenterEngine:
         """Return the inference engine of a segmenter by name, one of `SEGMENTER_ENGINES`; cached."""
         if name not in self._engines:
-            self._engines[name] = SegmenterEngine(self.frozen, self.probability, self.device, name)
+            networks = {"network": self.frozen, "trained": self.module}
+            self._engines[name] = SegmenterEngine(
+                probability=self.probability, device=self.device, requested=name, **networks
+            )
         return self._engines[name]
 
     def release_engines(self) -> None:
