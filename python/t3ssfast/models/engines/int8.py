@@ -51,15 +51,17 @@ class Int8Engine:
     def __init__(self, network: UNet) -> None:
         first, *others = (_Block.of(block) for block in network.down)
         self._first = _FirstConvolution(first)
-        self._top = _Convolution(first.second, first.first.highest, first.second.highest)
+        self._top = _second_convolution(first, first.second.highest)
         self._down = []
         for above, block in pairwise([first, *others]):
-            self._down.append(_two_convolutions(block, above.second.highest))
+            above_highest, expected = above.second.highest, above.second.expected
+            one = _Convolution(block.first, above_highest, block.first.highest, expected)
+            self._down.append((one, _second_convolution(block, block.second.highest)))
         self._up = []
         below, skips = ([first, *others][-1]).second, [first, *others][-2::-1]
         for number, (upsample, merge, skip) in enumerate(zip(network.up, network.merge, skips, strict=True)):
             block, is_last = _Block.of(merge), number == len(skips) - 1
-            self._up.append(_UpwardStep(upsample, below, skip.second.highest, block, is_last=is_last))
+            self._up.append(_UpwardStep(upsample, below, skip.second, block, is_last=is_last))
             below = block.second
         self._head = network.head
 
@@ -87,6 +89,8 @@ class _Layer:
         mean, sigma = normalisation.bias.detach(), normalisation.weight.detach().abs()
         self.highest = (mean + ACTIVATION_SIGMAS * sigma).clamp_min(MIN_RANGE)
         self.mean, self.variance = _rectified(mean.double(), sigma.double().clamp_min(MIN_RANGE))
+        # The mean activation, in which 255 stands for 1.
+        self.expected = self.mean.float() / self.highest
 
 
 class _Block:
@@ -141,11 +145,19 @@ class _FirstConvolution:
 class _Quantised:
     """A convolution of uint8 activations with int8 weights; accumulates in int32, exactly."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, padding: int, activation: str) -> None:
-        """Take float weights (out, in, rows, columns) for activations in which 255 stands for 1."""
+    def __init__(
+        self, weight: Tensor, bias: Tensor, expected: Tensor, *, padding: int, activation: str
+    ) -> None:
+        """Take float weights (out, in, rows, columns) for activations in which 255 stands for 1.
+
+        `expected` are the mean activations of the inputs. The mean error that rounding of the weights makes
+        on them is subtracted.
+        """
         self._scale = weight.abs().amax(dim=(1, 2, 3)).clamp_min(MIN_RANGE) / HIGHEST_WEIGHT
         quantised = torch.round(weight / _channels(self._scale, 0)).to(torch.int8)
         self._zero = torch.zeros(len(weight), dtype=torch.int64)
+        error = quantised * _channels(self._scale, 0) - weight
+        bias = bias - torch.einsum("oikl,i->o", error, expected)
         self._bias, self._padding, self._activation = bias.contiguous(), [padding, padding], activation
         self._weight = torch.ops.onednn.qconv_prepack(
             quantised, self._scale, 1 / HIGHEST, 0, [1, 1], self._padding, [1, 1], 1, None
@@ -164,14 +176,21 @@ class _Quantised:
 class _Convolution(_Quantised):
     """A 3 x 3 convolution with ReLU, from activations of one range per channel to those of another."""
 
-    def __init__(self, layer: _Layer, from_highest: Tensor, to_highest: Tensor, *, padding: int = 1) -> None:
+    def __init__(
+        self,
+        layer: _Layer,
+        from_highest: Tensor,
+        to_highest: Tensor,
+        expected: Tensor,
+        *,
+        padding: int = 1,
+    ) -> None:
         weight = layer.weight * _channels(from_highest, 1) / _channels(to_highest, 0)
-        super().__init__(weight, layer.bias / to_highest, padding=padding, activation="relu")
+        super().__init__(weight, layer.bias / to_highest, expected, padding=padding, activation="relu")
 
 
-def _two_convolutions(block: _Block, from_highest: Tensor) -> tuple[_Convolution, _Convolution]:
-    first = _Convolution(block.first, from_highest, block.first.highest)
-    return first, _Convolution(block.second, block.first.highest, block.second.highest)
+def _second_convolution(block: _Block, to_highest: Tensor) -> _Convolution:
+    return _Convolution(block.second, block.first.highest, to_highest, block.first.expected)
 
 
 class _UpwardStep:
@@ -182,7 +201,7 @@ class _UpwardStep:
     """
 
     def __init__(
-        self, upsample: nn.Module, below: _Layer, skip_highest: Tensor, block: _Block, *, is_last: bool
+        self, upsample: nn.Module, below: _Layer, skip: _Layer, block: _Block, *, is_last: bool
     ) -> None:
         assert isinstance(upsample, nn.ConvTranspose2d), "made by UNet"
         assert upsample.bias is not None, "made by UNet"
@@ -197,15 +216,19 @@ class _UpwardStep:
         square = weight * _channels(below.highest, 0) / _channels(span, 1)
         square = square.permute(2, 3, 1, 0).reshape(4 * channels, -1, 1, 1)
         offset = ((bias - lowest) / span).repeat(4)
-        self._upsample = _Quantised(square.float(), offset.float(), padding=0, activation="none")
+        self._upsample = _Quantised(
+            square.float(), offset.float(), below.expected, padding=0, activation="none"
+        )
+        expected = torch.cat([skip.expected, ((middle - lowest) / span).float()])
         lowest, span = lowest.float(), span.float()
         self._border = torch.round(-lowest / span * HIGHEST).to(torch.uint8)
         merged = block.first
         merged.bias = merged.bias + torch.einsum("oikl,i->o", merged.weight[:, -channels:], lowest)
-        self._first = _Convolution(merged, torch.cat([skip_highest, span]), merged.highest, padding=0)
+        from_highest = torch.cat([skip.highest, span])
+        self._first = _Convolution(merged, from_highest, merged.highest, expected, padding=0)
         self._dtype = torch.float32 if is_last else torch.uint8
         highest = torch.ones_like(block.second.highest) if is_last else block.second.highest
-        self._second = _Convolution(block.second, merged.highest, highest)
+        self._second = _second_convolution(block, highest)
 
     def __call__(self, skip: Tensor, image: Tensor) -> Tensor:
         (count, channels, height, width), below = skip.shape, self._upsample(image).permute(0, 2, 3, 1)
