@@ -81,9 +81,9 @@ def classify(
     """
     depth, plane = grid.shape[0], grid.shape[1] * grid.shape[2]
     smoothing_nm = run.config.score_smoothing_nm
-    smoother = ScoreSmoother(grid.shape, grid.voxel_size_angstrom, smoothing_nm, threshold)
     searched = classified = resumed = 0
     stride = window_stride(run.config.classified_spacing_nm, grid.voxel_size_angstrom, window_of(classifier))
+    smoother = ScoreSmoother(grid.shape, grid.voxel_size_angstrom, smoothing_nm, threshold, stride)
 
     def prepare(z0: int, z1: int) -> tuple[Mask, Any]:
         region = search.slab(z0, z1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["interpolate_scores", "lattice_around", "lattice_shape"]
+__all__ = ["interpolate_scores", "interpolation_variance", "lattice_around", "lattice_shape"]
 
 Mask = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -29,6 +29,14 @@ def lattice_around(region: npt.NDArray[Any], stride: int) -> Mask:
     for axis, length in list(enumerate(lattice_shape(region.shape, stride)))[1:]:
         lattice = np.logical_or.reduceat(lattice, np.arange(length) * stride, axis=axis)
     return np.asarray(lattice.view(np.uint8))
+
+
+def interpolation_variance(stride: int) -> float:
+    """Return the variance, square voxels, of the average that linear interpolation is, along an axis.
+
+    A fraction f of the way between two points, it is f (1 - f) stride^2; the result is its mean over voxels.
+    """
+    return (stride * stride - 1) / 6
 
 
 def interpolate_scores(
