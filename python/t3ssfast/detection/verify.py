@@ -49,6 +49,8 @@ EXTRA_VIEWS = ((180 / AZIMUTHS, 0.0), (90 / AZIMUTHS, 1.1), (90 / AZIMUTHS, -1.1
 # Below these log-odds of classifier and verifier after each look, a candidate is not looked at again. No T3SS
 # of ten calibration tomograms that ended above the default threshold was below.
 HOPELESS_LOG_ODDS = (-2.5, -1.5, -1.5)
+# Batches that are looked at at a time, on a share of the threads each; a batch takes about 0.1 GB.
+BATCHES_AT_A_TIME = 4
 # Candidates of this many slices are looked at together, while their slices are held.
 BLOCK_SLICES = 16
 # Bounds on one iteration. The verifier was trained to reject particles farther away than the shift.
@@ -250,7 +252,7 @@ def _run_verifier(
             with torch.inference_mode(), verifier.named_errors("sections around an axis"):
                 answers[view, chosen] = network(sections).double().cpu().numpy()
 
-    workers = torch.get_num_threads() if verifier.device.type == "cpu" else 1
+    workers = min(torch.get_num_threads(), BATCHES_AT_A_TIME) if verifier.device.type == "cpu" else 1
     cuts = cut_boxes(slices, middle, box_size(height))
     while few := list(islice(cuts, workers)):
         map_in_threads(answer, few, workers)
