@@ -57,8 +57,8 @@ def detect(
 ) -> Detection:
     """Find T3SS in a tomogram.
 
-    A U-Net segments the membrane, the windows near it are classified at stride 1, and the peaks of their
-    scores become candidates with a pose, which a verifier confirms. Slices are padded by reflection, so every
+    A U-Net segments the membrane, windows near it are classified, and the peaks of their scores become
+    candidates with a pose, which a verifier confirms. Slices are padded by reflection, so every
     voxel can be the centre of a window. Results do not depend on the slabs that the volume is cut into; where
     memory runs out, thinner slabs are tried.
 
