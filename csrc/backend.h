@@ -76,11 +76,12 @@ enum class SimdLevel : int;  // cpu/simd.h
 struct PreparedProgram;
 
 // winograd_min_windows: minimum number of requested windows per 3 x 3 block for the Winograd path; above 9 the path is
-// never used.
+// never used. The windows are program.window_stride() pixels apart.
 std::shared_ptr<PreparedProgram> prepare_program(const LayerProgram &program, std::int64_t parameter_count,
                                                  std::int64_t winograd_min_windows, SimdLevel level);
 
-// Class scores of each window. A score depends on the window's pixels and, within rounding, on which other windows of
+// Class scores of each window of those that are program.window_stride() pixels apart; listed windows are numbered among
+// them. A score depends on the window's pixels and, within rounding, on which other windows of
 // its patch of the image are requested (cpu/score_windows/dispatch.h). It does not depend on windows elsewhere, on the
 // tiling or on the number of threads.
 void score_windows(ImageStack<const float> images, std::int64_t size, const PreparedProgram &program,

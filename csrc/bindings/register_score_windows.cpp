@@ -51,12 +51,14 @@ LayerProgram checked_program(const std::vector<Layer> &layers, const ProgramArgu
 // ------------------------------------------------------------------------------------------------ CPU
 
 std::shared_ptr<cpu::PreparedProgram> prepare_program(const ProgramArgument &argument, i64 size,
-                                                      i64 winograd_min_windows, int level) {
+                                                      i64 winograd_min_windows, int level, i64 stride) {
     // An instruction set that this processor lacks would end the process.
     if (level < 0 || level > static_cast<int>(cpu::simd_level()))
         throw std::invalid_argument("score_windows: this processor lacks the instruction set that `simd` names.");
-    const std::vector<Layer> layers = read_layers(std::get<0>(argument));
-    return cpu::prepare_program(checked_program(layers, argument, size), std::get<3>(argument), winograd_min_windows,
+    std::vector<Layer> layers = read_layers(std::get<0>(argument));
+    const LayerProgram program = checked_program(layers, argument, size);
+    with_stride(layers, program.map_layers, stride);
+    return cpu::prepare_program(program, std::get<3>(argument), winograd_min_windows,
                                 static_cast<cpu::SimdLevel>(level));
 }
 
@@ -221,7 +223,9 @@ void convert_to_operands(int precision, std::uintptr_t values, i64 count, std::u
 
 void register_score_windows(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
-    pybind11::class_<cpu::PreparedProgram, std::shared_ptr<cpu::PreparedProgram>>(module, "PreparedProgram");
+    pybind11::class_<cpu::PreparedProgram, std::shared_ptr<cpu::PreparedProgram>>(module, "PreparedProgram")
+        .def_property_readonly("window_stride",
+                               [](const cpu::PreparedProgram &prepared) { return prepared.program().window_stride(); });
     module.def("prepare_program", &prepare_program);
     module.def("score_windows_cpu", &score_windows_cpu, release());
     module.def("score_windows_simt_tile_floats", &score_windows_simt_tile_floats);

@@ -9,8 +9,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "core/macros.h"
 
@@ -33,7 +35,7 @@ enum class LayerKind : std::int64_t {
     log_softmax = 12
 };
 
-// One row of the program: nine int64 values, written by Python.
+// One row of the program: nine int64 values, written by Python, and a stride that the CPU path chooses.
 struct Layer {
     LayerKind kind;
     std::int64_t in_channels, out_channels;
@@ -41,6 +43,8 @@ struct Layer {
     std::int64_t step_y, step_x;      // distance between taps on the stride-1 map
     std::int64_t parameters;          // index of this layer's first parameter
     std::int64_t parameter_count;
+    // Every `stride`-th output along y and x is computed, where no later layer reads the others (with_stride).
+    std::int64_t stride = 1;
 
     T3_HD std::int64_t reach_y() const { return (kernel_y - 1) * step_y; }
     T3_HD std::int64_t reach_x() const { return (kernel_x - 1) * step_x; }
@@ -48,8 +52,6 @@ struct Layer {
     T3_HD bool weighted() const { return kind == LayerKind::convolution || kind == LayerKind::linear; }
     T3_HD bool pools() const { return kind == LayerKind::max_pool || kind == LayerKind::average_pool; }
 };
-static_assert(sizeof(Layer) == 9 * sizeof(std::int64_t), "Layer is read from an int64 table");
-
 // `map_layers` layers on feature maps, followed by the fully connected layers and what follows them.
 struct LayerProgram {
     const Layer *layers;
@@ -59,6 +61,12 @@ struct LayerProgram {
 
     T3_HD const Layer &first_fully_connected() const { return layers[map_layers]; }
     T3_HD std::int64_t classes() const { return layers[count - 1].out_channels; }
+    // Distance in pixels between the windows that are scored.
+    T3_HD std::int64_t window_stride() const {
+        std::int64_t stride = 1;
+        for (std::int64_t i = 0; i < map_layers; ++i) stride *= layers[i].stride;
+        return stride;
+    }
 };
 
 // Output array: the score of (window, class) is data[window * window_stride + class * class_stride].
@@ -77,8 +85,9 @@ struct Extent {
 // Extent that the input of layer `index` (the image for 0) must have to score `windows` windows.
 T3_HD Extent input_extent(const LayerProgram &program, std::int64_t index, Extent windows) {
     for (std::int64_t i = program.map_layers; i >= index; --i) {
-        windows.height += program.layers[i].reach_y();
-        windows.width += program.layers[i].reach_x();
+        const Layer &layer = program.layers[i];
+        windows.height = (windows.height - 1) * layer.stride + 1 + layer.reach_y();
+        windows.width = (windows.width - 1) * layer.stride + 1 + layer.reach_x();
     }
     return windows;
 }
@@ -110,6 +119,28 @@ T3_HD void softmax_in_place(float *values, std::int64_t count, bool logarithm) {
     const float log_sum = std::log(sum);
     for (std::int64_t c = 0; c < count; ++c)
         values[c] = logarithm ? values[c] - top - log_sum : std::exp(values[c] - top) / sum;
+}
+
+// Gives the pooling layers strides for windows that are `stride` pixels apart; the product of the strides divides it.
+//
+// A pooled map is read at the positions of the windows plus multiples of the steps of later layers. If all of them are
+// multiples of r, the values between are never read, and later layers read the rest as a map of its own.
+inline void with_stride(std::vector<Layer> &layers, std::int64_t map_layers, std::int64_t stride) {
+    for (std::int64_t i = 0; i < map_layers; ++i) {
+        if (!layers[i].pools()) continue;
+        std::int64_t common = stride;
+        for (std::int64_t j = i + 1; j <= map_layers; ++j) {
+            if (layers[j].kernel_y > 1) common = std::gcd(common, layers[j].step_y);
+            if (layers[j].kernel_x > 1) common = std::gcd(common, layers[j].step_x);
+        }
+        if (common < 2) continue;
+        layers[i].stride = common;
+        stride /= common;
+        for (std::int64_t j = i + 1; j <= map_layers; ++j) {
+            layers[j].step_y = layers[j].kernel_y > 1 ? layers[j].step_y / common : layers[j].step_y;
+            layers[j].step_x = layers[j].kernel_x > 1 ? layers[j].step_x / common : layers[j].step_x;
+        }
+    }
 }
 
 [[noreturn]] inline void reject_program(const char *problem) {

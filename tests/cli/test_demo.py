@@ -118,6 +118,11 @@ def test_slabs_and_threads_do_not_change_what_bundled_models_find() -> None:
         np.testing.assert_allclose(other.centre_zyx, whole.centre_zyx, atol=0.05)
         np.testing.assert_allclose(other.score, whole.score, atol=1e-4)
     assert torch.get_num_threads() == before
+    # Scores that are interpolated between classified windows find the same, at nearly the same places.
+    sparse = run(classified_spacing_nm=3.0)
+    assert len(sparse) == len(whole)
+    np.testing.assert_allclose(sparse.centre_zyx, whole.centre_zyx, atol=0.3)
+    np.testing.assert_allclose(sparse.score, whole.score, atol=0.05)
 
 
 def test_bundled_models_find_nothing_in_noise() -> None:

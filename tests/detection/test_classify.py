@@ -9,6 +9,7 @@ from torch import nn
 
 from lenets import lenet, noise
 from t3ssfast.detection.classify import classify_slab
+from t3ssfast.detection.lattice import interpolate_scores, lattice_around
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.models import LoadedModel, ModelMetadata
 
@@ -49,6 +50,45 @@ def test_slabs_do_not_change_probabilities() -> None:
     parts = [classify_slab(slab[z : z + 1], region[z : z + 1], model) for z in range(4)]
     assert np.array_equal(probability, np.concatenate([p for _, p in parts]))
     assert np.array_equal(index, np.concatenate([i + z * 30 * 41 for z, (i, _) in enumerate(parts)]))
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 41), (1, 33, 34)])
+@pytest.mark.parametrize("stride", [2, 3, 5])
+def test_scores_between_classified_windows_are_interpolated(stride: int, shape: tuple[int, ...]) -> None:
+    model, slab = loaded(lenet(21, (3, 5)), window_px=21), noise(*shape).numpy()
+    region = (noise(*shape, seed=5) > 0.5).numpy().astype(np.uint8)
+    _, every = classify_slab(slab, np.ones_like(region), model)
+    exact = every.reshape(shape)
+    lattice = lattice_around(region, stride)
+    at_points = classify_slab(slab, lattice, model, stride=stride)
+    index, probability = interpolate_scores(at_points, lattice, region, stride)
+    assert np.array_equal(index, np.flatnonzero(region))
+    # A point of the lattice is classified where its square touches the region; the last takes the rest.
+    centre = [np.arange(stride // 2, length, stride) for length in shape[1:]]
+    for i, found in list(zip(index, probability, strict=True))[::13]:
+        z, *voxel = np.unravel_index(i, shape)
+        total = weights = 0.0
+        for y, row in enumerate(centre[0]):
+            for x, column in enumerate(centre[1]):
+                end = [
+                    shape[a + 1] if k == len(centre[a]) - 1 else (k + 1) * stride
+                    for a, k in enumerate((y, x))
+                ]
+                if region[z, y * stride : end[0], x * stride : end[1]].any():
+                    share = _share(voxel[0], row, centre[0], stride) * _share(
+                        voxel[1], column, centre[1], stride
+                    )
+                    total += share * exact[z, row, column]
+                    weights += share
+        assert found == pytest.approx(total / weights, abs=TOLERANCE)
+    with pytest.raises(InputError, match=f"of one shape, but for the stride of {stride}"):
+        classify_slab(slab, region, model, stride=stride)
+
+
+def _share(voxel: int, point: int, points: np.ndarray, stride: int) -> float:
+    """Weight of a lattice point for a voxel along one axis; beyond the outermost point, that one's is 1."""
+    inside = min(max(voxel, points[0]), points[-1])
+    return max(0.0, 1 - abs(inside - point) / stride)
 
 
 def test_probability_follows_the_metadata() -> None:

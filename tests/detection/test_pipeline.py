@@ -147,7 +147,8 @@ def test_provenance_describes_the_run(models: Models, world: tuple[Tomogram, Can
     assert {"segment", "classify", "pick"} <= set(provenance["seconds"])
     assert provenance["notes"] == []
     assert "dense" in provenance["plan"]
-    assert provenance["models"]["segmenter"]["engine"] in ("torch", "torch-bfloat16", "openvino")
+    used = provenance["models"]["segmenter"]["engine"]
+    assert used in ("torch", "torch-bfloat16", "torch-int8", "openvino")
     assert provenance["models"]["segmenter"]["engine_reason"]
 
 

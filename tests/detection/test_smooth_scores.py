@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from t3ssfast.detection import smooth_scores as smooth_module
+from t3ssfast.detection.lattice import interpolate_scores, lattice_shape
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.smooth_scores import ScoreSmoother, SparseScores, smooth_scores
 from t3ssfast.errors import InputError
@@ -95,3 +96,25 @@ def test_shapes_that_do_not_match_raise() -> None:
         SparseScores(np.arange(3), np.zeros(2, np.float32), (1, 2, 3))
     with pytest.raises(InputError, match="mask of the same shape"):
         SparseScores.from_dense(np.zeros((2, 3, 4)), np.zeros((2, 3), bool))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_interpolated_scores_are_averaged_as_widely_as_others(stride: int) -> None:
+    shape, lattice = (1, 61, 61), lattice_shape((1, 61, 61), stride)
+    scores = np.zeros(lattice, np.float32)
+    middle = lattice[1] // 2
+    scores[0, middle, middle] = 1
+    interpolated = interpolate_scores(
+        (np.arange(scores.size), scores.reshape(-1)), np.ones(lattice, np.uint8), np.ones(shape), stride
+    )
+    # A sigma of 2.5 voxels along y and x.
+    smoother = ScoreSmoother(shape, 10.0, smoothing_nm=10.0, threshold=0.0, stride=stride)
+    smoother.add(*interpolated)
+    smooth = np.zeros(shape, np.float32)
+    found = smoother.finish()
+    smooth.reshape(-1)[found.index] = found.value
+    profile = smooth[0].sum(axis=0, dtype=np.float64)
+    offset = np.arange(shape[2]) - (stride // 2 + middle * stride)
+    spread = (profile * offset**2).sum() / profile.sum()
+    # The kernel ends after three sigmas, with 97% of the variance.
+    assert spread == pytest.approx(2.5**2, rel=0.05)

@@ -113,12 +113,14 @@ def test_compiled_with_a_mask() -> None:
     torch.testing.assert_close(found, count(image, MASK))
 
 
-@pytest.mark.parametrize("mask", [None, MASK[:, :4, :7]])
-def test_compiled_scores(mask: torch.Tensor | None) -> None:
+@pytest.mark.parametrize(
+    ("mask", "stride"), [(None, 1), (MASK[:, :4, :7], 1), (None, 2), (MASK[:, :2, :4], 2)]
+)
+def test_compiled_scores(mask: torch.Tensor | None, stride: int) -> None:
     model = lenet()
 
     def scores(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        result: torch.Tensor = score_windows(model, image, mask=mask, size=20)
+        result: torch.Tensor = score_windows(model, image, mask=mask, size=20, stride=stride)
         return result + 1
 
     image = noise(2, 23, 26)

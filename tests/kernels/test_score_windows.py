@@ -35,6 +35,67 @@ def run_native(
 # ------------------------------------------------------------------------------------------- the same scores
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    stride=st.integers(1, 9),
+    pools=st.tuples(
+        st.sampled_from(["max2", "max3", "avg2", "max3s2", "none"]), st.sampled_from(["max2", "avg2", "none"])
+    ),
+    extra=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    simd=st.sampled_from(_native.build_info()["simd_levels"]),
+    min_windows=st.sampled_from([1, 4, 10]),
+    share=st.sampled_from([0.1, 0.7, 1.0]),
+)
+def test_windows_at_a_stride_have_the_scores_of_these_windows_among_all(
+    stride, pools, extra, simd, min_windows, share
+) -> None:
+    pool_layers = {
+        "max2": nn.MaxPool2d(2),
+        "max3": nn.MaxPool2d(3),
+        "avg2": nn.AvgPool2d(2),
+        "max3s2": nn.MaxPool2d(3, stride=2),
+        "none": nn.Identity(),
+    }
+    model = lenet(26, (5, 9), (3, 3), tuple(pool_layers[p] for p in pools), (20,), 2)
+    image = noise(2, 26 + extra[0], 26 + extra[1])
+    plan = read_plan(model, 26)
+    every = run_native(plan, image, simd=simd, winograd_min_windows=10)[:, :, ::stride, ::stride]
+    stack = _native.as_stack(image)
+    mask = torch.rand(every.shape[1:], generator=torch.Generator().manual_seed(1)) < share
+    options = {"simd": simd, "winograd_min_windows": min_windows, "stride": stride}
+    windows = _native.as_windows(stack, 26, mask, stride)
+    scores = _native.score_windows(stack, 26, plan.program(), windows, **options)
+    torch.testing.assert_close(scores, every[:, mask].T, atol=1e-5, rtol=1e-5)
+    windows = _native.as_windows(stack, 26, None, stride)
+    scores = _native.score_windows(stack, 26, plan.program(), windows, **options)
+    torch.testing.assert_close(scores, every, atol=1e-5, rtol=1e-5)
+    on_host = _native.score_windows(stack, 26, plan.program(), windows, host_lanes=32, stride=stride)
+    torch.testing.assert_close(on_host, every, atol=1e-5, rtol=1e-5)
+
+
+def test_feature_maps_between_windows_are_not_computed() -> None:
+    program = read_plan(lenet(26, (5, 9), (3, 3)), 26).program()
+    strides = [program.prepare(26, None, None, stride).window_stride for stride in (1, 2, 3, 4, 6, 8)]
+    # Two poolings of 2: a stride of 6 leaves every third of every second window.
+    assert strides == [1, 2, 1, 4, 2, 4]
+
+
+@pytest.mark.parametrize("plan", ["dense", "windows"])
+def test_stride_of_the_public_function(plan) -> None:
+    model, image = lenet(), noise(2, 41, 38)
+    every = score_windows(model, image, size=20, plan="dense")
+    scores = score_windows(model, image, size=20, plan=plan, stride=3)
+    assert scores.shape == (2, 2, 8, 7)
+    torch.testing.assert_close(scores, every[:, :, ::3, ::3], atol=TOLERANCE, rtol=0)
+    mask = noise(2, 8, 7, seed=3) > 0
+    chosen = score_windows(model, image, mask=mask, size=20, plan=plan, stride=3)
+    torch.testing.assert_close(chosen, scores[:, mask].T, atol=TOLERANCE, rtol=0)
+    with pytest.raises(InputError, match="mask has shape"):
+        score_windows(model, image, mask=noise(2, 22, 19) > 0, size=20, stride=3)
+    with pytest.raises(ConfigError, match="stride is 0"):
+        score_windows(model, image, size=20, stride=0)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     size=st.integers(20, 26),

@@ -13,11 +13,16 @@ from torch import Tensor, nn
 
 from networks import ENGINES, loaded_segmenter, openvino_only, segment, small_unet
 from processes import search_path
+from t3ssfast.detection.inputs import normalise
+from t3ssfast.detection.segment_slice import segment_slice
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels.graph import graph_of
+from t3ssfast.models import UNet, load_model
 from t3ssfast.models.engines import engine as engine_module
 from t3ssfast.models.engines.cuda_graphs import half_precision
+from t3ssfast.models.engines.int8 import Int8Engine, has_int8_instructions
 from t3ssfast.runtime.threads import torch_threads
+from t3ssfast.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def test_openvino_is_chosen_where_installed_and_sends_no_telemetry(tmp_path):
         "from t3ssfast.models import load_model\n"
         "from networks import segment\n"
         "import t3ssfast.models.engines.engine as engine\n"
-        "engine.has_bfloat16_instructions = lambda: False\n"
+        "engine.has_bfloat16_instructions = engine.has_int8_instructions = lambda: False\n"
         "model = load_model(None, model_kind='segmenter')\n"
         "segment(np.zeros((1, 64, 64), np.float32), model)\n"
         "assert model.engine().name == 'openvino', model.engine().reason\n"
@@ -131,6 +136,7 @@ class Wrong(Unreadable):
 )
 def test_engine_that_fails_or_differs_is_abandoned_with_the_reason(unet, fake, why, monkeypatch):
     monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: False)
+    monkeypatch.setattr(engine_module, "has_int8_instructions", lambda: False)
     monkeypatch.setattr(engine_module, "openvino_version", lambda: "0.0")
     monkeypatch.setattr(engine_module, "OpenVinoEngine", fake)
     slab = np.random.default_rng(8).normal(size=(1, 32, 48)).astype(np.float32)
@@ -151,6 +157,7 @@ def test_missing_engines_raise(unet, monkeypatch):
     with pytest.raises(ConfigError, match="CUDA"):
         segment(slab, loaded_segmenter(unet.module), engine="cuda-graphs")
     monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: False)
+    monkeypatch.setattr(engine_module, "has_int8_instructions", lambda: False)
     monkeypatch.setattr(engine_module, "openvino_version", lambda: None)
     with pytest.raises(ConfigError, match=r"t3ssfast\[openvino\]"):
         segment(slab, loaded_segmenter(unet.module), engine="openvino")
@@ -172,6 +179,74 @@ def test_bfloat16_is_chosen_where_the_processor_has_it_and_is_close_to_float32(u
     assert other.engine().name in ("torch", "openvino")
     with pytest.raises(ConfigError, match="U-Net of t3ssfast"):
         other.engine("torch-bfloat16")
+
+
+needs_int8 = pytest.mark.skipif(not has_int8_instructions(), reason="needs a processor with AVX512-VNNI")
+
+
+@needs_int8
+def test_integers_of_8_bits_are_chosen_without_amx_and_find_the_same_membranes(monkeypatch):
+    monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: False)
+    model = load_model(None, model_kind="segmenter")
+    grid = normalise(simulate(5, (24, 208, 272)).tomogram, model)
+    slices = [grid.slab_around(z, model.metadata.slices) for z in (4, 12, 20)]
+    expected, found = (
+        np.stack([segment_slice(around, model, engine=engine) for around in slices])
+        for engine in ("torch", "auto")
+    )
+    assert model.engine().name == "torch-int8", model.engine().reason
+    difference = np.abs(found - expected)
+    assert 0 < difference.mean() < 1.5e-3
+    assert difference.max() < 0.15
+    membrane, same = expected > 0.62, found > 0.62
+    assert membrane.mean() > 0.02
+    dice = 2 * (membrane & same).sum() / (membrane.sum() + same.sum())
+    assert dice > 0.99
+
+
+@needs_int8
+def test_integers_of_8_bits_give_the_same_bits_with_any_number_of_threads_and_slices(unet):
+    model = loaded_segmenter(unet.module)
+    image = torch.randn((3, 1, 48, 64), generator=torch.Generator().manual_seed(2))
+    engine = Int8Engine(unet.module)
+    with torch.inference_mode():
+        together = engine(image)
+        for threads in (1, 2, 3):
+            with torch_threads(threads):
+                one_by_one = torch.cat([engine(image[k : k + 1]) for k in range(3)])
+            assert torch.equal(one_by_one, together)
+        expected = model.engine("torch")(image)
+    assert (together.sigmoid() - expected.sigmoid()).abs().max() < 0.1
+    other = loaded_segmenter(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)))
+    assert other.engine().name in ("torch", "openvino")
+    with pytest.raises(ConfigError, match="U-Net of t3ssfast"):
+        other.engine("torch-int8")
+
+
+@needs_int8
+def test_integers_of_8_bits_hold_maps_beside_the_border_and_channels_without_weights():
+    torch.manual_seed(4)
+    net = UNet(depth=2, base=4).eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.1, 0.3)
+            layer.bias.data.normal_(0, 0.5)
+        if isinstance(layer, nn.ConvTranspose2d):
+            # Upsampled maps that are far from 0, which lies beyond the border.
+            layer.bias.data.add_(torch.tensor([3.0, -3.0]).repeat(len(layer.bias) // 2))
+    normalisations = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    normalisations[2].weight.data[1] = normalisations[2].bias.data[1] = 0
+    image = torch.randn((1, 1, 32, 48), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        expected, found = net(image), Int8Engine(net)(image)
+    scale = expected.std()
+    assert (found - expected).abs().max() < 0.2 * scale
+    # A border of the wrong value would show along the edges.
+    edges, inside = (found - expected).clone(), (found - expected)[:, :, 2:-2, 2:-2]
+    edges[:, :, 2:-2, 2:-2] = 0
+    rms_at_edges = (edges.square().sum() / (edges.numel() - inside.numel())).sqrt()
+    assert rms_at_edges < 2 * inside.square().mean().sqrt()
 
 
 def test_half_precision_is_close_to_the_network(unet):

@@ -41,6 +41,23 @@ T3_ALWAYS_INLINE void convolve(const Layer &layer, const PackedLayer &packed, co
     }
 }
 
+// NaN propagates, as in PyTorch.
+T3_ALWAYS_INLINE float larger(float a, float b) { return a >= b || a != a ? a : b; }
+
+// Pools one tap of every stride-th pixel of a row into `to`.
+T3_ALWAYS_INLINE void pool_strided(const Layer &layer, const float *__restrict from, bool first, float *__restrict to,
+                                   std::int64_t width) {
+    const std::int64_t channels = layer.in_channels, step = layer.stride * channels;
+    for (std::int64_t x = 0; x < width; ++x, from += step, to += channels) {
+        if (first)
+            for (std::int64_t c = 0; c < channels; ++c) to[c] = from[c];
+        else if (layer.kind == LayerKind::average_pool)
+            for (std::int64_t c = 0; c < channels; ++c) to[c] += from[c];
+        else
+            for (std::int64_t c = 0; c < channels; ++c) to[c] = larger(to[c], from[c]);
+    }
+}
+
 // Tap by tap over whole rows, which the compiler vectorises.
 T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent, float *out, Extent extent) {
     const std::int64_t channels = layer.in_channels, length = extent.width * channels;
@@ -50,13 +67,15 @@ T3_ALWAYS_INLINE void pool(const Layer &layer, const float *in, Extent in_extent
         for (std::int64_t tap = 0; tap < layer.kernel_y * layer.kernel_x; ++tap) {
             const std::int64_t ky = tap / layer.kernel_x, kx = tap % layer.kernel_x;
             const float *__restrict from =
-                in + ((y + ky * layer.step_y) * in_extent.width + kx * layer.step_x) * channels;
-            if (tap == 0)
+                in + ((y * layer.stride + ky * layer.step_y) * in_extent.width + kx * layer.step_x) * channels;
+            if (layer.stride > 1)
+                pool_strided(layer, from, tap == 0, to, extent.width);
+            else if (tap == 0)
                 std::memcpy(to, from, length * sizeof(float));
             else if (layer.kind == LayerKind::average_pool)
                 for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
-            else  // NaN propagates, as in PyTorch
-                for (std::int64_t i = 0; i < length; ++i) to[i] = to[i] >= from[i] || to[i] != to[i] ? to[i] : from[i];
+            else
+                for (std::int64_t i = 0; i < length; ++i) to[i] = larger(to[i], from[i]);
         }
         if (layer.kind == LayerKind::average_pool)
             for (std::int64_t i = 0; i < length; ++i) to[i] *= share;

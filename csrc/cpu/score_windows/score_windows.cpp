@@ -40,9 +40,10 @@ T3_ALWAYS_INLINE FeatureMap compute_feature_maps(const Context &context, const R
     const LayerProgram &program = context.program;
     float *in = scratch.feature_maps[0].data(), *out = scratch.feature_maps[1].data();
     Extent extent = input_extent(program, 0, footprint.extent());
+    const std::int64_t stride = program.window_stride();
     for (std::int64_t y = 0; y < extent.height; ++y)
-        std::copy_n(context.image + (footprint.top + y) * context.image_width + footprint.left, extent.width,
-                    in + y * extent.width);
+        std::copy_n(context.image + (footprint.top * stride + y) * context.image_width + footprint.left * stride,
+                    extent.width, in + y * extent.width);
     for (std::int64_t i = 0; i < program.map_layers; ++i) {
         const Layer &layer = program.layers[i];
         const Extent after = input_extent(program, i + 1, footprint.extent());
@@ -213,9 +214,11 @@ std::vector<std::int64_t> fullest_tiles_first(const WindowList &windows, Extent 
 
 void score_windows(ImageStack<const float> images, std::int64_t size, const PreparedProgram &prepared,
                    WindowList windows, Scores out, int threads) {
-    const Extent all{valid_windows(images.height, size), valid_windows(images.width, size)};
-    if (all.height <= 0 || all.width <= 0 || (!windows.dense() && windows.count == 0)) return;
+    if (images.height < size || images.width < size || (!windows.dense() && windows.count == 0)) return;
     const LayerProgram program = prepared.program();
+    const std::int64_t stride = program.window_stride();
+    const Extent all{(valid_windows(images.height, size) - 1) / stride + 1,
+                     (valid_windows(images.width, size) - 1) / stride + 1};
     const RegionFunction score = region_function(prepared.level);
     const bool masked = !windows.dense() && 2 * windows.count < images.count * all.area();
     const Extent tile = tile_extent(program, prepared.winograd, images.count, all, masked, threads);

@@ -28,7 +28,12 @@ BATCH = 512
 # No preselection or verifier, which a user's own pipeline has not, so that both score the same windows. The
 # low threshold gives enough picks to compare.
 BASELINE_CONFIG = DetectConfig(
-    preselect=False, verify=False, score_threshold=0.01, contrast="dark", segmented_spacing_nm=0.0
+    preselect=False,
+    verify=False,
+    score_threshold=0.01,
+    contrast="dark",
+    segmented_spacing_nm=0.0,
+    classified_spacing_nm=0.0,
 )
 
 

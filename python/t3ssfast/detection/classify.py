@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.inputs import window_of
+from t3ssfast.detection.lattice import interpolate_scores, lattice_around
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect import WindowFilter
 from t3ssfast.detection.run import Run
@@ -27,6 +29,8 @@ Mask = npt.NDArray[np.uint8]
 
 # Windows of one call, so that memory does not depend on how much of a slab is near the membrane.
 WINDOWS_AT_A_TIME = 1 << 18
+# Largest stride of classified windows, in windows: less overlap says too little about those between.
+MAX_STRIDE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class Classification:
     searched: int
     classified: int
     resumed_slices: int
+
+
+def window_stride(spacing_nm: float, voxel_size_angstrom: float, size: int) -> int:
+    """Return how many voxels classified windows are apart along y and x."""
+    # The rounding error of the division must not exclude a whole number of voxels.
+    voxels = math.floor(spacing_nm * 10 / voxel_size_angstrom + 1e-6)
+    return max(1, min(voxels, int(size * MAX_STRIDE_SHARE)))
 
 
 @retry_on_oom("classifying windows")
@@ -70,8 +81,9 @@ def classify(
     """
     depth, plane = grid.shape[0], grid.shape[1] * grid.shape[2]
     smoothing_nm = run.config.score_smoothing_nm
-    smoother = ScoreSmoother(grid.shape, grid.voxel_size_angstrom, smoothing_nm, threshold)
     searched = classified = resumed = 0
+    stride = window_stride(run.config.classified_spacing_nm, grid.voxel_size_angstrom, window_of(classifier))
+    smoother = ScoreSmoother(grid.shape, grid.voxel_size_angstrom, smoothing_nm, threshold, stride)
 
     def prepare(z0: int, z1: int) -> tuple[Mask, Any]:
         region = search.slab(z0, z1)
@@ -112,15 +124,18 @@ def classify(
                         with run.stages("preselect"):
                             kept_region = window_filter.apply(values[a:b], region[a:b], slab.z0 + a)
                         with run.stages("classify"):
-                            index, probability = classify_slab(
+                            lattice = lattice_around(kept_region, stride)
+                            at_points = classify_slab(
                                 values[a:b],
-                                kept_region,
+                                lattice,
                                 classifier,
+                                stride=stride,
                                 device=run.device,
                                 precision=run.config.precision,
                                 plan=plan,
                                 batch_size=run.slabs.batch,
                             )
+                            index, probability = interpolate_scores(at_points, lattice, kept_region, stride)
                         scores.append((index + a * plane, probability))
                     index, probability = join_scores(scores)
                     with run.stages("keep"):

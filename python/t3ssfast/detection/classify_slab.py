@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from t3ssfast.detection.lattice import lattice_shape
 from t3ssfast.errors import InputError, ModelError
 from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.kernels.score_windows import score_windows
@@ -13,20 +16,27 @@ from t3ssfast.models import LoadedModel
 
 __all__ = ["classify_slab"]
 
+Mask = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+Values = FloatArray | torch.Tensor
+Scores = tuple[IndexArray, FloatArray]
+
 # Padded slices that are held at a time.
 PADDED_BYTES = 64 << 20
 
 
 def classify_slab(
-    slab: npt.NDArray[np.float32] | torch.Tensor,
-    region: npt.NDArray[np.uint8],
+    slab: Values,
+    region: Mask,
     model: LoadedModel,
     *,
+    stride: int = 1,
     device: str | torch.device = "cpu",
     precision: str = "float32",
     plan: str = "auto",
     batch_size: int | None = None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+) -> Scores:
     """Probability that a particle is centred at each voxel of a region.
 
     Slices are padded by reflection, so every voxel can be the centre of a window; a window of size n centred
@@ -35,22 +45,27 @@ def classify_slab(
 
     Parameters
     ----------
-    slab, region
-        (z, H, W) float32, normalised as the model's metadata says, and the windows' centres.
+    slab
+        (z, H, W) float32, normalised as the model's metadata says.
+    region
+        The windows' centres, of the slab's shape; with a stride, one entry for each point of the lattice of
+        voxels stride // 2 + k * stride along y and x.
+    stride
+        Distance of the points of the lattice.
     precision, plan, batch_size
         As for `score_windows`.
 
     Returns
     -------
     index
-        (M,) int64, ascending flat indices of the region's voxels in the slab.
+        (M,) int64, ascending flat indices of the entries of `region` that are set.
     probability
         (M,) float32 in [0, 1].
     """
-    if slab.ndim != 3 or tuple(slab.shape) != region.shape:
+    if slab.ndim != 3 or region.shape != lattice_shape(tuple(slab.shape), stride):
         raise InputError(
             f"The slab has shape {tuple(slab.shape)} and the region {region.shape}; "
-            "give two (z, y, x) arrays of one shape."
+            f"give two (z, y, x) arrays of one shape, but for the stride of {stride}."
         )
     size = model.metadata.window_px
     if size is None:
@@ -58,23 +73,23 @@ def classify_slab(
     index = np.flatnonzero(region).astype(np.int64, copy=False)
     probability = np.empty(len(index), np.float32)
     values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
-    done = 0
+    done, first_voxel = 0, stride // 2
     touched = np.flatnonzero(region.any(axis=(1, 2)))
-    padded_bytes = 4 * (region.shape[1] + size - 1) * (region.shape[2] + size - 1)
+    padded_bytes = 4 * (slab.shape[1] + size - 1) * (slab.shape[2] + size - 1)
     step = max(1, PADDED_BYTES // padded_bytes)
     for first in range(0, len(touched), step):
         z = touched[first : first + step]
         padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
+        padded = padded[:, first_voxel:, first_voxel:].contiguous()
         mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
+        options: dict[str, Any] = {"precision": precision, "plan": plan, "batch_size": batch_size}
         with model.named_errors(f"windows of {size} x {size} px"):
-            answers = score_windows(
-                model, padded, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size
-            )
+            answers = score_windows(model, padded, mask=mask, size=size, stride=stride, **options)
         probability[done : done + len(answers)] = _probability(answers, model).cpu().numpy()
         done += len(answers)
     bad = index[np.isnan(probability)]
     if len(bad):
-        z_bad = int(bad[0]) // (slab.shape[1] * slab.shape[2])
+        z_bad = int(bad[0]) // (region.shape[1] * region.shape[2])
         raise ModelError(
             f"{model.path}: the classifier answers NaN on {len(bad)} of {len(index)} windows, first at slice "
             f"{z_bad} of the slab; train it again, or give another."

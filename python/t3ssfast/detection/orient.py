@@ -63,10 +63,12 @@ def orient(
 def _normal_at(edges: FloatArray) -> Float64Array | None:
     """Return the normal amid edges of the membrane, as `_Edges.around` returns them; None without any."""
     offset_nm, direction, length = edges[:3], edges[3:6], edges[6]
-    within_reach = np.abs(offset_nm).max(axis=0) <= REACH_NM
+    # Row by row: NumPy takes several times as long to reduce three rows.
+    z, y, x = offset_nm
+    within_reach = (np.abs(z) <= REACH_NM) & (np.abs(y) <= REACH_NM) & (np.abs(x) <= REACH_NM)
     if not within_reach.any():
         return None
-    squared_nm = (offset_nm * offset_nm).sum(axis=0)
+    squared_nm = z * z + y * y + x * x
     near = np.exp(squared_nm * np.float32(-0.5 / NORMAL_SIGMA_NM**2)) * length
     gradient = direction * near
     axis = np.linalg.eigh((gradient @ gradient.T).astype(np.float64))[1][:, -1]
@@ -166,7 +168,9 @@ def _fit_normal(
     """Fit directions (3, n) linearly against positions; the normal at offset 0 and the divergence (1/nm)."""
     along = axis.astype(np.float32) @ direction
     # Gradients across the axis belong to the sheet's rim.
-    weight = weight * np.abs(along) ** 3
+    steep = np.abs(along)
+    # A power of 3 takes as long as all the rest.
+    weight = weight * steep * steep * steep
     design = np.concatenate([np.ones((1, offset_nm.shape[1]), np.float32), offset_nm])
     weighted = design * weight
     normal_matrix = (weighted @ design.T).astype(np.float64)

@@ -15,8 +15,6 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.detection.decoys import DECOY_FILE, Competition
 from t3ssfast.errors import OutputError, T3Error
 from t3ssfast.io import atomic_path, display_path, read, results_folder, write
-from t3ssfast.io.particles import load_candidates
-from t3ssfast.io.particles.formats import export
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.tomogram import StrPath
 
@@ -72,6 +70,9 @@ class Detection:
         OutputError
             If the folder cannot be made, holds the results of another tomogram, or a file cannot be written.
         """
+        # Imports pandas, which takes longer than many a step of a detection.
+        from t3ssfast.io.particles.formats import export
+
         outdated = [] if self.membrane_probability is not None else [PROBABILITY_FILE]
         outdated += [] if self.competition is not None else [DECOY_FILE]
         try:
@@ -127,6 +128,9 @@ def refuse_other_input(folder: Path, given: Mapping[str, Any] | None) -> None:
 
 def load_finished(folder: Path, key: str, *, with_probability: bool = False) -> Detection | None:
     """Load the results in a folder if they are complete and their `Identity.key` is this; None otherwise."""
+    # Imports pandas, which takes longer than many a step of a detection.
+    from t3ssfast.io.particles import load_candidates
+
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         complete = all((folder / f"candidates{suffix}").is_file() for suffix in FORMATS)

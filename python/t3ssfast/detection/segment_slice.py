@@ -59,7 +59,8 @@ def segment_slice(
     around
         (slices, y, x) float32: the slice in the middle of as many consecutive ones as the model sees.
     engine
-        "auto", "torch", "torch-bfloat16", "openvino" or "cuda-graphs" (see `SegmenterEngine`).
+        "auto", "torch", "torch-bfloat16", "torch-int8", "openvino" or "cuda-graphs" (see
+        `SegmenterEngine`).
     max_tile
         Longest side of a tile, pixels; a multiple of 16, at least 512. Changes answers by rounding only.
     """

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from t3ssfast.detection.lattice import interpolation_variance
 from t3ssfast.errors import InputError
 from t3ssfast.runtime.memory import retry_on_oom
 
@@ -86,15 +87,23 @@ class ScoreSmoother:
     peak needs them. The result is that of smoothing all slabs at once, but only as many slices as the
     smoothing reaches are held.
 
-    `smoothing_nm` is the sigma of the Gaussian along z, `threshold` the lowest score of a peak.
+    `smoothing_nm` is the sigma of the Gaussian along z, `threshold` the lowest score of a peak. Scores that
+    were interpolated between every `stride`-th one along y and x are averaged by so much less there.
     """
 
     def __init__(
-        self, shape: Shape, voxel_size_angstrom: float, smoothing_nm: float = 5.0, threshold: float = 0.5
+        self,
+        shape: Shape,
+        voxel_size_angstrom: float,
+        smoothing_nm: float = 5.0,
+        threshold: float = 0.5,
+        stride: int = 1,
     ) -> None:
         self._shape = shape
         sigma = smoothing_nm / (voxel_size_angstrom / 10)
-        self._sigmas = sigma, sigma * LATERAL_SMOOTHING, sigma * LATERAL_SMOOTHING
+        variance = (sigma * LATERAL_SMOOTHING) ** 2 - interpolation_variance(stride)
+        lateral = math.sqrt(max(0.0, variance))
+        self._sigmas = sigma, lateral, lateral
         self._floor = threshold / 2
         self._pending: list[Scores] = []
         self._kept: list[Scores] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from t3ssfast.detection.cylindrical_sections import (
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS, LoadedModel
 from t3ssfast.models.metadata import TARGET_CLASS
+from t3ssfast.runtime.threads import map_in_threads
 
 __all__ = [
     "MIN_PROBABILITY",
@@ -47,6 +49,8 @@ EXTRA_VIEWS = ((180 / AZIMUTHS, 0.0), (90 / AZIMUTHS, 1.1), (90 / AZIMUTHS, -1.1
 # Below these log-odds of classifier and verifier after each look, a candidate is not looked at again. No T3SS
 # of ten calibration tomograms that ended above the default threshold was below.
 HOPELESS_LOG_ODDS = (-2.5, -1.5, -1.5)
+# Batches that are looked at at a time, on a share of the threads each; a batch takes about 0.1 GB.
+BATCHES_AT_A_TIME = 4
 # Candidates of this many slices are looked at together, while their slices are held.
 BLOCK_SLICES = 16
 # Bounds on one iteration. The verifier was trained to reject particles farther away than the shift.
@@ -236,12 +240,20 @@ def _run_verifier(
     assert height is not None, "load_model gives every verifier a height"
     middle = np.floor(centres + 0.5).astype(np.int64)
     answers = np.zeros((len(views), len(centres), len(verifier.metadata.classes)))
-    for chosen, cut in cut_boxes(slices, middle, box_size(height)):
-        boxes = torch.from_numpy(cut).to(verifier.device)
+    # Made once, before threads ask for it.
+    network = verifier.fused
+
+    def answer(cut: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]) -> None:
+        chosen, boxes = cut[0], torch.from_numpy(cut[1]).to(verifier.device)
         for view, (degrees, nm) in enumerate(views):
             shift = nm * 10 / slices.grid.voxel_size_angstrom * frames[chosen, 1]
             rotated = rotate_frames(frames[chosen], np.full(len(chosen), math.radians(degrees)))
             sections = cylindrical_sections(boxes, centres[chosen] - middle[chosen] + shift, rotated, height)
             with torch.inference_mode(), verifier.named_errors("sections around an axis"):
-                answers[view, chosen] = verifier.fused(sections).double().cpu().numpy()
+                answers[view, chosen] = network(sections).double().cpu().numpy()
+
+    workers = min(torch.get_num_threads(), BATCHES_AT_A_TIME) if verifier.device.type == "cpu" else 1
+    cuts = cut_boxes(slices, middle, box_size(height))
+    while few := list(islice(cuts, workers)):
+        map_in_threads(answer, few, workers)
     return answers

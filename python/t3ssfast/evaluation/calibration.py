@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, minimize
+import scipy
 from scipy.special import betaincinv, expit, logit
 
 from t3ssfast.candidates import Candidates
@@ -246,7 +246,7 @@ def _fit_logistic(s: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]
         slope_gradient = np.sum((p - target) * x) + 2 * SLOPE_PENALTY * (ab[0] - 1)
         return float(value), np.array([slope_gradient, np.sum(p - target)])
 
-    optimum = minimize(
+    optimum = scipy.optimize.minimize(
         loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]
     )
     log_odds = np.linspace(logit(SCORE_MARGIN), logit(1 - SCORE_MARGIN), LOGISTIC_POINTS)
@@ -261,7 +261,7 @@ def _fit_isotonic(s: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]
     score, index = np.unique(s, return_inverse=True)
     weight = np.bincount(index).astype(np.float64)
     mean = np.bincount(index, weights=y) / weight
-    starts = isotonic_regression(mean, weights=weight).blocks[:-1]
+    starts = scipy.optimize.isotonic_regression(mean, weights=weight).blocks[:-1]
     count = np.add.reduceat(weight, starts)
     step_score = np.add.reduceat(score * weight, starts) / count
     level = (np.add.reduceat(mean * weight, starts) + y.mean()) / (count + 1)

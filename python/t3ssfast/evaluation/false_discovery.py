@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+import scipy
 from scipy.special import betainc, expit
 
 from t3ssfast.errors import ConfigError, InputError
@@ -241,6 +241,6 @@ def _fit_null(score: FloatArray, is_decoy: npt.NDArray[np.bool_], calibrated: fl
 
     # The posterior can have several maxima; the best of a few starts.
     starts = (calibrated, calibrated - 1.5, calibrated - 3)
-    fits = [minimize(loss, [s, np.log(CALIBRATION_SLOPE)], method="L-BFGS-B") for s in starts]
+    fits = [scipy.optimize.minimize(loss, [s, np.log(CALIBRATION_SLOPE)], method="L-BFGS-B") for s in starts]
     best = min(fits, key=lambda fit: float(fit.fun))
     return float(best.x[0]), float(np.exp(best.x[1]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+import scipy
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
@@ -80,7 +80,7 @@ def match(rows: IntArray, columns: IntArray, distances: FloatArray) -> IntArray:
         cost[i, j] = distances[component]
         pair = np.full(cost.shape, -1)
         pair[i, j] = component
-        assigned = pair[linear_sum_assignment(cost)]
+        assigned = pair[scipy.optimize.linear_sum_assignment(cost)]
         chosen.append(assigned[assigned >= 0])
     return np.sort(np.concatenate(chosen))
 

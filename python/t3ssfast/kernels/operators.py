@@ -42,12 +42,12 @@ def refuse_gradient(image: object, kernel: str) -> None:
         )
 
 
-def window_shape(image: Tensor, size: int) -> tuple[int, ...]:
-    """Return the shape of the valid windows of an image."""
+def window_shape(image: Tensor, size: int, stride: int = 1) -> tuple[int, ...]:
+    """Return the shape of the valid windows of an image at every `stride`-th row and column."""
     if image.ndim not in (2, 3):
         raise InputError(f"image has shape {tuple(image.shape)}; give (H, W), or (N, H, W) for a stack.")
     *leading, height, width = image.shape
-    return (*leading, height - size + 1, width - size + 1)
+    return (*leading, (height - size) // stride + 1, (width - size) // stride + 1)
 
 
 def window_count(image: Tensor, size: int, mask: Tensor | None) -> int | torch.SymInt:

@@ -40,8 +40,9 @@ def score_windows(
     precision: str = "float32",
     plan: str = "auto",
     batch_size: int | None = None,
+    stride: int = 1,
 ) -> Any:
-    """Run a classifier on every valid window of an image at stride 1, or on the windows that a mask selects.
+    """Run a classifier on every valid window of an image, or on the windows that a mask selects.
 
     Not differentiable: an image that requires a gradient is refused. Inside `torch.compile` it is one
     operator, for an eager module; PyTorch compiles no function that uses TorchScript. With a mask the number
@@ -69,6 +70,8 @@ def score_windows(
         for any model. "auto": the cheaper one, see `explain_plan`.
     batch_size
         Number of windows that plan "windows" runs, and holds in memory, at a time.
+    stride
+        Windows begin at every `stride`-th row and column; mask and scores have one entry for each of these.
 
     Returns
     -------
@@ -87,16 +90,18 @@ def score_windows(
     operators.refuse_gradient(image, "score_windows")
     if isinstance(image, torch.Tensor) and torch.compiler.is_compiling():
         number, classes = _numbered(model, size)
-        return _by_operator(image, mask, number, classes, size, precision, plan, batch_size or 0)
+        return _by_operator(image, mask, number, classes, size, precision, plan, batch_size or 0, stride)
     for name, value, choices in (("plan", plan, PLANS), ("precision", precision, PRECISIONS)):
         if value not in choices:
             raise ConfigError(f"{name} is {value!r}; give one of {', '.join(choices)}.")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; give 1 or more, or None.")
+    if stride < 1:
+        raise ConfigError(f"stride is {stride}; give 1 or more pixels.")
     module = model if isinstance(model, torch.nn.Module) else model.module
     stack = _native.as_stack(image)
     size = _native.check_size(size, stack)
-    windows = _native.as_windows(stack, size, mask)
+    windows = _native.as_windows(stack, size, mask, stride)
     if precision == "bfloat16" and stack.device.type != "cuda":
         raise ConfigError(
             f'precision "bfloat16" needs a CUDA device, and the image is on {stack.device}; use "float32".'
@@ -104,9 +109,10 @@ def score_windows(
     requested = windows.count / max(1, math.prod(windows.shape))
     dense_plan = None if plan == "windows" else _dense_plan(module, size, stack.device, requested, plan)
     if dense_plan is not None:
-        scores = _native.score_windows(stack, size, dense_plan.program(), windows, precision=precision)
+        program = dense_plan.program()
+        scores = _native.score_windows(stack, size, program, windows, precision=precision, stride=stride)
     else:
-        scores = _score_batches(module, stack, size, windows, precision, batch_size)
+        scores = _score_batches(module, stack, size, windows, precision, batch_size, stride)
     return _native.to_caller(scores, stack)
 
 
@@ -139,13 +145,21 @@ def _by_operator(
     precision: str,
     plan: str,
     batch_size: int,
+    stride: int,
 ) -> torch.Tensor:
     """Score windows in a compiled function, with the model's weights at the time of the call."""
     module = _compiled_models.get(model)
     if module is None:
         raise ModelError("The model of a compiled function was deleted; keep it as long as the function.")
     scores: torch.Tensor = score_windows(
-        module, image, mask=mask, size=size, precision=precision, plan=plan, batch_size=batch_size or None
+        module,
+        image,
+        mask=mask,
+        size=size,
+        precision=precision,
+        plan=plan,
+        batch_size=batch_size or None,
+        stride=stride,
     )
     return scores
 
@@ -160,10 +174,11 @@ def _(
     precision: str,
     plan: str,
     batch_size: int,
+    stride: int,
 ) -> torch.Tensor:
     if mask is not None:
         return image.new_empty((operators.window_count(image, size, mask), classes), dtype=torch.float32)
-    return image.new_empty((classes, *operators.window_shape(image, size)), dtype=torch.float32)
+    return image.new_empty((classes, *operators.window_shape(image, size, stride)), dtype=torch.float32)
 
 
 def _dense_plan(
@@ -189,17 +204,19 @@ def _score_batches(
     windows: _native.Windows,
     precision: str,
     batch_size: int | None,
+    stride: int,
 ) -> torch.Tensor:
     """Run the model on batches of windows: (M, C) for a list of windows, (C, ...) for all windows."""
     if batch_size is None:
         batch_size = CUDA_BATCH if stack.device.type == "cuda" else CPU_BATCH
-    index = torch.arange(windows.count, device=stack.device) if windows.index is None else windows.index
+    among = windows.listed(stack.window_shape(size), stride, stack.device)
+    assert among.index is not None, "a list"
     buffer = torch.zeros((min(batch_size, max(windows.count, 1)), 1, size, size), device=stack.device)
     batches = []
-    for part in torch.split(index, batch_size):
+    for part in torch.split(among.index, batch_size):
         # For an empty mask, the model is run on a blank window to find the number of classes.
         batch = buffer[: max(len(part), 1)]
-        _native.unfold(stack, size, _native.Windows(windows.shape, part), zscore=False, out=batch)
+        _native.unfold(stack, size, _native.Windows(among.shape, part), zscore=False, out=batch)
         # Copied, because a model may return a view of its input, which the next batch overwrites.
         batches.append(run_model(model, batch, precision=precision)[: len(part)].clone())
     scores = torch.cat(batches)

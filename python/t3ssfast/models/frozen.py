@@ -97,6 +97,23 @@ class _FusedConvolution(nn.Module):
         return output
 
 
+class _MaxPool2x2(nn.Module):
+    """The maximum of each 2 x 2 pixels; several times as fast as PyTorch's for channels last on a CPU."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, channels, H // 2, W // 2)."""
+        height, width = image.shape[2] // 2 * 2, image.shape[3] // 2 * 2
+        rows = torch.maximum(image[:, :, 0:height:2], image[:, :, 1:height:2])
+        return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+def _is_pooling_of_2x2(layer: nn.Module) -> bool:
+    if not isinstance(layer, nn.MaxPool2d):
+        return False
+    others = layer.padding, layer.dilation, layer.ceil_mode, layer.return_indices
+    return layer.kernel_size in (2, (2, 2)) and layer.stride in (2, (2, 2)) and others == (0, 1, False, False)
+
+
 def freeze(module: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of a network with constant weights, folded batch normalisation and channels last.
 
@@ -152,6 +169,8 @@ def fuse(frozen: nn.Module, device: torch.device) -> nn.Module:
     for part in list(fused.modules()):
         if isinstance(part, nn.Sequential):
             for k, layer in enumerate(part):
+                if _is_pooling_of_2x2(layer):
+                    part[k] = _MaxPool2x2()
                 if isinstance(layer, nn.Conv2d):
                     # Folding leaves an identity between the two.
                     follower = next(

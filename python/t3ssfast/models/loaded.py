@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +45,8 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
-            return tensor.device
-        return self.placed_on
+        tensor = next(chain(self.module.parameters(), self.module.buffers()), None)
+        return self.placed_on if tensor is None else tensor.device
 
     @property
     def is_bundled(self) -> bool:
@@ -94,7 +94,10 @@ class LoadedModel:
     def engine(self, name: str = "auto") -> SegmenterEngine:
         """Return the inference engine of a segmenter by name, one of `SEGMENTER_ENGINES`; cached."""
         if name not in self._engines:
-            self._engines[name] = SegmenterEngine(self.frozen, self.probability, self.device, name)
+            networks = {"network": self.frozen, "trained": self.module}
+            self._engines[name] = SegmenterEngine(
+                probability=self.probability, device=self.device, requested=name, **networks
+            )
         return self._engines[name]
 
     def release_engines(self) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,15 @@ Mask = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 Values = FloatArray | torch.Tensor
-# Takes a slice (1, y, x) and the windows' centres in it; returns their flat indices and scores.
-Classify = Callable[[Values, Mask], tuple[npt.NDArray[np.int64], FloatArray]]
+
+
+class Classify(Protocol):
+    """Score windows of a slice (1, y, x) at every `stride`-th row and column; see `classify_slab`."""
+
+    def __call__(
+        self, slab: Values, region: Mask, /, *, stride: int
+    ) -> tuple[npt.NDArray[np.int64], FloatArray]: ...
+
 
 # Share of the lowest score of a peak that averaged scores of the second scan must reach. With a half, of 772
 # peaks of four calibration tomograms nine were lost, the best with a score of 0.18, and half of the windows.
@@ -118,13 +124,13 @@ class SlabScan:
 
     def _scores(self, image: Values, allowed: Mask, stride: int) -> FloatArray:
         """Return the scores of every `stride`-th window of a slice; 0 where they are not allowed."""
-        height, width = allowed.shape
-        chosen = np.zeros((1, height, width), np.uint8)
         centres = slice(stride // 2, None, stride)
-        chosen[0, centres, centres] = allowed[centres, centres]
-        index, probability = self._classify(image, chosen)
+        chosen = np.ascontiguousarray(allowed[centres, centres])[None]
+        index, probability = self._classify(image, chosen, stride=stride)
+        # Squares at the end of an axis may have no centre.
+        height, width = allowed.shape
         scores = np.zeros((-(-height // stride), -(-width // stride)), np.float32)
-        scores[index // width // stride, index % width // stride] = probability
+        scores[index // chosen.shape[2], index % chosen.shape[2]] = probability
         return scores
 
     def _beside(self, k: int) -> range:

@@ -51,10 +51,13 @@ class ImageStack:
         count, height, width = self.data.shape
         return self.address, int(count), int(height), int(width)
 
-    def window_shape(self, size: int) -> tuple[int, ...]:
-        """Return the shape of the valid windows: the caller's shape, with H and W reduced by size - 1."""
+    def window_shape(self, size: int, stride: int = 1) -> tuple[int, ...]:
+        """Return the shape of the valid windows that begin at every `stride`-th row and column.
+
+        With a stride of 1 that is the caller's shape, with H and W reduced by size - 1.
+        """
         *leading, height, width = self.shape
-        return (*leading, height - size + 1, width - size + 1)
+        return (*leading, (height - size) // stride + 1, (width - size) // stride + 1)
 
     def check_finite(self) -> None:
         """Raise InputError if an unchecked stack contains NaN or Inf."""

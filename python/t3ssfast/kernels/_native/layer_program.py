@@ -37,7 +37,7 @@ class LayerProgram:
     classes: int
     parameters: torch.Tensor
     winograd_min_windows: int = 10
-    _prepared: dict[tuple[int, int, int], core.PreparedProgram] = field(
+    _prepared: dict[tuple[int, int, int, int], core.PreparedProgram] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     # By index of the device and handle of the stream.
@@ -62,7 +62,9 @@ class LayerProgram:
         """Return the argument of the native kernels for a copy of the parameters on their device."""
         return self.rows, self.map_layers, parameters.data_ptr(), parameters.numel()
 
-    def prepare(self, size: int, winograd_min_windows: int | None, simd: str | None) -> core.PreparedProgram:
+    def prepare(
+        self, size: int, winograd_min_windows: int | None, simd: str | None, stride: int = 1
+    ) -> core.PreparedProgram:
         """Return the weights in the memory layout of a CPU kernel; computed once and kept.
 
         Parameters
@@ -73,10 +75,13 @@ class LayerProgram:
             Replaces the program's own number unless None.
         simd
             One of `SIMD`; the best one where None.
+        stride
+            Distance between windows, pixels. That of the result, `window_stride`, divides it: the largest for
+            which feature maps need not be computed between the windows.
         """
         min_windows = self.winograd_min_windows if winograd_min_windows is None else winograd_min_windows
         level = best_simd_level() if simd is None else SIMD.index(simd)
-        key = (size, min_windows, level)
+        key = (size, min_windows, level, stride)
         if key not in self._prepared:
-            self._prepared[key] = core.prepare_program(self.native(self.parameters), size, min_windows, level)
+            self._prepared[key] = core.prepare_program(self.native(self.parameters), *key)
         return self._prepared[key]

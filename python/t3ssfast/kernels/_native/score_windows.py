@@ -29,6 +29,7 @@ def score_windows(
     host_lanes: int = 0,
     reversed_lanes: bool = False,
     host_warps: HostWarps | None = None,
+    stride: int = 1,
 ) -> torch.Tensor:
     """Compute class scores of every window, or of the listed windows.
 
@@ -57,6 +58,9 @@ def score_windows(
         If `host_lanes` is not 0: emulate the SIMT path on the CPU, in blocks of that many lanes. For tests.
     host_warps
         If given: emulate the tensor-core path on the CPU. For tests.
+    stride
+        Windows begin at every `stride`-th row and column; `windows` are numbered among them. A CPU computes
+        only the feature maps that they need; a CUDA device computes all.
 
     Returns
     -------
@@ -74,6 +78,28 @@ def score_windows(
     out = torch.empty(shape, dtype=torch.float32, device=stack.device)
     if windows.count == 0:
         return out
+    on_cpu = stack.device.type == "cpu" and not host_lanes and host_warps is None
+    prepared = program.prepare(size, winograd_min_windows, simd, stride) if on_cpu else None
+    computed_stride = 1 if prepared is None else prepared.window_stride
+    if computed_stride != stride:
+        computed_shape = stack.window_shape(size, computed_stride)
+        scores = score_windows(
+            stack,
+            size,
+            program,
+            windows.listed(computed_shape, stride // computed_stride, stack.device),
+            precision=precision,
+            threads=threads,
+            winograd_min_windows=winograd_min_windows,
+            simd=simd,
+            schedule=schedule,
+            block_lanes=block_lanes,
+            host_lanes=host_lanes,
+            reversed_lanes=reversed_lanes,
+            host_warps=host_warps,
+            stride=computed_stride,
+        )
+        return out.copy_(scores if windows.index is not None else scores.T.reshape(shape))
     if host_warps is not None or (stack.device.type == "cuda" and schedule != "simt"):
         try:
             layout = TensorCoreLayout.of(program, precision, stack.device, block_lanes, host_warps)
@@ -88,7 +114,7 @@ def score_windows(
     if stack.device.type == "cuda" or host_lanes:
         score_windows_simt(stack, size, program, windows, out, strides, host_lanes, reversed_lanes)
         return out
-    prepared = program.prepare(size, winograd_min_windows, simd)
+    assert prepared is not None, "on a CPU"
     threads = threads or torch.get_num_threads()
     core.score_windows_cpu(stack.native, size, prepared, windows.native, (out.data_ptr(), *strides), threads)
     return out

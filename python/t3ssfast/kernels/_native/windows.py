@@ -31,6 +31,13 @@ class Windows:
         """(address of the indices, count) for the native kernels; address 0 means every window."""
         return 0 if self.index is None else self.index.data_ptr(), self.count
 
+    def listed(self, shape: tuple[int, ...], stride: int, device: torch.device) -> Windows:
+        """Return the same windows as a list among those of a shape, of which these are every `stride`-th."""
+        index = torch.arange(self.count, device=device) if self.index is None else self.index
+        row, x = index // self.shape[-1], index % self.shape[-1]
+        number, y = row // self.shape[-2], row % self.shape[-2]
+        return Windows(shape, ((number * shape[-2] + y * stride) * shape[-1] + x * stride).contiguous())
+
 
 def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
     """Return the window edge as an int.
@@ -53,7 +60,7 @@ def check_size(size: int, stack: ImageStack, *, name: str = "image") -> int:
     return int(size)
 
 
-def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
+def as_windows(stack: ImageStack, size: int, mask: Array | None, stride: int = 1) -> Windows:
     """Return the windows that a mask selects; every valid one where it is None.
 
     Parameters
@@ -61,14 +68,17 @@ def as_windows(stack: ImageStack, size: int, mask: Array | None) -> Windows:
     stack, size
         Images and window edge in pixels.
     mask
-        (..., H-size+1, W-size+1), NumPy or torch, index = top-left corner; nonzero where requested.
+        (..., H-size+1, W-size+1), NumPy or torch, index = top-left corner; nonzero where requested. With a
+        stride, one entry for each row and column at which a window begins.
+    stride
+        Windows begin at every `stride`-th row and column.
 
     Raises
     ------
     InputError
         If the mask has the wrong type or shape.
     """
-    shape = stack.window_shape(size)
+    shape = stack.window_shape(size, stride)
     if mask is None:
         return Windows(shape, None)
     mask = array_of(mask, "mask")
