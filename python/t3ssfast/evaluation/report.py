@@ -76,16 +76,19 @@ def confusion_table(confusion: Confusion) -> Table:
     return table
 
 
-def tomogram_table(evaluation: Evaluation) -> Table:
+def tomogram_table(evaluation: Evaluation, *, intervals: bool = False) -> Table:
     """Build a table with one row per tomogram."""
     table = Table(title="By tomogram")
-    table.add_column("tomogram")
-    for name in ("TP", "FP", "FN", "precision", "recall", "F1", "95% interval of F1"):
+    # Names of tomograms often differ in their last characters alone.
+    table.add_column("tomogram", overflow="fold")
+    columns = ["TP", "FP", "FN", "precision", "recall", "F1", *["95% interval of F1"] * intervals]
+    for name in columns:
         table.add_column(name, justify="right")
     for one in evaluation.per_tomogram:
         counts = [f"{n}" for n in (one.true_positives, one.false_positives, one.false_negatives)]
         metrics = [f"{value:.3f}" for value in (one.precision, one.recall, one.f1)]
-        table.add_row(escape(one.matches[0].name), *counts, *metrics, _interval(*one.intervals()["f1"]))
+        interval = [_interval(*one.intervals()["f1"])] if intervals else []
+        table.add_row(escape(one.matches[0].name), *counts, *metrics, *interval)
     return table
 
 

@@ -14,6 +14,7 @@ from t3ssfast.candidates import FLAGELLAR_MOTOR, T3SS, Candidates
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.io import display_path
 from t3ssfast.plotting.canvas import outline, panel_grid, save, scale_bar
+from t3ssfast.runtime.counted import counted
 from t3ssfast.tomogram import StrPath, Tomogram
 
 if TYPE_CHECKING:
@@ -171,10 +172,11 @@ def _mean_slice(tomogram: Tomogram, z: int) -> FloatArray:
 
 
 def _window(tomogram: Tomogram, zyx: FloatArray, size: int) -> FloatArray:
-    """Cut out the window centred at a position, padded by reflection as for the classifier."""
+    """Cut out the window centred at a position, with the mean grey value outside of the tomogram."""
     z, y, x = np.round(zyx).astype(int).tolist()
     image = _mean_slice(tomogram, min(max(z, 0), tomogram.shape[0] - 1))
-    padded = np.pad(image, size, mode="reflect")
+    # A mirrored border looks like a particle that is not there.
+    padded = np.pad(image, size, constant_values=image.mean())
     top, left = y + size - size // 2, x + size - size // 2
     return padded[top : top + size, left : left + size]
 
@@ -231,6 +233,7 @@ def _title(tomogram: Tomogram, marks: Sequence[_Mark], truth: Candidates | None)
     # matplotlib reads text between dollar signs as mathematics.
     name = display_path(tomogram.name).replace("$", r"\$")
     if truth is None:
-        motors = f", {counts[FLAGELLAR_MOTOR]} flagellar motors" if counts[FLAGELLAR_MOTOR] else ""
-        return f"{name}: {counts['candidate'] + counts['other kind']} candidates{motors}"
+        candidates = counted(counts["candidate"] + counts["other kind"], "candidate")
+        motors = counts[FLAGELLAR_MOTOR]
+        return f"{name}: {candidates}" + (f", {counted(motors, 'flagellar motor')}" if motors else "")
     return f"{name}: {counts['true']} found, {counts['false']} false, {counts['missed']} missed"
