@@ -33,6 +33,8 @@ MAX_PANELS = 9
 MAX_GALLERY = 60
 GALLERY_WINDOW_NM = 68.0
 GALLERY_COLUMNS = 8
+# The title needs this width.
+MIN_GALLERY_COLUMNS = 4
 PANEL_INCHES = 3.6
 # Colour, line style and legend label of each outcome.
 STYLES = {
@@ -106,7 +108,8 @@ def draw_gallery(
     marks = _marks(candidates, truth)[:MAX_GALLERY]
     nm = tomogram.voxel_size_angstrom / 10
     size = max(8, round(GALLERY_WINDOW_NM / nm))
-    figure, panels = panel_grid(len(marks), GALLERY_COLUMNS, 1.2, 1.33)
+    columns = min(GALLERY_COLUMNS, max(MIN_GALLERY_COLUMNS, len(marks)))
+    figure, panels = panel_grid(len(marks), columns, 1.2, 1.33)
     for axes, mark in zip(panels, marks, strict=False):
         _show(axes, contrast_sign * _window(tomogram, mark.zyx, size), interpolation="bicubic")
         colour, line, _ = STYLES[mark.outcome]
