@@ -35,6 +35,9 @@ AZIMUTHS = 24
 OUTSIDE = 128
 # Darkest and brightest share of the pixels that are clipped.
 CLIPPED_PERCENT = 0.7
+# Largest distance of black and white from the median, in standard deviations of the grey values between the
+# quartiles: one gold bead would otherwise leave little contrast to the particle beside it.
+MAX_CONTRAST_SIGMAS = 5.0
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -129,7 +132,11 @@ def _stretched(images: FloatArray) -> npt.NDArray[np.uint8]:
     known = np.isfinite(images)
     if not known.any():
         return np.full(images.shape, OUTSIDE, np.uint8)
-    low, high = np.percentile(images[known], [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT])
+    percentiles = [CLIPPED_PERCENT, 25, 50, 75, 100 - CLIPPED_PERCENT]
+    low, lower, median, upper, high = np.percentile(images[known], percentiles)
+    reach = MAX_CONTRAST_SIGMAS * (upper - lower) / 1.349
+    if reach > 0:
+        low, high = max(low, median - reach), min(high, median + reach)
     if not high > low:
         return np.full(images.shape, OUTSIDE, np.uint8)
     scaled = np.clip((np.where(known, images, low) - low) / (high - low) * 255, 0, 255)
