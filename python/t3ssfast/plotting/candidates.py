@@ -13,7 +13,7 @@ import numpy.typing as npt
 from t3ssfast.candidates import FLAGELLAR_MOTOR, T3SS, Candidates
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.io import display_path
-from t3ssfast.plotting.canvas import outline, panel_grid, save, scale_bar
+from t3ssfast.plotting.canvas import grey_limits, outline, panel_grid, save, scale_bar
 from t3ssfast.runtime.counted import counted
 from t3ssfast.tomogram import StrPath, Tomogram
 
@@ -185,7 +185,7 @@ def _window(tomogram: Tomogram, zyx: FloatArray, size: int) -> FloatArray:
 
 
 def _show(axes: Axes, image: FloatArray, interpolation: str) -> None:
-    low, high = np.percentile(image, [0.5, 99.5])
+    low, high = grey_limits(image)
     axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation=interpolation)
     axes.set(xticks=[], yticks=[])
 

@@ -354,8 +354,9 @@ def _score_threshold(config: dict[str, Any]) -> float | None:
     """Return the threshold in the options of a detection; None if another option set it."""
     value = config.get("score_threshold")
     others = any(config.get(name) is not None for name in ("min_precision", "min_recall", "max_fdr"))
-    known = isinstance(value, int | float) and 0 <= value <= 1
-    return float(value) if known and not others else None
+    if others or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return None
+    return float(value)
 
 
 def _expected(results: Sequence[Results]) -> tuple[dict[str, Any] | None, str]:

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.cylindrical_sections import INNER_FRACTION, axis_frames
+from t3ssfast.plotting.canvas import grey_limits
 from t3ssfast.tomogram import Tomogram
 
 __all__ = ["PIXEL_NM", "VIEWS", "VIEW_NM", "VIEW_PIXELS", "views_of_candidates"]
@@ -35,9 +36,6 @@ AZIMUTHS = 24
 OUTSIDE = 128
 # Darkest and brightest share of the pixels that are clipped.
 CLIPPED_PERCENT = 0.7
-# Largest distance of black and white from the median, in standard deviations of the grey values between the
-# quartiles: one gold bead would otherwise leave little contrast to the particle beside it.
-MAX_CONTRAST_SIGMAS = 5.0
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -132,11 +130,7 @@ def _stretched(images: FloatArray) -> npt.NDArray[np.uint8]:
     known = np.isfinite(images)
     if not known.any():
         return np.full(images.shape, OUTSIDE, np.uint8)
-    percentiles = [CLIPPED_PERCENT, 25, 50, 75, 100 - CLIPPED_PERCENT]
-    low, lower, median, upper, high = np.percentile(images[known], percentiles)
-    reach = MAX_CONTRAST_SIGMAS * (upper - lower) / 1.349
-    if reach > 0:
-        low, high = max(low, median - reach), min(high, median + reach)
+    low, high = grey_limits(images[known], CLIPPED_PERCENT)
     if not high > low:
         return np.full(images.shape, OUTSIDE, np.uint8)
     scaled = np.clip((np.where(known, images, low) - low) / (high - low) * 255, 0, 255)
