@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,28 @@ def test_evaluate_names_tomograms_as_their_files_are_paired(tmp_path):
     assert "interval" not in table
     assert "…" not in table
     assert "95% interval" in run("evaluate", *paths).stdout.replace("\n", " ")
+
+
+def test_tables_of_an_evaluation_show_no_precision_of_no_candidates(tmp_path):
+    for name, known, found in (
+        ("a", [(5, 5, 5)], []),
+        ("b", [], [(5, 5, 5)]),
+        ("c", [(5, 5, 5)], [(5, 5, 5)]),
+    ):
+        for folder, file, places in (("found", "candidates.star", found), ("known", "truth.star", known)):
+            (tmp_path / folder / name).mkdir(parents=True)
+            export(particles(name, (9, 9, 9), *places)[1:], tmp_path / folder / name / file)
+    table = run("evaluate", tmp_path / "found", tmp_path / "known", "--no-intervals").stdout
+    rows = {
+        cells[0]: cells[4:6]
+        for cells in (re.findall(r"[^\s│]+", line) for line in table.splitlines())
+        if cells
+    }
+    assert (rows["a"], rows["b"], rows["c"]) == (["-", "0.000"], ["0.000", "-"], ["1.000", "1.000"])
+    found, known = tmp_path / "found" / "a", tmp_path / "known" / "a"
+    table = run("evaluate", found, known).stdout
+    assert re.search(r"precision +│ +- │ +│", table)
+    assert re.search(r"recall +│ +0\.000 │", table)
 
 
 def test_evaluate_refuses_truth_in_another_unit(tmp_path):
