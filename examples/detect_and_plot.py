@@ -13,15 +13,16 @@ import numpy as np
 import t3ssfast as t3
 
 # Yours: detection = t3.detect("tomogram.mrc")
-simulation = t3.simulate(seed=5, shape=(32, 128, 128))
+simulation = t3.simulate(seed=8, shape=(48, 192, 192))
 tomogram = simulation.tomogram
 detection = t3.detect(tomogram, progress=False)
 candidates = detection.candidates
-print(candidates.to_dataframe()[["z", "y", "x", "score"]].round(2))
+print(candidates.to_dataframe()[["z", "y", "x", "score"]].to_string(float_format="%.2f"))
 
-slice_of_each = np.round(candidates.centre_zyx[:, 0]).astype(int)
-z = int(np.bincount(slice_of_each).argmax()) if len(candidates) else tomogram.shape[0] // 2
-shown = candidates[np.abs(candidates.centre_zyx[:, 0] - z) < 6]
+# The slice that has most candidates at most five slices above or below it.
+distance = np.abs(np.arange(tomogram.shape[0])[:, None] - candidates.centre_zyx[:, 0])
+z = int((distance <= 5).sum(axis=1).argmax())
+shown = candidates[distance[z] <= 5]
 
 figure, axes = plt.subplots(figsize=(6, 6), layout="constrained")
 axes.imshow(tomogram.data[max(0, z - 2) : z + 3].mean(axis=0), cmap="gray")
@@ -30,5 +31,5 @@ _, y, x = shown.centre_zyx.T
 _, dy, dx = shown.normal_zyx.T
 axes.scatter(x, y, s=160, facecolors="none", edgecolors="tab:orange")
 axes.quiver(x, y, dx, dy, angles="xy", color="tab:orange", width=0.004)
-axes.set(title=f"slice {z}: {len(shown)} candidates", xticks=[], yticks=[])
+axes.set(title=f"slice {z}: {len(shown)} of {len(candidates)} candidates", xticks=[], yticks=[])
 plt.show()

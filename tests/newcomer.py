@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "nvcc", "cl", "clang-cl", "cmake", "ninja")
 # What the tutorials and tests use, besides the commands of the wheel.
-TOOLS = ("bash", "sh", "cat", "cp", "head", "ldd", "ls", "mkdir", "readelf", "uname")
+TOOLS = ("bash", "sh", "cat", "cp", "cut", "head", "ldd", "ls", "mkdir", "readelf", "uname")
 
 
 class Commands(HTMLParser):

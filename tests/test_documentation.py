@@ -69,6 +69,13 @@ def test_every_page_is_in_one_list_of_contents() -> None:
     assert pages - {"index", "README"} == set(listed) - set(GENERATED)
 
 
+def test_commands_of_the_tutorials_fit_the_width_of_their_page() -> None:
+    for path in (DOCS / "tutorials").glob("*.md"):
+        for block in re.findall(r"```\{run\}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.splitlines():
+                assert len(line) <= 90, f"{path.name}: {line}"
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     names = set(re.findall(r"^   (\w+)$", text, re.MULTILINE))

@@ -15,6 +15,8 @@ from t3ssfast.cli import app as commands
 __all__ = ["setup"]
 
 PAGE = Path(__file__).parents[1] / "generated" / "cli.md"
+# Characters that a line of the page holds.
+WIDTH = 88
 INTRODUCTION = """# Command line
 
 Errors are one sentence on standard error. Exit codes: 0 for success, 1 for a failure, 2 for wrong usage, 130
@@ -36,7 +38,7 @@ def sections(command: Any, context: Any, level: int) -> Iterator[str]:
 def write_page(app: Sphinx) -> None:
     command: Any = typer.main.get_command(commands)
     context = command.make_context("t3ssfast", [], resilient_parsing=True)
-    context.terminal_width = context.max_content_width = 100
+    context.terminal_width = context.max_content_width = WIDTH
     text = "\n\n".join([INTRODUCTION, *sections(command, context, 2)]) + "\n"
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:

@@ -17,6 +17,7 @@ from t3ssfast.cli import demo as demo_module
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.models import loading
 from t3ssfast.models.metadata import METADATA_NAME
+from t3ssfast.plotting import candidates as plots
 from t3ssfast.plotting import draw_candidates, draw_gallery
 from t3ssfast.tomogram import Tomogram
 from toy import save_toy_models, save_toy_verifier, toy_tomogram
@@ -78,6 +79,25 @@ def test_pictures_of_any_number_of_candidates(tmp_path: Path, count: int, with_t
     draw_gallery(tmp_path / "g.png", tomogram, truth[:count], truth=known, contrast_sign=-1)
     assert is_png(tmp_path / "c.png")
     assert is_png(tmp_path / "g.png")
+
+
+def test_gallery_is_grey_outside_of_the_tomogram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(plots, "_show", lambda axes, image, interpolation: shown.append(image))
+    tomogram, truth, _ = toy_tomogram(shape=(12, 60, 90))
+    truth.centre_zyx[0, 1:] = 0
+    draw_gallery(tmp_path / "g.png", tomogram, truth[:1])
+    (window,) = shown
+    assert np.unique(window[: len(window) // 2]).size == 1
+    assert window.min() < window[0, 0] < window.max()
+    assert np.unique(window[len(window) // 2 :, len(window) // 2 :]).size > 1
+
+
+def test_title_counts_candidates(tmp_path: Path) -> None:
+    tomogram, truth, _ = toy_tomogram(shape=(12, 60, 90))
+    for count, words in ((0, "0 candidates"), (1, "1 candidate"), (2, "2 candidates")):
+        marks = plots._marks(truth[:count], None)
+        assert plots._title(tomogram, marks, None) == f"{tomogram.name}: {words}"
 
 
 def test_pictures_of_one_slice_without_membrane(tmp_path: Path) -> None:

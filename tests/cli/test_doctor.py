@@ -241,6 +241,10 @@ def test_contrast(toy_folder):
     assert run_doctor(toy_folder, "noise.mrc", "--contrast", "dark")[1]["contrast"]["status"] == "ok"
 
 
+def test_size_of_a_file(toy_folder):
+    assert run_doctor(toy_folder, "toy.mrc")[1]["file"]["value"] == "MRC, 0.6 MiB"
+
+
 def test_memory(toy_folder):
     assert run_doctor(toy_folder, "toy.mrc", "--memory-budget", 0.5)[1]["memory"]["value"] == "about 0.5 GiB"
     checks = run_doctor(toy_folder, "toy.mrc", "--memory-budget", 100_000)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,49 @@ def test_evaluate_pairs_files_named_alike_in_their_order(tmp_path):
             paths.append(path)
     result = run("evaluate", *paths[:2], "-t", paths[2], "-t", paths[3], "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["true_positives"] == 2
+    metrics = json.loads(result.stdout)
+    assert metrics["true_positives"] == 2
+    assert list(metrics["tomograms"]) == [str(path) for path in paths[:2]]
     for repeated in (paths[:2], [*paths[:2], paths[0]]):
         assert "both called" in run("evaluate", *repeated, "-t", paths[2], "--json").output
+
+
+def test_evaluate_names_tomograms_as_their_files_are_paired(tmp_path):
+    for name, file in (("found", "candidates.star"), ("known", "truth.star")):
+        for number in (1, 2):
+            folder = tmp_path / name / f"a_tomogram_with_a_long_name_{number}"
+            folder.mkdir(parents=True)
+            export(particles("simulated", (5, 5, 5)), folder / file)
+    paths = (tmp_path / "found", tmp_path / "known")
+    metrics = json.loads(run("evaluate", *paths, "--json", "--no-intervals").stdout)
+    assert list(metrics["tomograms"]) == ["a_tomogram_with_a_long_name_1", "a_tomogram_with_a_long_name_2"]
+    assert "intervals" not in metrics
+    table = run("evaluate", *paths, "--no-intervals").stdout
+    assert "interval" not in table
+    assert "…" not in table
+    assert "95% interval" in run("evaluate", *paths).stdout.replace("\n", " ")
+
+
+def test_tables_of_an_evaluation_show_no_precision_of_no_candidates(tmp_path):
+    for name, known, found in (
+        ("a", [(5, 5, 5)], []),
+        ("b", [], [(5, 5, 5)]),
+        ("c", [(5, 5, 5)], [(5, 5, 5)]),
+    ):
+        for folder, file, places in (("found", "candidates.star", found), ("known", "truth.star", known)):
+            (tmp_path / folder / name).mkdir(parents=True)
+            export(particles(name, (9, 9, 9), *places)[1:], tmp_path / folder / name / file)
+    table = run("evaluate", tmp_path / "found", tmp_path / "known", "--no-intervals").stdout
+    rows = {
+        cells[0]: cells[4:6]
+        for cells in (re.findall(r"[^\s│]+", line) for line in table.splitlines())
+        if cells
+    }
+    assert (rows["a"], rows["b"], rows["c"]) == (["-", "0.000"], ["0.000", "-"], ["1.000", "1.000"])
+    found, known = tmp_path / "found" / "a", tmp_path / "known" / "a"
+    table = run("evaluate", found, known).stdout
+    assert re.search(r"precision +│ +- │ +│", table)
+    assert re.search(r"recall +│ +0\.000 │", table)
 
 
 def test_evaluate_refuses_truth_in_another_unit(tmp_path):

@@ -45,6 +45,26 @@ def test_page_holds_every_candidate(tmp_path, data_of):
     assert data["threshold"] <= candidates.score.min()
 
 
+@pytest.mark.parametrize(
+    ("config", "threshold"),
+    [
+        ({"score_threshold": 0.2}, 0.2),
+        ({"score_threshold": 0.001}, 0.0),
+        ({"score_threshold": 0.9}, 0.4),
+        ({"score_threshold": 0.2, "min_precision": 0.9}, 0.4),
+        ({"score_threshold": 7.0}, 0.4),
+        ({"score_threshold": "x"}, 0.4),
+        ("x", 0.4),
+    ],
+)
+def test_page_starts_at_the_threshold_of_the_detection(tmp_path, data_of, config, threshold):
+    make_results(tmp_path / "out", 3, score=[0.8, 0.6, 0.4])
+    file = tmp_path / "out" / "provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
+    data = data_of(t3.report(tmp_path / "out", tmp_path / "report.html", progress=False))
+    assert data["threshold"] == threshold
+
+
 def test_pictures_have_a_row_for_each_candidate_and_a_column_for_each_view(tmp_path, data_of):
     make_results(tmp_path / "out", 3)
     data = data_of(t3.report(tmp_path / "out", tmp_path / "report.html", progress=False))

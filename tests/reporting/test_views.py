@@ -87,3 +87,14 @@ def test_scale_is_in_nanometres():
     y, x = np.nonzero(views[2] < 90)
     radius = np.hypot(y - (VIEW_PIXELS - 1) / 2, x - (VIEW_PIXELS - 1) / 2) * PIXEL_NM
     assert radius.mean() == pytest.approx(radius_nm, abs=1)
+
+
+def test_a_gold_bead_leaves_contrast_to_the_particle_beside_it():
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(72, 72, 72)).astype(np.float32)
+    (plain,) = views_of_candidates(Tomogram(data, 13.6, "a"), candidate((0, 1, 0), (36, 36, 36)))
+    data[33:40, 46:52, 33:40] = -100
+    (beside,) = views_of_candidates(Tomogram(data, 13.6, "a"), candidate((0, 1, 0), (36, 36, 36)))
+    assert (beside[0] == 0).sum() > 20, "the bead is not in the view"
+    corner = np.s_[0, -30:, :20]
+    assert beside[corner].std() > 0.4 * plain[corner].std()

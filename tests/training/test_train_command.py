@@ -38,7 +38,7 @@ def test_segmenter_and_classifier_are_trained_from_files(tmp_path, sheets, monke
     metrics = json.loads(run("segmenter", *masks, "-o", segmenter, "--steps", 2, "--json"))["figures"]
     assert set(metrics) == {"dice", "precision", "recall", "validation_loss"}
     everything = [part for file in files for part in file]
-    assert "average_precision" in run("classifier", *everything, "-o", classifier, "--rounds", 0)
+    assert "average precision: " in run("classifier", *everything, "-o", classifier, "--rounds", 0)
     assert load_model(classifier, model_kind="classifier").metadata.recipe["rounds"] == 0
     one_missing = [*everything[:-4], "-m", files[2][4]]
     refused = CliRunner().invoke(app, ["train", "classifier", *one_missing, "-o", str(classifier)])
@@ -68,7 +68,9 @@ def test_verifier_is_trained_on_candidates_and_calibrated(tmp_path: Path) -> Non
         files += write_example(tmp_path, k, tomogram, membrane, particles[::2])
     verifier = tmp_path / "verifier.pt"
     printed = run("verifier", *files, "--classifier", classifier, "-o", verifier, "--steps", 2)
-    assert "average_precision" in printed
+    assert "average precision: " in printed
+    assert "error of the axis, degrees: " in printed
+    assert "_" not in printed.partition("on held-out data:")[2]
     printed = run("calibrate", classifier, *files, "--verifier", verifier, "--json")
     calibration = json.loads(printed)["calibration"]
     assert calibration == load_model(verifier, model_kind="verifier").metadata.calibration

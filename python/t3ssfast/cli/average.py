@@ -20,6 +20,7 @@ from t3ssfast.cli.matched_particles import (
     read_matched,
 )
 from t3ssfast.cli.tomogram_lists import find_tomograms
+from t3ssfast.runtime.counted import counted
 
 
 def average(
@@ -132,7 +133,7 @@ def average(
     if as_json:
         typer.echo(json.dumps(summary | {"files": [str(file) for file in files]}))
         return
-    typer.echo(f"{summary['kept']} of {summary['particles']} particles kept")
+    typer.echo(f"{summary['kept']} of {counted(summary['particles'], 'particle')} kept")
     for name, threshold in (("resolution_angstrom", "0.143"), ("resolution_half_angstrom", "0.5")):
         value = summary[name]
         text = "none can be claimed beyond what the half sets share" if value is None else f"{value} A"

@@ -12,6 +12,7 @@ from t3ssfast.cli import options
 from t3ssfast.cli.clusters import run_on_cluster
 from t3ssfast.cli.detect_runs import plain_result, run_all, say, summarise_outcomes
 from t3ssfast.cli.detections import detections_of
+from t3ssfast.runtime.counted import counted
 
 
 def detect(
@@ -204,5 +205,6 @@ def detect(
     if summary is not None and failures:
         left = len(summary.unfinished)
         others = "the others are finished" if not left else f"{left} are not finished yet"
-        typer.echo(f"{failures} of {len(detections)} tomograms could not be searched; {others}.", err=True)
+        failed = f"{failures} of {counted(len(detections), 'tomogram')}"
+        typer.echo(f"{failed} could not be searched; {others}.", err=True)
         raise typer.Exit(1)

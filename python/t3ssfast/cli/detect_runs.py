@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from t3ssfast.errors import BusyError
+from t3ssfast.runtime.counted import counted
 
 if TYPE_CHECKING:
     from t3ssfast.cluster.summary import DetectionSummary
@@ -153,7 +154,7 @@ def _print_candidates(detection: Detection) -> None:
     candidates, provenance = detection.candidates, detection.provenance
     console = Console()
     if len(candidates):
-        table = Table(title=f"{len(candidates)} candidate{'' if len(candidates) == 1 else 's'}")
+        table = Table(title=counted(len(candidates), "candidate"))
         for column in ("", "score", "z", "y", "x", "tilt", "psi"):
             table.add_column(column, justify="right")
         # One kind for all says nothing, unless it is not the usual one.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,6 +107,7 @@ def evaluate(
     reading = options.ParticleReading(format, angstrom, columns)
     given = [group for group in (paths, truth, distractors) if group]
     files = [_files(group, names) for group, names in zip(given, FOLDER_FILES, strict=False)]
+    file_names = _distinct_names(files[0])
     groups: list[list[Candidates]] = [[] for _ in given]
     for paired in _pair_by_name(files):
         loaded = [
@@ -121,6 +124,10 @@ def evaluate(
         loaded = [renamed(sets, tomogram_name) for sets in loaded]
         loaded[0] = [above(candidates, min_score) for candidates in loaded[0]]
         aligned = _align(loaded, paired)
+        if all(len(sets) <= 1 for sets in loaded):
+            # The name by which the files were paired: those inside the files may differ, or all be alike.
+            name = file_names[paired[0]]
+            aligned = [[replace(some, tomogram_name=name) for some in sets] for sets in aligned]
         _check_positions(aligned[:2], paired[:2])
         for group, entries in zip(groups, aligned, strict=True):
             group += entries
@@ -148,7 +155,7 @@ def evaluate(
             return
     console = Console()
     if several:
-        console.print(tomogram_table(result))
+        console.print(tomogram_table(result, intervals=intervals))
     console.print(pooled_table(result, beta=beta, intervals=intervals))
     if confusion is not None:
         console.print(confusion_table(confusion))
@@ -225,6 +232,14 @@ def _tomogram_name(path: Path) -> str:
     for role in ROLES:
         stem = stem.removesuffix(role)
     return path.resolve().parent.name if f"_{stem}" in ROLES else stem
+
+
+def _distinct_names(files: Sequence[tuple[str, Path]]) -> dict[Path, str]:
+    """Return the name of each file; the path where several have the same name."""
+    from t3ssfast.io import display_path
+
+    count = Counter(name for name, _ in files)
+    return {path: name if count[name] == 1 else display_path(path) for name, path in files}
 
 
 def _pair_by_name(groups: Sequence[list[tuple[str, Path]]]) -> list[tuple[Path, ...]]:

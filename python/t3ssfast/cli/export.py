@@ -11,6 +11,7 @@ import typer
 from t3ssfast.cli import options
 from t3ssfast.cli.candidate_files import above, load, of_kind, renamed
 from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.runtime.counted import counted
 
 
 def export(
@@ -112,7 +113,7 @@ def export(
     if as_json:
         typer.echo(json.dumps({"candidates": count, "files": [str(file) for file in files]}))
     else:
-        typer.echo(f"wrote {count} candidates to {' '.join(map(display_path, files))}")
+        typer.echo(f"wrote {counted(count, 'candidate')} to {' '.join(map(display_path, files))}")
 
 
 def _volumes_of_results(

@@ -18,6 +18,7 @@ from t3ssfast.cli.matched_particles import (
     read_matched,
 )
 from t3ssfast.cli.tomogram_lists import find_tomograms
+from t3ssfast.runtime.counted import counted
 
 
 def extract(
@@ -87,4 +88,4 @@ def extract(
         report = {"boxes": count, "box": n, "voxel_size_angstrom": size, "files": [str(f) for f in files]}
         typer.echo(json.dumps(report))
     else:
-        typer.echo(f"wrote {count} boxes of {n} voxels to {display_path(out)}")
+        typer.echo(f"wrote {counted(count, 'box', 'boxes')} of {n} voxels to {display_path(out)}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from t3ssfast.cli import options
+from t3ssfast.runtime.counted import counted
 
 
 def fdr(
@@ -53,8 +54,9 @@ def fdr(
         return
     found = pooled.threshold
     typer.echo(
-        f"{found.candidates} candidates in {found.tomograms} tomograms; estimated false-discovery rate "
-        f"{found.estimate:.3f} (95% interval {found.low:.3f}-{found.high:.3f}), asked {found.asked:g}"
+        f"{counted(found.candidates, 'candidate')} in {counted(found.tomograms, 'tomogram')}; "
+        f"estimated false-discovery rate {found.estimate:.3f} "
+        f"(95% interval {found.low:.3f}-{found.high:.3f}), asked {found.asked:g}"
     )
     if found.note:
         typer.echo(f"warning: {found.note}", err=True)

@@ -82,11 +82,15 @@ def check_tomogram(
 
 def _storage(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:
     """Report the file format, the size and the axis order."""
-    yield Check("file", OK, f"{stored.format}, {tomogram.data.nbytes / 2**30:.2f} GiB")
+    yield Check("file", OK, f"{stored.format}, {_file_size(tomogram.data.nbytes)}")
     yield Check("size (z, y, x)", OK, " x ".join(map(str, tomogram.shape)))
     axes = stored.axes if stored.mode is not None else "zyx"
     note = "" if stored.axes == "xyz" else "not stored in the order x, y, z; read in the order of the header"
     yield Check("axes", NOTE if note else OK, axes, note)
+
+
+def _file_size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _values(tomogram: Tomogram, stored: VolumeLayout) -> Iterator[Check]:

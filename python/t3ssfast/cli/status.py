@@ -10,6 +10,7 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.detect_runs import say
+from t3ssfast.runtime.counted import counted
 
 # Lines of the table where everything goes well.
 DONE = ("done", "skipped")
@@ -60,6 +61,6 @@ def status(
         for line in table_lines(shown) if shown else ():
             say(line)
         counts = ", ".join(f"{count} {status}" for status, count in summary.counts().items())
-        say(f"{len(summary.rows)} tomograms: {counts}")
+        say(f"{counted(len(summary.rows), 'tomogram')}: {counts}")
     if len(summary.failed):
         raise typer.Exit(1)

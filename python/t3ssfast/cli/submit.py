@@ -13,6 +13,7 @@ from t3ssfast.cli.detect import detect
 from t3ssfast.cli.detections import detections_of
 from t3ssfast.cli.job_script import given_arguments, write_script
 from t3ssfast.errors import ConfigError
+from t3ssfast.runtime.counted import counted
 
 # Options of detect that belong to a run that waits.
 NOT_HERE = ("cluster", "shard", "as_json", "tilt_series_pixel_size", "retries", "sbatch")
@@ -90,8 +91,8 @@ def submit(
     jobs = sum(len(array.elements) for array in submitted)
     names = ", ".join(array.job for array in submitted)
     typer.echo(
-        f"submitted {len(missing)} of {len(tasks)} tomograms"
-        + (f" as {jobs} job{'' if jobs == 1 else 's'} of array {names}" if submitted else "")
+        f"submitted {len(missing)} of {counted(len(tasks), 'tomogram')}"
+        + (f" as {counted(jobs, 'job')} of array {names}" if submitted else "")
     )
     active |= active_tomograms(submitted, queued_states(submitted)) if submitted else {}
     counts = data_set.summary(names=[task.name for task in tasks], active=active).counts()

@@ -11,6 +11,7 @@ import typer
 
 from t3ssfast.cli import options
 from t3ssfast.cli.report import Results
+from t3ssfast.runtime.counted import counted
 
 
 def suggest(
@@ -64,7 +65,7 @@ def suggest(
     if estimate is not None:
         typer.echo(f"drawn at random so far: {estimate}")
     listed = ", ".join(f"{number} {why}" for why, number in reasons.most_common())
-    typer.echo(f"wrote {count} candidates to look at ({listed}) to {display_path(out)}")
+    typer.echo(f"wrote {counted(count, 'candidate')} to look at ({listed}) to {display_path(out)}")
     lowest = min((float(some.score.min()) for some in waiting if len(some)), default=0.0)
     if lowest >= 0.5:
         typer.echo(

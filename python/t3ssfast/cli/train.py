@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train the models on your own tomograms.", no_args_is_help=True)
 
+# Metrics whose names in model files do not say enough.
+METRIC_NAMES = {
+    "dice": "Dice coefficient",
+    "median_offset_px": "median error of the centre, voxels of the model",
+    "median_lean_degrees": "median error of the axis, degrees",
+}
 Picks = Annotated[
     list[Path],
     typer.Option(
@@ -480,5 +486,6 @@ def _print_metrics(path: Path, model_kind: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"model": str(path), "figures": metrics}))
         return
-    listed = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items())
-    typer.echo(f"wrote {path}; on held-out data: {listed}")
+    typer.echo(f"wrote {path}; on held-out data:")
+    for name, value in metrics.items():
+        typer.echo(f"  {METRIC_NAMES.get(name, name.replace('_', ' '))}: {value:.3f}")

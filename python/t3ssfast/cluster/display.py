@@ -15,6 +15,7 @@ from rich.table import Table
 
 from t3ssfast.cluster.task import Outcome, Task
 from t3ssfast.io import display_path
+from t3ssfast.runtime.counted import counted
 
 __all__ = ["Display", "outcome_line"]
 
@@ -108,7 +109,8 @@ class Display:
         return (time.monotonic() - self._began) / searched * left
 
     def _table(self) -> Table:
-        table = Table(title=f"{len(self._numbers)} tomograms in {_clock(time.monotonic() - self._began)}")
+        elapsed = _clock(time.monotonic() - self._began)
+        table = Table(title=f"{counted(len(self._numbers), 'tomogram')} in {elapsed}")
         row = []
         for state, count in self.counts().items():
             table.add_column(state, justify="right")
@@ -126,7 +128,7 @@ def outcome_line(outcome: Outcome, folder: Path, label: str) -> str:
     count = outcome.candidates
     wrote = "wrote" if outcome.status == "done" else "finished before:"
     notes = "".join(f"; note: {note}" for note in outcome.notes)
-    candidates = f"{count} candidate{'' if count == 1 else 's'}"
+    candidates = counted(count, "candidate")
     where = f"{wrote} {display_path(folder)}"
     return f"{label}: {candidates} in {outcome.seconds:.1f} s, {where}{notes}"
 

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import InputError
+from t3ssfast.runtime.counted import counted
 
 __all__ = ["RANDOM", "PrecisionEstimate", "estimate_precision"]
 
@@ -40,9 +41,10 @@ class PrecisionEstimate:
 
     def __str__(self) -> str:
         judged = self.accepted + self.rejected
+        accepted = f"{self.accepted} {'was' if self.accepted == 1 else 'were'}"
         unsure = f" ({self.unsure} more are unsure)" if self.unsure else ""
         return (
-            f"of {judged} candidates looked at, {self.accepted} were accepted{unsure}: precision "
+            f"of {counted(judged, 'candidate')} looked at, {accepted} accepted{unsure}: precision "
             f"{self.low:.2f}-{self.high:.2f}"
         )
 

@@ -16,6 +16,8 @@ from t3ssfast.tomogram import StrPath
 
 __all__ = ["confusion_table", "draw_curves", "pooled_table", "tomogram_table"]
 
+# Instead of a precision without candidates, or a recall without particles.
+UNDEFINED = "-"
 # Label, metric, and text of each row of the pooled table; rows whose metric is undefined are left out.
 ROWS = (
     ("tomograms", "tomograms_evaluated", "{tomograms_evaluated}"),
@@ -55,7 +57,10 @@ def pooled_table(evaluation: Evaluation, *, beta: float = 2.0, intervals: bool =
     for label, name, text in ROWS:
         if metrics[name] is not None:
             interval = [_interval(*bounds[name])] if name in bounds else []
-            table.add_row(label.format(beta=beta), text.format(**metrics, **renamed), *interval)
+            value = text.format(**metrics, **renamed)
+            if name in _without_data(evaluation):
+                interval, value = [], UNDEFINED
+            table.add_row(label.format(beta=beta), value, *interval)
     for kind, count in evaluation.false_positive_kinds.items():
         table.add_row(escape(f"FP on {kind}"), f"{count}")
     return table
@@ -76,17 +81,28 @@ def confusion_table(confusion: Confusion) -> Table:
     return table
 
 
-def tomogram_table(evaluation: Evaluation) -> Table:
+def tomogram_table(evaluation: Evaluation, *, intervals: bool = False) -> Table:
     """Build a table with one row per tomogram."""
     table = Table(title="By tomogram")
-    table.add_column("tomogram")
-    for name in ("TP", "FP", "FN", "precision", "recall", "F1", "95% interval of F1"):
+    # Names of tomograms often differ in their last characters alone.
+    table.add_column("tomogram", overflow="fold")
+    columns = ["TP", "FP", "FN", "precision", "recall", "F1", *["95% interval of F1"] * intervals]
+    for name in columns:
         table.add_column(name, justify="right")
     for one in evaluation.per_tomogram:
         counts = [f"{n}" for n in (one.true_positives, one.false_positives, one.false_negatives)]
-        metrics = [f"{value:.3f}" for value in (one.precision, one.recall, one.f1)]
-        table.add_row(escape(one.matches[0].name), *counts, *metrics, _interval(*one.intervals()["f1"]))
+        metrics = [
+            UNDEFINED if name in _without_data(one) else f"{getattr(one, name):.3f}"
+            for name in ("precision", "recall", "f1")
+        ]
+        interval = [_interval(*one.intervals()["f1"])] if intervals else []
+        table.add_row(escape(one.matches[0].name), *counts, *metrics, *interval)
     return table
+
+
+def _without_data(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the metrics whose value is a convention, because no candidate or no particle is there."""
+    return ("precision",) * (evaluation.n_candidates == 0) + ("recall",) * (evaluation.n_truth == 0)
 
 
 def _interval(low: float, high: float) -> str:

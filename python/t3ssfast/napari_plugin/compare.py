@@ -102,7 +102,7 @@ def comparison_text(before: Ranking, after: Ranking, *, folds: int, verdicts: in
     compared = before.accepted + before.rejected
     how = (
         f"On {compared} of {verdicts} verdicts, held out in turns: each candidate is scored by a verifier "
-        f"that was fine-tuned without its fold of {folds}, and by a calibration without it. The new "
+        f"that was fine-tuned without its fold (one of {folds}), and by a calibration without it. The new "
         "verifier has learned from all verdicts."
     )
     return "\n".join([*lines, "", how])

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.plotting.canvas import new_figure, save, scale_bar
+from t3ssfast.runtime.counted import counted
 from t3ssfast.tomogram import StrPath
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def draw_average(path: StrPath, average: Average) -> None:
     summary = average.summary()
     resolution = summary["resolution_angstrom"]
     claim = "no resolution can be claimed" if resolution is None else f"{resolution:.1f} Å at 0.143"
-    title = f"{summary['kept']} of {summary['particles']} particles, {average.symmetry}: {claim}"
+    title = f"{summary['kept']} of {counted(summary['particles'], 'particle')}, {average.symmetry}: {claim}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     save(figure, path)
 
@@ -113,11 +114,14 @@ def _equal_area_projection(normal_zyx: npt.NDArray[np.float32]) -> npt.NDArray[n
 
 
 def _draw_scores(axes: Axes, average: Average) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     score = np.concatenate([one.score for one in average.candidates])
     kept = np.concatenate(average.kept)
     groups = [score[kept], score[~kept]]
     edges = np.linspace(score.min(), max(score.max(), score.min() + 1e-3), 31).tolist()
     labels = [f"kept ({len(groups[0])})", f"rejected ({len(groups[1])})"]
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.hist(groups, bins=edges, stacked=True, color=[KEPT_COLOUR, REJECTED_COLOUR], label=labels)
     axes.set_xlabel("correlation with the average of its half", fontsize=8)
     axes.set_ylabel("particles", fontsize=8)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from t3ssfast.candidates import FLAGELLAR_MOTOR, T3SS, Candidates
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.io import display_path
-from t3ssfast.plotting.canvas import outline, panel_grid, save, scale_bar
+from t3ssfast.plotting.canvas import grey_limits, outline, panel_grid, save, scale_bar
+from t3ssfast.runtime.counted import counted
 from t3ssfast.tomogram import StrPath, Tomogram
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MAX_PANELS = 9
 MAX_GALLERY = 60
 GALLERY_WINDOW_NM = 68.0
 GALLERY_COLUMNS = 8
+# The title needs this width.
+MIN_GALLERY_COLUMNS = 4
 PANEL_INCHES = 3.6
 # Colour, line style and legend label of each outcome.
 STYLES = {
@@ -105,7 +108,8 @@ def draw_gallery(
     marks = _marks(candidates, truth)[:MAX_GALLERY]
     nm = tomogram.voxel_size_angstrom / 10
     size = max(8, round(GALLERY_WINDOW_NM / nm))
-    figure, panels = panel_grid(len(marks), GALLERY_COLUMNS, 1.2, 1.33)
+    columns = min(GALLERY_COLUMNS, max(MIN_GALLERY_COLUMNS, len(marks)))
+    figure, panels = panel_grid(len(marks), columns, 1.2, 1.33)
     for axes, mark in zip(panels, marks, strict=False):
         _show(axes, contrast_sign * _window(tomogram, mark.zyx, size), interpolation="bicubic")
         colour, line, _ = STYLES[mark.outcome]
@@ -171,16 +175,17 @@ def _mean_slice(tomogram: Tomogram, z: int) -> FloatArray:
 
 
 def _window(tomogram: Tomogram, zyx: FloatArray, size: int) -> FloatArray:
-    """Cut out the window centred at a position, padded by reflection as for the classifier."""
+    """Cut out the window centred at a position, with the mean grey value outside of the tomogram."""
     z, y, x = np.round(zyx).astype(int).tolist()
     image = _mean_slice(tomogram, min(max(z, 0), tomogram.shape[0] - 1))
-    padded = np.pad(image, size, mode="reflect")
+    # A mirrored border looks like a particle that is not there.
+    padded = np.pad(image, size, constant_values=image.mean())
     top, left = y + size - size // 2, x + size - size // 2
     return padded[top : top + size, left : left + size]
 
 
 def _show(axes: Axes, image: FloatArray, interpolation: str) -> None:
-    low, high = np.percentile(image, [0.5, 99.5])
+    low, high = grey_limits(image)
     axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation=interpolation)
     axes.set(xticks=[], yticks=[])
 
@@ -231,6 +236,7 @@ def _title(tomogram: Tomogram, marks: Sequence[_Mark], truth: Candidates | None)
     # matplotlib reads text between dollar signs as mathematics.
     name = display_path(tomogram.name).replace("$", r"\$")
     if truth is None:
-        motors = f", {counts[FLAGELLAR_MOTOR]} flagellar motors" if counts[FLAGELLAR_MOTOR] else ""
-        return f"{name}: {counts['candidate'] + counts['other kind']} candidates{motors}"
+        candidates = counted(counts["candidate"] + counts["other kind"], "candidate")
+        motors = counts[FLAGELLAR_MOTOR]
+        return f"{name}: {candidates}" + (f", {counted(motors, 'flagellar motor')}" if motors else "")
     return f"{name}: {counts['true']} found, {counts['false']} false, {counts['missed']} missed"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from t3ssfast.io import atomic_path
 from t3ssfast.runtime import figures
@@ -15,9 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "outline", "panel_grid", "save", "scale_bar"]
+__all__ = ["grey_limits", "new_figure", "outline", "panel_grid", "save", "scale_bar"]
 
 DPI = 160
+# Largest distance of black and white from the median, in standard deviations of the grey values between the
+# quartiles: one gold bead would otherwise leave little contrast to the particle beside it.
+MAX_CONTRAST_SIGMAS = 5.0
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -41,6 +47,18 @@ def save(figure: Figure, path: StrPath) -> None:
         # Letters of tomogram names that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing from")
         figure.savefig(temporary, format="png", metadata={"Software": "t3ssfast"})
+
+
+def grey_limits(values: npt.NDArray[Any], clipped_percent: float = 0.5) -> tuple[float, float]:
+    """Return the grey values to draw black and white.
+
+    They are the percentiles that clip a share of the darkest and of the brightest pixels, but not far from
+    the grey values between the quartiles.
+    """
+    percentiles = [clipped_percent, 25, 50, 75, 100 - clipped_percent]
+    low, lower, median, upper, high = map(float, np.percentile(values, percentiles))
+    reach = MAX_CONTRAST_SIGMAS * (upper - lower) / 1.349
+    return (max(low, median - reach), min(high, median + reach)) if reach > 0 else (low, high)
 
 
 def outline(*artists: Artist) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 from t3ssfast.candidates import Candidates
 from t3ssfast.curation.results import Results, find_results, open_tomogram_of
 from t3ssfast.curation.verdicts import apply_verdicts
+from t3ssfast.detection.config import DetectConfig
 from t3ssfast.errors import InputError, T3Error
 from t3ssfast.io import atomic_path, display_path
 from t3ssfast.io.particles import load_all_candidates
@@ -238,7 +239,7 @@ def _page_data(
         "tomograms": described,
         "columns": COLUMNS,
         "rows": rows,
-        "threshold": math.floor(min(scores, default=0.5) * 100) / 100,
+        "threshold": _lowest_threshold(results, scores),
         "expected": expected,
         "expectedNote": expected_note,
         "calibrated": expected is not None,
@@ -333,6 +334,29 @@ def _decoys(results: Sequence[Results]) -> list[float] | None:
         score, log_odds, decoy = values[np.argsort(values[:, 1], kind="stable")].T
         scores += np.interp(decoy, log_odds, np.maximum.accumulate(score)).clip(0, 1).round(4).tolist()
     return scores or None
+
+
+def _lowest_threshold(results: Sequence[Results], scores: Sequence[float]) -> float:
+    """Return the score, to two digits, above which these results have every candidate.
+
+    It is the lowest threshold of the detections; where one is not known, the lowest score.
+    """
+    lowest = min(scores, default=DetectConfig.score_threshold)
+    configs = [one.provenance.get("config") for one in results]
+    given = [_score_threshold(config) for config in configs if isinstance(config, dict)]
+    thresholds = [value for value in given if value is not None]
+    if thresholds and len(thresholds) == len(results):
+        lowest = min(lowest, *thresholds)
+    return math.floor(lowest * 100) / 100
+
+
+def _score_threshold(config: dict[str, Any]) -> float | None:
+    """Return the threshold in the options of a detection; None if another option set it."""
+    value = config.get("score_threshold")
+    others = any(config.get(name) is not None for name in ("min_precision", "min_recall", "max_fdr"))
+    if others or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return None
+    return float(value)
 
 
 def _expected(results: Sequence[Results]) -> tuple[dict[str, Any] | None, str]:

@@ -10,6 +10,7 @@ from contourpy import contour_generator
 from scipy.ndimage import zoom
 
 from t3ssfast.plotting.candidates import SLICE_THICKNESS_NM, choose_slices
+from t3ssfast.plotting.canvas import grey_limits
 from t3ssfast.reporting.images import data_uri
 from t3ssfast.tomogram import Tomogram
 
@@ -58,8 +59,8 @@ def overview_slices(
     for z in chosen:
         slab = np.asarray(tomogram.data[max(0, z - half) : z + half + 1], np.float32).mean(axis=0)
         image = _shrunk(np.nan_to_num(slab) * contrast_sign, factor)
-        low, high = np.percentile(image, [0.5, 99.5])
-        grey = np.clip((image - low) / max(float(high - low), 1e-30) * 255, 0, 255).astype(np.uint8)
+        low, high = grey_limits(image)
+        grey = np.clip((image - low) / max(high - low, 1e-30) * 255, 0, 255).astype(np.uint8)
         outline = "" if membrane is None else _outline(np.asarray(membrane[z] != 0, np.float32), factor)
         slices.append({"z": int(z), "reach": reach, "src": data_uri(grey, QUALITY), "outline": outline})
     return slices

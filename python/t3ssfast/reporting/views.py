@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.detection.cylindrical_sections import INNER_FRACTION, axis_frames
+from t3ssfast.plotting.canvas import grey_limits
 from t3ssfast.tomogram import Tomogram
 
 __all__ = ["PIXEL_NM", "VIEWS", "VIEW_NM", "VIEW_PIXELS", "views_of_candidates"]
@@ -129,7 +130,7 @@ def _stretched(images: FloatArray) -> npt.NDArray[np.uint8]:
     known = np.isfinite(images)
     if not known.any():
         return np.full(images.shape, OUTSIDE, np.uint8)
-    low, high = np.percentile(images[known], [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT])
+    low, high = grey_limits(images[known], CLIPPED_PERCENT)
     if not high > low:
         return np.full(images.shape, OUTSIDE, np.uint8)
     scaled = np.clip((np.where(known, images, low) - low) / (high - low) * 255, 0, 255)

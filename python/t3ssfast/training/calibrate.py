@@ -19,6 +19,7 @@ from t3ssfast.evaluation.calibration import Calibration, calibrate
 from t3ssfast.evaluation.calibration_domain import CalibrationDomain
 from t3ssfast.models import LoadedModel, check_device, load_model, other_format, save_model
 from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore
+from t3ssfast.runtime.counted import counted
 from t3ssfast.tomogram import StrPath, Tomogram
 
 __all__ = [
@@ -129,7 +130,7 @@ def find_candidates(
         if store is not None:
             fields = {name: getattr(found[-1], name) for name in CANDIDATE_FIELDS}
             store.save(f"found-{k}", **fields, statistics=json.dumps(described))
-        log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {len(found[-1])} candidates")
+        log(f"searched {k + 1} of {len(tomograms)}: {tomogram.name}, {counted(len(found[-1]), 'candidate')}")
     return found
 
 

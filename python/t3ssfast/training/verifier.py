@@ -202,7 +202,7 @@ class VerifierTask(Task[VerifierOptions]):
         return {
             "validation_loss": float(_label_loss(logits, label.float(), self._unlabelled)),
             **means,
-            **(each if len(kinds) > 1 else {}),
+            **(each if len(of_kind) > 1 else {}),
             "median_offset_px": float(np.median(np.linalg.norm(errors[:, :3], axis=1))),
             "median_lean_degrees": float(np.degrees(np.median(np.linalg.norm(errors[:, 3:], axis=1)))),
         }

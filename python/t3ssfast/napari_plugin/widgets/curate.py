@@ -42,6 +42,7 @@ from t3ssfast.napari_plugin.widgets.viewing import (
     sources_of,
     update_candidates,
 )
+from t3ssfast.runtime.counted import counted
 
 __all__ = ["Curate"]
 
@@ -167,7 +168,7 @@ class Curate(QWidget):
     def start(self) -> None:
         """Begin with the candidates in the viewer; verdicts that are not saved keep the session as it is."""
         if self.session is not None and self.session.unsaved:
-            show_error(f"{self.session.unsaved} verdicts are not saved; save them first.")
+            show_error(f"{counted(self.session.unsaved, 'verdict')} not saved; save first.")
             return
         self._sources = sources_of(self.viewer)
         self._cache = ThumbnailCache(self._sources)
@@ -370,7 +371,7 @@ class Curate(QWidget):
             raise InputError("There are no candidates; open a folder of results or a file of candidates.")
         count = self.session.load(path)
         self._arrange()
-        show_info(f"{count} verdicts")
+        show_info(counted(count, "verdict"))
 
     def save(self, path: str | Path) -> None:
         """Save the verdicts; the suffix gives the format, and a folder takes copick runs."""

@@ -16,6 +16,7 @@ from t3ssfast.napari_plugin.reader import layers_of_results
 from t3ssfast.napari_plugin.session import file_name
 from t3ssfast.napari_plugin.widgets.job_panel import JobPanel, PathField
 from t3ssfast.napari_plugin.widgets.viewing import add_layers, remove_layers_of_results, tomogram_of
+from t3ssfast.runtime.counted import counted
 
 __all__ = ["Detect"]
 
@@ -103,8 +104,6 @@ class Detect(JobPanel):
         results = find_results(event["folder"])
         remove_layers_of_results(self.viewer, results[0].name)
         add_layers(self.viewer, layers_of_results(results[0], results))
-        count = event["candidates"]
+        count = counted(event["candidates"], "candidate")
         known = "" if event["new"] else " (from an earlier run with the same options)"
-        self.state.setText(
-            f"{count} candidates in {event['folder']}{known}; open Curate, or press Refresh there."
-        )
+        self.state.setText(f"{count} in {event['folder']}{known}; open Curate, or press Refresh there.")

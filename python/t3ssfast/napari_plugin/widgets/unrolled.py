@@ -23,6 +23,7 @@ from t3ssfast.errors import InputError
 from t3ssfast.napari_plugin.layers import METADATA_KEY, VERDICT_COLOURS
 from t3ssfast.napari_plugin.unroll import INNER_NM, OUTER_NM, Unrolled, unroll
 from t3ssfast.napari_plugin.widgets.viewing import candidates_layers, centre_view, reporting, sources_of
+from t3ssfast.runtime.counted import counted
 
 __all__ = ["UnrolledMembrane"]
 
@@ -128,7 +129,7 @@ class UnrolledMembrane(QWidget):
             "outside of the cell" if height > 0 else "inside of the cell" if height < 0 else "on the membrane"
         )
         self.state.setText(
-            f"{abs(height):.0f} nm {side}; {len(marks)} of {len(candidates)} candidates. "
+            f"{abs(height):.0f} nm {side}; {len(marks)} of {counted(len(candidates), 'candidate')}. "
             "Click to go to a place."
         )
 

@@ -246,7 +246,7 @@
     const n = accepted + rejected, unsure = random.filter((label) => label === "unsure").length;
     if (!n) return random.length ? "Judge those drawn at random, among the suggested, for an estimate of the precision." : "";
     const [low, high] = T3Files.interval(accepted, n);
-    return "Of " + n + " candidates drawn at random, " + accepted + (accepted === 1 ? " was" : " were") + " accepted" + (unsure ? " (" + unsure + " more unsure)" : "")
+    return "Of " + plural(n, "candidate") + " drawn at random, " + accepted + (accepted === 1 ? " was" : " were") + " accepted" + (unsure ? " (" + unsure + " more unsure)" : "")
       + ": precision " + low.toFixed(2) + "–" + high.toFixed(2) + ".";
   }
   function expect() {
