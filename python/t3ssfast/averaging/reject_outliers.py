@@ -11,9 +11,10 @@ Float64 = npt.NDArray[np.float64]
 
 MIN_PARTICLES = 12
 MIN_SEPARATION = 2.0  # Two groups are separate if their means differ by this many standard deviations ...
-# ... and if two Gaussians explain the scores better than one by this difference in BIC ("strong evidence",
-# Kass & Raftery 1995).
-MIN_BIC_GAIN = 6.0
+# ... and if two Gaussians explain the scores better than one by this difference in BIC ("very strong
+# evidence", Kass & Raftery 1995). Of 36,000 single groups of 12 to 200 scores, 19 are split then; with 6
+# ("strong") it was 132, some of which lost nine in ten particles.
+MIN_BIC_GAIN = 10.0
 MAX_EM_STEPS = 200
 
 
