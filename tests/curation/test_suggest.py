@@ -32,6 +32,27 @@ def test_least_certain_scores_are_chosen_first():
     assert set(np.flatnonzero(reason == "uncertain")) == {22, 23, 24, 25, 26, 27}
 
 
+@pytest.mark.parametrize(
+    ("scores", "verdict", "lower"), [((0.03, 0.1), "accepted", True), ((0.9, 0.97), "rejected", False)]
+)
+def test_verdicts_tell_where_the_next_ones_are(scores, verdict, lower):
+    """Scores that are too low or too high for the tomograms at hand: the middle is elsewhere."""
+    others = np.linspace(0.01, 0.99, 50)
+    values = np.concatenate([others, np.linspace(*scores, 6)])
+    label = np.array([""] * 50 + [verdict] * 6)
+    (reason,) = choose_next([pool(values, label=label)], 6, random_share=0)
+    chosen = values[(reason != "") & (label == "")]
+    assert len(chosen) == 6
+    assert (np.median(chosen) < 0.25) if lower else (np.median(chosen) > 0.75)
+
+
+def test_a_few_wrong_verdicts_move_little():
+    values = np.concatenate([np.linspace(0.01, 0.99, 50), np.full(10, 0.99), np.full(10, 0.01), [0.99]])
+    label = np.array([""] * 50 + ["accepted"] * 10 + ["rejected"] * 11)
+    (reason,) = choose_next([pool(values, label=label)], 6, random_share=0)
+    assert values[(reason != "") & (label == "")].mean() == pytest.approx(0.5, abs=0.2)
+
+
 def test_models_that_disagree_are_chosen_where_the_score_is_certain():
     classifier, verifier = np.linspace(0, 1, 40), np.linspace(0, 1, 40)
     verifier[[3, 36]] = verifier[[36, 3]]

@@ -42,6 +42,8 @@ __all__ = ["STRATEGIES", "CurveSettings", "curate_curve", "verdicts_on"]
 STRATEGIES = ("suggested", "random", "best-first")
 SHAPE = (56, 224, 224)
 WRONG_VERDICTS = 0.05
+# Suggestions that are judged before new ones are asked for.
+SITTING = 8
 # Threshold of a detection by default, and the lowest score that a user would have kept to look at.
 THRESHOLD = 0.5
 SHOWN_SCORE = 0.01
@@ -159,18 +161,27 @@ def verdicts_on(
         Share of wrong verdicts.
     """
     choice, errors = (np.random.default_rng([seed, stream]) for stream in (0, 1))
-    total = sum(map(len, shown))
+    total, ends = sum(map(len, shown)), np.cumsum([len(some) for some in shown])[:-1]
+    truth = np.concatenate(list(true))
+    verdict = np.where(errors.random(total) < wrong, ~truth, truth)
+    label = np.full(total, "", "<U8")
+
+    def judged() -> list[Candidates]:
+        parts = np.split(label, ends)
+        return [replace(some, label=part) for some, part in zip(shown, parts, strict=True)]
+
+    def judge(chosen: npt.NDArray[np.bool_]) -> None:
+        label[chosen] = np.where(verdict[chosen], "accepted", "rejected")
+
     if strategy == "suggested":
-        chosen = np.concatenate(choose_next(shown, count, seed=seed)) != ""
+        # Verdicts tell where to look next, as with `suggest --curation`.
+        while (left := min(count, total) - int((label != "").sum())) > 0:
+            judge(np.concatenate(choose_next(judged(), min(left, SITTING), seed=seed)) != "")
     else:
         score = np.concatenate([some.score for some in shown])
         order = choice.permutation(total) if strategy == "random" else np.argsort(-score, kind="stable")
-        chosen = np.isin(np.arange(total), order[:count])
-    truth = np.concatenate(list(true))
-    verdict = np.where(errors.random(total) < wrong, ~truth, truth)
-    label = np.where(chosen, np.where(verdict, "accepted", "rejected"), "")
-    parts = np.split(label, np.cumsum([len(some) for some in shown])[:-1])
-    return [replace(some, label=part) for some, part in zip(shown, parts, strict=True)]
+        judge(np.isin(np.arange(total), order[:count]))
+    return judged()
 
 
 class _Bench:

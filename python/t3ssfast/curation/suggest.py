@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from t3ssfast.candidates import Candidates
@@ -24,6 +25,12 @@ __all__ = ["DISAGREEMENT", "DIVERSE", "UNCERTAIN", "choose_next", "suggest"]
 UNCERTAIN, DISAGREEMENT, DIVERSE = "uncertain", "disagreement", "diverse"
 # Weight of the disagreement of classifier and verifier against the uncertainty of the score, both 0 to 1.
 DISAGREEMENT_WEIGHT = 0.5
+# Outside of the physics of the calibration, scores keep their order and lose their scale, by how much is not
+# known before the first verdicts: standard deviation of the shift, in log-odds, and the shifts considered.
+SHIFT_SIGMA = 2.0
+SHIFTS = np.linspace(-8.0, 8.0, 65)
+# Verdicts that are taken to be wrong, whatever the score.
+WRONG_VERDICTS = 0.05
 # Part of the suggestions that is drawn at random.
 RANDOM_SHARE = 0.25
 
@@ -41,7 +48,8 @@ def suggest(
     """Suggest the candidates to look at next.
 
     Most are those whose score is least certain, or on which classifier and verifier disagree, spread over
-    tomograms and kinds. The rest is drawn at random: the verdicts on it estimate the precision
+    tomograms and kinds. The verdicts so far tell where that is: if candidates with low scores were accepted,
+    the next ones have lower scores. The rest is drawn at random: the verdicts on it estimate the precision
     (`estimate_precision`), which those on doubtful candidates do not.
 
     Parameters
@@ -170,11 +178,27 @@ class _Pool:
         tomogram = np.array([t for t, _ in group], dtype=np.int64)
         centre = joined([some.centre_zyx for some in candidates], np.float64).reshape(-1, 3)
         order = np.lexsort((*np.round(centre.T, 1), tomogram))
+        label = joined([some.label for some in candidates], "<U8")
         return cls(
-            label=joined([some.label for some in candidates], "<U8"),
+            label=label,
             reason=joined(reasons, "<U32"),
             group=group,
-            uncertainty=4 * np.clip(score, 0, 1) * (1 - np.clip(score, 0, 1)),
+            uncertainty=_uncertainty(score, label),
             disagreement=disagreement,
             order=order,
         )
+
+
+def _uncertainty(score: FloatArray, label: npt.NDArray[np.str_]) -> FloatArray:
+    """Return the expected 4 p (1 - p) of candidates, where p is the score with its log-odds shifted.
+
+    The shift is one for all candidates. Its prior is normal, and verdicts say what it is.
+    """
+    log_odds = logit(np.clip(score, 1e-6, 1 - 1e-6))
+    p = expit(SHIFTS[:, None] + log_odds)
+    accepted = WRONG_VERDICTS + (1 - 2 * WRONG_VERDICTS) * p
+    log_weight = -0.5 * (SHIFTS / SHIFT_SIGMA) ** 2
+    log_weight += np.log(accepted[:, label == "accepted"]).sum(axis=1)
+    log_weight += np.log(1 - accepted[:, label == "rejected"]).sum(axis=1)
+    weight = np.exp(log_weight - log_weight.max())
+    return np.asarray(4 * (weight / weight.sum()) @ (p * (1 - p)))
