@@ -230,6 +230,10 @@ def test_bundled_networks_are_calibrated_and_measured_without_training(
         train_bundled(tmp_path, calibrate_only=True, tomograms=4)
 
 
+# Pages with some of the figures: how far up from docs/dev, and the name.
+PAGES = ((1, "README.md"), (0, "limits.md"))
+
+
 def test_documented_figures_are_those_of_the_recipe() -> None:
     folder = Path(__file__).parents[2] / "docs" / "dev"
     if not folder.is_dir():
@@ -240,3 +244,18 @@ def test_documented_figures_are_those_of_the_recipe() -> None:
     found = figures["detection"]
     assert found["true_positives"] + found["false_negatives"] == found["truth"]
     assert f"{found['true_positives']}; {found['false_positives']}; {found['false_negatives']}" in tables
+    # The pages for users state the same.
+    words = [" ".join((folder.parents[k] / name).read_text(encoding="utf-8").split()) for k, name in PAGES]
+    readme, limits = words
+    assert (
+        f"{found['true_positives']} of {found['truth']} T3SS are found with {found['false_positives']} false "
+        "candidates"
+    ) in readme
+    for name in ("slabs through cells", "whole cells", "low noise", "medium noise", "high noise"):
+        row = figures["detection_by_domain"][name]
+        counts = f"| {row['truth']} | {row['true_positives']} | {row['false_positives']} "
+        assert f"{counts}| {row['f1']:.2f} | {row['average_precision_of_all_candidates']:.2f} |" in limits
+    motors = figures["kinds"]["counts"]["flagellar_motor"]
+    assert motors["t3ss"] == 0
+    assert f"with {sum(motors.values())} motors none was taken for a T3SS" in limits
+    assert f"reported {motors['flagellar_motor']} of the {sum(motors.values())}" in limits
