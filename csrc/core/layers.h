@@ -82,8 +82,18 @@ struct Extent {
     T3_HD std::int64_t area() const { return height * width; }
 };
 
-// Extent that the input of layer `index` (the image for 0) must have to score `windows` windows.
+// Extent that the input of layer `index` (the image for 0) must have to score `windows` windows at stride 1.
 T3_HD Extent input_extent(const LayerProgram &program, std::int64_t index, Extent windows) {
+    for (std::int64_t i = program.map_layers; i >= index; --i) {
+        windows.height += program.layers[i].reach_y();
+        windows.width += program.layers[i].reach_x();
+    }
+    return windows;
+}
+
+// The same for windows that are program.window_stride() pixels apart. The CUDA kernels know no strides, and have no
+// registers left for them.
+inline Extent strided_input_extent(const LayerProgram &program, std::int64_t index, Extent windows) {
     for (std::int64_t i = program.map_layers; i >= index; --i) {
         const Layer &layer = program.layers[i];
         windows.height = (windows.height - 1) * layer.stride + 1 + layer.reach_y();

@@ -239,7 +239,7 @@ double feature_map_cost(const LayerProgram &program, Extent windows) {
     double cost = 0.0;
     for (std::int64_t i = 0; i < program.map_layers; ++i) {
         const Layer &layer = program.layers[i];
-        const double area = static_cast<double>(input_extent(program, i + 1, windows).area());
+        const double area = static_cast<double>(strided_input_extent(program, i + 1, windows).area());
         if (layer.kind == LayerKind::convolution)
             cost += area * layer.fan_in() * round_up(layer.out_channels, 16);
         else

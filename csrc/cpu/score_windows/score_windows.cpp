@@ -39,14 +39,14 @@ template <class V, int P>
 T3_ALWAYS_INLINE FeatureMap compute_feature_maps(const Context &context, const Rectangle &footprint, Scratch &scratch) {
     const LayerProgram &program = context.program;
     float *in = scratch.feature_maps[0].data(), *out = scratch.feature_maps[1].data();
-    Extent extent = input_extent(program, 0, footprint.extent());
+    Extent extent = strided_input_extent(program, 0, footprint.extent());
     const std::int64_t stride = program.window_stride();
     for (std::int64_t y = 0; y < extent.height; ++y)
         std::copy_n(context.image + (footprint.top * stride + y) * context.image_width + footprint.left * stride,
                     extent.width, in + y * extent.width);
     for (std::int64_t i = 0; i < program.map_layers; ++i) {
         const Layer &layer = program.layers[i];
-        const Extent after = input_extent(program, i + 1, footprint.extent());
+        const Extent after = strided_input_extent(program, i + 1, footprint.extent());
         if (layer.kind == LayerKind::convolution) {
             convolve<V, P>(layer, context.prepared->packed[i], in, extent, out, after, scratch.block.data());
             std::swap(in, out);
@@ -135,9 +135,10 @@ std::int64_t tile_edge(std::int64_t windows, std::int64_t parts, std::int64_t pa
 std::int64_t max_map_floats(const LayerProgram &program, const WinogradLayout &winograd, Extent all, Extent tile) {
     const Extent footprint{std::min(all.height, tile.height + winograd.overhang_y),
                            std::min(all.width, tile.width + winograd.overhang_x)};
-    std::int64_t largest = input_extent(program, 0, footprint).area();
+    std::int64_t largest = strided_input_extent(program, 0, footprint).area();
     for (std::int64_t i = 0; i < program.map_layers; ++i)
-        largest = std::max(largest, input_extent(program, i + 1, footprint).area() * program.layers[i].out_channels);
+        largest = std::max(largest, strided_input_extent(program, i + 1, footprint).area() *
+                                        program.layers[i].out_channels);
     return largest;
 }
 
