@@ -52,6 +52,40 @@ def test_auto_selects_platt_for_logistic_data() -> None:
     np.testing.assert_allclose(curve.apply(score), expit(2 * logit(score) - 1), atol=0.02)
 
 
+def other_tomograms(seed: int, shift: float, n: int, low: float, high: float) -> Any:
+    """As `simulated_scores`, between two log-odds, where the same score means less by a shift in log-odds."""
+    rng = np.random.default_rng(seed)
+    log_odds = rng.uniform(low, high, n)
+    return expit(log_odds), rng.random(n) < expit(2 * (log_odds - shift) - 1), np.arange(n) % 2
+
+
+def test_few_uncertain_candidates_leave_the_slope_to_the_prior() -> None:
+    prior = fit_calibration(*simulated_scores(4), 1000)
+    hopeless, certain = expit([-6.0, 3.0])
+    for seed in range(20):
+        score, true, fold = other_tomograms(seed, -2.0, 14, -2.5, -0.5)
+        if not 3 <= true.sum() <= 11:
+            continue
+        curve = fit_calibration(score, true, fold, 14, method="platt", prior=prior)
+        assert curve.apply(np.array([hopeless]))[0] < 0.02
+        assert curve.apply(np.array([certain]))[0] > 0.98
+        # The even odds are at -1.5.
+        middle = np.interp(0.5, curve.probability, logit(np.asarray(curve.score)))
+        assert middle == pytest.approx(-1.5, abs=0.8)
+
+
+def test_many_candidates_outweigh_the_prior() -> None:
+    prior = fit_calibration(*simulated_scores(5), 1000)
+    score, true, fold = other_tomograms(6, 3.0, 20_000, -3, 7)
+    with_prior, without = (
+        fit_calibration(score, true, fold, 20_000, method="platt", prior=given) for given in (prior, None)
+    )
+    np.testing.assert_allclose(with_prior.apply(score), without.apply(score), atol=0.01)
+    # A prior of two points, as of steps, is a line, too.
+    steps = Calibration("isotonic", (0.0, 0.5, 1.0), (0.0, 0.3, 1.0), (0.5,), (1.0,), (1.0,))
+    assert fit_calibration(score, true, fold, 20_000, method="platt", prior=steps).method == "platt"
+
+
 def test_auto_selects_isotonic_only_if_clearly_better(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     score = rng.uniform(0, 1, 4000)

@@ -37,6 +37,10 @@ PRECISION_CONFIDENCE = 0.95
 RESAMPLES = 400
 # Weight of the penalty on slopes other than 1, which keeps a few separable candidates from giving certainty.
 SLOPE_PENALTY = 0.5
+# With few candidates, the slope and the position of an earlier curve are a prior: scores of other tomograms
+# keep their order and lose their scale. Standard deviations of the log of the slope, and of the shift in
+# log-odds.
+PRIOR_LOG_SLOPE_SIGMA, PRIOR_SHIFT_SIGMA = 0.3, 2.0
 FOLDS = 8
 # Isotonic steps, which merge the ranks within a step, must lower the log-loss by at least this fraction.
 MIN_ISOTONIC_GAIN = 0.02
@@ -165,11 +169,19 @@ def calibrate(candidates: Sequence[Candidates], truth: Sequence[Candidates]) -> 
 
 
 def fit_calibration(
-    score: npt.ArrayLike, true: npt.ArrayLike, tomogram: npt.ArrayLike, n_truth: int, *, method: str = "auto"
+    score: npt.ArrayLike,
+    true: npt.ArrayLike,
+    tomogram: npt.ArrayLike,
+    n_truth: int,
+    *,
+    method: str = "auto",
+    prior: Calibration | None = None,
 ) -> Calibration:
     """Fit a calibration to the scores of candidates, in [0, 1], and whether they are true; all are (n,).
 
     The method is "platt", "isotonic", or "auto": isotonic if its cross-validated log-loss is clearly lower.
+    `prior` is a calibration of other tomograms, from which a logistic curve departs as far as the candidates
+    show.
     InputError: there are fewer than two tomograms, or no true or no false candidates.
     """
     if method not in ("auto", *METHODS):
@@ -183,12 +195,13 @@ def fit_calibration(
             f"There are {int(y.sum())} true and {int(len(y) - y.sum())} false candidates in {tomograms} "
             f"tomograms to calibrate with; give both from at least two tomograms, including low scores."
         )
-    held_out = {name: cross_validate(s, y, group, name) for name in METHODS if method in ("auto", name)}
+    line = None if prior is None else _line_of(prior)
+    held_out = {n: cross_validate(s, y, group, n, line) for n in METHODS if method in ("auto", n)}
     losses = {name: _log_loss(p, y) for name, p in held_out.items()}
     if method == "auto":
         isotonic_wins = losses["isotonic"] < (1 - MIN_ISOTONIC_GAIN) * losses["platt"]
         method = "isotonic" if isotonic_wins else "platt"
-    curve_score, curve_probability = _fit(s, y, method)
+    curve_score, curve_probability = _fit(s, y, method, line)
     probability = np.interp(s, curve_score, curve_probability)
     threshold, precision, recall = _expected_precision_recall(s, probability, n_truth)
     precision_low = np.minimum(_precision_bound(s, y, group, threshold), precision)
@@ -212,9 +225,16 @@ def fit_calibration(
 
 
 def cross_validate(
-    score: npt.NDArray[Any], true: npt.NDArray[Any], tomogram: npt.NDArray[Any], method: str
+    score: npt.NDArray[Any],
+    true: npt.NDArray[Any],
+    tomogram: npt.NDArray[Any],
+    method: str,
+    prior: tuple[float, float] | None = None,
 ) -> FloatArray:
-    """Return (n,) probabilities of candidates by curves that were fitted without their tomograms."""
+    """Return (n,) probabilities of candidates by curves that were fitted without their tomograms.
+
+    `prior` are slope and intercept, in log-odds, of a curve of other tomograms.
+    """
     s, y = np.asarray(score, np.float64), np.asarray(true, np.float64)
     _, group = np.unique(tomogram, return_inverse=True)
     # Assigning tomograms to folds in the order of their candidate counts gives folds of similar size.
@@ -224,30 +244,62 @@ def cross_validate(
     out = np.empty(len(s))
     for k in range(fold.max() + 1):
         held_out = fold[group] == k
-        out[held_out] = np.interp(s[held_out], *_fit(s[~held_out], y[~held_out], method))
+        out[held_out] = np.interp(s[held_out], *_fit(s[~held_out], y[~held_out], method, prior))
     return out
 
 
-def _fit(s: FloatArray, y: FloatArray, method: str) -> tuple[FloatArray, FloatArray]:
-    return _fit_logistic(s, y) if method == "platt" else _fit_isotonic(s, y)
+def _line_of(calibration: Calibration) -> tuple[float, float]:
+    """Return slope and intercept, in log-odds, of the line that is closest to a calibration."""
+    x, z = (
+        logit(np.clip(values, SCORE_MARGIN, 1 - SCORE_MARGIN))
+        for values in (calibration.score, calibration.probability)
+    )
+    # Clipped ends lie on no line; steps may have nothing else.
+    inside = np.abs(z) < logit(1 - SCORE_MARGIN) - 1e-6
+    inside |= inside.sum() < 2
+    slope, intercept = np.polyfit(x[inside], z[inside], 1)
+    return max(float(slope), SCORE_MARGIN), float(intercept)
 
 
-def _fit_logistic(s: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Fit p = 1 / (1 + exp(-(a logit(s) + b))), a >= 0, by maximum likelihood (Platt 1999)."""
+def _fit(
+    s: FloatArray, y: FloatArray, method: str, prior: tuple[float, float] | None
+) -> tuple[FloatArray, FloatArray]:
+    return _fit_logistic(s, y, prior) if method == "platt" else _fit_isotonic(s, y)
+
+
+def _fit_logistic(
+    s: FloatArray, y: FloatArray, prior: tuple[float, float] | None
+) -> tuple[FloatArray, FloatArray]:
+    """Fit p = 1 / (1 + exp(-(a logit(s) + b))), a >= 0, by maximum likelihood (Platt 1999).
+
+    With a prior, the slope and the intercept of other tomograms, a maximum a posteriori.
+    """
     x = logit(np.clip(s, SCORE_MARGIN, 1 - SCORE_MARGIN))
     # Platt's targets: Laplace-smoothed instead of 0 and 1.
     positives = y.sum()
     target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (len(y) - positives + 2))
 
+    def penalty(ab: FloatArray) -> tuple[float, FloatArray]:
+        if prior is None:
+            return SLOPE_PENALTY * (ab[0] - 1) ** 2, np.array([2 * SLOPE_PENALTY * (ab[0] - 1), 0.0])
+        slope = np.log(ab[0] / prior[0]) / PRIOR_LOG_SLOPE_SIGMA
+        shift = (ab[1] - prior[1]) / (PRIOR_SHIFT_SIGMA * prior[0])
+        gradient = slope / (PRIOR_LOG_SLOPE_SIGMA * ab[0]), shift / (PRIOR_SHIFT_SIGMA * prior[0])
+        return 0.5 * (slope**2 + shift**2), np.array(gradient)
+
     def loss(ab: FloatArray) -> tuple[float, FloatArray]:
         z = ab[0] * x + ab[1]
         p = expit(z)
-        value = np.sum(np.logaddexp(0, z) - target * z) + SLOPE_PENALTY * (ab[0] - 1) ** 2
-        slope_gradient = np.sum((p - target) * x) + 2 * SLOPE_PENALTY * (ab[0] - 1)
-        return float(value), np.array([slope_gradient, np.sum(p - target)])
+        value, gradient = penalty(ab)
+        value += float(np.sum(np.logaddexp(0, z) - target * z))
+        return value, gradient + np.array([np.sum((p - target) * x), np.sum(p - target)])
 
     optimum = scipy.optimize.minimize(
-        loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]
+        loss,
+        np.array([1.0, 0.0] if prior is None else prior),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0.0 if prior is None else 1e-3 * prior[0], None), (None, None)],
     )
     log_odds = np.linspace(logit(SCORE_MARGIN), logit(1 - SCORE_MARGIN), LOGISTIC_POINTS)
     return expit(log_odds), expit(optimum.x[0] * log_odds + optimum.x[1])

@@ -18,7 +18,7 @@ from t3ssfast.detection.find_contrast import contrast_of_each
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.verify import verify
 from t3ssfast.errors import InputError
-from t3ssfast.evaluation.calibration import fit_calibration
+from t3ssfast.evaluation.calibration import fit_calibration, read_calibration
 from t3ssfast.evaluation.evaluate import evaluate
 from t3ssfast.io import results_folder
 from t3ssfast.models import LoadedModel, code_version, load_model
@@ -178,9 +178,10 @@ def fine_tune_verifier(
     rescored = [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)]
     evaluation = evaluate(rescored, [p[p.kind == "t3ss"] for p in picks], TOLERANCE_ANGSTROM)
     fold_of_each = np.arange(len(evaluation.scores)) % folds
-    # Few candidates determine a logistic curve but no isotonic one.
+    # Few candidates determine a logistic curve but no isotonic one, and uncertain ones alone not its slope.
+    prior = read_calibration(begun.metadata.calibration)
     calibration = fit_calibration(
-        evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt"
+        evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt", prior=prior
     )
     others = begun.metadata.kind_calibrations
     update_metadata(path, "verifier", calibration=calibration.to_dict(), kind_calibrations=others)
