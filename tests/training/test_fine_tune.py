@@ -113,3 +113,7 @@ def test_verdicts_of_one_kind_teach_nothing(make_candidates: Any) -> None:
     picks = make_candidates(9, label=["accepted"] * 8 + ["rejected"])
     with pytest.raises(InputError, match="8 candidates are accepted and 1 rejected"):
         fine_tune_verifier([], [picks], "never.pt")
+    # Of three rejected ones, half would leave one to learn from and none to validate with.
+    picks = make_candidates(9, label=["accepted"] * 6 + ["rejected"] * 3)
+    with pytest.raises(InputError, match="3 rejected; judge more, at least 4 of each for 2 folds"):
+        fine_tune_verifier([], [picks], "never.pt", folds=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -110,13 +111,13 @@ def fine_tune_verifier(
     Raises
     ------
     InputError
-        If fewer than three T3SS are picked, or there is no false candidate; or of verdicts, fewer than three
-        are accepted or rejected.
+        If fewer than three T3SS are picked, or there is no false candidate; or of verdicts, fewer than three,
+        four with two folds, are accepted or rejected.
     """
     given = picks
     of_verdicts = any((known.label != "").any() for known in picks)
     if of_verdicts:
-        _check_verdicts(picks)
+        _check_verdicts(picks, folds)
         picks = [known[known.label == "accepted"] for known in picks]
     count = sum(int((known.kind == "t3ss").sum()) for known in picks)
     if count < MIN_PICKS or folds < 2:
@@ -189,14 +190,20 @@ def fine_tune_verifier(
     return path
 
 
-def _check_verdicts(verdicts: Sequence[Candidates]) -> None:
-    """Raise InputError where there are too few verdicts to learn from."""
+def _check_verdicts(verdicts: Sequence[Candidates], folds: int) -> None:
+    """Raise InputError where there are too few verdicts to learn from.
+
+    Without any fold, two of each verdict must be left: one to learn from, and one to validate with.
+    """
     labels = [label for known in verdicts for label in known.label.tolist()]
     accepted, rejected = labels.count("accepted"), labels.count("rejected")
-    if min(accepted, rejected) < MIN_PICKS:
+    needed = MIN_PICKS
+    while needed - math.ceil(needed / max(2, folds)) < 2:
+        needed += 1
+    if min(accepted, rejected) < needed:
         raise InputError(
-            f"{accepted} candidates are accepted and {rejected} rejected; judge more, at least {MIN_PICKS} "
-            "of each (t3ssfast suggest finds those that teach most)."
+            f"{accepted} candidates are accepted and {rejected} rejected; judge more, at least {needed} "
+            f"of each for {folds} folds (t3ssfast suggest finds those that teach most)."
         )
 
 
