@@ -90,7 +90,7 @@ def test_confidence_counts_in_one_direction() -> None:
     domain = CalibrationDomain.fit(rows[:200])
     assert domain is not None
     distance = np.array([domain.distance(row) for row in rows[200:]], np.float64)
-    # Fewer than half are surer than the mean in both ways, and one in twenty less sure than the limit in one.
+    # Fewer than half are more certain than the mean in both ways. One in twenty is beyond the limit in one.
     assert 0.3 < np.mean(distance == 0) < 0.5
     assert 0.01 < np.mean(distance > 1) < 0.08
     doubtful = {

@@ -21,6 +21,13 @@ from t3ssfast.kernels.plan import Plan, has_dense_plan, read_plan
 from t3ssfast.kernels.score_windows import score_windows
 
 TOLERANCE = 1e-4
+POOLINGS = {
+    "max2": nn.MaxPool2d(2),
+    "max3": nn.MaxPool2d(3),
+    "avg2": nn.AvgPool2d(2),
+    "max3s2": nn.MaxPool2d(3, stride=2),
+    "none": nn.Identity(),
+}
 
 
 def run_native(
@@ -49,14 +56,7 @@ def run_native(
 def test_windows_at_a_stride_have_the_scores_of_these_windows_among_all(
     stride, pools, extra, simd, min_windows, share
 ) -> None:
-    pool_layers = {
-        "max2": nn.MaxPool2d(2),
-        "max3": nn.MaxPool2d(3),
-        "avg2": nn.AvgPool2d(2),
-        "max3s2": nn.MaxPool2d(3, stride=2),
-        "none": nn.Identity(),
-    }
-    model = lenet(26, (5, 9), (3, 3), tuple(pool_layers[p] for p in pools), (20,), 2)
+    model = lenet(26, (5, 9), (3, 3), tuple(POOLINGS[p] for p in pools), (20,), 2)
     image = noise(2, 26 + extra[0], 26 + extra[1])
     plan = read_plan(model, 26)
     every = run_native(plan, image, simd=simd, winograd_min_windows=10)[:, :, ::stride, ::stride]
@@ -116,18 +116,11 @@ def test_stride_of_the_public_function(plan) -> None:
 def test_plan_dense_gives_the_scores_of_the_model(
     size, channels, kernels, pools, hidden, classes, activation, norm, extra, seed
 ) -> None:
-    pool_layers = {
-        "max2": nn.MaxPool2d(2),
-        "max3": nn.MaxPool2d(3),
-        "avg2": nn.AvgPool2d(2),
-        "max3s2": nn.MaxPool2d(3, stride=2),
-        "none": nn.Identity(),
-    }
     model = lenet(
         size,
         channels,
         kernels,
-        tuple(pool_layers[p] for p in pools),
+        tuple(POOLINGS[p] for p in pools),
         tuple(hidden),
         classes,
         activation,

@@ -20,26 +20,27 @@ SHRINKAGE = 0.3
 # Fraction of the calibration tomograms, each left out of the fit, that lie within the limit of a group.
 INSIDE = 0.975
 MIN_TOMOGRAMS = 8
-# The direction in which each of these statistics tells that models are less sure than in the calibration. A
-# group of such statistics is compared in this direction alone: to be surer than usual is no reason to warn.
-LESS_SURE = {
+# The sign of the change of each of these statistics where models are less certain than in the calibration. A
+# group of such statistics is compared in this direction alone: more certain models are no reason to warn.
+LESS_CERTAIN = {
     "confidence_membrane_doubt": 1.0,
     "confidence_between": 1.0,
     "confidence_upper_log_odds": -1.0,
 }
-# Where there are few candidates their scores tell little, so this one is also looked at by itself.
+# The scores of a few candidates tell little, so this statistic is compared by itself, too.
 MEMBRANE_DOUBT = "confidence_membrane_doubt"
-# Standard deviations that 2.5% of a normal distribution exceed; of two looks, one in twenty does.
-LESS_SURE_LIMIT = 1.96
+# A normal distribution exceeds this many standard deviations in 2.5% of cases. With two comparisons, at most
+# 5% of the calibration's tomograms are beyond the limit.
+LESS_CERTAIN_LIMIT = 1.96
 
 
 @dataclass(frozen=True)
 class StatisticsGroup:
     """Mean and inverse covariance of a few statistics, and the distance that bounds most tomograms.
 
-    The distance is Mahalanobis's, or for statistics that are all in `LESS_SURE` the number of standard
-    deviations by which their sum, each in units of its own, or the membrane's doubt is less sure than the
-    mean.
+    The distance is Mahalanobis's. For statistics that are all in `LESS_CERTAIN` it is the larger of two numbers
+    of standard deviations, in the direction of less certain models: that of the sum of the statistics, each in
+    units of its own, and that of the doubt about the membrane.
     """
 
     names: tuple[str, ...]
@@ -53,7 +54,7 @@ class StatisticsGroup:
         mean, precision = _mean_and_precision(values)
         rows = tuple(tuple(row) for row in precision.tolist())
         if _is_one_sided(names):
-            return cls(names, tuple(mean.tolist()), rows, LESS_SURE_LIMIT)
+            return cls(names, tuple(mean.tolist()), rows, LESS_CERTAIN_LIMIT)
         left_out = [
             _distance(row, *_mean_and_precision(np.delete(values, k, axis=0))) for k, row in enumerate(values)
         ]
@@ -69,7 +70,7 @@ class StatisticsGroup:
         if not _is_one_sided(self.names):
             return _distance(values, mean, precision) / self.limit
         # Files of earlier versions hold the limit of a Mahalanobis distance here.
-        return max(0.0, _less_sure(self.names, values - mean, precision)) / LESS_SURE_LIMIT
+        return max(0.0, _less_certain(self.names, values - mean, precision)) / LESS_CERTAIN_LIMIT
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,13 @@ def _distance(values: FloatArray, mean: FloatArray, precision: FloatArray) -> fl
 
 
 def _is_one_sided(names: tuple[str, ...]) -> bool:
-    return all(name in LESS_SURE for name in names)
+    return all(name in LESS_CERTAIN for name in names)
 
 
-def _less_sure(names: tuple[str, ...], difference: FloatArray, precision: FloatArray) -> float:
-    """Return how many standard deviations a difference from the mean is in the direction of less sure."""
+def _less_certain(names: tuple[str, ...], difference: FloatArray, precision: FloatArray) -> float:
+    """Return the larger number of standard deviations towards less certain models."""
     covariance = np.linalg.inv(precision)
-    scaled = np.array([LESS_SURE[name] for name in names]) / np.sqrt(np.diag(covariance))
-    looks = [float(scaled @ difference / np.sqrt(scaled @ covariance @ scaled))]
-    looks += [float(scaled[k] * difference[k]) for k, name in enumerate(names) if name == MEMBRANE_DOUBT]
-    return max(looks)
+    scaled = np.array([LESS_CERTAIN[name] for name in names]) / np.sqrt(np.diag(covariance))
+    deviations = [float(scaled @ difference / np.sqrt(scaled @ covariance @ scaled))]
+    deviations += [float(scaled[k] * difference[k]) for k, name in enumerate(names) if name == MEMBRANE_DOUBT]
+    return max(deviations)
