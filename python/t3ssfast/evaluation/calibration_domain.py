@@ -38,9 +38,9 @@ LESS_CERTAIN_LIMIT = 1.96
 class StatisticsGroup:
     """Mean and inverse covariance of a few statistics, and the distance that bounds most tomograms.
 
-    The distance is Mahalanobis's. For statistics that are all in `LESS_CERTAIN` it is the larger of two numbers
-    of standard deviations, in the direction of less certain models: that of the sum of the statistics, each in
-    units of its own, and that of the doubt about the membrane.
+    The distance is Mahalanobis's. For statistics that are all in `LESS_CERTAIN` it is the larger of two
+    numbers of standard deviations, in the direction of less certain models: that of the sum of the
+    statistics, each in units of its own, and that of the doubt about the membrane.
     """
 
     names: tuple[str, ...]
