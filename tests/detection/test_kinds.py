@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy.spatial import cKDTree
@@ -109,24 +110,69 @@ def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:
         tell_kinds(tomogram, truth, motors, contrast="grey")
 
 
+def _distances(places: npt.NDArray[np.float64], site: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Distance of each place to the nearest site."""
+    return np.asarray(cKDTree(site).query(places)[0])
+
+
 @pytest.mark.parametrize("voxel_size", [8.0, 13.6, 30.0])
 def test_membrane_sites_cover_the_envelope(voxel_size: float) -> None:
     nm = voxel_size / 10
-    shape = np.array([80, 300, 300]) / nm
-    y, x = np.indices(shape[1:].astype(int)) * nm - 150
+    shape = np.array([80, 330, 330]) / nm
+    y, x = np.indices(shape[1:].astype(int)) * nm - 165
     radius = np.hypot(y, x)
-    # Inner and outer membrane of a cell of 100 nm, a vesicle of one membrane in it.
-    ring = (np.abs(radius - 100) < 2.5) | (np.abs(radius - 127) < 2.5) | (np.abs(radius - 30) < 2.5)
+    # Inner and outer membrane of a cell of 100 nm that goes through the volume, and a vesicle.
+    ring = (np.abs(radius - 100) < 2.5) | (np.abs(radius - 127) < 2.5) | (np.abs(radius - 40) < 2.5)
     mask = np.broadcast_to(ring, (int(shape[0]), *ring.shape)).astype(np.uint8)
-    site = (membrane_sites(mask, voxel_size) * nm).astype(float)
-    at = np.hypot(site[:, 1] - 150, site[:, 2] - 150)
-    assert np.abs(at - 113.5).max() < 5
+    voxels, direction = membrane_sites(mask, voxel_size)
+    assert (voxels >= 0).all()
+    assert (voxels <= np.array(mask.shape) - 1).all()
+    site = (voxels * nm).astype(float)
+    # The faces of the volume cut the cell, and are not its top and bottom.
+    assert not direction.any()
+    at = np.hypot(site[:, 1] - 165, site[:, 2] - 165)
+    expected = np.array([113.5, 100 - 13, 127 + 13, 40 - 13, 40 + 13])
+    # Within two of the coarse voxels in which membranes are seen.
+    assert np.abs(at[:, None] - expected).min(axis=1).max() < 8
     angle = np.linspace(0, 2 * np.pi, 100)
-    middle = np.stack([np.full(100, 40.0), 150 + 113.5 * np.sin(angle), 150 + 113.5 * np.cos(angle)], axis=1)
-    distance = np.linalg.norm(middle[:, None] - site[None], axis=-1)
-    assert distance.min(axis=1).max() < SPACING_NM + 3
-    assert cKDTree(site).query(site, k=2)[0][:, 1].min() > SPACING_NM - 1e-3
-    assert membrane_sites(np.zeros_like(mask), voxel_size).shape == (0, 3)
+    around = np.stack([np.full(100, 0.0), np.sin(angle), np.cos(angle)], axis=1)
+    for middle in expected:
+        assert _distances([40.0, 165.0, 165.0] + middle * around, site).max() < SPACING_NM + 4
+    # Sites beyond the last voxel are moved onto it.
+    assert cKDTree(site).query(site, k=2)[0][:, 1].min() > SPACING_NM - 2
+    nowhere = membrane_sites(np.zeros_like(mask), voxel_size)
+    assert [part.shape for part in nowhere] == [(0, 3), (0,)]
+
+
+def test_membrane_sites_cover_tops_and_bottoms_that_the_missing_wedge_removed() -> None:
+    voxel_size, nm = 13.6, 1.36
+    z, y, x = (np.indices((200, 200, 200)) - 99.5) * nm
+    radius = np.sqrt(z * z + y * y + x * x)
+    shells = (np.abs(radius - 86) < 3) | (np.abs(radius - 113) < 3)
+    # Membrane is left where its normal is more than 40 degrees from the beam.
+    mask = shells & (np.abs(z) < np.cos(np.radians(40)) * radius)
+    voxels, direction = membrane_sites(mask.astype(np.uint8), voxel_size)
+    site = (voxels.astype(float) - 99.5) * nm
+    normal = np.random.default_rng(0).normal(size=(2000, 3))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    middle = 99.5 * normal
+    assert np.quantile(_distances(middle, site), 0.99) < SPACING_NM + 1
+    upward = site[direction == 1]
+    assert len(upward) > 20
+    assert (upward[:, 0] > 0).all()
+    assert (site[direction == -1, 0] < 0).all()
+    # The sides, whose membrane was found, need no direction.
+    equator = np.abs(site[:, 0]) < 30
+    assert not direction[equator].any()
+    assert equator.sum() > 100
+
+
+def test_membrane_in_one_plane_has_no_caps() -> None:
+    mask = np.zeros((40, 120, 120), np.uint8)
+    mask[20] = 1
+    voxels, direction = membrane_sites(mask, 13.6)
+    assert len(voxels)
+    assert np.unique(np.abs(voxels[direction == 0, 0] - 20).round()).max() <= 12
 
 
 def test_scores_are_calibrated_by_kind() -> None:

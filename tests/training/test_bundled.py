@@ -27,7 +27,7 @@ from t3ssfast.models import (
     load_model,
     save_model,
 )
-from t3ssfast.simulation.simulate import Physics
+from t3ssfast.simulation.parameters import Physics, other_microscopes
 from t3ssfast.training.bundled import examples as simulated_examples
 from t3ssfast.training.bundled import measure, recipe, train_bundled
 from t3ssfast.training.bundled.examples import Use, simulate_examples
@@ -55,6 +55,19 @@ def test_simulated_examples_are_read_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(first.tomogram.data, second.tomogram.data)
         np.testing.assert_array_equal(first.membrane, second.membrane)
         np.testing.assert_array_equal(first.truth.centre_zyx, second.truth.centre_zyx)
+
+
+def test_examples_of_other_microscopes_have_their_habits(tmp_path: Path) -> None:
+    physics = [Physics.from_dict(other_microscopes(seed)) for seed in range(200)]
+    assert 30 < sum(p.phase_shift_pi > 0 for p in physics) < 90
+    assert all(p.defocus_um <= 2.5 for p in physics if p.phase_shift_pi > 0)
+    assert 20 < sum(p.noise_scale > 1.7 for p in physics) < 80
+    assert 20 < sum(p.shift_error_nm > 1.5 for p in physics) < 80
+    # Half of the tomograms and more are ordinary in any one respect.
+    assert sum(p.phase_shift_pi == 0 and p.noise_scale <= 1.7 for p in physics) > 80
+    (example,) = simulate_examples(tmp_path, Use.OTHERS, 0, 1, (32, 64, 64))
+    assert not example.whole_cells
+    assert 0 <= example.physics.flagellar_motors_per_cell <= 5
 
 
 def test_simulated_examples_of_other_physics_or_version_are_not_reused(
@@ -151,7 +164,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return calls
 
 
-ALL_KINDS = ["segmenter", "classifier", "verifier", "verifier"]
+# The verifier learns T3SS, then kinds, then other microscopes.
+ALL_KINDS = ["segmenter", "classifier", *["verifier"] * 3]
 
 
 def test_recipe_reuses_finished_models(tmp_path: Path, trained: list[tuple[str, int]]) -> None:
@@ -206,15 +220,18 @@ def test_unknown_size_is_reported(tmp_path: Path) -> None:
 def test_bundled_networks_are_calibrated_and_measured_without_training(
     tmp_path: Path, trained: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibrated: list[tuple[Path | None, bool]] = []
+    calibrated: list[tuple[Path | None, tuple[str, ...], bool]] = []
     monkeypatch.setattr(
         recipe,
         "calibrate_models",
-        lambda *_, verifier, store, **__: calibrated.append((verifier, store is not None)),
+        lambda *_, verifier, kinds, store, **__: calibrated.append(
+            (verifier, tuple(kinds), store is not None)
+        ),
     )
     metrics = train_bundled(tmp_path, size="small", calibrate_only=True)
     assert not trained
-    assert calibrated == [(tmp_path / "verifier.safetensors", True)]
+    verifier = tmp_path / "verifier.safetensors"
+    assert calibrated == [(verifier, ("t3ss",), True), (verifier, ("flagellar_motor",), True)]
     assert metrics["measured"] == 1.0
     assert (tmp_path / "figures.md").read_text(encoding="utf-8") == "1.0\n"
     for kind, network in (("segmenter", UNet), ("classifier", LeNet), ("verifier", AxialKindNet)):

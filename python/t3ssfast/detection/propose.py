@@ -12,15 +12,17 @@ from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.membrane_sites import membrane_sites
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.orient import orient
+from t3ssfast.detection.pick import separate
 from t3ssfast.detection.verify import first_look
 from t3ssfast.models.metadata import TARGET_CLASS
 from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["add_membrane_sites", "needs_membrane_sites"]
 
-# Least log-odds of a kind at the verifier's second look. On calibration tomograms, motors had 3 to 10, and
-# one place in thirty had more than -1.
-MIN_LOG_ODDS = -1.0
+# Least log-odds of a kind at the verifier's first and second look.
+MIN_LOG_ODDS = (-5.0, -1.0)
+# Places that lead to positions this close are at the same particle.
+SAME_NM = 4.0
 
 
 def needs_membrane_sites(inputs: DetectionInputs) -> bool:
@@ -36,26 +38,29 @@ def add_membrane_sites(
     own_grid: PreparedTomogram,
     membrane: npt.NDArray[np.uint8],
 ) -> Candidates:
-    """Append places between the membranes at which the verifier sees a particle of another kind than T3SS.
+    """Append places on the envelope of cells at which the verifier sees a particle of another kind than T3SS.
 
     `membrane` is a mask on `grid`, the classifier's; `own_grid` is the verifier's. The score of these
     candidates is 0: the classifier has no peak there.
     """
     verifier = inputs.verifier
     assert verifier is not None, "a classifier alone knows no other kinds"
-    site = membrane_sites(membrane, grid.voxel_size_angstrom)
-    normal = orient(membrane, site, voxel_size_angstrom=grid.voxel_size_angstrom)
+    site, direction = membrane_sites(membrane, grid.voxel_size_angstrom)
+    normal = np.zeros_like(site)
+    normal[:, 0] = direction
+    beside = direction == 0
+    normal[beside] = orient(membrane, site[beside], voxel_size_angstrom=grid.voxel_size_angstrom)
     start = own_grid.from_tomogram(grid.to_tomogram(site))
-    centre, axis, log_odds = first_look(own_grid, start, normal, verifier)
-    others = [k for k, kind in enumerate(verifier.metadata.kinds) if kind != TARGET_CLASS]
-    seen = log_odds[:, others].max(axis=1) >= MIN_LOG_ODDS
+    centre, axis, log_odds = first_look(own_grid, start, normal, verifier, MIN_LOG_ODDS)
+    order = np.argsort(-log_odds, kind="stable")
+    kept = order[separate(centre[order], SAME_NM * 10 / own_grid.voxel_size_angstrom)]
     shape: Any = np.array(inputs.tomogram.shape) - 1
-    no_score = np.zeros(int(seen.sum()), np.float32)
+    no_score = np.zeros(len(kept), np.float32)
     sites = Candidates(
-        centre_zyx=np.clip(own_grid.to_tomogram(centre[seen]), 0, shape),
+        centre_zyx=np.clip(own_grid.to_tomogram(centre[kept]), 0, shape),
         score=no_score,
         details=dict.fromkeys(candidates.details, no_score),
-        normal_zyx=axis[seen],
+        normal_zyx=axis[kept].astype(np.float32),
         voxel_size_angstrom=candidates.voxel_size_angstrom,
     )
     return candidates.joined(sites)

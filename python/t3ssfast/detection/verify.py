@@ -108,21 +108,32 @@ def verify(
 
 
 def first_look(
-    grid: PreparedTomogram, centre_zyx: npt.ArrayLike, normal_zyx: npt.ArrayLike, verifier: LoadedModel
+    grid: PreparedTomogram,
+    centre_zyx: npt.ArrayLike,
+    normal_zyx: npt.ArrayLike,
+    verifier: LoadedModel,
+    least_log_odds: Sequence[float],
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Look twice at positions that may be some nanometres from a particle: centres, axes, log-odds.
+    """Look at positions that may be some nanometres from a particle of another kind than T3SS.
 
-    As `verify`, at a third of its cost. The log-odds (n, kinds) are the verifier's alone.
+    There is a look for each value of `least_log_odds`. Positions whose log-odds of another kind, by the
+    verifier alone, are below it are dropped. Returns the centres, the axes and the log-odds (m,) of the
+    others.
     """
+    kinds = verifier.metadata.kinds
+    others = [k for k, kind in enumerate(kinds) if kind != TARGET_CLASS]
     centres = np.array(centre_zyx, np.float64).reshape(-1, 3)
     frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
-    logits = np.zeros((len(centres), len(verifier.metadata.kinds)))
+    log_odds = np.full(len(centres), -np.inf)
     slices = _slices_of(grid)
     for block in _blocks(centres):
-        for _ in range(2):
-            looks = _look(slices, centres[block], frames[block], verifier)
-            centres[block], frames[block], logits[block] = looks
-    return centres, frames[:, 0], log_odds_of_kinds(logits)
+        for least in least_log_odds:
+            centres[block], frames[block], logits = _look(slices, centres[block], frames[block], verifier)
+            seen = log_odds_of_kinds(logits)[:, others].max(axis=1)
+            log_odds[block] = np.where(seen >= least, seen, -np.inf)
+            block = block[seen >= least]
+    kept = np.isfinite(log_odds)
+    return centres[kept], frames[kept, 0], log_odds[kept]
 
 
 def _slices_of(grid: PreparedTomogram) -> HeldSlices:

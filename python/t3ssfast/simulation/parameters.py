@@ -10,7 +10,7 @@ import numpy as np
 
 from t3ssfast.errors import ConfigError
 
-__all__ = ["Physics", "random_physics"]
+__all__ = ["Physics", "other_microscopes", "random_physics"]
 
 Number = TypeVar("Number", int, float)
 
@@ -250,3 +250,21 @@ def random_physics(rng: np.random.Generator | int, *, widen: float = 0.0, **fixe
         if item.name in drawn and "low" in item.metadata:
             drawn[item.name] = min(max(drawn[item.name], item.metadata["low"]), item.metadata["high"])
     return Physics.from_dict(drawn | fixed)
+
+
+def other_microscopes(rng: np.random.Generator | int) -> dict[str, Any]:
+    """Draw fields of `Physics` beyond the ranges of `random_physics`, to give it as fixed ones.
+
+    Each habit of other microscopes has its own probability: phase plates near focus, few or many tilts, a
+    small tilt range, poor alignment, strong noise, and a low or high dose.
+    """
+    rng = np.random.default_rng(rng)
+    habits: list[tuple[float, dict[str, Any]]] = [
+        (0.3, {"phase_shift_pi": rng.uniform(0.25, 0.75), "defocus_um": rng.uniform(0.3, 2.5)}),
+        (0.3, {"tilt_step_degrees": float(rng.choice([1.0, 4.0, 5.0, 6.0]))}),
+        (0.15, {"tilt_range_degrees": rng.uniform(36, 44)}),
+        (0.3, {"shift_error_nm": rng.uniform(1.0, 2.2), "angle_error_degrees": rng.uniform(0.1, 0.4)}),
+        (0.3, {"noise_scale": float(np.exp(rng.uniform(np.log(1.4), np.log(3.2))))}),
+        (0.2, {"total_dose_per_square_angstrom": float(rng.choice([40.0, 50.0, 170.0]))}),
+    ]
+    return {name: value for share, fields in habits if rng.random() < share for name, value in fields.items()}

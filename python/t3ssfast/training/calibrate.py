@@ -14,7 +14,7 @@ import torch
 from t3ssfast.candidates import T3SS, Candidates
 from t3ssfast.detection import detect
 from t3ssfast.detection.config import ALL_KINDS, DetectConfig
-from t3ssfast.errors import ModelError
+from t3ssfast.errors import InputError, ModelError
 from t3ssfast.evaluation.calibration import Calibration, calibrate
 from t3ssfast.evaluation.calibration_domain import CalibrationDomain
 from t3ssfast.models import LoadedModel, check_device, load_model, other_format, save_model
@@ -145,13 +145,15 @@ def calibrate_models(
     truth: Sequence[Candidates],
     *,
     verifier: StrPath | None = None,
+    kinds: Sequence[str] = (ALL_KINDS,),
     trust_model: bool = False,
     **search: Any,
 ) -> Calibration:
     """Calibrate the scores of models, and write the calibration to the metadata of a model file.
 
     Each kind of particle that the verifier tells apart is calibrated on the candidates that it takes for this
-    kind. A kind without a particle in `truth` keeps the calibration that it had.
+    kind. A kind without a particle in `truth` keeps the calibration that it had. Returns the calibration of
+    the first of the kinds.
 
     Parameters
     ----------
@@ -160,6 +162,9 @@ def calibrate_models(
     tomograms, truth
         Tomograms that neither model was trained on, and all T3SS in them, with all particles of the other
         kinds to calibrate; other candidates count as false.
+    kinds
+        Kinds to search for and to calibrate, as those of `DetectConfig`. A search for T3SS alone takes a
+        fraction of the time.
     trust_model
         Load the model files without the safety checks.
     **search
@@ -168,10 +173,10 @@ def calibrate_models(
     Raises
     ------
     InputError
-        If there are fewer than two tomograms, or no true or no false candidates in them.
+        If there are fewer than two tomograms, no true or no false candidates in them, or none of the kinds.
     """
     load = partial(load_model, trust_model=trust_model)
-    search["config"] = replace(search.get("config") or DetectConfig(), kinds=(ALL_KINDS,))
+    search["config"] = replace(search.get("config") or DetectConfig(), kinds=tuple(kinds))
     examiner = None if verifier is None else load(verifier, model_kind="verifier")
     statistics: list[dict[str, float]] = []
     found = find_candidates(
@@ -181,18 +186,25 @@ def calibrate_models(
         statistics=statistics,
         **search,
     )
-    first, *others = (T3SS,) if examiner is None else examiner.metadata.kinds
-    calibration = replace(_calibrate_kind(found, truth, first), domain=CalibrationDomain.fit(statistics))
-    changes: dict[str, Any] = {"calibration": calibration.to_dict()}
-    if examiner is not None and others:
-        changes["kind_calibrations"] = examiner.metadata.kind_calibrations | {
-            kind: _calibrate_kind(found, truth, kind).to_dict()
-            for kind in others
-            if any((known.kind == kind).any() for known in truth)
-        }
+    known = (T3SS,) if examiner is None else examiner.metadata.kinds
+    chosen = known if ALL_KINDS in kinds else tuple(kind for kind in known if kind in kinds)
+    learned = {
+        kind: _calibrate_kind(found, truth, kind)
+        for kind in chosen
+        if kind == known[0] or any((particles.kind == kind).any() for particles in truth)
+    }
+    if not learned:
+        raise InputError(f"There is no {' and no '.join(kinds)} in the truth; give tomograms with some.")
+    changes: dict[str, Any] = {}
+    if known[0] in learned:
+        learned[known[0]] = replace(learned[known[0]], domain=CalibrationDomain.fit(statistics))
+        changes["calibration"] = learned[known[0]].to_dict()
+    if examiner is not None and known[1:]:
+        others = {kind: curve.to_dict() for kind, curve in learned.items() if kind != known[0]}
+        changes["kind_calibrations"] = examiner.metadata.kind_calibrations | others
     model, model_kind = (classifier, "classifier") if verifier is None else (verifier, "verifier")
     update_metadata(model, model_kind, trust_model=trust_model, **changes)
-    return calibration
+    return next(iter(learned.values()))
 
 
 def _calibrate_kind(found: Sequence[Candidates], truth: Sequence[Candidates], kind: str) -> Calibration:

@@ -18,7 +18,8 @@ from t3ssfast.candidates import Candidates
 from t3ssfast.io import atomic_path
 from t3ssfast.models import code_version
 from t3ssfast.runtime.checkpoint import key_of
-from t3ssfast.simulation.simulate import Physics, random_physics, simulate
+from t3ssfast.simulation.parameters import Physics, other_microscopes, random_physics
+from t3ssfast.simulation.simulate import simulate
 from t3ssfast.tomogram import Tomogram
 
 __all__ = ["MODEL_VOXEL_SIZE", "Example", "Use", "simulate_examples"]
@@ -41,7 +42,8 @@ class Use(Enum):
 
     `widen` is that of `random_physics`; None takes the defaults of `simulate`. `whole_cells` are small enough
     for a deep volume to contain their tops and bottoms; in slabs of larger cells, few T3SS face the beam.
-    `motors` is the range of the number of flagellar motors on a cell, instead of that of `random_physics`.
+    `motors` is the range of the number of flagellar motors on a cell, instead of that of `random_physics`;
+    `others` adds the habits of other microscopes (`other_microscopes`).
     """
 
     TRAINING = (0, 0.0, False)
@@ -55,11 +57,19 @@ class Use(Enum):
     VERIFYING_MOTORS = (350_000, 0.0, True, (0, 7))
     CALIBRATION_MOTORS = (750_000, WIDENING, True, (0, 7))
     HELD_OUT_MOTORS = (450_000, WIDENING, True, (3, 7))
+    OTHERS = (370_000, 0.0, False, (0, 5), True)
+    OTHERS_WHOLE = (380_000, 0.0, True, (0, 7), True)
 
     def __init__(
-        self, offset: int, widen: float | None, whole_cells: bool, motors: tuple[int, int] | None = None
+        self,
+        offset: int,
+        widen: float | None,
+        whole_cells: bool,
+        motors: tuple[int, int] | None = None,
+        others: bool = False,
     ) -> None:
-        self.offset, self.widen, self.whole_cells, self.motors = offset, widen, whole_cells, motors
+        self.offset, self.widen, self.whole_cells = offset, widen, whole_cells
+        self.motors, self.others = motors, others
 
     def seed(self, run: int, index: int) -> int:
         """Return the seed of a tomogram of a run."""
@@ -104,6 +114,8 @@ class _Plan:
         if use.motors is not None:
             low_count, high_count = use.motors
             fixed["flagellar_motors_per_cell"] = int(rng.integers(low_count, high_count + 1))
+        if use.others:
+            fixed |= other_microscopes(rng)
         return cls(seed, shape, voxel_size, random_physics(rng, widen=use.widen, **fixed))
 
     @property

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from t3ssfast.candidates import PARTICLE_KINDS
+from t3ssfast.candidates import PARTICLE_KINDS, T3SS
 from t3ssfast.detection.preselect import CoarseScan
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.report import draw_curves
@@ -43,18 +43,24 @@ class BundledSize:
     # Whole cells with many flagellar motors: searched for candidates to learn kinds from, simulated for their
     # particles alone, to calibrate on, and to measure on.
     motors: tuple[int, int, int, int]
+    # Slabs and whole cells as other microscopes and habits show them, for the verifier's last training.
+    others: tuple[int, int]
     shape: tuple[int, int, int]  # (z, y, x) voxels of a slab
     deep_shape: tuple[int, int, int]  # of a volume of whole cells
-    motors_shape: tuple[int, int, int]  # and of a volume with many motors
+    motors_shape: tuple[
+        int, int, int
+    ]  # of a volume with many motors, and of whole cells of other microscopes
+    others_shape: tuple[int, int, int]  # and of a slab of other microscopes
     # Options of the trainings.
     segmenter: dict[str, Any]
     classifier: dict[str, Any]
     verifier: dict[str, Any]
     kinds: dict[str, Any]  # of the verifier's second training, which tells kinds apart
+    widened: dict[str, Any]  # of its third, on other microscopes
 
 
 SIZES = {
-    # About two and a half hours on two cores.
+    # An estimated three hours on two cores.
     "full": BundledSize(
         tomograms=(144, 72),
         calibration=(24, 12),
@@ -63,9 +69,11 @@ SIZES = {
         fresh=96,
         ordinary=12,
         motors=(20, 50, 24, 24),
+        others=(64, 64),
         shape=(104, 384, 384),
         deep_shape=(208, 272, 272),
         motors_shape=(144, 208, 208),
+        others_shape=(64, 288, 288),
         segmenter={"steps": 5_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_800,
@@ -85,6 +93,12 @@ SIZES = {
             "positive_share": 0.6,
             "negatives_per_tomogram": 40,
         },
+        widened={
+            "steps": 1_500,
+            "steps_per_epoch": 100,
+            "learning_rate": 5e-4,
+            "negatives_per_tomogram": 30,
+        },
     ),
     # A few minutes, to test that the recipe runs.
     "small": BundledSize(
@@ -95,13 +109,16 @@ SIZES = {
         fresh=1,
         ordinary=1,
         motors=(2, 1, 1, 1),
+        others=(1, 2),
         shape=(48, 224, 224),
         deep_shape=(96, 160, 160),
         motors_shape=(96, 160, 160),
+        others_shape=(48, 224, 224),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
         classifier={"steps": 60, "steps_per_epoch": 30, "rounds": 1, "mined_slices": 4},
         verifier={"steps": 20, "steps_per_epoch": 10, "batch": 8},
         kinds={"steps": 10, "steps_per_epoch": 10, "batch": 8},
+        widened={"steps": 10, "steps_per_epoch": 10, "batch": 8},
     ),
 }
 
@@ -174,11 +191,17 @@ class _RecipeRun:
         """Simulate tomograms, a number for each use."""
         examples = []
         for use, count in parts:
-            shape = self.recipe.deep_shape if use.whole_cells else self.recipe.shape
-            shape = shape if use.motors is None else self.recipe.motors_shape
+            shape = self._shape_of(use)
             folder = self.folder / "simulated"
             examples += simulate_examples(folder, use, self.seed, count, shape, jobs=self.jobs, log=self.log)
         return examples
+
+    def _shape_of(self, use: Use) -> tuple[int, int, int]:
+        """(z, y, x) voxels of the tomograms of a use."""
+        recipe = self.recipe
+        if use.motors is None:
+            return recipe.deep_shape if use.whole_cells else recipe.shape
+        return recipe.motors_shape if use.whole_cells else recipe.others_shape
 
     def take_bundled_networks(self) -> None:
         """Write the models in the package to the folder."""
@@ -234,32 +257,50 @@ class _RecipeRun:
             picks = [e.picks for e in examples]
             train_verifier(volumes, picks, found, told_apart, **self.training_options, **options)
             _keep(told_apart, finished)
+        widened = self.folder / "widened.safetensors"
+        if not (self.resume and _restore(widened, finished)):
+            slabs, whole = recipe.others
+            examples = self.simulated((Use.OTHERS, slabs), (Use.OTHERS_WHOLE, whole))
+            volumes, picks = [e.tomogram for e in examples], [e.picks for e in examples]
+            log(f"searching {len(volumes)} tomograms of other microscopes")
+            found = find_candidates(classifier, volumes, **search)
+            log("training the verifier on other microscopes")
+            options = {"start": told_apart, **recipe.widened}
+            train_verifier(volumes, picks, found, widened, **self.training_options, **options)
+            _keep(widened, finished)
         with atomic_path(verifier) as temporary:
-            temporary.write_bytes(told_apart.read_bytes())
+            temporary.write_bytes(widened.read_bytes())
         told_apart.unlink()
+        widened.unlink()
 
     def calibrate_verifier(self) -> None:
         """Calibrate the scores of all kinds."""
         # With ordinary tomograms, scores are calibrated for similar good ones as well as for varied ones.
         ordinary, motors = self.recipe.ordinary, self.recipe.motors[2]
-        others = self.simulated((Use.ORDINARY, ordinary), (Use.CALIBRATION_MOTORS, motors))
-        self._calibrate(self._calibration_examples() + others, self.verifier)
+        with_motors = self.simulated((Use.CALIBRATION_MOTORS, motors))
+        examples = self._calibration_examples() + self.simulated((Use.ORDINARY, ordinary)) + with_motors
+        first, *others = PARTICLE_KINDS
+        self._calibrate(examples, self.verifier, (first,))
+        # Other kinds take several times as long to search for, and are rare elsewhere.
+        self._calibrate(with_motors, self.verifier, others)
 
     def _calibration_examples(self) -> list[Example]:
         slabs, whole = self.recipe.calibration
         return self.simulated((Use.CALIBRATION, slabs), (Use.CALIBRATION_WHOLE, whole))
 
-    def _calibrate(self, examples: list[Example], verifier: Path | None) -> None:
-        self.log(f"calibrating the scores on {len(examples)} tomograms")
+    def _calibrate(
+        self, examples: list[Example], verifier: Path | None, kinds: Sequence[str] = (T3SS,)
+    ) -> None:
+        self.log(f"calibrating the scores of {', '.join(kinds)} on {len(examples)} tomograms")
         # What was found before an interruption is not searched again.
-        store = CheckpointStore(
-            self.folder, self.key, name=f"calibration-{'classifier' if verifier is None else 'all'}"
-        )
+        name = "classifier" if verifier is None else "-".join(kinds)
+        store = CheckpointStore(self.folder, self.key, name=f"calibration-{name}")
         calibrate_models(
             self.classifier,
             [e.tomogram for e in examples],
             [e.picks for e in examples],
             verifier=verifier,
+            kinds=kinds,
             segmenter=self.segmenter,
             device=self.device,
             log=self.log,
