@@ -21,7 +21,7 @@ def test_slices_are_averaged_with_their_neighbours():
     assert (out[[0, 2, 3]] == 77).all()
     for z in (0, 2, 3):
         levels.write(z, slice_weights(z, 4), segmented)
-    levels.finish()
+    assert levels.finish() is out
     for z in range(4):
         mean = weighted_mean(slice_weights(z, 4), dict(enumerate(values)))
         np.testing.assert_array_equal(out[z], np.rint(np.float32(255) * mean))
