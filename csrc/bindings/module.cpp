@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, module) {
     t3ssfast::register_window_statistics(module);
     t3ssfast::register_score_windows(module);
     t3ssfast::register_probability_levels(module);
+    t3ssfast::register_masks(module);
 }

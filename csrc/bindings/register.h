@@ -10,5 +10,6 @@ void register_unfold(pybind11::module_ &module);
 void register_window_statistics(pybind11::module_ &module);
 void register_score_windows(pybind11::module_ &module);
 void register_probability_levels(pybind11::module_ &module);
+void register_masks(pybind11::module_ &module);
 
 }  // namespace t3ssfast

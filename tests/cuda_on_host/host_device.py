@@ -64,6 +64,8 @@ class HostDevice(TorchFunctionMode):
         super().__init__()
         self.library = library
         self.memory: dict[int, torch.Tensor] = {}
+        # Requests for pinned memory.
+        self.pinned = 0
 
     def __enter__(self) -> HostDevice:
         self.library.cuda_on_host_forget()
@@ -82,7 +84,10 @@ class HostDevice(TorchFunctionMode):
         def here(value: Any) -> Any:
             return torch.device("cpu") if isinstance(value, torch.device) else value
 
-        result = func(*map(here, args), **{name: here(value) for name, value in (kwargs or {}).items()})
+        options = {name: here(value) for name, value in (kwargs or {}).items()}
+        # Without CUDA, PyTorch has no such memory.
+        self.pinned += int(options.pop("pin_memory", False))
+        result = func(*map(here, args), **options)
         for tensor in result if isinstance(result, tuple) else (result,):
             if isinstance(tensor, torch.Tensor):
                 self.register(tensor, func)

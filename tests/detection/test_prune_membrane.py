@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t3ssfast.detection import prune_membrane as prune_module
-from t3ssfast.detection.prune_membrane import prune_membrane
+from t3ssfast.detection.prune_membrane import MembraneSurvey, prune_membrane
 
 
 def test_small_components_are_removed():
@@ -75,8 +74,26 @@ def test_components_are_those_of_the_whole_volume_for_any_slabs(shape, thickness
         # At 10 A a face is 1 nm^2.
         expected[labels == label] = area <= 0 or faces / 2 / 1.5 >= area
     there = mask.copy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune_module, "LABELLED_VOXELS", thickness * shape[1] * shape[2])
-        np.testing.assert_array_equal(prune_membrane(mask, 10.0, area), expected)
-        assert prune_membrane(there, 10.0, area, out=there) is there
+    np.testing.assert_array_equal(prune_membrane(mask, 10.0, area), expected)
+    assert prune_membrane(there, 10.0, area, out=there) is there
     np.testing.assert_array_equal(there, expected)
+    there, survey = mask.copy(), MembraneSurvey(shape[1:], 0)
+    for z in range(0, shape[0], thickness):
+        survey.add(mask[z : z + thickness])
+    np.testing.assert_array_equal(survey.histogram, np.bincount(mask.ravel(), minlength=256))
+    prune_membrane(there, 10.0, area, out=there, components=survey.components)
+    np.testing.assert_array_equal(there, expected)
+
+
+def test_a_survey_without_memory_leaves_the_components_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(components: object, slices: object) -> None:
+        raise MemoryError
+
+    survey, levels = MembraneSurvey((4, 5), 100), np.full((2, 4, 5), 101, np.uint8)
+    survey.add(levels)
+    assert survey.components is not None
+    monkeypatch.setattr(type(survey.components), "add", fail)
+    survey.add(levels)
+    assert survey.components is None
+    survey.add(levels)
+    assert survey.histogram[101] == 3 * levels.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
     original = checksum_cache.file_sha256
 
-    def file_sha256(path: Path) -> str:
+    def file_sha256(path: Path, before_chunk: Callable[[], None]) -> str:
         read.append(Path(path))
-        return original(path)
+        return original(path, before_chunk)
 
     monkeypatch.setattr(checksum_cache, "file_sha256", file_sha256)
     monkeypatch.setattr(checksum_cache, "SETTLED_SECONDS", -1.0)

@@ -21,6 +21,7 @@ from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.slabs import SlabScheduler
 from t3ssfast.errors import InputError, OutOfMemoryError
+from t3ssfast.kernels import _native
 from t3ssfast.models import ModelMetadata, save_model
 from t3ssfast.runtime.memory import is_out_of_memory, retry_on_oom
 from t3ssfast.runtime.progress import Stages
@@ -191,17 +192,16 @@ def test_finished_slabs_are_not_computed_again(tmp_path, monkeypatch):
 def test_removal_of_small_components_is_tried_twice(tmp_path, monkeypatch, times):
     given = world(tmp_path)
     want = content(run(given), tmp_path / "want")
-    module = importlib.import_module("t3ssfast.detection.prune_membrane")
-    plain = module.label_components
+    plain = _native.MaskComponents.faces
     calls = []
 
-    def failing(*arguments: Any) -> Any:
+    def failing(components: _native.MaskComponents) -> Any:
         calls.append(1)
         if len(calls) <= times:
             raise MemoryError
-        return plain(*arguments)
+        return plain(components)
 
-    monkeypatch.setattr(module, "label_components", failing)
+    monkeypatch.setattr(_native.MaskComponents, "faces", failing)
     if times == 2:
         with pytest.raises(OutOfMemoryError) as caught:
             run(given)

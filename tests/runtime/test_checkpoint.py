@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from t3ssfast.errors import CheckpointWarning
 from t3ssfast.runtime.checkpoint import CheckpointStore
 
 
@@ -98,3 +99,29 @@ def test_arrays_keep_dtype_order_and_are_writable(store):
         assert loaded[name].dtype == array.dtype
         assert np.array_equal(loaded[name], array)
         assert loaded[name].flags.writeable
+
+
+def test_a_key_that_comes_later_is_asked_for_when_it_is_needed(tmp_path):
+    asked = []
+
+    def key() -> str:
+        asked.append(1)
+        return "key"
+
+    first = CheckpointStore(tmp_path, key)
+    assert first.load("piece") is None
+    assert list(first.runs("slab", 3)) == [((0, 3), None)]
+    assert not asked
+    first.save_slab("slab", (0, 2), value=1)
+    first.save("piece", value=2)
+    assert len(asked) == 1
+    # Where pieces are, the key tells at once whose they are.
+    second = CheckpointStore(tmp_path, key)
+    assert len(asked) == 2
+    assert second.folder == first.folder == CheckpointStore(tmp_path, "key").folder
+    assert int(second.load("piece")["value"]) == 2
+    assert [slab for slab, _ in second.runs("slab", 3)] == [(0, 2), (2, 3)]
+    with pytest.warns(CheckpointWarning, match="another input"):
+        CheckpointStore(tmp_path, lambda: "another")
+    assert CheckpointStore(None, key).folder is None
+    assert len(asked) == 2

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.inputs import DetectionInputs, InputOptions
 from t3ssfast.detection.pipeline import checkpoint_of, run_pipeline
-from t3ssfast.detection.provenance import identify
-from t3ssfast.detection.result import PICTURES, Detection, load_finished, refuse_other_input
+from t3ssfast.detection.provenance import Identification
+from t3ssfast.detection.result import PICTURES, Detection, has_results, load_finished, refuse_other_input
 from t3ssfast.io import display_path, remove_temporaries, results_folder
 from t3ssfast.io.checksum_cache import ChecksumCache
 from t3ssfast.runtime.checkpoint import remove_checkpoints
@@ -90,19 +90,22 @@ def run_to_folder(
             lock = stack.enter_context(FolderLock(results_folder(folder)))
         remove_temporaries(folder)
         checksums = ChecksumCache(folder if resume else None)
-        identity = identify(inputs, stages, checksums)
-        if not force:
-            refuse_other_input(folder, identity.tomogram)
-        if resume:
-            found = load_finished(folder, identity.key, with_probability=inputs.save_probability)
+        identification = stack.enter_context(Identification(inputs, stages, checksums))
+        if has_results(folder):
+            identity = identification.result()
+            if not force:
+                refuse_other_input(folder, identity.tomogram)
+            found = None
+            if resume:
+                found = load_finished(folder, identity.key, with_probability=inputs.save_probability)
             if found is not None:
                 # A run that was killed after saving may have left them.
                 remove_checkpoints(folder)
                 checksums.save()
                 return found, False
-        store = checkpoint_of(inputs, folder if resume else None, identity)
+        store = checkpoint_of(inputs, folder if resume else None, identification)
         lock.check()
-        detection = run_pipeline(inputs, identity, store, stages, lock.check)
+        detection = run_pipeline(inputs, identification, store, stages, lock.check)
         lock.check()
         # They would be taken for pictures of this result.
         results_folder(folder, *PICTURES)

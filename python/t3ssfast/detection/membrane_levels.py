@@ -16,15 +16,16 @@ __all__ = ["MembraneLevels"]
 
 
 class MembraneLevels:
-    """The levels of one slab, made where the segmenter runs; `finish` brings those of a CUDA device to `out`.
+    """The levels of one slab, made where the segmenter runs.
 
-    So one copy of a byte per voxel leaves the device, and none of its float32 slices.
+    On a CPU they are written to `out`. From a CUDA device, `finish` brings them to the host: one copy of a
+    byte per voxel, and none of the float32 slices.
     """
 
     def __init__(self, out: npt.NDArray[np.uint8], segmenter: LoadedModel) -> None:
         self._segmenter = segmenter
-        self._out = torch.from_numpy(out)
-        self._levels = self._out
+        self._out = out
+        self._levels = torch.from_numpy(out)
         self._pixels = out[0].size
         self._first_nonfinite: torch.Tensor | None = None
         # The tensors of other devices come from the CPU, see `segment_on_device`.
@@ -52,10 +53,17 @@ class MembraneLevels:
         if not finite:
             raise nan_error(self._segmenter)
 
-    def finish(self) -> None:
-        """Wait for the device, and copy the levels from it. Raises ModelError if a probability was NaN."""
+    def finish(self) -> npt.NDArray[np.uint8]:
+        """Wait for the device, and return the levels: `out`, or pinned memory that is to be copied there.
+
+        Raises ModelError if a probability was NaN.
+        """
         if self._first_nonfinite is None:
-            return
-        self._out.copy_(self._levels)
+            return self._out
+        # Into pageable memory the driver would copy twice, and the caller would wait for both.
+        pinned = torch.empty(self._levels.shape, dtype=torch.uint8, pin_memory=True)
+        pinned.copy_(self._levels, non_blocking=True)
+        # Waits for everything that was enqueued before it on the same stream.
         if int(self._first_nonfinite) < self._pixels:
             raise nan_error(self._segmenter)
+        return pinned.numpy()

@@ -24,7 +24,7 @@ from t3ssfast.detection.inputs import DetectionInputs, Model
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.preselect import PeakLimit, WindowFilter, read_preselection
-from t3ssfast.detection.provenance import Identity, has_content_of, identify
+from t3ssfast.detection.provenance import Identification, has_content_of
 from t3ssfast.detection.result import Detection
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
@@ -122,13 +122,14 @@ def detect(
             voxel_size_angstrom=voxel_size_angstrom,
             device=device,
         )
-        identity = identify(inputs, stages)
-        return run_pipeline(inputs, identity, checkpoint_of(inputs, checkpoint, identity), stages)
+        with Identification(inputs, stages) as identification:
+            store = checkpoint_of(inputs, checkpoint, identification)
+            return run_pipeline(inputs, identification, store, stages)
 
 
 def run_pipeline(
     inputs: DetectionInputs,
-    identity: Identity,
+    identification: Identification,
     store: CheckpointStore,
     stages: Stages,
     before_slab: Callable[[], None] = lambda: None,
@@ -178,6 +179,7 @@ def run_pipeline(
     # Without the places along the membrane that are appended to the peaks.
     of_peaks = log_odds[: len(peaks[1])]
     statistics = tomogram_statistics(grid, membrane.histogram, of_peaks)
+    identity = identification.result()
     provenance = describe_detection(inputs, identity, grid, membrane, windows, run)
     provenance |= describe_domain(statistics, inputs.main_calibration)
     if found is not None:
@@ -221,11 +223,13 @@ def preselection_of(
     )
 
 
-def checkpoint_of(inputs: DetectionInputs, folder: StrPath | None, identity: Identity) -> CheckpointStore:
+def checkpoint_of(
+    inputs: DetectionInputs, folder: StrPath | None, identification: Identification
+) -> CheckpointStore:
     """The checkpoint store of a detection; without a folder it keeps nothing."""
     if folder is not None and any(model is not None and model.path == "<module>" for model in inputs.models):
         raise ConfigError(
             "A checkpoint was asked for, but a model was given as a module, whose code a later run cannot "
             "recognise; give the models as files, or no checkpoint."
         )
-    return CheckpointStore(folder, identity.exact_key)
+    return CheckpointStore(folder, lambda: identification.result().exact_key)

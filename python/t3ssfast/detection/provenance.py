@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,7 @@ from t3ssfast.runtime.progress import Stages
 from t3ssfast.tomogram import StrPath, Tomogram
 
 __all__ = [
+    "Identification",
     "Identity",
     "describe_input",
     "describe_model",
@@ -35,7 +40,6 @@ __all__ = [
     "describe_segmenter",
     "describe_software",
     "has_content_of",
-    "identify",
 ]
 
 # Options that decide about time and memory alone.
@@ -57,14 +61,48 @@ class Identity:
     exact_key: str
 
 
+class Identification:
+    """Context manager that computes the identity of a detection in a thread, beside its first steps.
+
+    It reads the whole tomogram, unless its checksum is in the cache. Leaving the block ends it.
+    """
+
+    def __init__(
+        self, inputs: DetectionInputs, stages: Stages, checksums: ChecksumCache | None = None
+    ) -> None:
+        self._stages = stages
+        self._ended = threading.Event()
+        self._pool = ThreadPoolExecutor(1, "t3ssfast-checksum")
+        self._identity = self._pool.submit(_identify, inputs, checksums, self._go_on)
+
+    def __enter__(self) -> Identification:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._pool.shutdown(wait=True)
+
+    def result(self) -> Identity:
+        """Wait for the identity; only this wait counts as a stage."""
+        with self._stages("checksum"):
+            return self._identity.result()
+
+    def _go_on(self) -> None:
+        if self._ended.is_set():
+            raise CancelledError
+
+
 @retry_on_oom("reading the tomogram")
-def identify(inputs: DetectionInputs, stages: Stages, checksums: ChecksumCache | None = None) -> Identity:
-    """Compute the identity of a detection; reads the whole tomogram, unless its checksum is in the cache."""
-    sha256_of = file_sha256 if checksums is None else checksums.sha256
-    with stages("checksum"):
-        tomogram = describe_input(inputs.source, inputs.tomogram, sha256_of)
-        membrane = _describe_mask(inputs.membrane, inputs.mask, inputs.tomogram, sha256_of)
-        search_mask = _describe_mask(inputs.search_mask, inputs.region, inputs.tomogram, sha256_of)
+def _identify(
+    inputs: DetectionInputs, checksums: ChecksumCache | None, before_chunk: Callable[[], None]
+) -> Identity:
+    sha256 = file_sha256 if checksums is None else checksums.sha256
+    sha256_of = partial(sha256, before_chunk=before_chunk)
+    tomogram = describe_input(inputs.source, inputs.tomogram, sha256_of, before_chunk)
+    membrane = _describe_mask(inputs.membrane, inputs.mask, inputs.tomogram, sha256_of)
+    search_mask = _describe_mask(inputs.search_mask, inputs.region, inputs.tomogram, sha256_of)
     inputs.files.check()
     software = describe_software()
     native = software["native"]
@@ -121,16 +159,21 @@ def describe_software() -> dict[str, Any]:
 
 
 def describe_input(
-    given: object, source: Tomogram, sha256_of: Callable[[StrPath], str] = file_sha256
+    given: object,
+    source: Tomogram,
+    sha256_of: Callable[[StrPath], str] = file_sha256,
+    before_slice: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Identify a tomogram, opened from what was given to `detect`.
 
-    The checksum is of the file where a path was given (`sha256_of`), otherwise of the values in C order.
+    The checksum is of the file where a path was given (`sha256_of`), otherwise of the values in C order;
+    `before_slice` may raise an exception to end it.
     """
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if path is None:
         digest = hashlib.sha256()
         for section in source.data:
+            before_slice()
             digest.update(np.ascontiguousarray(section).data)
     return {
         "name": source.name,

@@ -18,7 +18,14 @@ from t3ssfast.io import atomic_path, display_path, read, results_folder, write
 from t3ssfast.runtime.checkpoint import CheckpointStore
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["PICTURES", "PROBABILITY_FILE", "Detection", "load_finished", "refuse_other_input"]
+__all__ = [
+    "PICTURES",
+    "PROBABILITY_FILE",
+    "Detection",
+    "has_results",
+    "load_finished",
+    "refuse_other_input",
+]
 
 MEMBRANE_FILE = "membrane.mrc"
 PROBABILITY_FILE = "membrane_probability.mrc"
@@ -105,6 +112,11 @@ class Detection:
         """Return whether a file is the membrane mask that was given."""
         given = (self.provenance.get("membrane") or {}).get("path")
         return given is not None and Path(given).resolve() == path.resolve()
+
+
+def has_results(folder: Path) -> bool:
+    """Return whether a folder may hold finished results: `Detection.save` writes this file last."""
+    return (folder / "provenance.json").exists()
 
 
 def refuse_other_input(folder: Path, given: Mapping[str, Any] | None) -> None:

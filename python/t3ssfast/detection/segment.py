@@ -23,12 +23,13 @@ from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.membrane_levels import MembraneLevels
 from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
 from t3ssfast.detection.provenance import describe_segmenter
-from t3ssfast.detection.prune_membrane import prune_membrane
+from t3ssfast.detection.prune_membrane import MembraneSurvey, prune_membrane
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment_slice import segment_on_device, slice_weights, tiles_at_a_time
 from t3ssfast.detection.slabs import PreparedSlab
 from t3ssfast.kernels._native import HIGHEST_LEVEL
 from t3ssfast.models import LoadedModel
+from t3ssfast.runtime.background import BackgroundWork
 from t3ssfast.runtime.checkpoint import Arrays, Slab
 from t3ssfast.runtime.memory import retry_on_oom
 from t3ssfast.runtime.threads import map_in_threads
@@ -91,18 +92,23 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     own_grid = inputs.grid_of(segmenter)
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
-    probability_u8, resumed = _segment_slabs(own_grid, segmenter, run)
-    histogram = np.zeros(PROBABILITY_ONE + 1, np.int64)
-    for levels in probability_u8:
-        histogram += np.bincount(levels.ravel(), minlength=len(histogram))
+    searched = _lowest_above(min(config.search_threshold, config.membrane_threshold))
+    survey = MembraneSurvey(own_grid.shape[1:], searched - 1)
+    probability_u8, resumed = _segment_slabs(own_grid, segmenter, run, survey)
     kept = own_grid.volume_to_tomogram(probability_u8.copy()) if inputs.save_probability else None
     with run.stages("prune"):
         # In a volume thinner than the smallest component is wide, no component is as tall as it is wide.
         voxel_size = own_grid.voxel_size_angstrom
         thickness_nm = own_grid.shape[0] * voxel_size / 10
         area = min(config.membrane_min_area_nm2, thickness_nm * math.sqrt(config.membrane_min_area_nm2))
-        searched = _lowest_above(min(config.search_threshold, config.membrane_threshold))
-        prune_membrane(probability_u8, voxel_size, area, above=searched - 1, out=probability_u8)
+        prune_membrane(
+            probability_u8,
+            voxel_size,
+            area,
+            above=searched - 1,
+            out=probability_u8,
+            components=survey.components,
+        )
     described = describe_segmenter(segmenter, config.segmenter_engine)
     # The classification needs their memory.
     segmenter.release_engines()
@@ -111,7 +117,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     if own_grid.shape != grid.shape:
         on_tomogram = own_grid.mask_to_tomogram(np.minimum(found, CANDIDATE_MEMBRANE))
         mask = grid.mask_from_tomogram(on_tomogram, 0, grid.shape[0])
-    return Membrane(mask, contrast, described, found, resampled, kept, resumed, histogram)
+    return Membrane(mask, contrast, described, found, resampled, kept, resumed, survey.histogram)
 
 
 def _contrast(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> dict[str, Any]:
@@ -132,8 +138,13 @@ def _kept_contrast(piece: Arrays) -> dict[str, Any]:
     return dict(contrast)
 
 
-def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> tuple[Mask, int]:
-    """Membrane probability of every slice as uint8, and how many slices the checkpoint held."""
+def _segment_slabs(
+    grid: PreparedTomogram, segmenter: LoadedModel, run: Run, survey: MembraneSurvey
+) -> tuple[Mask, int]:
+    """Membrane probability of every slice as uint8, and how many slices the checkpoint held.
+
+    Each slab is surveyed beside the segmentation of the next one.
+    """
     probability_u8 = np.empty(grid.shape, np.uint8)
     depth, resumed = grid.shape[0], 0
     slices = _SegmentedSlices(grid, segmenter, run)
@@ -144,10 +155,16 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
             raise ValueError("not the membrane of these slices")
         return levels
 
-    with run.bar("segment membranes", depth) as move_to:
+    def finish(slab: Slab, levels: Mask) -> None:
+        finished = probability_u8[slice(*slab)]
+        if not np.may_share_memory(levels, finished):
+            finished[...] = levels
+        survey.add(finished)
+
+    with BackgroundWork("survey") as background, run.bar("segment membranes", depth) as move_to:
         for (first, last), levels in run.store.runs("membrane", depth, kept_levels):
             if levels is not None:
-                probability_u8[first:last] = levels
+                background.call(finish, (first, last), levels)
                 resumed += last - first
                 move_to(last)
                 continue
@@ -161,10 +178,10 @@ def _segment_slabs(grid: PreparedTomogram, segmenter: LoadedModel, run: Run) -> 
                         for z in range(slab.z0, slab.z1):
                             averaged.write(z - slab.z0, slices.weights(z), slices.segmented)
                             move_to(z + 1)
-                        averaged.finish()
+                        levels = averaged.finish()
                     with run.stages("keep"):
-                        levels = probability_u8[slab.z0 : slab.z1]
                         run.store.save_slab("membrane", (slab.z0, slab.z1), levels=levels)
+                    background.call(finish, (slab.z0, slab.z1), levels)
     return probability_u8, resumed
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,14 +42,14 @@ class ChecksumCache:
         self._known = self._read()
         self._used: dict[str, list[str]] = {}
 
-    def sha256(self, path: StrPath) -> str:
+    def sha256(self, path: StrPath, before_chunk: Callable[[], None] = lambda: None) -> str:
         """Return `file_sha256` of a file or folder, from the cache if it is unchanged."""
         name, state = os.path.abspath(path), _state(path)
         found = self._known.get(name)
         if state is not None and found is not None and found[0] == state[0]:
             checksum = found[1]
         else:
-            checksum = file_sha256(path)
+            checksum = file_sha256(path, before_chunk)
         if state is not None and state == _state(path) and state[1] < time.time() - SETTLED_SECONDS:
             self._used[name] = [state[0], checksum]
         return checksum

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from t3ssfast.errors import ReadError
@@ -61,8 +62,11 @@ def read_error(path: StrPath, error: Exception) -> ReadError:
     return ReadError(f"{name}: reading failed: {reason}; check the file and its permissions.")
 
 
-def file_sha256(path: StrPath) -> str:
-    """Return the SHA-256 of a file, or of the sorted names and contents of all files in a folder."""
+def file_sha256(path: StrPath, before_chunk: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file, or of the sorted names and contents of all files in a folder.
+
+    `before_chunk` is called every few MiB, and may raise an exception to end it.
+    """
     digest = hashlib.sha256()
     root = Path(path)
     try:
@@ -72,6 +76,7 @@ def file_sha256(path: StrPath) -> str:
                 digest.update(file_path.relative_to(root).as_posix().encode() + b"\0")
             with open(file_path, "rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
+                    before_chunk()
                     digest.update(chunk)
     except OSError as error:
         raise read_error(path, error) from error

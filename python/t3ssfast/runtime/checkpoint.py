@@ -52,19 +52,19 @@ class CheckpointStore:
     folder
         The store makes a folder of its own in it, with the first piece; None keeps nothing.
     key
-        Identifies the inputs and options that determine the pieces (`key_of`).
+        Identifies the inputs and options that determine the pieces (`key_of`); or a function that returns it,
+        called when the first piece is kept, or at once where there are pieces already.
     name
         Of the computation. Computations of different names share a folder without knowing of each other.
     """
 
-    def __init__(self, folder: StrPath | None, key: str, *, name: str = "work") -> None:
-        self._key = key
-        self.folder: Path | None = None
-        if folder is None:
-            return
-        self.folder = Path(folder) / f".t3ssfast-{name}-{key[:KEY_DIGITS]}"
-        others = sorted(path.name for path in _stores(Path(folder), name))
-        if others and not self.folder.is_dir():
+    def __init__(self, folder: StrPath | None, key: str | Callable[[], str], *, name: str = "work") -> None:
+        self._parent = None if folder is None else Path(folder)
+        self._name = name
+        self._known_key = key if isinstance(key, str) else None
+        self._find_key = None if isinstance(key, str) else key
+        others = [] if self._parent is None else sorted(path.name for path in _stores(self._parent, name))
+        if others and self.folder is not None and not self.folder.is_dir():
             warnings.warn(
                 f"{display_path(str(folder))}: the checkpoint {others[0]} belongs to another input, other "
                 "options or another version, so this run starts from the beginning; remove it if it is no "
@@ -72,6 +72,26 @@ class CheckpointStore:
                 CheckpointWarning,
                 stacklevel=2,
             )
+
+    @property
+    def _key(self) -> str:
+        if self._known_key is None:
+            assert self._find_key is not None, "one of the two is given"
+            # Results hold their store, but not what its key was computed from.
+            self._known_key, self._find_key = self._find_key(), None
+        return self._known_key
+
+    @property
+    def _has_pieces(self) -> bool:
+        """Whether there can be pieces: not before the key was needed."""
+        return self._parent is not None and self._known_key is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the pieces are; None keeps nothing."""
+        if self._parent is None:
+            return None
+        return self._parent / f".t3ssfast-{self._name}-{self._key[:KEY_DIGITS]}"
 
     def runs(
         self, kind: str, depth: int, parse: Callable[[Slab, Arrays], Any] = lambda slab, arrays: arrays
@@ -100,7 +120,7 @@ class CheckpointStore:
 
     def _slabs(self, kind: str) -> list[Slab]:
         """Slabs of the pieces of a kind, in order."""
-        if self.folder is None:
+        if not self._has_pieces or self.folder is None:
             return []
         found = [re.fullmatch(rf"{kind}-(\d+)-(\d+)", path.stem) for path in self.folder.glob("*.npz")]
         return sorted((int(match[1]), int(match[2])) for match in found if match)
@@ -115,7 +135,7 @@ class CheckpointStore:
         `parse` makes a value of the arrays. Others may be able to write into the folder, so a piece on which
         it raises an exception is as good as none.
         """
-        if self.folder is None:
+        if not self._has_pieces or self.folder is None:
             return None
         try:
             arrays = _read_npz(self.folder / f"{name}.npz")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from t3ssfast.kernels._native.build import SIMD, build_info, openvino_version
 from t3ssfast.kernels._native.images import Array, ImageStack, as_stack
 from t3ssfast.kernels._native.layer_program import LayerProgram
+from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
 from t3ssfast.kernels._native.score_windows import score_windows
@@ -27,13 +28,16 @@ __all__ = [
     "HostWarps",
     "ImageStack",
     "LayerProgram",
+    "MaskComponents",
     "Windows",
     "as_stack",
     "as_windows",
     "build_info",
     "check_out",
     "check_size",
+    "count_levels",
     "empty_windows",
+    "near_mask",
     "openvino_version",
     "probability_levels",
     "score_windows",

@@ -1,0 +1,55 @@
+// Masks: their connected components, the voxels near them, and counts of their levels. Values of 8 bits, C-contiguous.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+
+#include "bindings/register.h"
+#include "bindings/views.h"
+#include "cpu/mask_components.h"
+#include "cpu/masks.h"
+
+namespace t3ssfast {
+namespace {
+
+using i64 = std::int64_t;
+using cpu::MaskComponents;
+
+void near_mask_cpu(const ImagesArgument &mask, i64 first, i64 end, i64 limit, std::uintptr_t out, int threads) {
+    const auto &[address, depth, height, width] = mask;
+    cpu::near_mask({pointer<const std::uint8_t>(address), depth, height, width, first, end, limit},
+                   pointer<std::uint8_t>(out), threads);
+}
+
+void count_levels_cpu(std::uintptr_t levels, i64 count, std::uintptr_t counts, int threads) {
+    cpu::count_levels(pointer<const std::uint8_t>(levels), count, pointer<i64>(counts), threads);
+}
+
+void lower(const MaskComponents &components, std::uintptr_t slices, i64 first, i64 count, std::uintptr_t kept,
+           i64 kept_count, int threads) {
+    if (first < 0 || count < 0 || first + count > components.depth())
+        throw std::invalid_argument("the slices to lower were not added");
+    if (static_cast<std::size_t>(kept_count) != components.count())
+        throw std::invalid_argument("expected one entry for each component");
+    components.lower(pointer<std::uint8_t>(slices), first, count, pointer<const std::uint8_t>(kept), threads);
+}
+
+}  // namespace
+
+void register_masks(pybind11::module_ &module) {
+    using release = pybind11::call_guard<pybind11::gil_scoped_release>;
+    module.def("near_mask_cpu", &near_mask_cpu, release());
+    module.def("count_levels_cpu", &count_levels_cpu, release());
+    pybind11::class_<MaskComponents>(module, "MaskComponents")
+        .def(pybind11::init<i64, i64, std::uint8_t>())
+        .def(
+            "add",
+            [](MaskComponents &components, std::uintptr_t slices, i64 count) {
+                components.add(pointer<const std::uint8_t>(slices), count);
+            },
+            release())
+        .def("faces", &MaskComponents::faces, release())
+        .def("lower", &lower, release());
+}
+
+}  // namespace t3ssfast
