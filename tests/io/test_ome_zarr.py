@@ -28,20 +28,33 @@ def multiscales(unit, scale):
     ]
 
 
+def open_group(folder, zarr_format=2):
+    """Return a new group; the test is skipped if the installed zarr cannot write the format."""
+    zarr = pytest.importorskip("zarr")
+    if int(zarr.__version__.split(".")[0]) >= 3:
+        return zarr.open_group(str(folder), mode="w", zarr_format=zarr_format)
+    if zarr_format == 3:
+        pytest.skip("zarr 2 writes format 2 alone")
+    return zarr.open_group(str(folder), mode="w")
+
+
+def add_array(group, path, array, chunks=None):
+    """Write an array into a group, with the method that the installed zarr has for it."""
+    create = getattr(group, "create_array", None) or group.create_dataset
+    node = create(path, shape=array.shape, chunks=chunks or array.shape, dtype=array.dtype)
+    node[...] = array
+    return node
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize(
     ("unit", "scale"), [("angstrom", 13.6), ("nanometer", 1.36), ("micrometer", 1.36e-3)]
 )
 def test_finest_level_is_read(tmp_path, zarr_format, unit, scale):
-    zarr = pytest.importorskip("zarr")
-    if zarr_format == 3 and int(zarr.__version__.split(".")[0]) < 3:
-        pytest.skip("zarr 2 writes format 2")
     array = ramp("f4")
-    options = {} if int(zarr.__version__.split(".")[0]) < 3 else {"zarr_format": zarr_format}
-    group = zarr.open_group(str(tmp_path / "TS_1.zarr"), mode="w", **options)
-    for level in "01":
-        node = group.create_array(level, shape=SHAPE, chunks=(2, 2, 2), dtype="f4")
-        node[...] = array if level == "0" else 0
+    group = open_group(tmp_path / "TS_1.zarr", zarr_format)
+    add_array(group, "0", array, chunks=(2, 2, 2))
+    add_array(group, "1", np.zeros_like(array), chunks=(2, 2, 2))
     metadata = multiscales(unit, scale)
     group.attrs.update({"multiscales": metadata} if zarr_format == 2 else {"ome": {"multiscales": metadata}})
     tomogram = read(tmp_path / "TS_1.zarr")
@@ -84,11 +97,8 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
 
 def write_image(folder, array, axes, version="0.4", transforms=(), zarr_format=2, path="0", **attributes):
     """Write an image of one level with the given axes (names, or dictionaries) and transformations."""
-    zarr = pytest.importorskip("zarr")
-    if int(zarr.__version__.split(".")[0]) < 3:
-        pytest.skip("written with zarr 3")
-    group = zarr.open_group(str(folder), mode="w", zarr_format=zarr_format)
-    group.create_array(path, shape=array.shape, chunks=array.shape, dtype=array.dtype)[...] = array
+    group = open_group(folder, zarr_format)
+    add_array(group, path, array)
     level = {"path": path} | ({"coordinateTransformations": list(transforms)} if transforms else {})
     image = {"version": version, "datasets": [level]} | ({"axes": axes} if axes else {})
     metadata = {"multiscales": [image], **attributes}
@@ -158,8 +168,7 @@ def test_translation_of_the_extent_is_scaled_with_it(tmp_path):
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_layout_of_bioformats2raw(tmp_path, zarr_format):
-    zarr = pytest.importorskip("zarr")
-    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=zarr_format)
+    root = open_group(tmp_path / "a.zarr", zarr_format)
     layout = {"bioformats2raw.layout": 3}
     root.attrs.update(layout if zarr_format == 2 else {"ome": layout})
     root.create_group("OME")
@@ -204,17 +213,16 @@ def test_archive_without_zarr_is_refused(tmp_path):
         read(tmp_path / "a.zip")
 
 
-def test_named_dimensions_of_plain_arrays(tmp_path):
-    zarr = pytest.importorskip("zarr")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_named_dimensions_of_plain_arrays(tmp_path, zarr_format):
     stored = ramp("i2").transpose(2, 1, 0)
-    options = {"shape": stored.shape, "dtype": "i2", "chunks": stored.shape}
-    node = zarr.create_array(str(tmp_path / "a.zarr"), dimension_names=("x", "y", "z"), **options)
-    node[...] = stored
-    np.testing.assert_array_equal(read(tmp_path / "a.zarr", voxel_size_angstrom=10).data, ramp("i2"))
-    node = zarr.create_array(str(tmp_path / "b.zarr"), zarr_format=2, **options)
-    node[...] = stored
-    node.attrs["_ARRAY_DIMENSIONS"] = ["x", "y", "z"]
-    np.testing.assert_array_equal(read(tmp_path / "b.zarr", voxel_size_angstrom=10).data, ramp("i2"))
+    group = open_group(tmp_path / "a.zarr", zarr_format)
+    if zarr_format == 2:
+        add_array(group, "b", stored).attrs["_ARRAY_DIMENSIONS"] = ["x", "y", "z"]
+    else:
+        names = {"dimension_names": ("x", "y", "z")}
+        group.create_array("b", shape=stored.shape, dtype="i2", chunks=stored.shape, **names)[...] = stored
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr" / "b", voxel_size_angstrom=10).data, ramp("i2"))
 
 
 def test_old_zarr_and_new_format(tmp_path, monkeypatch):

@@ -265,7 +265,7 @@ def test_decompression_bombs_use_little_memory(tmp_path, compress):
     zeros = bytes(64 << 20)
     for shape, message in ((SHAPE, None), ((50_000, 50_000, 50_000), "unpack"), ((512, 512, 300), "missing")):
         (tmp_path / "bomb.mrc").write_bytes(compress(bytes(header_bytes(shape)) + zeros))
-        begin = time.perf_counter()
+        begin = time.process_time()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if message is None:
             assert read(tmp_path / "bomb.mrc").shape == SHAPE
@@ -273,7 +273,7 @@ def test_decompression_bombs_use_little_memory(tmp_path, compress):
             with pytest.raises(ReadError, match=message):
                 read(tmp_path / "bomb.mrc")
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120_000
-        assert time.perf_counter() - begin < 5
+        assert time.process_time() - begin < 5
 
 
 # ----------------------------------------------------------------------------------- files of other projects
@@ -348,7 +348,7 @@ def test_mutated_headers_are_read_or_refused_quickly(tmp_path):
                 raw[int(rng.integers(0, 1024))] = int(rng.integers(0, 256))
         content = bytes(raw) + array.tobytes()
         path.write_bytes(content[: int(rng.integers(0, len(content)))] if rng.random() < 0.1 else content)
-        begin = time.perf_counter()
+        begin = time.process_time()
         try:
             tomogram = read(path)
             assert tomogram.data.nbytes <= len(content) - 1024
@@ -357,7 +357,7 @@ def test_mutated_headers_are_read_or_refused_quickly(tmp_path):
         except T3Error as error:
             messages.append(str(error))
             outcomes["refused"] += 1
-        assert time.perf_counter() - begin < 1
+        assert time.process_time() - begin < 1
     assert min(outcomes.values()) > 50
     assert not any("\n" in message for message in messages)
 

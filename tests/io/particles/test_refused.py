@@ -19,10 +19,10 @@ def test_expensive_files_are_refused_quickly(tmp_path, monkeypatch):
     quotes = "data_x\nloop_\n_a\n_b\n" + "1 '" * 300_000 + "\n"
     for content in (wide, long, quotes):
         (tmp_path / "a.star").write_text(content)
-        begin = time.perf_counter()
+        begin = time.process_time()
         with pytest.raises(ReadError):
             load_all_candidates(tmp_path / "a.star", voxel_size_angstrom=10)
-        assert time.perf_counter() - begin < 5
+        assert time.process_time() - begin < 5
     (tmp_path / "a.tbl").write_text("1 " * 3_000_000 + "\n" + "2 " * 30 + "\n")
     with pytest.raises(ReadError):
         load_all_candidates(tmp_path / "a.tbl", voxel_size_angstrom=10)
@@ -88,12 +88,12 @@ def test_damaged_files_raise_or_give_few_candidates(data, tmp_path, make_candida
         for suffix in SUFFIXES:
             path = tmp_path / f"a{suffix}"
             path.write_bytes(content)
-            begin = time.perf_counter()
+            begin = time.process_time()
             try:
                 assert len(load_all_candidates(path, voxel_size_angstrom=10)) < 5
             except T3Error as error:
                 refused += "\n" not in str(error)
-            assert time.perf_counter() - begin < 2
+            assert time.process_time() - begin < 2
     assert refused > 0.5 * len(SUFFIXES) * len(contents)
 
 
