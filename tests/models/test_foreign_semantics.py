@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -321,3 +323,45 @@ def test_a_trial_that_gets_no_time_is_reported_as_such(monkeypatch: pytest.Monke
     with pytest.raises(ModelError, match="got no answer from its trial in 600 s; load it again"):
         trial.try_in_child(lenet_archive().to_bytes(), "c.pt", "segmenter", ModelReading())
     assert trial._child.process is None
+
+
+@pytest.mark.parametrize("status", [trial.IDLE_EXIT, 1, -9])
+def test_a_trial_that_ends_idle_as_a_file_comes_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    ending = f"os.kill(os.getpid(), {-status})" if status < 0 else f"os._exit({status})"
+    code = (
+        "import os, sys\n"
+        "read = sys.stdin.buffer.read\n"
+        "for _ in range(2):\n"
+        "    read(int.from_bytes(read(8), 'little'))\n"
+        f"{ending}\n"
+    )
+    child, start, started = trial._Child(), trial._Child.start, 0
+
+    def start_one_that_ends(self: trial._Child) -> subprocess.Popen[bytes]:
+        nonlocal started
+        started += 1
+        if started > 1:
+            return start(self)
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe)
+
+    monkeypatch.setattr(trial._Child, "start", start_one_that_ends)
+    monkeypatch.setattr(trial, "_child", child)
+    try:
+        if status == trial.IDLE_EXIT:
+            trial.try_in_child(lenet_archive().to_bytes(), "d.pt", "classifier", ModelReading())
+            assert started == 2
+        else:
+            with pytest.raises(ModelError, match="the process that tried it crashed"):
+                trial.try_in_child(lenet_archive().to_bytes(), "d.pt", "classifier", ModelReading())
+            assert started == 1
+    finally:
+        child.stop()
+
+
+def test_an_idle_trial_ends_by_itself() -> None:
+    code = "from t3ssfast.models import trial; trial.IDLE_SECONDS = 0.01; trial._serve()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        assert process.wait(240) == trial.IDLE_EXIT

@@ -183,7 +183,10 @@ def _open_trusted(content: bytes, name: str, *, exported: bool) -> tuple[nn.Modu
     extra: dict[str, Any] = {METADATA_NAME: ""}
     try:
         if exported:
-            module: nn.Module = torch.export.load(stdio.BytesIO(content), extra_files=extra).module()
+            with warnings.catch_warnings():
+                # PyTorch 2.10 warns of a buffer of its own.
+                warnings.filterwarnings("ignore", message="The given buffer is not writable")
+                module: nn.Module = torch.export.load(stdio.BytesIO(content), extra_files=extra).module()
         else:
             with quiet_torchscript():
                 module = torch.jit.load(  # type: ignore[no-untyped-call]

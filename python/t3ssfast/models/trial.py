@@ -32,6 +32,8 @@ CPU_SECONDS = 20
 WALL_SECONDS = 600.0
 # The child ends when nothing was asked for so long: a detection loads its models at its start.
 IDLE_SECONDS = 20.0
+# The exit status of a child that ended so, which no limit and no crash gives.
+IDLE_EXIT = 3
 MAX_REMEMBERED = 64
 
 
@@ -92,8 +94,10 @@ class _Child:
             if answer is not None:
                 result: dict[str, Any] = json.loads(answer)
                 return result
+            was_idle = _has_ended_idle(process)
             self.stop()
-            return None
+            if not was_idle:
+                return None
         return None
 
     def stop(self) -> None:
@@ -108,6 +112,14 @@ class _Child:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _has_ended_idle(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a child that gave no answer had ended before it read the request."""
+    try:
+        return process.wait(IDLE_SECONDS) == IDLE_EXIT
+    except subprocess.TimeoutExpired:
+        return False
 
 
 _child = _Child()
@@ -199,6 +211,8 @@ def _serve() -> None:
             first = (str(failure).splitlines() or [""])[0][:200]
             error = f"{name} is refused: it cannot be tried ({type(failure).__name__} {first})."
         _send(outgoing, json.dumps({"error": error}).encode())
+    # At once, as a request that comes while Python cleans up would get no answer.
+    os._exit(IDLE_EXIT)
 
 
 if __name__ == "__main__":
