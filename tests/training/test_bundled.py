@@ -65,7 +65,7 @@ def test_examples_of_other_microscopes_have_their_habits(tmp_path: Path) -> None
     assert 20 < sum(p.shift_error_nm > 1.5 for p in physics) < 80
     # Half of the tomograms and more are ordinary in any one respect.
     assert sum(p.phase_shift_pi == 0 and p.noise_scale <= 1.7 for p in physics) > 80
-    (example,) = simulate_examples(tmp_path, Use.OTHERS, 0, 1, (32, 64, 64))
+    (example,) = simulate_examples(tmp_path, Use.OTHER_MICROSCOPES, 0, 1, (32, 64, 64))
     assert not example.whole_cells
     assert 0 <= example.physics.flagellar_motors_per_cell <= 5
 

@@ -21,7 +21,7 @@ GAP_NM = (7.0, 19.0)
 MIDDLE_NM = 13.0
 # The distance transform takes 30 bytes per voxel. Coarser voxels are small enough to see the gap.
 COARSE_NM = 4.0
-# Float64Array closer to a particle than this lead the verifier to its centre.
+# Positions closer to a particle than this lead the verifier to its centre.
 SPACING_NM = 11.0
 # The missing wedge removes membrane whose normal is within this angle of the beam. What is left ends in a
 # rim, and the hull of it in a flat cap, above which the cell bulges.
@@ -91,8 +91,10 @@ def _caps(coarse: npt.NDArray[np.bool_], distance: Float64Array, nm: float) -> n
         for sign, height in _hull_heights(side * centres - 0.5, y, x):
             # A cell that a face of the volume cuts has no top there.
             height[sign * (height - (z[-1] if sign > 0 else 0)) > -side] = np.nan
-            outside = sign * (z[:, None, None] - height) * nm
-            caps[(outside > -below) & (outside < above)] = sign
+            # Slice by slice, for the memory.
+            for at, slice_of_caps in zip(z, caps, strict=True):
+                outside = sign * (at - height) * nm
+                slice_of_caps[(outside > -below) & (outside < above)] = sign
     caps[distance <= clear] = 0
     return caps
 
@@ -109,15 +111,17 @@ def _hull_heights(points: Float64Array, y: Float64Array, x: Float64Array) -> lis
         return []
     sides: list[tuple[int, Float64Array]] = []
     for sign in (1, -1):
-        facing = facets[sign * facets[:, 0] > 1e-6]
-        plane = -(
-            facing[:, 1, None, None] * y[:, None] + facing[:, 2, None, None] * x + facing[:, 3, None, None]
-        )
-        heights = plane / facing[:, 0, None, None]
-        lowest = (sign * heights).argmin(axis=0)
-        height = np.take_along_axis(heights, lowest[None], axis=0)[0]
-        steep = np.abs(facing[:, 0])[lowest] < np.cos(np.radians(CAP_DEGREES))
-        sides.append((sign, np.where(steep, np.nan, height)))
+        # Of the planes of the facets that face this side, the innermost one is the surface. They are compared
+        # one by one, for the memory: a large cell has hundreds of facets.
+        height = np.full((len(y), len(x)), sign * np.inf)
+        slope = np.zeros_like(height)
+        for normal_z, normal_y, normal_x, offset in facets[sign * facets[:, 0] > 1e-6]:
+            plane = -(normal_y * y[:, None] + normal_x * x + offset) / normal_z
+            inner = sign * plane < sign * height
+            height[inner] = plane[inner]
+            slope[inner] = abs(normal_z)
+        height[slope < np.cos(np.radians(CAP_DEGREES))] = np.nan
+        sides.append((sign, height))
     beside = sides[0][1] < sides[1][1]
     return [(sign, np.where(beside, np.nan, height)) for sign, height in sides]
 

@@ -19,7 +19,7 @@ from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["add_membrane_sites", "needs_membrane_sites"]
 
-# Least log-odds of a kind at the verifier's first and second look.
+# Least log-odds of a kind at the verifier's first and second look; chosen on six calibration tomograms.
 MIN_LOG_ODDS = (-5.0, -1.0)
 # Places that lead to positions this close are at the same particle.
 SAME_NM = 4.0

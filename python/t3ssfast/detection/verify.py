@@ -117,8 +117,8 @@ def first_look(
     """Look at positions that may be some nanometres from a particle of another kind than T3SS.
 
     There is a look for each value of `least_log_odds`. Positions whose log-odds of another kind, by the
-    verifier alone, are below it are dropped. Returns the centres, the axes and the log-odds (m,) of the
-    others.
+    verifier alone, are below it are dropped. Returns the centres, the axes and the log-odds (m,) of those
+    that are left.
     """
     kinds = verifier.metadata.kinds
     others = [k for k, kind in enumerate(kinds) if kind != TARGET_CLASS]

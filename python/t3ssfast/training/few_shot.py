@@ -24,8 +24,9 @@ from t3ssfast.training.metrics import figure_file, write_table
 
 __all__ = ["UNSEEN_DOMAIN", "few_shot_curve", "first_picks"]
 
-# Outside the training domain of the bundled models: farther from focus, a narrower tilt range, more noise,
-# worse alignment, thicker walls.
+# Outside of what the bundled segmenter and classifier were trained on: farther from focus, a narrower tilt
+# range, more noise, worse alignment, thicker walls. The verifier has seen such tilts and noise, but not the
+# rest.
 UNSEEN_DOMAIN: dict[str, Any] = {
     "defocus_um": 12.0,
     "tilt_range_degrees": 38.0,

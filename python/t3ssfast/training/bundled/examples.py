@@ -43,7 +43,7 @@ class Use(Enum):
     `widen` is that of `random_physics`; None takes the defaults of `simulate`. `whole_cells` are small enough
     for a deep volume to contain their tops and bottoms; in slabs of larger cells, few T3SS face the beam.
     `motors` is the range of the number of flagellar motors on a cell, instead of that of `random_physics`;
-    `others` adds the habits of other microscopes (`other_microscopes`).
+    `other_microscopes` adds the habits that the function of this name draws.
     """
 
     TRAINING = (0, 0.0, False)
@@ -57,8 +57,8 @@ class Use(Enum):
     VERIFYING_MOTORS = (350_000, 0.0, True, (0, 7))
     CALIBRATION_MOTORS = (750_000, WIDENING, True, (0, 7))
     HELD_OUT_MOTORS = (450_000, WIDENING, True, (3, 7))
-    OTHERS = (370_000, 0.0, False, (0, 5), True)
-    OTHERS_WHOLE = (380_000, 0.0, True, (0, 7), True)
+    OTHER_MICROSCOPES = (370_000, 0.0, False, (0, 5), True)
+    OTHER_MICROSCOPES_WHOLE = (380_000, 0.0, True, (0, 7), True)
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class Use(Enum):
         widen: float | None,
         whole_cells: bool,
         motors: tuple[int, int] | None = None,
-        others: bool = False,
+        other_microscopes: bool = False,
     ) -> None:
         self.offset, self.widen, self.whole_cells = offset, widen, whole_cells
-        self.motors, self.others = motors, others
+        self.motors, self.other_microscopes = motors, other_microscopes
 
     def seed(self, run: int, index: int) -> int:
         """Return the seed of a tomogram of a run."""
@@ -114,7 +114,7 @@ class _Plan:
         if use.motors is not None:
             low_count, high_count = use.motors
             fixed["flagellar_motors_per_cell"] = int(rng.integers(low_count, high_count + 1))
-        if use.others:
+        if use.other_microscopes:
             fixed |= other_microscopes(rng)
         return cls(seed, shape, voxel_size, random_physics(rng, widen=use.widen, **fixed))
 

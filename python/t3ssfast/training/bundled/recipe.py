@@ -43,20 +43,18 @@ class BundledSize:
     # Whole cells with many flagellar motors: searched for candidates to learn kinds from, simulated for their
     # particles alone, to calibrate on, and to measure on.
     motors: tuple[int, int, int, int]
-    # Slabs and whole cells as other microscopes and habits show them, for the verifier's last training.
-    others: tuple[int, int]
+    # Slabs and whole cells as other microscopes show them, for the verifier's last training.
+    other_microscopes: tuple[int, int]
     shape: tuple[int, int, int]  # (z, y, x) voxels of a slab
     deep_shape: tuple[int, int, int]  # of a volume of whole cells
-    motors_shape: tuple[
-        int, int, int
-    ]  # of a volume with many motors, and of whole cells of other microscopes
-    others_shape: tuple[int, int, int]  # and of a slab of other microscopes
+    motors_shape: tuple[int, int, int]  # of whole cells with many motors, or of other microscopes
+    other_microscopes_shape: tuple[int, int, int]  # and of a slab of other microscopes
     # Options of the trainings.
     segmenter: dict[str, Any]
     classifier: dict[str, Any]
     verifier: dict[str, Any]
     kinds: dict[str, Any]  # of the verifier's second training, which tells kinds apart
-    widened: dict[str, Any]  # of its third, on other microscopes
+    last_training: dict[str, Any]  # of its third, on other microscopes
 
 
 SIZES = {
@@ -69,11 +67,11 @@ SIZES = {
         fresh=96,
         ordinary=12,
         motors=(20, 50, 24, 24),
-        others=(64, 64),
+        other_microscopes=(64, 64),
         shape=(104, 384, 384),
         deep_shape=(208, 272, 272),
         motors_shape=(144, 208, 208),
-        others_shape=(64, 288, 288),
+        other_microscopes_shape=(64, 288, 288),
         segmenter={"steps": 5_000, "steps_per_epoch": 100, "batch": 8, "patch_px": 192},
         classifier={
             "steps": 1_800,
@@ -93,7 +91,7 @@ SIZES = {
             "positive_share": 0.6,
             "negatives_per_tomogram": 40,
         },
-        widened={
+        last_training={
             "steps": 1_500,
             "steps_per_epoch": 100,
             "learning_rate": 5e-4,
@@ -109,16 +107,16 @@ SIZES = {
         fresh=1,
         ordinary=1,
         motors=(2, 1, 1, 1),
-        others=(1, 2),
+        other_microscopes=(1, 2),
         shape=(48, 224, 224),
         deep_shape=(96, 160, 160),
         motors_shape=(96, 160, 160),
-        others_shape=(48, 224, 224),
+        other_microscopes_shape=(48, 224, 224),
         segmenter={"steps": 40, "steps_per_epoch": 20, "batch": 4, "patch_px": 128, "validation_patches": 8},
         classifier={"steps": 60, "steps_per_epoch": 30, "rounds": 1, "mined_slices": 4},
         verifier={"steps": 20, "steps_per_epoch": 10, "batch": 8},
         kinds={"steps": 10, "steps_per_epoch": 10, "batch": 8},
-        widened={"steps": 10, "steps_per_epoch": 10, "batch": 8},
+        last_training={"steps": 10, "steps_per_epoch": 10, "batch": 8},
     ),
 }
 
@@ -201,7 +199,7 @@ class _RecipeRun:
         recipe = self.recipe
         if use.motors is None:
             return recipe.deep_shape if use.whole_cells else recipe.shape
-        return recipe.motors_shape if use.whole_cells else recipe.others_shape
+        return recipe.motors_shape if use.whole_cells else recipe.other_microscopes_shape
 
     def take_bundled_networks(self) -> None:
         """Write the models in the package to the folder."""
@@ -257,21 +255,21 @@ class _RecipeRun:
             picks = [e.picks for e in examples]
             train_verifier(volumes, picks, found, told_apart, **self.training_options, **options)
             _keep(told_apart, finished)
-        widened = self.folder / "widened.safetensors"
-        if not (self.resume and _restore(widened, finished)):
-            slabs, whole = recipe.others
-            examples = self.simulated((Use.OTHERS, slabs), (Use.OTHERS_WHOLE, whole))
+        last = self.folder / "other_microscopes.safetensors"
+        if not (self.resume and _restore(last, finished)):
+            slabs, whole = recipe.other_microscopes
+            examples = self.simulated((Use.OTHER_MICROSCOPES, slabs), (Use.OTHER_MICROSCOPES_WHOLE, whole))
             volumes, picks = [e.tomogram for e in examples], [e.picks for e in examples]
             log(f"searching {len(volumes)} tomograms of other microscopes")
             found = find_candidates(classifier, volumes, **search)
             log("training the verifier on other microscopes")
-            options = {"start": told_apart, **recipe.widened}
-            train_verifier(volumes, picks, found, widened, **self.training_options, **options)
-            _keep(widened, finished)
+            options = {"start": told_apart, **recipe.last_training}
+            train_verifier(volumes, picks, found, last, **self.training_options, **options)
+            _keep(last, finished)
         with atomic_path(verifier) as temporary:
-            temporary.write_bytes(widened.read_bytes())
+            temporary.write_bytes(last.read_bytes())
         told_apart.unlink()
-        widened.unlink()
+        last.unlink()
 
     def calibrate_verifier(self) -> None:
         """Calibrate the scores of all kinds."""
