@@ -126,6 +126,24 @@ def leave_behind(folder: Path, host: str, age: float) -> None:
     os.utime(path, (then, then))
 
 
+def test_process_killed_while_it_took_over_stops_nobody(forks: Forks, tmp_path: Path) -> None:
+    """It leaves its guard beside the lock of the process before, which was killed, too."""
+    lock, guard = tmp_path / LOCK_NAME, tmp_path / f"{LOCK_NAME}-takeover"
+    for where in (f"FolderLock(Path({str(tmp_path)!r})).__enter__(), stop()", "Path.unlink = stop"):
+        child, log = forks.start(f"""
+            def stop(*args, **options):
+                os.kill(os.getpid(), signal.SIGKILL)
+            {where}
+            FolderLock(Path({str(tmp_path)!r})).__enter__()
+            """)
+        assert forks.wait(child) == -signal.SIGKILL, log.read_text()
+    assert lock.exists()
+    assert guard.exists()
+    with FolderLock(tmp_path) as holder:
+        holder.check()
+    assert not list(tmp_path.iterdir())
+
+
 def test_folder_has_one_holder_at_a_time(tmp_path):
     with FolderLock(tmp_path) as first:
         with (
@@ -215,20 +233,21 @@ def test_a_detection_whose_folder_was_taken_over_ends_before_the_next_slab(tmp_p
     assert not (tmp_path / "out" / "provenance.json").exists()
 
 
-def test_a_takeover_that_was_killed_is_taken_over(tmp_path):
-    """Its guard names a process that has ended, or is silent for long."""
+def test_takeover_of_another_machine_is_respected_until_it_is_stale(tmp_path):
+    guard = tmp_path / f"{LOCK_NAME}-takeover"
     for age in (0.5, 2):
         leave_behind(tmp_path, "elsewhere", 2 * folder_lock.STALE_SECONDS)
-        guard = tmp_path / f"{LOCK_NAME}-takeover"
         shutil.copy(tmp_path / LOCK_NAME, guard)
         then = time.time() - age * folder_lock.STALE_SECONDS
         os.utime(guard, (then, then))
-        with pytest.raises(BusyError), FolderLock(tmp_path):
-            pass
-        assert guard.exists() == (age < 1)
-    with FolderLock(tmp_path):
-        pass
-    assert not list(tmp_path.iterdir())
+        if age < 1:
+            with pytest.raises(BusyError, match="Process 12 on elsewhere"), FolderLock(tmp_path):
+                pass
+            assert guard.exists()
+        else:
+            with FolderLock(tmp_path):
+                pass
+            assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": "x"}', b"0" * 9000])

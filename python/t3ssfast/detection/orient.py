@@ -134,12 +134,16 @@ def _edges_of_slices(
     # The blur reaches four sigmas, and the gradient one cube more.
     halo = math.ceil(4 * sigma[0] + 0.5) + 1
     first, end = max(0, z0 - halo), min(z1 + halo, membrane.shape[0] // int(step[0]))
-    rows, columns = (slice(0, n // s * s) for n, s in zip(membrane.shape[1:], step[1:], strict=True))
-    block = membrane[first * step[0] : end * step[0], rows, columns] != 0
-    if not block.any():
+    # Cube by cube along z: the voxels of a chunk take several times the memory of its cubes.
+    deep = int(step[0])
+    coarse = np.stack([_cube_means(membrane[z * deep : (z + 1) * deep], step) for z in range(first, end)])
+    if not coarse.any():
         return np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32)
-    coarse = ndimage.gaussian_filter(_cube_means(block, step), sigma, mode="nearest")
-    inside = slice(z0 - first, z1 - first)
+    coarse = ndimage.gaussian_filter(coarse, sigma, mode="nearest")
+    # A gradient depends on one slice on each side.
+    low = max(first, z0 - 1)
+    coarse = coarse[low - first : z1 + 1 - first]
+    inside = slice(z0 - low, z1 - low)
     gradient = [
         np.gradient(coarse, spacing[axis], axis=axis)[inside]
         if coarse.shape[axis] > 1
@@ -152,14 +156,15 @@ def _edges_of_slices(
     return cube, np.stack([component[edge] for component in gradient], axis=1).astype(np.float32)
 
 
-def _cube_means(block: npt.NDArray[np.bool_], step: npt.NDArray[np.int64]) -> FloatArray:
-    """Return the fraction of each cube of `step` voxels that is set; the block holds whole cubes."""
+def _cube_means(layer: npt.NDArray[Any], step: npt.NDArray[np.int64]) -> FloatArray:
+    """Return the fraction of non-zero voxels in each cube of `step` voxels, of a layer one cube thick."""
     # Axis by axis in the smallest sufficient integer type: a tenth of the time of a mean over three axes.
-    total = block.astype(np.min_scalar_type(math.prod(step.tolist())))
+    rows, columns = (slice(0, n // s * s) for n, s in zip(layer.shape[1:], step[1:], strict=True))
+    total = (layer[:, rows, columns] != 0).astype(np.min_scalar_type(math.prod(step.tolist())))
     for axis, stride in enumerate(step.tolist()):
         parts = [total[(slice(None),) * axis + (slice(k, None, stride),)] for k in range(stride)]
         total = functools.reduce(np.add, parts)
-    return np.asarray(total.astype(np.float32) / np.float32(math.prod(step.tolist())))
+    return np.asarray(total[0].astype(np.float32) / np.float32(math.prod(step.tolist())))
 
 
 def _fit_normal(

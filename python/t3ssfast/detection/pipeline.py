@@ -32,7 +32,7 @@ from t3ssfast.detection.segment import Membrane, given_membrane, segment_membran
 from t3ssfast.detection.tomogram_statistics import tomogram_statistics
 from t3ssfast.errors import ConfigError
 from t3ssfast.runtime.checkpoint import CheckpointStore
-from t3ssfast.runtime.memory import retry_on_oom
+from t3ssfast.runtime.memory import retry_on_oom, return_freed_memory
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.tomogram import Array, StrPath, TomogramSource
@@ -146,11 +146,13 @@ def run_pipeline(
 
     find_membrane = given_membrane if inputs.segmenter is None else segment_membrane
     membrane = find_membrane(inputs, grid, run)
+    return_freed_memory()
     grid = grid.with_contrast_sign(membrane.contrast["sign"] * trained_sign(classifier))
     search = search_region_of(membrane, grid, inputs)
     plan = resolve_plan(classifier, config.plan)
     preselection = preselection_of(inputs, grid, search, plan, run)
     windows = classify(grid, search, preselection, classifier, plan, inputs.peak_threshold, run)
+    return_freed_memory()
 
     with stages("pick"):
         peaks = pick(

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.segment_slice import MIN_TILE, SIDE_MULTIPLE, tile_side
 from t3ssfast.runtime.checkpoint import Slab
-from t3ssfast.runtime.memory import free_memory, is_out_of_memory, out_of_memory
+from t3ssfast.runtime.memory import free_memory, is_out_of_memory, out_of_memory, return_freed_memory
 from t3ssfast.runtime.prefetch import prefetch
 from t3ssfast.runtime.progress import Stages
 
@@ -90,6 +90,7 @@ class SlabScheduler:
                         if self._failed:
                             break
                         z = slab.z1
+                        return_freed_memory()
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise

@@ -12,7 +12,7 @@ from t3ssfast.errors import OutputError
 from t3ssfast.io.files import display_path
 from t3ssfast.tomogram import StrPath
 
-__all__ = ["atomic_path", "remove_temporaries", "results_folder"]
+__all__ = ["TEMPORARY_PREFIX", "atomic_path", "remove_temporaries", "results_folder"]
 
 TEMPORARY_PREFIX = ".t3ssfast-"
 

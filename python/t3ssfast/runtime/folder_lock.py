@@ -19,6 +19,7 @@ from typing import Any
 
 from t3ssfast.errors import BusyError, OutputError
 from t3ssfast.io import display_path
+from t3ssfast.io.atomic import TEMPORARY_PREFIX
 from t3ssfast.runtime.process_identity import is_running, this_process
 
 __all__ = ["LOCK_NAME", "FolderLock", "holder_of"]
@@ -102,9 +103,9 @@ class FolderLock:
         # One process at a time replaces it: another could mistake the new lock for the old one.
         guard = self._path.with_name(f"{LOCK_NAME}-takeover")
         if not self._create(guard):
-            if not _is_alive(guard):
-                guard.unlink(missing_ok=True)
-            raise self._busy(guard)
+            self._remove_ended(guard)
+            if not self._create(guard):
+                raise self._busy(guard)
         try:
             if _is_alive(self._path):
                 raise self._busy(self._path)
@@ -113,6 +114,20 @@ class FolderLock:
                 raise self._busy(self._path)
         finally:
             guard.unlink(missing_ok=True)
+
+    def _remove_ended(self, path: Path) -> None:
+        """Remove the file of a process that has ended, or raise BusyError; never a file that replaced it."""
+        ended = _read(path)[0]
+        if _is_alive(path):
+            raise self._busy(path)
+        # The name of a temporary file, which is removed by whoever holds the folder next.
+        aside = path.with_name(f"{TEMPORARY_PREFIX}{self._holder['token']}.tmp")
+        with suppress(FileNotFoundError):
+            path.replace(aside)
+            if _read(aside)[0] != ended:
+                aside.replace(path)
+                raise self._busy(path)
+            aside.unlink()
 
     def _is_holder(self) -> bool:
         return bool(_read(self._path)[0].get("token") == self._holder["token"])

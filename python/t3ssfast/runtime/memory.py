@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
+import platform
 import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -12,7 +14,7 @@ import torch
 
 from t3ssfast.errors import OutOfMemoryError, T3Error
 
-__all__ = ["free_memory", "is_out_of_memory", "out_of_memory", "retry_on_oom"]
+__all__ = ["free_memory", "is_out_of_memory", "out_of_memory", "retry_on_oom", "return_freed_memory"]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -36,9 +38,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and MESSAGES.search(str(error)) is not None
 
 
+def return_freed_memory() -> None:
+    """Return memory that was freed in this process to the system; glibc only.
+
+    glibc keeps freed blocks for each thread, so after a step with several threads the next one would add its
+    memory to all that they once had.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def free_memory() -> None:
-    """Collect garbage and empty PyTorch's cache of device memory."""
+    """Collect garbage, return freed memory to the system and empty PyTorch's cache of device memory."""
     gc.collect()
+    return_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
