@@ -158,6 +158,14 @@ def probability_levels_cuda(
 
 # --------------------------------------------------------------------------------------------- masks
 def near_mask_cpu(mask: _Images, first: int, end: int, limit: int, out: int, threads: int, /) -> None: ...
+def smooth_along_cpu(
+    voxels: tuple[int, int, int, int, int],
+    axis: int,
+    kernel: tuple[int, int, int],
+    out: int,
+    threads: int,
+    /,
+) -> None: ...
 def count_levels_cpu(levels: int, count: int, counts: int, threads: int, /) -> None: ...
 
 class MaskComponents:

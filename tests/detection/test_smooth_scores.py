@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from t3ssfast.detection import smooth_scores as smooth_module
 from t3ssfast.detection.lattice import interpolate_scores, lattice_shape
 from t3ssfast.detection.pick import pick
 from t3ssfast.detection.smooth_scores import ScoreSmoother, SparseScores, smooth_scores
@@ -50,15 +49,6 @@ def test_smoothing_of_lines_is_a_normalised_convolution(seed: int, sigma: float,
 
     expected = blur(dense * classified) / blur(np.ones_like(dense))
     np.testing.assert_allclose(got, expected[classified], rtol=1e-5, atol=1e-7)
-
-
-def test_bands_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    volume = np.random.default_rng(0).random((20, 40, 44), np.float32)
-    scores = SparseScores.from_dense(volume, volume > 0.3)
-    whole = smooth_scores(scores, (3.0, 1.0, 1.0))
-    monkeypatch.setattr(smooth_module, "BAND_VOXELS", 777)
-    banded = smooth_scores(scores, (3.0, 1.0, 1.0))
-    np.testing.assert_array_equal(banded.value, whole.value)
 
 
 @settings(deadline=None, max_examples=25)

@@ -1,0 +1,28 @@
+// Averages of values at some voxels of a volume with their neighbours along an axis; the other voxels count as zeros.
+#pragma once
+
+#include <cstdint>
+
+namespace t3ssfast::cpu {
+
+// Values at voxels whose flat (z, y, x) indices ascend.
+struct SparseVoxels {
+    const std::int64_t *index;
+    const float *value;
+    std::int64_t count;
+    std::int64_t height, width;
+};
+
+// A symmetric kernel: the weights at distances 0 to `radius`. `inside` holds the sum of the weights that lie in the
+// volume, for each position along the axis.
+struct SmoothingKernel {
+    const double *weights;
+    std::int64_t radius;
+    const float *inside;
+};
+
+// out: the average at each of the voxels, along z, y or x (axis 0, 1 or 2). Sums are in double precision, from the
+// farthest neighbours to the nearest, so that results depend neither on threads nor on the instruction set.
+void smooth_along(const SparseVoxels &voxels, int axis, const SmoothingKernel &kernel, float *out, int threads);
+
+}  // namespace t3ssfast::cpu
