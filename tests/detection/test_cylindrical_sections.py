@@ -20,6 +20,7 @@ from t3ssfast.detection.cylindrical_sections import (
 )
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS
+from t3ssfast.runtime.upload import Uploader
 from t3ssfast.tomogram import Tomogram
 
 
@@ -39,12 +40,14 @@ def test_boxes_equal_those_of_the_padded_volume(
     middle = rng.integers(0, shape, (count, 3))
     padded = np.pad(grid.slab(0, shape[0]), side)
     yielded = np.zeros(count, int)
-    for chosen, boxes in cut_boxes(HeldSlices(grid), middle, side):
-        for k, box in zip(chosen, boxes, strict=True):
-            start = middle[k] - side // 2 + side
-            np.testing.assert_array_equal(box, padded[tuple(slice(s, s + side) for s in start)])
-            yielded[k] += 1
-    assert (yielded == 1).all()
+    # An uploader prepares slices as on a device.
+    for upload in (None, Uploader(torch.device("cpu"))):
+        for chosen, boxes in cut_boxes(HeldSlices(grid, upload=upload), middle, side):
+            for k, box in zip(chosen, boxes, strict=True):
+                start = middle[k] - side // 2 + side
+                np.testing.assert_array_equal(box, padded[tuple(slice(s, s + side) for s in start)])
+                yielded[k] += 1
+    assert (yielded == 2).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -253,7 +253,7 @@ def test_the_last_answer_is_averaged_with_those_for_extra_views() -> None:
     for degrees, nm in ((0.0, 0.0), *EXTRA_VIEWS):
         centre = centres - middle + nm * 10 / VOXEL * frames[:, 1]
         rotated = rotate_frames(frames, np.full(2, math.radians(degrees)))
-        sections = cylindrical_sections(torch.from_numpy(boxes[order]), centre, rotated, HEIGHT)
+        sections = cylindrical_sections(boxes[order], centre, rotated, HEIGHT)
         answers.append(sections[:, 0].mean(dim=(1, 2)).numpy())
     assert np.ptp(answers, axis=0).min() > 1e-3
     *_, log_odds = verify(grid, centres, frames[:, 0], even_scores(2), loaded(MeanOfFirstSection()))

@@ -12,6 +12,7 @@ from torch.nn.functional import grid_sample
 
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS
+from t3ssfast.runtime.upload import Uploader
 
 __all__ = [
     "HeldSlices",
@@ -24,7 +25,6 @@ __all__ = [
     "rotate_frames",
 ]
 
-FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 BOXES_PER_BATCH = 16
@@ -110,18 +110,38 @@ def cylindrical_sections(
 class HeldSlices:
     """Prepared slices of a tomogram that are held while boxes are cut in order of z.
 
-    `below` is the number of slices that stay below those of the last boxes, for boxes that are cut later.
+    Parameters
+    ----------
+    grid
+        The tomogram on the model's grid.
+    below
+        Number of slices that stay below those of the last boxes, for boxes that are cut later.
+    upload
+        Prepares and holds the slices on its device, once for all boxes; None takes the CPU.
     """
 
-    def __init__(self, grid: PreparedTomogram, below: int = 0) -> None:
-        self.grid, self._below = grid, below
-        self._held: dict[int, FloatArray] = {}
+    def __init__(self, grid: PreparedTomogram, below: int = 0, upload: Uploader | None = None) -> None:
+        self.grid = grid
+        self._below, self._upload = below, upload
+        self._held: dict[int, Tensor] = {}
 
-    def __getitem__(self, z: int) -> FloatArray:
-        """Slice z, (y, x)."""
-        if z not in self._held:
-            self._held[z] = self.grid.slab(z, z + 1)[0]
-        return self._held[z]
+    @property
+    def device(self) -> torch.device:
+        """Where the slices are."""
+        return torch.device("cpu") if self._upload is None else self._upload.device
+
+    def between(self, z0: int, z1: int) -> list[Tensor]:
+        """Slices z0 up to z1, each (y, x)."""
+        missing = [z for z in range(z0, z1) if z not in self._held]
+        if missing and self._upload is not None:
+            # In one go, because each upload waits for the device; those between are rarely held.
+            first, end = missing[0], missing[-1] + 1
+            prepared = self.grid.slab_on_device(first, end, self._upload)
+            self._held |= zip(range(first, end), prepared.unbind(), strict=True)
+        elif missing:
+            # One by one, so that each slice is freed by itself.
+            self._held |= {z: torch.from_numpy(self.grid.slab(z, z + 1)[0]) for z in missing}
+        return [self._held[z] for z in range(z0, z1)]
 
     def move_to(self, z: int) -> None:
         """Drop the slices that boxes from slice z on do not need."""
@@ -130,21 +150,21 @@ class HeldSlices:
 
 def cut_boxes(
     slices: HeldSlices, middle_zyx: npt.NDArray[np.int64], side: int
-) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray]]:
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
     """Yield (m,) indices into (n, 3) voxels, and (m, side, side, side) boxes from side // 2 before them.
 
-    Outside the tomogram a box is 0, the mean of the grey values: a reflected image would look rotationally
-    symmetric about an axis near a face, as a T3SS does.
+    The boxes are where the slices are. Outside the tomogram a box is 0, the mean of the grey values: a
+    reflected image would look rotationally symmetric about an axis near a face, as a T3SS does.
     """
     order = np.argsort(middle_zyx[:, 0], kind="stable")
     for start in range(0, len(order), BOXES_PER_BATCH):
         chosen = order[start : start + BOXES_PER_BATCH]
-        boxes = np.zeros((len(chosen), side, side, side), np.float32)
+        boxes = torch.zeros((len(chosen), side, side, side), device=slices.device)
         slices.move_to(int(middle_zyx[chosen[0], 0]) - side // 2)
         for box, middle in zip(boxes, middle_zyx[chosen], strict=True):
             low = middle - side // 2
             (z0, y0, x0), (z1, y1, x1) = np.maximum(low, 0), np.minimum(low + side, slices.grid.shape)
-            inside = box[:, y0 - low[1] : y1 - low[1], x0 - low[2] : x1 - low[2]]
-            for z in range(z0, z1):
-                inside[z - low[0]] = slices[z][y0:y1, x0:x1]
+            inside = box[z0 - low[0] : z1 - low[0], y0 - low[1] : y1 - low[1], x0 - low[2] : x1 - low[2]]
+            # On a device this is one kernel for all slices of a box, not one for each.
+            inside.copy_(torch.stack([image[y0:y1, x0:x1] for image in slices.between(z0, z1)]))
         yield chosen, boxes

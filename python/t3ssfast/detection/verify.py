@@ -26,6 +26,7 @@ from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.models import AZIMUTHS, LoadedModel
 from t3ssfast.models.metadata import TARGET_CLASS
 from t3ssfast.runtime.threads import map_in_threads
+from t3ssfast.runtime.upload import Uploader
 
 __all__ = [
     "MIN_PROBABILITY",
@@ -92,7 +93,7 @@ def verify(
     centres = np.array(centre_zyx, np.float64).reshape(-1, 3)
     frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
     logits = np.zeros((len(centres), len(kinds)))
-    slices = _slices_of(grid)
+    slices = _slices_of(grid, verifier)
     for block in _blocks(centres):
         last = np.zeros((len(block), len(kinds)))
         for look in range(ITERATIONS):
@@ -125,7 +126,7 @@ def first_look(
     centres = np.array(centre_zyx, np.float64).reshape(-1, 3)
     frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
     log_odds = np.full(len(centres), -np.inf)
-    slices = _slices_of(grid)
+    slices = _slices_of(grid, verifier)
     for block in _blocks(centres):
         for least in least_log_odds:
             centres[block], frames[block], logits = _look(slices, centres[block], frames[block], verifier)
@@ -136,9 +137,11 @@ def first_look(
     return centres[kept], frames[kept, 0], log_odds[kept]
 
 
-def _slices_of(grid: PreparedTomogram) -> HeldSlices:
-    """The slices of a tomogram, held for as long as a block of candidates is looked at."""
-    return HeldSlices(grid, below=BLOCK_SLICES + math.ceil(MAX_SHIFT_NM * 10 / grid.voxel_size_angstrom))
+def _slices_of(grid: PreparedTomogram, verifier: LoadedModel) -> HeldSlices:
+    """The slices of a tomogram, held beside the verifier while a block of candidates is looked at."""
+    upload = None if verifier.device.type == "cpu" else Uploader(verifier.device)
+    below = BLOCK_SLICES + math.ceil(MAX_SHIFT_NM * 10 / grid.voxel_size_angstrom)
+    return HeldSlices(grid, below, upload)
 
 
 def _blocks(centres: Float64Array) -> Iterator[npt.NDArray[np.int64]]:
@@ -254,8 +257,8 @@ def _run_verifier(
     # Made once, before threads ask for it.
     network = verifier.fused
 
-    def answer(cut: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]) -> None:
-        chosen, boxes = cut[0], torch.from_numpy(cut[1]).to(verifier.device)
+    def answer(cut: tuple[npt.NDArray[np.int64], torch.Tensor]) -> None:
+        chosen, boxes = cut
         for view, (degrees, nm) in enumerate(views):
             shift = nm * 10 / slices.grid.voxel_size_angstrom * frames[chosen, 1]
             rotated = rotate_frames(frames[chosen], np.full(len(chosen), math.radians(degrees)))

@@ -85,7 +85,7 @@ class Boxes:
         middle = np.floor(centre + 0.5)
         values = np.empty((len(middle), side, side, side), np.float16)
         for chosen, boxes in cut_boxes(HeldSlices(tomogram.prepared), middle.astype(np.int64), side):
-            values[chosen] = boxes
+            values[chosen] = boxes.numpy()
         offset, jitters = true_centre - centre, np.full(len(middle), jitter)
         particle = np.column_stack([np.full(len(middle), number), true_centre])
         kinds = np.zeros(len(middle), np.int64) if kind is None else kind[inside]
