@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -40,6 +42,16 @@ SEARCH_MASK = "The search mask", "set the region to search in to 1, or leave it 
 HELD_BUDGET_FRACTION = 1 / 6
 
 Model = StrPath | nn.Module | LoadedModel | None
+
+
+class _BundledModels(threading.local):
+    """The bundled models by kind and device, loaded once in each thread: engines serve one detection."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[tuple[str, torch.device], LoadedModel] = {}
+
+
+_bundled = _BundledModels()
 
 
 class InputOptions(TypedDict, total=False):
@@ -186,7 +198,12 @@ def calibrations_of(scorer: LoadedModel) -> dict[str, Calibration | None]:
 
 
 def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:
-    return retry_on_oom(f"loading the {model_kind}")(load_model)(model, model_kind=model_kind, device=device)
+    load = partial(retry_on_oom(f"loading the {model_kind}")(load_model), model, model_kind=model_kind)
+    if model is not None:
+        return load(device=device)
+    if (model_kind, device) not in _bundled.loaded:
+        _bundled.loaded[model_kind, device] = load(device=device)
+    return _bundled.loaded[model_kind, device]
 
 
 def _paths(*given: object) -> list[str | os.PathLike[str]]:

@@ -110,8 +110,9 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
             components=survey.components,
         )
     described = describe_segmenter(segmenter, config.segmenter_engine)
-    # The classification needs their memory.
-    segmenter.release_engines()
+    # On a CPU the classification needs their memory; on a device the next tomogram finds them ready.
+    if segmenter.device.type == "cpu":
+        segmenter.release_engines()
     found, resampled = _apply_thresholds(own_grid, probability_u8, config)
     mask = found
     if own_grid.shape != grid.shape:

@@ -7,14 +7,22 @@ import functools
 import gc
 import platform
 import re
+import weakref
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
 from t3ssfast.errors import OutOfMemoryError, T3Error
 
-__all__ = ["free_memory", "is_out_of_memory", "out_of_memory", "retry_on_oom", "return_freed_memory"]
+__all__ = [
+    "free_memory",
+    "is_out_of_memory",
+    "out_of_memory",
+    "release_when_short",
+    "retry_on_oom",
+    "return_freed_memory",
+]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -26,6 +34,21 @@ MESSAGES = re.compile(
     "can't allocate memory|not enough memory|out of memory|bad_alloc|bad allocation|ALLOC_FAILED"
     "|could not (create|execute) a (primitive|memory)(?! descriptor)|can't start new thread"
 )
+
+
+class HoldsMemory(Protocol):
+    """Holds memory that it makes anew where it is needed again."""
+
+    def release(self) -> None:
+        """Let go of the memory; may be called from any thread, and while another one uses it."""
+
+
+_holders: weakref.WeakSet[HoldsMemory] = weakref.WeakSet()
+
+
+def release_when_short(holder: HoldsMemory) -> None:
+    """Call `holder.release()` whenever memory runs out, for as long as the holder exists."""
+    _holders.add(holder)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -49,7 +72,9 @@ def return_freed_memory() -> None:
 
 
 def free_memory() -> None:
-    """Collect garbage, return freed memory to the system and empty PyTorch's cache of device memory."""
+    """Free what can be made again, and return freed memory of the host and of devices to the system."""
+    for holder in list(_holders):
+        holder.release()
     gc.collect()
     return_freed_memory()
     if torch.cuda.is_available():

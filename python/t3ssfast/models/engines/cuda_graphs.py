@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from t3ssfast.kernels.graph import graph_of
+from t3ssfast.runtime.memory import release_when_short
 
 __all__ = ["CudaGraphEngine", "half_precision"]
 
@@ -47,16 +49,23 @@ class CudaGraphEngine:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
+        release_when_short(self)
+
+    def release(self) -> None:
+        """Let go of the captured graphs; they are captured again where they are needed."""
+        self._captured.clear()
 
     def __call__(self, tile: Tensor) -> Tensor:
         """(N, slices, H, W) float32 on the device -> the network's output, float32."""
         shape = tuple(tile.shape)
-        if shape not in self._captured:
-            while len(self._captured) >= MAX_CAPTURED_SHAPES:
-                self._captured.popitem(last=False)
-            self._captured[shape] = self._capture(tile)
-        self._captured.move_to_end(shape)
-        captured = self._captured[shape]
+        # Put in again at the end: another thread may release them at any moment.
+        captured = self._captured.pop(shape, None)
+        if captured is None:
+            with suppress(KeyError):
+                while len(self._captured) >= MAX_CAPTURED_SHAPES:
+                    self._captured.popitem(last=False)
+            captured = self._capture(tile)
+        self._captured[shape] = captured
         captured.input.copy_(tile)
         captured.graph.replay()
         # float() copies the output, which the next replay overwrites.
