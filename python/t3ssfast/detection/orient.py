@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from t3ssfast.runtime.threads import map_in_threads
+
 __all__ = ["orient"]
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,6 +34,8 @@ EDGE_SIGMA_NM = 2.0
 GRID_NM = 3.0
 # Cubes of the coarser grid whose gradients are computed at a time; results do not depend on it.
 CHUNK_CUBES = 1 << 20
+# Chunks that are computed at a time; each takes about 40 MB.
+CHUNKS_AT_A_TIME = 4
 # The blurred mask rises by about 0.2 per nm at an edge; a smaller gradient is no edge.
 MIN_GRADIENT_PER_NM = 0.02
 
@@ -87,10 +91,11 @@ class _Edges:
         step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), np.maximum(membrane.shape, 1))
         count = np.array(membrane.shape) // step
         thickness = max(1, CHUNK_CUBES // max(1, int(count[1] * count[2])))
-        chunks = [
-            _edges_of_slices(membrane, step, nm_per_voxel, z, min(z + thickness, int(count[0])))
-            for z in range(0, int(count[0]), thickness)
-        ]
+
+        def edges_of_chunk(z: int) -> tuple[npt.NDArray[np.int32], FloatArray]:
+            return _edges_of_slices(membrane, step, nm_per_voxel, z, min(z + thickness, int(count[0])))
+
+        chunks = map_in_threads(edges_of_chunk, range(0, int(count[0]), thickness), CHUNKS_AT_A_TIME)
         cube = np.concatenate([np.zeros((0, 3), np.int32), *(chunk for chunk, _ in chunks)])
         gradient = np.concatenate([np.zeros((0, 3), np.float32), *(chunk for _, chunk in chunks)])
         position_nm = (cube * step + (step - 1) / 2) * nm_per_voxel
