@@ -24,6 +24,15 @@ def curate_curve(
     held_out: Annotated[int, typer.Option(min=1, help="Number of other tomograms to measure on.")] = 4,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation of a fine-tuning.")] = 4,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of a fine-tuning.")] = 60,
+    domain: Annotated[
+        str,
+        typer.Option(
+            help='"few labels", or a condition from the table of conditions, such as "2 um defocus".'
+        ),
+    ] = "few labels",
+    lowest_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Score from which candidates are judged.")
+    ] = 0.01,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of points to measure in this call.", show_default="all")
     ] = None,
@@ -47,7 +56,7 @@ def curate_curve(
         out,
         labels=labels or (16, 32, 64),
         seeds=seeds or (0,),
-        settings=CurveSettings(tomograms, held_out, folds, steps),
+        settings=CurveSettings(tomograms, held_out, folds, steps, domain, lowest_score),
         limit=limit,
         device=device,
         log=lambda line: typer.echo(line, err=True),

@@ -28,6 +28,7 @@ from t3ssfast.models import LoadedModel, code_version, load_model
 from t3ssfast.runtime.checkpoint import CheckpointStore, key_of
 from t3ssfast.simulation.simulate import Simulation, simulate
 from t3ssfast.tomogram import StrPath
+from t3ssfast.training.bundled.conditions import CONDITIONS, SPECIMEN
 from t3ssfast.training.calibrate import find_candidates
 from t3ssfast.training.few_shot import UNSEEN_DOMAIN
 from t3ssfast.training.fine_tune import (
@@ -37,18 +38,25 @@ from t3ssfast.training.fine_tune import (
     verified_scores,
 )
 
-__all__ = ["STRATEGIES", "CurveSettings", "curate_curve", "verdicts_on"]
+__all__ = ["DOMAINS", "STRATEGIES", "CurveSettings", "curate_curve", "verdicts_on"]
 
 STRATEGIES = ("suggested", "random", "best-first")
 SHAPE = (56, 224, 224)
 WRONG_VERDICTS = 0.05
 # Suggestions that are judged before new ones are asked for.
 SITTING = 8
-# Threshold of a detection by default, and the lowest score that a user would have kept to look at.
+# Threshold of a detection by default.
 THRESHOLD = 0.5
-SHOWN_SCORE = 0.01
 # Seeds of the first tomogram to judge and of the first to measure on; no other use has them.
 JUDGED_SEED, HELD_OUT_SEED = 25_000_000, 25_100_000
+
+# Physics of the domains by name; conditions that process tomograms afterwards are left out.
+FEW_LABELS = "few labels"
+DOMAINS: dict[str, dict[str, Any]] = {FEW_LABELS: UNSEEN_DOMAIN} | {
+    condition.name: SPECIMEN | condition.physics
+    for condition in CONDITIONS
+    if condition.physics and not condition.has_process
+}
 
 Row = dict[str, Any]
 Log = Callable[[str], None]
@@ -64,12 +72,23 @@ class CurveSettings:
         Number of tomograms to judge, and of others to measure on.
     folds, steps
         As for `fine_tune_verifier`.
+    domain
+        One of `DOMAINS`: "few labels", the domain of `train few-labels`, or a condition of microscopes that
+        the bundled models are measured under.
+    lowest_score
+        Score of the bundled verifier from which candidates are shown to the annotator.
     """
 
     tomograms: int = 6
     held_out: int = 4
     folds: int = 4
     steps: int = 60
+    domain: str = FEW_LABELS
+    lowest_score: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.domain not in DOMAINS:
+            raise ConfigError(f"The domain is {self.domain!r}; give one of {', '.join(map(repr, DOMAINS))}.")
 
 
 def curate_curve(
@@ -229,10 +248,11 @@ class _Domain:
     """Simulated tomograms, and the candidates of the bundled models in them."""
 
     def __init__(self, name: str, count: int, seed: int, bench: _Bench) -> None:
-        self.made: list[Simulation] = [simulate(seed + k, SHAPE, **UNSEEN_DOMAIN) for k in range(count)]
+        physics, lowest = DOMAINS[bench.settings.domain], bench.settings.lowest_score
+        self.made: list[Simulation] = [simulate(seed + k, SHAPE, **physics) for k in range(count)]
         bundled = load_model(None, model_kind="verifier")
         classifier = load_model(None, model_kind="classifier")
-        described = {"domain": UNSEEN_DOMAIN, "shape": SHAPE, "seed": seed, "count": count}
+        described = {"domain": physics, "shape": SHAPE, "seed": seed, "count": count}
         described |= {"classifier": classifier.sha256, "version": code_version()}
         # What the classifier finds, for the tuned verifiers to examine; and what a user would be shown.
         self.found = find_candidates(
@@ -245,13 +265,13 @@ class _Domain:
             log=bench.log,
         )
         examined = self.examined(bundled)
-        self.shown = [some[some.score >= SHOWN_SCORE] for some in examined]
+        self.shown = [some[some.score >= lowest] for some in examined]
         self.true = [_is_true(some, one.truth) for some, one in zip(self.shown, self.made, strict=True)]
         particles = sum(len(one.truth) for one in self.made)
         true = sum(int(some.sum()) for some in self.true)
         bench.log(
             f"{name}: {particles} T3SS; {sum(map(len, self.shown))} candidates with a score of at least "
-            f"{SHOWN_SCORE:g}, {true} of them true"
+            f"{lowest:g}, {true} of them true"
         )
 
     def examined(self, verifier: LoadedModel) -> list[Candidates]:

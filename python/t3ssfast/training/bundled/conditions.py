@@ -57,6 +57,10 @@ class Sample:
     distractors: Candidates
 
 
+def _unchanged(sample: Sample) -> Sample:
+    return sample
+
+
 @dataclass(frozen=True)
 class Condition:
     """A condition: fields of `Physics`, and what is done to the sample afterwards.
@@ -66,8 +70,13 @@ class Condition:
 
     name: str
     physics: dict[str, Any] = field(default_factory=dict)
-    process: Callable[[Sample], Sample] = lambda sample: sample
+    process: Callable[[Sample], Sample] = _unchanged
     pickable: bool = True
+
+    @property
+    def has_process(self) -> bool:
+        """Whether anything is done to the sample afterwards."""
+        return self.process is not _unchanged
 
 
 def make_sample(condition: Condition, index: int) -> Sample:
