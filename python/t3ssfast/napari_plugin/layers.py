@@ -34,8 +34,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 CANDIDATES_LAYER, AXES_LAYER, MEMBRANE_LAYER = "candidates", "axes", "membrane"
 # Where a layer keeps what it was made from, among its metadata.
 METADATA_KEY = "t3ssfast"
-# Colours that people with red-green blindness can tell apart (Okabe and Ito 2008), without their yellow, which
-# is that of high scores.
+# Colours that people with red-green blindness can tell apart (Okabe and Ito 2008); not yellow, which is the
+# colour of high scores.
 VERDICT_COLOURS = {"accepted": "#009e73", "rejected": "#d55e00", "unsure": "#cc79a7", "": "#ffffff"}
 # Diameter of a mark around a candidate, and length of its axis; the base of a T3SS is about 26 nm wide.
 MARK_NM = 56.0
