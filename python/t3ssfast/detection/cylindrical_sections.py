@@ -130,22 +130,32 @@ class HeldSlices:
         """Where the slices are."""
         return torch.device("cpu") if self._upload is None else self._upload.device
 
-    def between(self, z0: int, z1: int) -> list[Tensor]:
-        """Slices z0 up to z1, each (y, x)."""
-        missing = [z for z in range(z0, z1) if z not in self._held]
-        if missing and self._upload is not None:
-            # In one go, because each upload waits for the device; those between are rarely held.
-            first, end = missing[0], missing[-1] + 1
-            prepared = self.grid.slab_on_device(first, end, self._upload)
-            self._held |= zip(range(first, end), prepared.unbind(), strict=True)
-        elif missing:
-            # One by one, so that each slice is freed by itself.
-            self._held |= {z: torch.from_numpy(self.grid.slab(z, z + 1)[0]) for z in missing}
-        return [self._held[z] for z in range(z0, z1)]
+    def copy_box(self, low_zyx: npt.NDArray[np.int64], end_zyx: npt.NDArray[np.int64], out: Tensor) -> None:
+        """Copy the voxels from `low_zyx` up to `end_zyx`, of slices from the last `move_to` on."""
+        (z0, y0, x0), (z1, y1, x1) = low_zyx.tolist(), end_zyx.tolist()
+        self._prepare([z for z in range(z0, z1) if z not in self._held])
+        images = (self._held[z] for z in range(z0, z1))
+        if self._upload is None:
+            # A quarter of the time of PyTorch's operators.
+            for plane, image in zip(out.numpy(), images, strict=True):
+                plane[...] = image.numpy()[y0:y1, x0:x1]
+        else:
+            # One kernel for all slices.
+            out.copy_(torch.stack([image[y0:y1, x0:x1] for image in images]))
 
     def move_to(self, z: int) -> None:
         """Drop the slices that boxes from slice z on do not need."""
         self._held = {n: image for n, image in self._held.items() if n >= z - self._below}
+
+    def _prepare(self, missing: list[int]) -> None:
+        if self._upload is None:
+            # One by one, so that each slice is freed by itself.
+            self._held |= {z: torch.from_numpy(self.grid.slab(z, z + 1)[0]) for z in missing}
+        elif missing:
+            # In one go, because each upload waits for the device; those between are rarely held.
+            first, end = missing[0], missing[-1] + 1
+            prepared = self.grid.slab_on_device(first, end, self._upload)
+            self._held |= zip(range(first, end), prepared.unbind(), strict=True)
 
 
 def cut_boxes(
@@ -162,9 +172,8 @@ def cut_boxes(
         boxes = torch.zeros((len(chosen), side, side, side), device=slices.device)
         slices.move_to(int(middle_zyx[chosen[0], 0]) - side // 2)
         for box, middle in zip(boxes, middle_zyx[chosen], strict=True):
-            low = middle - side // 2
-            (z0, y0, x0), (z1, y1, x1) = np.maximum(low, 0), np.minimum(low + side, slices.grid.shape)
-            inside = box[z0 - low[0] : z1 - low[0], y0 - low[1] : y1 - low[1], x0 - low[2] : x1 - low[2]]
-            # On a device this is one kernel for all slices of a box, not one for each.
-            inside.copy_(torch.stack([image[y0:y1, x0:x1] for image in slices.between(z0, z1)]))
+            corner = middle - side // 2
+            low, end = np.maximum(corner, 0), np.minimum(corner + side, slices.grid.shape)
+            inside = tuple(map(slice, (low - corner).tolist(), (end - corner).tolist()))
+            slices.copy_box(low, end, box[inside])
         yield chosen, boxes
