@@ -12,6 +12,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from t3ssfast.detection.connected_components import label_components
 from t3ssfast.detection.pick import separate
+from t3ssfast.detection.search_region import any_per_cube
 
 __all__ = ["membrane_sites"]
 
@@ -50,7 +51,7 @@ def membrane_sites(
     factor = max(1, round(COARSE_NM * 10 / voxel_size_angstrom))
     if not np.any(mask):
         return np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
-    coarse = _any_in_blocks(np.asarray(mask) != 0, factor)
+    coarse = any_per_cube(mask, factor)
     nm = factor * voxel_size_angstrom / 10
     distance = ndimage.distance_transform_edt(~coarse, sampling=nm)
     between = np.argwhere(_between(distance, nm))
@@ -79,7 +80,7 @@ def _caps(coarse: npt.NDArray[np.bool_], distance: Float64Array, nm: float) -> n
     """1 at the tops and -1 at the bottoms of cells where no membrane was found, else 0."""
     below, above, clear = CAP_NM
     side = max(1, round(BLOCK_NM / nm))
-    labels, _ = label_components(_any_in_blocks(coarse, side))
+    labels, _ = label_components(any_per_cube(coarse, side))
     boxes = cc3d.statistics(labels, no_slice_conversion=False)["bounding_boxes"]
     z, y, x = (np.arange(n, dtype=np.float64) for n in coarse.shape)
     caps = np.zeros(coarse.shape, np.int8)
@@ -124,10 +125,3 @@ def _hull_heights(points: Float64Array, y: Float64Array, x: Float64Array) -> lis
         sides.append((sign, height))
     beside = sides[0][1] < sides[1][1]
     return [(sign, np.where(beside, np.nan, height)) for sign, height in sides]
-
-
-def _any_in_blocks(mask: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.bool_]:
-    """Return whether any voxel is set in each block of factor^3; the last blocks may be incomplete."""
-    padded = np.pad(mask, [(0, -n % factor) for n in mask.shape])
-    z, y, x = (n // factor for n in padded.shape)
-    return np.asarray(padded.reshape(z, factor, y, factor, x, factor).any(axis=(1, 3, 5)))

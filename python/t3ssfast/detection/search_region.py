@@ -16,7 +16,7 @@ from t3ssfast.detection.connected_components import label_components
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.kernels import _native
 
-__all__ = ["SearchRegion", "any_per_square", "fill_squares", "near_membrane"]
+__all__ = ["SearchRegion", "any_per_cube", "any_per_square", "fill_squares", "near_membrane"]
 
 Mask = npt.NDArray[np.uint8]
 
@@ -93,7 +93,7 @@ def _find_hulls(membrane: npt.NDArray[Any], side: int, min_cubes: float, reach: 
     """Return (first slice, end, mask of squares) of the hulls, at least `min_cubes` cubes of `side` wide."""
     if not membrane.size:
         return []
-    cubes = np.stack([any_per_square(membrane[z : z + side], side) for z in range(0, len(membrane), side)])
+    cubes = any_per_cube(membrane, side)
     labels, _ = label_components(cubes)
     boxes = cc3d.statistics(labels, no_slice_conversion=False)["bounding_boxes"]
     centres = np.indices(cubes.shape[1:]).reshape(2, -1).T + 0.5
@@ -116,6 +116,14 @@ def any_per_square(slices: npt.NDArray[Any], side: int) -> npt.NDArray[np.bool_]
     padded = np.pad(occupied, [(0, -n % side) for n in occupied.shape])
     rows, columns = (n // side for n in padded.shape)
     return np.asarray(padded.reshape(rows, side, columns, side).any(axis=(1, 3)))
+
+
+def any_per_cube(volume: npt.NDArray[Any], side: int) -> npt.NDArray[np.bool_]:
+    """Return whether each cube of side^3 voxels of a (z, y, x) volume holds a non-zero value.
+
+    The last cubes along each axis may be incomplete.
+    """
+    return np.stack([any_per_square(volume[z : z + side], side) for z in range(0, len(volume), side)])
 
 
 def fill_squares(squares: npt.NDArray[Any], side: int, shape_yx: tuple[int, ...]) -> npt.NDArray[Any]:
