@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from t3ssfast.candidates import Candidates
 from t3ssfast.errors import ConfigError, InputError
+from t3ssfast.evaluation.calibration import fit_calibration
 from t3ssfast.models import load_model
 from t3ssfast.training.few_shot import few_shot_curve, first_picks
-from t3ssfast.training.fine_tune import assign_folds, examples_of_verdicts, fine_tune_verifier
+from t3ssfast.training.fine_tune import (
+    assign_folds,
+    calibrated_rows,
+    examples_of_verdicts,
+    fine_tune_verifier,
+)
 from toy import VOXEL, save_toy_models, save_toy_verifier, toy_tomogram
 
 
@@ -107,6 +114,21 @@ def test_verdicts_leave_out_what_nobody_judged() -> None:
     assert kept.label.tolist() == ["", "", ""]
     assert len(examples_of_verdicts(found, judged[:0])) == 0
     assert len(examples_of_verdicts(found[:0], judged)) == 2
+
+
+def test_particles_taken_for_another_kind_do_not_flatten_the_calibration() -> None:
+    rng = np.random.default_rng(8)
+    score = np.concatenate([expit(rng.normal(2, 1, 40)), expit(rng.normal(-2, 1, 8)), np.zeros(7)])
+    true = np.repeat([1, 0, 1, 0], [40, 8, 5, 2])
+    rows = calibrated_rows(score, true)
+    # Rejected candidates with a score of 0 are where they belong.
+    assert rows.tolist() == [*range(48), 53, 54]
+    curve, flat = (
+        fit_calibration(score[kept], true[kept], np.arange(len(kept)) % 2, 45, method="platt")
+        for kept in (rows, np.arange(len(score)))
+    )
+    assert curve.apply(np.array([1e-3]))[0] < 0.05
+    assert flat.apply(np.array([1e-3]))[0] > 0.4
 
 
 def test_verdicts_of_one_kind_teach_nothing(make_candidates: Any) -> None:

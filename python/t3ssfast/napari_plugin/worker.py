@@ -134,7 +134,7 @@ def train_task(
     from t3ssfast.io.particles.particle_file import merge_candidates
     from t3ssfast.models import load_model
     from t3ssfast.napari_plugin.compare import candidates_of_verdicts
-    from t3ssfast.training.fine_tune import fine_tune_verifier, verified_scores
+    from t3ssfast.training.fine_tune import calibrated_rows, fine_tune_verifier, verified_scores
 
     models = dict(models or {})
     start = models.pop("verifier", None)
@@ -180,8 +180,10 @@ def train_task(
     calibration = read_calibration(begun.metadata.calibration)
     before, uncalibrated = np.concatenate(scores), np.concatenate(held_out)
     accepted = np.array(labels) == "accepted"
+    fitted = calibrated_rows(uncalibrated, accepted)
     # Each candidate is a group of its own: the curve that calibrates it was fitted without it.
-    after = cross_validate(uncalibrated, accepted, np.arange(len(accepted)), "platt")
+    after = np.zeros(len(accepted))
+    after[fitted] = cross_validate(uncalibrated[fitted], accepted[fitted], np.arange(len(fitted)), "platt")
     all_labels = np.concatenate([known.label for _, known in judged]).tolist()
     return {
         "model": str(path),

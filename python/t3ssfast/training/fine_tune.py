@@ -32,6 +32,7 @@ __all__ = [
     "FINE_TUNING",
     "MIN_PICKS",
     "assign_folds",
+    "calibrated_rows",
     "examples_of_verdicts",
     "fine_tune_verifier",
     "verified_scores",
@@ -178,12 +179,12 @@ def fine_tune_verifier(
     path = train_verifier(tomograms, picks, found, out, resume=resume, **common)
     rescored = [replace(c, score=s).sorted_by_score() for c, s in zip(found, scores, strict=True)]
     evaluation = evaluate(rescored, [p[p.kind == "t3ss"] for p in picks], TOLERANCE_ANGSTROM)
-    fold_of_each = np.arange(len(evaluation.scores)) % folds
+    rows = calibrated_rows(evaluation.scores, evaluation.hits)
+    score, hit = evaluation.scores[rows], evaluation.hits[rows]
     # Few candidates determine a logistic curve but no isotonic one, and uncertain ones alone not its slope.
     prior = read_calibration(begun.metadata.calibration)
-    calibration = fit_calibration(
-        evaluation.scores, evaluation.hits, fold_of_each, evaluation.n_truth, method="platt", prior=prior
-    )
+    fold_of_each, n_truth = np.arange(len(score)) % folds, evaluation.n_truth
+    calibration = fit_calibration(score, hit, fold_of_each, n_truth, method="platt", prior=prior)
     others = begun.metadata.kind_calibrations
     update_metadata(path, "verifier", calibration=calibration.to_dict(), kind_calibrations=others)
     store.remove()
@@ -259,6 +260,15 @@ def _key(
         )
     masks = [zlib.crc32(np.ascontiguousarray(mask).tobytes()) for mask in membranes or ()]
     return key_of({"tomograms": described, "masks": masks, "options": options, "version": code_version()})
+
+
+def calibrated_rows(score: npt.NDArray[Any], true: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return the indices of candidates that a calibration can be fitted to.
+
+    A T3SS that the verifier takes for another kind has a score of 0 (`verified_scores`): no threshold reports
+    it, and a curve in log-odds that passes it would be flat, so that everything passes.
+    """
+    return np.flatnonzero((score > 0) | (true == 0))
 
 
 def verified_scores(
