@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial import KDTree
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.curation import find_results

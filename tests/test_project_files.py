@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import t3ssfast as t3
@@ -33,9 +34,9 @@ def read_yaml(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
-def conda_requirement(line: str) -> tuple[str, str]:
+def conda_requirement(line: str) -> tuple[str, SpecifierSet]:
     name, *specifier = line.split()
-    return name, " ".join(specifier)
+    return name, SpecifierSet(" ".join(specifier))
 
 
 def nox_sessions() -> set[str]:
@@ -103,14 +104,14 @@ def test_licences_agree() -> None:
 
 def test_conda_recipe_has_the_dependencies_of_the_project() -> None:
     recipe = read_yaml("conda-recipe/recipe.yaml")["requirements"]
-    wanted = {"python": f">={requires_python()}"}
+    wanted = {"python": SpecifierSet(f">={requires_python()}")}
     for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
-        wanted[CONDA_NAMES.get(requirement.name, requirement.name)] = str(requirement.specifier)
+        wanted[CONDA_NAMES.get(requirement.name, requirement.name)] = requirement.specifier
     assert dict(map(conda_requirement, recipe["run"])) == wanted
 
     host = dict(conda_requirement(line) for line in recipe["host"] if isinstance(line, str))
     for requirement in map(Requirement, PROJECT["build-system"]["requires"]):
-        assert host[requirement.name] == str(requirement.specifier)
+        assert host[requirement.name] == requirement.specifier
     cmake = PROJECT["tool"]["scikit-build"]["cmake"]["version"]
     assert f"cmake {cmake}" in recipe["build"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from simulated_particles import BOX, CONFIG, CPU, VOXEL_ANGSTROM, perturbed
 from t3ssfast.averaging.average import average
 from t3ssfast.averaging.fourier import FourierShells

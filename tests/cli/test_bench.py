@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app, benchmarks
 from t3ssfast.cli.benchmarks import BENCHMARKS, Timing, check_equal, run_benchmarks
 from t3ssfast.errors import T3Error

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from processes import python
 from t3ssfast.cli import app
 from t3ssfast.cli.tomogram_lists import find_tomograms, mask_of_each

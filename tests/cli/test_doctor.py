@@ -10,8 +10,8 @@ import os
 import numpy as np
 import pytest
 from mrcfile.dtypes import HEADER_DTYPE
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.io import SignSource, volume_layout, write
 from toy import VOXEL, save_toy_models, toy_tomogram

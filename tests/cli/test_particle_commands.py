@@ -11,9 +11,9 @@ from typing import Any
 import mrcfile
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.io.particles import export, load_all_candidates, load_candidates

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.cli import train as train_command

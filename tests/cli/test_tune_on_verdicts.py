@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from typer.testing import CliRunner
-
 import t3ssfast as t3
+from command_line import CliRunner
 from result_folders import make_results
 from t3ssfast.cli import app
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.cluster.pool import POOLED_FILE, write_pooled

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from test_coordinator import make_task
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.cli.clusters import parse_shard, run_on_cluster, slurm_options
 from t3ssfast.cluster import resources, slurm, slurm_state

@@ -7,8 +7,8 @@ import json
 import pytest
 from test_coordinator import make_task
 from test_pool import save_result
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.cluster import slurm
 from t3ssfast.cluster.data_set import DataSet

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.curation import curve
 from t3ssfast.curation.curve import STRATEGIES, CurveSettings, curate_curve, verdicts_on

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from result_folders import make_results
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.detection.classify_slab import classify_slab
 from t3ssfast.detection.config import DetectConfig

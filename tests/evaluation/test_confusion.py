@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, InputError

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, InputError, OutputError

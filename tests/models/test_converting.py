@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.models import (

@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.errors import DeviceError, DeviceWarning
 from t3ssfast.kernels import _native

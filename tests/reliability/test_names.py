@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from t3ssfast.candidates import Candidates
 from t3ssfast.cli import app
 from t3ssfast.cli.tomogram_lists import result_folders

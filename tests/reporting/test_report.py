@@ -13,9 +13,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import t3ssfast as t3
+from command_line import CliRunner
 from result_folders import EXPECTED, SHAPE, make_results
 from t3ssfast.cli import app
 from t3ssfast.errors import InputError, OutputError, ReadError

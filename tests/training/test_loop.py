@@ -269,6 +269,11 @@ def test_training_starts_from_the_weights_of_a_verifier(tmp_path, balls):
     assert not (tmp_path / "n.pt").exists()
 
 
+def test_without_progress_nothing_is_printed(tmp_path, balls, capfd):
+    train_verifier(*balls, tmp_path / "v.pt", progress=False, **VERIFIER | {"steps": 2})
+    assert capfd.readouterr() == ("", "")
+
+
 def test_learning_rate_rises_and_falls():
     options = SegmenterOptions(steps=100, learning_rate=1.0)
     rates = [loop.learning_rate(step, options) for step in range(100)]

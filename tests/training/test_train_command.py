@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from recipe_toys import toy_example, write_example
 from training_toys import CLASSIFIER, SEGMENTER
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.models import load_model
 from t3ssfast.training import train_classifier, train_segmenter

@@ -18,8 +18,8 @@ from training_toys import (
     columns,
     sheet_example,
 )
-from typer.testing import CliRunner
 
+from command_line import CliRunner
 from t3ssfast.cli import app
 from t3ssfast.errors import ConfigError, InputError
 from t3ssfast.models import load_model

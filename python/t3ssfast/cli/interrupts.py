@@ -32,7 +32,7 @@ def exit_on_interrupt() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        print("interrupted", file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -58,7 +58,7 @@ def apply_verdicts(
                     label[nearest[row]] = known.label[row]
                 if reasons[row]:
                     chosen_by[nearest[row]] = reasons[row]
-        details = {**some.details, "chosen_by": chosen_by} if chosen_by.astype(bool).any() else some.details
+        details = {**some.details, "chosen_by": chosen_by} if (chosen_by != "").any() else some.details
         labelled.append(replace(some, label=label, details=details))
         others.append(replace(known[unmatched], tomogram_name=some.tomogram_name))
     return labelled, others

@@ -42,7 +42,9 @@ class Stages:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        # Older releases of rich end bars that are disabled with an empty line.
+        if not self._progress.disable:
+            self._progress.stop()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

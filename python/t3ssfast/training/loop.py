@@ -11,6 +11,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -221,10 +222,9 @@ class Trainer:
             state.best, state.best_metrics = _weights(module), self._validate(module, validation)
         columns = (*Progress.get_default_columns(), TextColumn("{task.fields[metrics]}"))
         title = task.model_kind if task.phases == 1 else f"{task.model_kind}, round {state.phase}"
-        with (
-            Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar,
-            retain_freed_memory(),
-        ):
+        bar = Progress(*columns, console=Console(stderr=True), disable=not self.progress)
+        # Older releases of rich end bars that are disabled with an empty line.
+        with bar if self.progress else nullcontext(), retain_freed_memory():
             row = bar.add_task(title, total=options.steps, completed=state.step, metrics="")
             while state.step < options.steps and not 0 < options.patience <= state.stale_epochs:
                 epoch = self._train_epoch(parallel, optimiser, partial(bar.advance, row))
