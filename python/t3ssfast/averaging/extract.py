@@ -206,8 +206,10 @@ def _resample(tomogram: Tomogram, centre: Float64, n: int, scale: float, edge: s
     if scale > 1:
         # A Gaussian of half the new voxel size suppresses aliasing.
         cut = scipy.ndimage.gaussian_filter(cut, 0.5 * np.sqrt(scale**2 - 1), mode="nearest")
+    # Given the diagonal alone, SciPy before 1.16 warns; the values and the time are the same.
+    matrix = np.diag(np.full(3, scale))
     resampled: Float32 = scipy.ndimage.affine_transform(
-        cut, np.full(3, scale), offset=start - corner, output_shape=(n, n, n), order=3, mode="nearest"
+        cut, matrix, offset=start - corner, output_shape=(n, n, n), order=3, mode="nearest"
     )
     return resampled
 
