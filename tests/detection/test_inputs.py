@@ -33,13 +33,13 @@ def test_bundled_models_are_loaded_once_in_a_thread(monkeypatch: pytest.MonkeyPa
         return load_model(model, model_kind=model_kind, device=device)
 
     monkeypatch.setattr(inputs_module, "load_model", load)
-    with ThreadPoolExecutor(1) as thread:
+    monkeypatch.setattr(inputs_module, "_bundled", {})
+    with ThreadPoolExecutor(1) as thread, ThreadPoolExecutor(1) as other_thread:
         first, second = (thread.submit(open_inputs).result() for _ in range(2))
-    assert sorted(loaded) == ["classifier", "segmenter", "verifier"]
+        assert sorted(loaded) == ["classifier", "segmenter", "verifier"]
+        # Two detections at once must not share the engines of a segmenter.
+        elsewhere = other_thread.submit(open_inputs).result()
     assert all(one is other for one, other in zip(first.models, second.models, strict=True))
-    # Two detections at once must not share the engines of a segmenter.
-    with ThreadPoolExecutor(1) as thread:
-        elsewhere = thread.submit(open_inputs).result()
     assert len(loaded) == 6
     assert not any(one is other for one, other in zip(first.models, elsewhere.models, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from processes import Forks
+from t3ssfast.cli.interrupts import run_interruptible
 from t3ssfast.io import write
 from t3ssfast.models import ModelMetadata, save_model
 from toy import VOXEL, save_toy_models, toy_classifier, toy_tomogram
@@ -89,3 +91,26 @@ def test_interrupt_during_a_native_call_that_never_returns(forks: Forks, tmp_pat
         time.sleep(0.7)
 
     assert interrupt(forks, command, out, wait_for_the_classifier) < MAX_SECONDS
+
+
+class FreedSlowly:
+    """Takes a while to be freed, as large models do."""
+
+    def __init__(self, freed: threading.Event) -> None:
+        self._freed = freed
+
+    def __del__(self) -> None:
+        time.sleep(0.3)
+        self._freed.set()
+
+
+def test_the_thread_of_a_command_has_ended_with_it() -> None:
+    """Python may end the process next, and PyTorch aborts it if a thread still frees tensors then."""
+    kept, freed = threading.local(), threading.Event()
+
+    def work() -> int:
+        kept.models = FreedSlowly(freed)
+        return 7
+
+    assert run_interruptible(work) == 7
+    assert freed.is_set()

@@ -48,6 +48,8 @@ def run_interruptible(work: Callable[[], Result]) -> Result:
     try:
         worker.start()
         wait([worker.future])
+        # What the thread frees at its end must not meet the end of the process.
+        worker.join()
     except KeyboardInterrupt:
         _stop(worker)
         raise

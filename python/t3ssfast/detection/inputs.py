@@ -43,15 +43,10 @@ HELD_BUDGET_FRACTION = 1 / 6
 
 Model = StrPath | nn.Module | LoadedModel | None
 
-
-class _BundledModels(threading.local):
-    """The bundled models by kind and device, loaded once in each thread: engines serve one detection."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[tuple[str, torch.device], LoadedModel] = {}
-
-
-_bundled = _BundledModels()
+# The bundled models by thread, kind and device: engines do not serve two detections at once. A thread that
+# ended leaves its models to the next one of its number. Not thread-local: freed as a thread ends, they could
+# meet the end of Python, and PyTorch would abort the process.
+_bundled: dict[tuple[int, str, torch.device], LoadedModel] = {}
 
 
 class InputOptions(TypedDict, total=False):
@@ -201,9 +196,10 @@ def _load(model: Model, model_kind: str, device: torch.device) -> LoadedModel:
     load = partial(retry_on_oom(f"loading the {model_kind}")(load_model), model, model_kind=model_kind)
     if model is not None:
         return load(device=device)
-    if (model_kind, device) not in _bundled.loaded:
-        _bundled.loaded[model_kind, device] = load(device=device)
-    return _bundled.loaded[model_kind, device]
+    key = threading.get_ident(), model_kind, device
+    if key not in _bundled:
+        _bundled[key] = load(device=device)
+    return _bundled[key]
 
 
 def _paths(*given: object) -> list[str | os.PathLike[str]]:
