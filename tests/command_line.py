@@ -9,7 +9,7 @@ from inspect import signature
 import typer
 import typer.testing
 
-# Before 8.2, click mixes them unless it is told not to.
+# Before release 8.2, click puts both into one text by default.
 APART = {"mix_stderr": False} if "mix_stderr" in signature(typer.testing.CliRunner).parameters else {}
 
 

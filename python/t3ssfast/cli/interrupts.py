@@ -48,7 +48,7 @@ def run_interruptible(work: Callable[[], Result]) -> Result:
     try:
         worker.start()
         wait([worker.future])
-        # What the thread frees at its end must not meet the end of the process.
+        # The thread frees memory as it ends; this must be over before the process ends.
         worker.join()
     except KeyboardInterrupt:
         _stop(worker)

@@ -127,7 +127,7 @@ class HeldSlices:
 
     @property
     def device(self) -> torch.device:
-        """Where the slices are."""
+        """The device that holds the slices."""
         return torch.device("cpu") if self._upload is None else self._upload.device
 
     def copy_box(self, low_zyx: npt.NDArray[np.int64], end_zyx: npt.NDArray[np.int64], out: Tensor) -> None:
@@ -152,7 +152,7 @@ class HeldSlices:
             # One by one, so that each slice is freed by itself.
             self._held |= {z: torch.from_numpy(self.grid.slab(z, z + 1)[0]) for z in missing}
         elif missing:
-            # In one go, because each upload waits for the device; those between are rarely held.
+            # All at once, because each upload waits for the device.
             first, end = missing[0], missing[-1] + 1
             prepared = self.grid.slab_on_device(first, end, self._upload)
             self._held |= zip(range(first, end), prepared.unbind(), strict=True)

@@ -43,9 +43,9 @@ HELD_BUDGET_FRACTION = 1 / 6
 
 Model = StrPath | nn.Module | LoadedModel | None
 
-# The bundled models by thread, kind and device: engines do not serve two detections at once. A thread that
-# ended leaves its models to the next one of its number. Not thread-local: freed as a thread ends, they could
-# meet the end of Python, and PyTorch would abort the process.
+# The bundled models by number of the thread, kind and device. Two detections at once must not share engines.
+# When a thread has ended, the next thread with its number uses its models. They are not thread-local, because
+# a thread that frees them while Python ends makes PyTorch abort the process.
 _bundled: dict[tuple[int, str, torch.device], LoadedModel] = {}
 
 

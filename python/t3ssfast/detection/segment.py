@@ -110,7 +110,7 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
             components=survey.components,
         )
     described = describe_segmenter(segmenter, config.segmenter_engine)
-    # On a CPU the classification needs their memory; on a device the next tomogram finds them ready.
+    # On a CPU the classification needs their memory. On a device they are kept for the next tomogram.
     if segmenter.device.type == "cpu":
         segmenter.release_engines()
     found, resampled = _apply_thresholds(own_grid, probability_u8, config)

@@ -37,10 +37,10 @@ MESSAGES = re.compile(
 
 
 class HoldsMemory(Protocol):
-    """Holds memory that it makes anew where it is needed again."""
+    """An object with memory that it can free now and allocate again later."""
 
     def release(self) -> None:
-        """Let go of the memory; may be called from any thread, and while another one uses it."""
+        """Free the memory. Any thread may call this, also while another thread uses the memory."""
 
 
 _holders: weakref.WeakSet[HoldsMemory] = weakref.WeakSet()

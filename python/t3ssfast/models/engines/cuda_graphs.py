@@ -52,13 +52,13 @@ class CudaGraphEngine:
         release_when_short(self)
 
     def release(self) -> None:
-        """Let go of the captured graphs; they are captured again where they are needed."""
+        """Free the captured graphs; the next call captures what it needs again."""
         self._captured.clear()
 
     def __call__(self, tile: Tensor) -> Tensor:
         """(N, slices, H, W) float32 on the device -> the network's output, float32."""
         shape = tuple(tile.shape)
-        # Put in again at the end: another thread may release them at any moment.
+        # Removed here and added below as the last one used. Another thread may release all of them.
         captured = self._captured.pop(shape, None)
         if captured is None:
             with suppress(KeyError):
