@@ -139,9 +139,9 @@ def _edges_of_slices(
     # The blur reaches four sigmas, and the gradient one cube more.
     halo = math.ceil(4 * sigma[0] + 0.5) + 1
     first, end = max(0, z0 - halo), min(z1 + halo, membrane.shape[0] // int(step[0]))
-    # Cube by cube along z: the voxels of a chunk take several times the memory of its cubes.
-    deep = int(step[0])
-    coarse = np.stack([_cube_means(membrane[z * deep : (z + 1) * deep], step) for z in range(first, end)])
+    # One layer of cubes at a time: the voxels of a chunk take several times the memory of its cubes.
+    depth = int(step[0])
+    coarse = np.stack([_cube_means(membrane[z * depth : (z + 1) * depth], step) for z in range(first, end)])
     if not coarse.any():
         return np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32)
     coarse = ndimage.gaussian_filter(coarse, sigma, mode="nearest")
