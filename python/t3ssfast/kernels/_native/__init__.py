@@ -14,7 +14,7 @@ from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_ma
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
 from t3ssfast.kernels._native.score_windows import score_windows
-from t3ssfast.kernels._native.sparse_smoothing import smooth_along
+from t3ssfast.kernels._native.sparse_voxels import centroids, local_maxima, smooth_along
 from t3ssfast.kernels._native.tensor_core import HostWarps
 from t3ssfast.kernels._native.unfold import STREAM_BYTES, empty_windows, unfold
 from t3ssfast.kernels._native.window_statistics import STATISTICS, window_statistics
@@ -34,10 +34,12 @@ __all__ = [
     "as_stack",
     "as_windows",
     "build_info",
+    "centroids",
     "check_out",
     "check_size",
     "count_levels",
     "empty_windows",
+    "local_maxima",
     "near_mask",
     "openvino_version",
     "probability_levels",
