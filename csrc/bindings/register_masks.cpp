@@ -1,4 +1,4 @@
-// Masks: their connected components, the voxels near them, and counts of their levels. Values of 8 bits, C-contiguous.
+// Masks of 8 bits, C-contiguous: connected components, the voxels near a mask, counts of levels, and thresholds.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -25,6 +25,10 @@ void count_levels_cpu(std::uintptr_t levels, i64 count, std::uintptr_t counts, i
     cpu::count_levels(pointer<const std::uint8_t>(levels), count, pointer<i64>(counts), threads);
 }
 
+void threshold_levels_cpu(std::uintptr_t levels, i64 count, std::uint8_t lower, std::uint8_t upper, int threads) {
+    cpu::threshold_levels(pointer<std::uint8_t>(levels), count, lower, upper, threads);
+}
+
 void lower(const MaskComponents &components, std::uintptr_t slices, i64 first, i64 count, std::uintptr_t kept,
            i64 kept_count, int threads) {
     if (first < 0 || count < 0 || first + count > components.depth())
@@ -40,6 +44,7 @@ void register_masks(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
     module.def("near_mask_cpu", &near_mask_cpu, release());
     module.def("count_levels_cpu", &count_levels_cpu, release());
+    module.def("threshold_levels_cpu", &threshold_levels_cpu, release());
     pybind11::class_<MaskComponents>(module, "MaskComponents")
         .def(pybind11::init<i64, i64, std::uint8_t>())
         .def(

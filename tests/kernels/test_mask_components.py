@@ -1,4 +1,4 @@
-"""Masks on the CPU: components, voxels near a mask, counts of levels."""
+"""Masks on the CPU: components, voxels near a mask, counts of levels, thresholds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from t3ssfast.kernels import _native
@@ -130,3 +132,23 @@ def test_counts_of_levels_are_added(shape: tuple[int, int, int], threads: int) -
     np.testing.assert_array_equal(counts - np.arange(256), np.bincount(levels.ravel(), minlength=256))
     with pytest.raises(ValueError, match="256 counts"):
         _native.count_levels(levels, counts[:255])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.tuples(*[st.integers(0, 9)] * 3), st.integers(0, 255), st.integers(0, 255), st.integers(1, 3))
+def test_levels_become_the_number_of_thresholds_that_they_exceed(
+    shape: tuple[int, int, int], lower: int, upper: int, threads: int
+) -> None:
+    levels = np.random.default_rng(lower).integers(0, 256, shape).astype(np.uint8)
+    expected = (levels > lower).astype(int) + (levels > upper)
+    _native.threshold_levels(levels, lower, upper, threads=threads)
+    np.testing.assert_array_equal(levels, expected)
+
+
+def test_levels_of_several_tasks_are_thresholded() -> None:
+    levels = np.arange(3 * 1024 * 1025).reshape(3, 1024, 1025).astype(np.uint8)
+    expected = (levels > 99).astype(int) + (levels > 199)
+    _native.threshold_levels(levels, 99, 199, threads=2)
+    np.testing.assert_array_equal(levels, expected)
+    with pytest.raises(ValueError, match="written to"):
+        _native.threshold_levels(levels[:, ::2], 1, 2)

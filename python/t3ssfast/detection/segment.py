@@ -27,6 +27,7 @@ from t3ssfast.detection.prune_membrane import MembraneSurvey, prune_membrane
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment_slice import segment_on_device, slice_weights, tiles_at_a_time
 from t3ssfast.detection.slabs import PreparedSlab
+from t3ssfast.kernels import _native
 from t3ssfast.kernels._native import HIGHEST_LEVEL
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.background import BackgroundWork
@@ -248,10 +249,6 @@ def _apply_thresholds(
     candidate = min(membrane, _lowest_above(config.search_threshold))
     # Interpolating the probability places the face of a membrane between voxels, which a mask cannot.
     resampled = None if grid.on_own_voxels else grid.mask_to_tomogram(probability_u8, membrane - 0.5)
-    # Nothing below allocates: a second attempt after running out of memory would meet a changed array.
-    is_membrane = np.empty(probability_u8.shape[1:], np.bool_)
-    for values in probability_u8:
-        np.greater_equal(values, membrane, out=is_membrane)
-        np.greater_equal(values, candidate, out=values, casting="unsafe")
-        np.add(values, is_membrane, out=values)
+    # This allocates nothing: a second attempt after running out of memory would meet a changed array.
+    _native.threshold_levels(probability_u8, candidate - 1, membrane - 1)
     return probability_u8, resampled

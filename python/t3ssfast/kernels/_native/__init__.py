@@ -10,7 +10,7 @@ from __future__ import annotations
 from t3ssfast.kernels._native.build import SIMD, build_info, openvino_version
 from t3ssfast.kernels._native.images import Array, ImageStack, as_stack
 from t3ssfast.kernels._native.layer_program import LayerProgram
-from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask
+from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask, threshold_levels
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
 from t3ssfast.kernels._native.score_windows import score_windows
@@ -45,6 +45,7 @@ __all__ = [
     "probability_levels",
     "score_windows",
     "smooth_along",
+    "threshold_levels",
     "to_caller",
     "unfold",
     "window_statistics",
