@@ -1,12 +1,14 @@
-// Masks of 8 bits, C-contiguous: connected components, the voxels near a mask, counts of levels, and thresholds.
+// Masks of 8 bits, C-contiguous: components and edges, the voxels near a mask, counts of levels, and thresholds.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <stdexcept>
 
 #include "bindings/register.h"
 #include "bindings/views.h"
 #include "cpu/mask_components.h"
+#include "cpu/mask_edges.h"
 #include "cpu/masks.h"
 
 namespace t3ssfast {
@@ -14,6 +16,23 @@ namespace {
 
 using i64 = std::int64_t;
 using cpu::MaskComponents;
+using cpu::MaskEdges;
+
+// (voxels, step, spacing, addresses of weights, radius, addresses of positions and boxes, number of boxes)
+using EdgeAxisArgument = std::tuple<i64, i64, double, std::uintptr_t, i64, std::uintptr_t, std::uintptr_t, i64>;
+
+cpu::EdgeAxis edge_axis(const EdgeAxisArgument &argument) {
+    const auto &[voxels, step, spacing, weights, radius, position, box, boxes] = argument;
+    return {voxels, step, spacing, pointer<const double>(weights), radius, pointer<const float>(position),
+            pointer<const i64>(box), boxes};
+}
+
+std::unique_ptr<MaskEdges> find_edges(std::uintptr_t mask, const EdgeAxisArgument &z, const EdgeAxisArgument &y,
+                                      const EdgeAxisArgument &x, float min_squared, int threads) {
+    const cpu::EdgeGrid grid{
+        pointer<const std::uint8_t>(mask), {edge_axis(z), edge_axis(y), edge_axis(x)}, min_squared};
+    return std::make_unique<MaskEdges>(grid, threads);
+}
 
 void near_mask_cpu(const ImagesArgument &mask, i64 first, i64 end, i64 limit, std::uintptr_t out, int threads) {
     const auto &[address, depth, height, width] = mask;
@@ -55,6 +74,15 @@ void register_masks(pybind11::module_ &module) {
             release())
         .def("faces", &MaskComponents::faces, release())
         .def("lower", &lower, release());
+    pybind11::class_<MaskEdges>(module, "MaskEdges")
+        .def(pybind11::init(&find_edges), release())
+        .def("count", &MaskEdges::count)
+        .def(
+            "write",
+            [](const MaskEdges &edges, std::uintptr_t box, std::uintptr_t rows, int threads) {
+                edges.write(pointer<i64>(box), pointer<float>(rows), threads);
+            },
+            release());
 }
 
 }  // namespace t3ssfast

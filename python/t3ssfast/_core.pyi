@@ -182,3 +182,13 @@ class MaskComponents:
     def lower(
         self, slices: int, first: int, count: int, kept: int, kept_count: int, threads: int, /
     ) -> None: ...
+
+# Voxels, step, spacing, addresses of weights, radius, addresses of positions and boxes, number of boxes.
+_EdgeAxis = tuple[int, int, float, int, int, int, int, int]
+
+class MaskEdges:
+    def __init__(
+        self, mask: int, z: _EdgeAxis, y: _EdgeAxis, x: _EdgeAxis, min_squared: float, threads: int, /
+    ) -> None: ...
+    def count(self) -> int: ...
+    def write(self, box: int, rows: int, threads: int, /) -> None: ...

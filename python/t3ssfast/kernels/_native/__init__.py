@@ -10,6 +10,7 @@ from __future__ import annotations
 from t3ssfast.kernels._native.build import SIMD, build_info, openvino_version
 from t3ssfast.kernels._native.images import Array, ImageStack, as_stack
 from t3ssfast.kernels._native.layer_program import LayerProgram
+from t3ssfast.kernels._native.mask_edges import EdgeAxis, mask_edges
 from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask, threshold_levels
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
@@ -26,6 +27,7 @@ __all__ = [
     "STATISTICS",
     "STREAM_BYTES",
     "Array",
+    "EdgeAxis",
     "HostWarps",
     "ImageStack",
     "LayerProgram",
@@ -40,6 +42,7 @@ __all__ = [
     "count_levels",
     "empty_windows",
     "local_maxima",
+    "mask_edges",
     "near_mask",
     "openvino_version",
     "probability_levels",
