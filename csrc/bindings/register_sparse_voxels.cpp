@@ -1,4 +1,4 @@
-// Scores at some voxels of a volume: averages along an axis, local maxima, and centroids around them.
+// Scores at some voxels of a volume: which matter, averages along an axis, local maxima and their centroids.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -31,6 +31,29 @@ void smooth_along_cpu(const VoxelsArgument &voxels, int axis, const KernelArgume
                       threads);
 }
 
+bool ascend_cpu(std::uintptr_t index, i64 count, int threads) {
+    return cpu::ascend(pointer<const i64>(index), count, threads);
+}
+
+void mark_columns_cpu(const VoxelsArgument &voxels, float floor, std::uintptr_t columns, int threads) {
+    cpu::mark_columns(sparse_voxels(voxels), floor, pointer<std::uint8_t>(columns), threads);
+}
+
+void widen_columns_cpu(std::uintptr_t columns, i64 height, i64 width, i64 reach, std::uintptr_t out, int threads) {
+    cpu::widen_columns(pointer<const std::uint8_t>(columns), height, width, reach, pointer<std::uint8_t>(out), threads);
+}
+
+// `columns` is an address, or 0 where `floor` decides.
+std::vector<i64> count_kept_cpu(const VoxelsArgument &voxels, std::uintptr_t columns, float floor, int threads) {
+    return cpu::count_kept(sparse_voxels(voxels), {pointer<const std::uint8_t>(columns), floor}, threads);
+}
+
+void write_kept_cpu(const VoxelsArgument &voxels, std::uintptr_t columns, float floor, std::uintptr_t starts,
+                    std::uintptr_t index, std::uintptr_t value, int threads) {
+    cpu::write_kept(sparse_voxels(voxels), {pointer<const std::uint8_t>(columns), floor}, pointer<const i64>(starts),
+                    pointer<i64>(index), pointer<float>(value), threads);
+}
+
 std::vector<i64> local_maxima_cpu(const VoxelsArgument &voxels, float threshold, int threads) {
     return cpu::local_maxima(sparse_voxels(voxels), threshold, threads);
 }
@@ -45,6 +68,11 @@ void centroids_cpu(const VoxelsArgument &voxels, std::uintptr_t peaks, i64 count
 void register_sparse_voxels(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
     module.def("smooth_along_cpu", &smooth_along_cpu, release());
+    module.def("ascend_cpu", &ascend_cpu, release());
+    module.def("mark_columns_cpu", &mark_columns_cpu, release());
+    module.def("widen_columns_cpu", &widen_columns_cpu, release());
+    module.def("count_kept_cpu", &count_kept_cpu, release());
+    module.def("write_kept_cpu", &write_kept_cpu, release());
     module.def("local_maxima_cpu", &local_maxima_cpu, release());
     module.def("centroids_cpu", &centroids_cpu, release());
 }

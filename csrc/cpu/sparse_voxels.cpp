@@ -1,7 +1,9 @@
 #include "cpu/sparse_voxels.h"
 
 #include <algorithm>
+#include <atomic>
 
+#include "core/macros.h"
 #include "cpu/parallel.h"
 
 namespace t3ssfast::cpu {
@@ -9,7 +11,53 @@ namespace {
 
 using i64 = std::int64_t;
 
+constexpr i64 kIndicesPerTask = 1 << 18;
+constexpr i64 kRowsPerTask = 32;
+
 struct NoWorkspace {};
+
+T3_SIMD_CLONES bool ascend_here(const i64 *index, i64 count) {
+    bool ascending = true;
+    for (i64 i = 0; i < count; ++i) ascending &= index[i] < index[i + 1];
+    return ascending;
+}
+
+T3_SIMD_CLONES void join_marks(const std::uint8_t *marks, i64 count, std::uint8_t *out) {
+    for (i64 x = 0; x < count; ++x) out[x] = static_cast<std::uint8_t>(out[x] | marks[x]);
+}
+
+// The voxels of a slice: numbers [begin, end), and the index of its first column.
+struct SliceVoxels {
+    i64 begin, end, first;
+};
+
+i64 slices_of(const SparseVoxels &voxels) {
+    const i64 plane = voxels.height * voxels.width;
+    return voxels.count == 0 ? 0 : voxels.index[voxels.count - 1] / plane + 1 - voxels.index[0] / plane;
+}
+
+// Calls task(k, slice) for each slice from that of the first voxel to that of the last.
+template <typename Task>
+void each_slice(const SparseVoxels &voxels, int threads, Task task) {
+    const i64 plane = voxels.height * voxels.width, *const end = voxels.index + voxels.count;
+    parallel_tasks<NoWorkspace>(slices_of(voxels), threads, [&](NoWorkspace &, i64 k) {
+        const i64 first = (voxels.index[0] / plane + k) * plane;
+        const i64 *const begin = std::lower_bound(voxels.index, end, first);
+        task(k, SliceVoxels{begin - voxels.index, std::lower_bound(begin, end, first + plane) - voxels.index, first});
+    });
+}
+
+// Calls found(i) for each voxel of a slice that is kept.
+template <typename Found>
+void each_kept(const SparseVoxels &voxels, const KeptVoxels &kept, const SliceVoxels &slice, Found found) {
+    if (kept.columns != nullptr) {
+        for (i64 i = slice.begin; i < slice.end; ++i)
+            if (kept.columns[voxels.index[i] - slice.first] != 0) found(i);
+    } else {
+        for (i64 i = slice.begin; i < slice.end; ++i)
+            if (voxels.value[i] >= kept.floor) found(i);
+    }
+}
 
 // A row beside the one that is searched: its voxels from the first one that later voxels may need, and the distance of
 // the rows in flat indices.
@@ -110,6 +158,71 @@ SparseRows::SparseRows(const SparseVoxels &voxels, int threads) {
             while (i < voxels.count && index[i] < first) ++i;
             starts[y] = i;
         }
+    });
+}
+
+bool ascend(const i64 *index, i64 count, int threads) {
+    std::atomic<bool> ascending{true};
+    const i64 pairs = std::max<i64>(0, count - 1);
+    parallel_tasks<NoWorkspace>((pairs + kIndicesPerTask - 1) / kIndicesPerTask, threads, [&](NoWorkspace &, i64 task) {
+        const i64 begin = task * kIndicesPerTask;
+        if (!ascend_here(index + begin, std::min(kIndicesPerTask, pairs - begin))) ascending = false;
+    });
+    return ascending;
+}
+
+void mark_columns(const SparseVoxels &voxels, float floor, std::uint8_t *columns, int threads) {
+    const i64 plane = voxels.height * voxels.width;
+    // Several slices may mark a column at a time.
+    std::vector<std::atomic<std::uint8_t>> marks(static_cast<std::size_t>(plane));
+    for (std::atomic<std::uint8_t> &mark : marks) mark.store(0, std::memory_order_relaxed);
+    each_slice(voxels, threads, [&](i64, const SliceVoxels &slice) {
+        for (i64 i = slice.begin; i < slice.end; ++i) {
+            if (voxels.value[i] >= floor)
+                marks[static_cast<std::size_t>(voxels.index[i] - slice.first)].store(1, std::memory_order_relaxed);
+        }
+    });
+    for (i64 i = 0; i < plane; ++i)
+        if (marks[static_cast<std::size_t>(i)].load(std::memory_order_relaxed) != 0) columns[i] = 1;
+}
+
+void widen_columns(const std::uint8_t *columns, i64 height, i64 width, i64 reach, std::uint8_t *out, int threads) {
+    struct Scratch {
+        std::vector<std::uint8_t> row;
+    };
+    parallel_tasks<Scratch>((height + kRowsPerTask - 1) / kRowsPerTask, threads, [&](Scratch &scratch, i64 task) {
+        for (i64 y = task * kRowsPerTask; y < std::min(height, (task + 1) * kRowsPerTask); ++y) {
+            scratch.row.assign(static_cast<std::size_t>(width), 0);
+            std::uint8_t *const row = scratch.row.data(), *const widened = out + y * width;
+            for (i64 other = std::max<i64>(0, y - reach); other <= std::min(height - 1, y + reach); ++other)
+                join_marks(columns + other * width, width, row);
+            std::copy(row, row + width, widened);
+            for (i64 distance = 1; distance <= std::min(reach, width - 1); ++distance) {
+                join_marks(row, width - distance, widened + distance);
+                join_marks(row + distance, width - distance, widened);
+            }
+        }
+    });
+}
+
+std::vector<i64> count_kept(const SparseVoxels &voxels, const KeptVoxels &kept, int threads) {
+    std::vector<i64> counts(static_cast<std::size_t>(slices_of(voxels)), 0);
+    each_slice(voxels, threads, [&](i64 k, const SliceVoxels &slice) {
+        i64 count = 0;
+        each_kept(voxels, kept, slice, [&](i64) { ++count; });
+        counts[static_cast<std::size_t>(k)] = count;
+    });
+    return counts;
+}
+
+void write_kept(const SparseVoxels &voxels, const KeptVoxels &kept, const i64 *starts, i64 *index, float *value,
+                int threads) {
+    each_slice(voxels, threads, [&](i64 k, const SliceVoxels &slice) {
+        i64 next = starts[k];
+        each_kept(voxels, kept, slice, [&](i64 i) {
+            index[next] = voxels.index[i];
+            value[next++] = voxels.value[i];
+        });
     });
 }
 

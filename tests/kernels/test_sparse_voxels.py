@@ -120,6 +120,26 @@ def test_no_voxels_have_no_maxima() -> None:
     assert _native.centroids(*none, maxima, 3).shape == (0, 3)
 
 
+@settings(deadline=None, max_examples=80)
+@given(sparse_volumes(), st.integers(0, 4), st.floats(0, 1), st.integers(0, 30), st.integers(1, 3))
+def test_scores_near_high_ones_are_kept_in_all_slices(
+    dense: np.ndarray, reach: int, floor: float, cut: int, threads: int
+) -> None:
+    index = np.flatnonzero(dense)
+    value = dense.reshape(-1)[index]
+    high = (dense * (dense >= np.float32(floor))).any(axis=0)
+    near = ndimage.maximum_filter(high, size=2 * reach + 1, mode="constant")
+    want = np.flatnonzero((dense > 0) & near)
+    # In two parts, which may share a slice or be empty.
+    parts = [(index[:cut], value[:cut]), (index[cut:], value[cut:])]
+    found = _native.scores_near(parts, dense.shape, floor, reach, threads=threads)
+    np.testing.assert_array_equal(found[0], want)
+    np.testing.assert_array_equal(found[1], dense.reshape(-1)[want])
+    above = _native.scores_from(index, value, dense.shape, floor, threads=threads)
+    np.testing.assert_array_equal(above[0], index[value >= np.float32(floor)])
+    np.testing.assert_array_equal(above[1], value[value >= np.float32(floor)])
+
+
 @pytest.mark.parametrize("index", [[3, 3], [4, 1], [-1, 2], [0, 24]])
 def test_indices_that_do_not_ascend_in_the_volume_raise(index: list[int]) -> None:
     with pytest.raises(ValueError, match="ascending indices into a volume"):

@@ -15,7 +15,13 @@ from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_ma
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
 from t3ssfast.kernels._native.score_windows import score_windows
-from t3ssfast.kernels._native.sparse_voxels import centroids, local_maxima, smooth_along
+from t3ssfast.kernels._native.sparse_voxels import (
+    centroids,
+    local_maxima,
+    scores_from,
+    scores_near,
+    smooth_along,
+)
 from t3ssfast.kernels._native.tensor_core import HostWarps
 from t3ssfast.kernels._native.unfold import STREAM_BYTES, empty_windows, unfold
 from t3ssfast.kernels._native.window_statistics import STATISTICS, window_statistics
@@ -47,6 +53,8 @@ __all__ = [
     "openvino_version",
     "probability_levels",
     "score_windows",
+    "scores_from",
+    "scores_near",
     "smooth_along",
     "threshold_levels",
     "to_caller",

@@ -1,6 +1,11 @@
-"""Values at some voxels of a volume, on the CPU: averages along an axis, local maxima and their centroids."""
+"""Scores at some voxels of a volume, on the CPU.
+
+Which of them matter, their averages along an axis, local maxima, and centroids around these.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +13,65 @@ import torch
 
 from t3ssfast.kernels._native.extension import core
 
-__all__ = ["centroids", "local_maxima", "smooth_along"]
+__all__ = ["centroids", "local_maxima", "scores_from", "scores_near", "smooth_along"]
 
 Shape = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
+Scores = tuple[IndexArray, FloatArray]
+
+
+def scores_near(
+    parts: Sequence[Scores], shape: Shape, floor: float, reach: int, *, threads: int | None = None
+) -> Scores:
+    """Join the scores of those columns (all z at one y, x) near which there is a score of at least `floor`.
+
+    Parameters
+    ----------
+    parts
+        Flat (z, y, x) indices, ascending from part to part, and the score of each, (n,).
+    shape
+        Of the volume.
+    floor
+        Rounded to float32.
+    reach
+        Largest distance of a kept column from one with such a score, in voxels along y and along x.
+    threads
+        OpenMP threads; PyTorch's number where None.
+    """
+    threads = threads or torch.get_num_threads()
+    checked = [_checked(*part, shape, threads) for part in parts]
+    height, width = shape[1:]
+    columns = np.zeros((2, height, width), np.uint8)
+    for part in checked:
+        core.mark_columns_cpu(
+            _voxels(*part, shape), float(np.float32(floor)), columns[0].ctypes.data, threads
+        )
+    given = (columns[0].ctypes.data, height, width, reach)
+    core.widen_columns_cpu(*given, columns[1].ctypes.data, threads)
+    return _kept(checked, shape, columns[1].ctypes.data, 0.0, threads)
+
+
+def scores_from(
+    index: IndexArray, value: FloatArray, shape: Shape, floor: float, *, threads: int | None = None
+) -> Scores:
+    """Return the scores of at least `floor`, rounded to float32; the arguments are those of `scores_near`."""
+    threads = threads or torch.get_num_threads()
+    return _kept([_checked(index, value, shape, threads)], shape, 0, float(np.float32(floor)), threads)
+
+
+def _kept(parts: Sequence[Scores], shape: Shape, columns: int, floor: float, threads: int) -> Scores:
+    """Join the scores in marked columns or, without an address of these, from a floor on."""
+    counts = [core.count_kept_cpu(_voxels(*part, shape), columns, floor, threads) for part in parts]
+    starts = np.cumsum([0, *(count for of_part in counts for count in of_part)])
+    index, value = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.float32)
+    done = 0
+    for part, of_part in zip(parts, counts, strict=True):
+        slices = np.ascontiguousarray(starts[done : done + len(of_part)], np.int64)
+        out = (slices.ctypes.data, index.ctypes.data, value.ctypes.data)
+        core.write_kept_cpu(_voxels(*part, shape), columns, floor, *out, threads)
+        done += len(of_part)
+    return index, value
 
 
 def smooth_along(
@@ -42,7 +101,8 @@ def smooth_along(
     threads
         OpenMP threads; PyTorch's number where None.
     """
-    index, value = _checked(index, value, shape)
+    threads = threads or torch.get_num_threads()
+    index, value = _checked(index, value, shape, threads)
     weights = np.ascontiguousarray(weights)
     radius, length = len(weights) - 1, shape[axis]
     # Sums of the weights at distances up to each one, in double precision as the kernel's sums.
@@ -52,11 +112,11 @@ def smooth_along(
     inside = (weights[0] + before + after).astype(np.float32)
     smooth = np.empty_like(value)
     core.smooth_along_cpu(
-        (index.ctypes.data, value.ctypes.data, len(index), *shape[1:]),
+        _voxels(index, value, shape),
         axis,
         (weights.ctypes.data, radius, inside.ctypes.data),
         smooth.ctypes.data,
-        threads or torch.get_num_threads(),
+        threads,
     )
     return smooth
 
@@ -83,9 +143,9 @@ def local_maxima(
     -------
     Positions in `index`, ascending.
     """
-    index, value = _checked(index, value, shape)
-    voxels = (index.ctypes.data, value.ctypes.data, len(index), *shape[1:])
-    found = core.local_maxima_cpu(voxels, float(np.float32(threshold)), threads or torch.get_num_threads())
+    threads = threads or torch.get_num_threads()
+    index, value = _checked(index, value, shape, threads)
+    found = core.local_maxima_cpu(_voxels(index, value, shape), float(np.float32(threshold)), threads)
     return np.array(found, np.int64)
 
 
@@ -113,30 +173,37 @@ def centroids(
     threads
         OpenMP threads; PyTorch's number where None.
     """
-    index, value = _checked(index, value, shape)
+    threads = threads or torch.get_num_threads()
+    index, value = _checked(index, value, shape, threads)
     peaks = np.ascontiguousarray(peaks, np.int64)
     if peaks.ndim != 1 or (len(peaks) and not (peaks.min() >= 0 and peaks.max() < len(index))):
         raise ValueError(f"expected positions among {len(index)} voxels, got {peaks}")
     centres = np.empty((len(peaks), 3))
     core.centroids_cpu(
-        (index.ctypes.data, value.ctypes.data, len(index), *shape[1:]),
+        _voxels(index, value, shape),
         peaks.ctypes.data,
         len(peaks),
         radius,
         centres.ctypes.data,
-        threads or torch.get_num_threads(),
+        threads,
     )
     return centres
 
 
-def _checked(index: IndexArray, value: FloatArray, shape: Shape) -> tuple[IndexArray, FloatArray]:
+def _voxels(index: IndexArray, value: FloatArray, shape: Shape) -> tuple[int, int, int, int, int]:
+    return index.ctypes.data, value.ctypes.data, len(index), shape[1], shape[2]
+
+
+def _checked(index: IndexArray, value: FloatArray, shape: Shape, threads: int) -> Scores:
     """Return indices and values, C-contiguous."""
     if index.shape != value.shape or index.dtype != np.int64 or value.dtype != np.float32 or value.ndim != 1:
         raise ValueError(
             f"expected int64 indices and as many float32 values, got {index.dtype} {index.shape} and "
             f"{value.dtype} {value.shape}"
         )
+    index, value = np.ascontiguousarray(index), np.ascontiguousarray(value)
     # The kernels rely on their order.
-    if len(index) and not (index[0] >= 0 and index[-1] < np.prod(shape) and np.all(index[1:] > index[:-1])):
+    inside = not len(index) or (index[0] >= 0 and index[-1] < np.prod(shape))
+    if not (inside and core.ascend_cpu(index.ctypes.data, len(index), threads)):
         raise ValueError(f"expected ascending indices into a volume of shape {shape}")
-    return np.ascontiguousarray(index), np.ascontiguousarray(value)
+    return index, value
