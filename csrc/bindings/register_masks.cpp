@@ -68,8 +68,8 @@ void register_masks(pybind11::module_ &module) {
         .def(pybind11::init<i64, i64, std::uint8_t>())
         .def(
             "add",
-            [](MaskComponents &components, std::uintptr_t slices, i64 count) {
-                components.add(pointer<const std::uint8_t>(slices), count);
+            [](MaskComponents &components, std::uintptr_t slices, i64 count, int threads) {
+                components.add(pointer<const std::uint8_t>(slices), count, threads);
             },
             release())
         .def("faces", &MaskComponents::faces, release())

@@ -94,7 +94,9 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     searched = _lowest_above(min(config.search_threshold, config.membrane_threshold))
-    survey = MembraneSurvey(own_grid.shape[1:], searched - 1)
+    # On a CPU the segmenter, which runs beside the survey, needs the other threads.
+    threads = 1 if segmenter.device.type == "cpu" else torch.get_num_threads()
+    survey = MembraneSurvey(own_grid.shape[1:], searched - 1, threads)
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run, survey)
     kept = own_grid.volume_to_tomogram(probability_u8.copy()) if inputs.save_probability else None
     with run.stages("prune"):

@@ -32,10 +32,13 @@ class MaskComponents:
         self._shape = shape_yx
         self._components = core.MaskComponents(*shape_yx, above)
 
-    def add(self, slices: Mask) -> None:
-        """Add (n, y, x) slices. If memory runs out, make a new object and add all of them again."""
+    def add(self, slices: Mask, *, threads: int | None = None) -> None:
+        """Add (n, y, x) slices, with so many OpenMP threads; PyTorch's number where None.
+
+        If memory runs out, make a new object and add all of them again.
+        """
         slices = _checked(slices, self._shape)
-        self._components.add(slices.ctypes.data, len(slices))
+        self._components.add(slices.ctypes.data, len(slices), threads or torch.get_num_threads())
 
     def faces(self) -> npt.NDArray[np.int64]:
         """Return how many voxel faces each component exposes, in the order of their first voxels.
