@@ -11,5 +11,5 @@ PYBIND11_MODULE(_core, module) {
     t3ssfast::register_score_windows(module);
     t3ssfast::register_probability_levels(module);
     t3ssfast::register_masks(module);
-    t3ssfast::register_sparse_smoothing(module);
+    t3ssfast::register_sparse_voxels(module);
 }

@@ -11,6 +11,6 @@ void register_window_statistics(pybind11::module_ &module);
 void register_score_windows(pybind11::module_ &module);
 void register_probability_levels(pybind11::module_ &module);
 void register_masks(pybind11::module_ &module);
-void register_sparse_smoothing(pybind11::module_ &module);
+void register_sparse_voxels(pybind11::module_ &module);
 
 }  // namespace t3ssfast

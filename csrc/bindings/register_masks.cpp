@@ -1,12 +1,14 @@
-// Masks: their connected components, the voxels near them, and counts of their levels. Values of 8 bits, C-contiguous.
+// Masks of 8 bits, C-contiguous: components and edges, the voxels near a mask, counts of levels, and thresholds.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <stdexcept>
 
 #include "bindings/register.h"
 #include "bindings/views.h"
 #include "cpu/mask_components.h"
+#include "cpu/mask_edges.h"
 #include "cpu/masks.h"
 
 namespace t3ssfast {
@@ -14,6 +16,23 @@ namespace {
 
 using i64 = std::int64_t;
 using cpu::MaskComponents;
+using cpu::MaskEdges;
+
+// (voxels, step, spacing, addresses of weights, radius, addresses of positions and boxes, number of boxes)
+using EdgeAxisArgument = std::tuple<i64, i64, double, std::uintptr_t, i64, std::uintptr_t, std::uintptr_t, i64>;
+
+cpu::EdgeAxis edge_axis(const EdgeAxisArgument &argument) {
+    const auto &[voxels, step, spacing, weights, radius, position, box, boxes] = argument;
+    return {voxels, step, spacing, pointer<const double>(weights), radius, pointer<const float>(position),
+            pointer<const i64>(box), boxes};
+}
+
+std::unique_ptr<MaskEdges> find_edges(std::uintptr_t mask, const EdgeAxisArgument &z, const EdgeAxisArgument &y,
+                                      const EdgeAxisArgument &x, float min_squared, int threads) {
+    const cpu::EdgeGrid grid{
+        pointer<const std::uint8_t>(mask), {edge_axis(z), edge_axis(y), edge_axis(x)}, min_squared};
+    return std::make_unique<MaskEdges>(grid, threads);
+}
 
 void near_mask_cpu(const ImagesArgument &mask, i64 first, i64 end, i64 limit, std::uintptr_t out, int threads) {
     const auto &[address, depth, height, width] = mask;
@@ -23,6 +42,10 @@ void near_mask_cpu(const ImagesArgument &mask, i64 first, i64 end, i64 limit, st
 
 void count_levels_cpu(std::uintptr_t levels, i64 count, std::uintptr_t counts, int threads) {
     cpu::count_levels(pointer<const std::uint8_t>(levels), count, pointer<i64>(counts), threads);
+}
+
+void threshold_levels_cpu(std::uintptr_t levels, i64 count, std::uint8_t lower, std::uint8_t upper, int threads) {
+    cpu::threshold_levels(pointer<std::uint8_t>(levels), count, lower, upper, threads);
 }
 
 void lower(const MaskComponents &components, std::uintptr_t slices, i64 first, i64 count, std::uintptr_t kept,
@@ -40,16 +63,26 @@ void register_masks(pybind11::module_ &module) {
     using release = pybind11::call_guard<pybind11::gil_scoped_release>;
     module.def("near_mask_cpu", &near_mask_cpu, release());
     module.def("count_levels_cpu", &count_levels_cpu, release());
+    module.def("threshold_levels_cpu", &threshold_levels_cpu, release());
     pybind11::class_<MaskComponents>(module, "MaskComponents")
         .def(pybind11::init<i64, i64, std::uint8_t>())
         .def(
             "add",
-            [](MaskComponents &components, std::uintptr_t slices, i64 count) {
-                components.add(pointer<const std::uint8_t>(slices), count);
+            [](MaskComponents &components, std::uintptr_t slices, i64 count, int threads) {
+                components.add(pointer<const std::uint8_t>(slices), count, threads);
             },
             release())
         .def("faces", &MaskComponents::faces, release())
         .def("lower", &lower, release());
+    pybind11::class_<MaskEdges>(module, "MaskEdges")
+        .def(pybind11::init(&find_edges), release())
+        .def("count", &MaskEdges::count)
+        .def(
+            "write",
+            [](const MaskEdges &edges, std::uintptr_t box, std::uintptr_t rows, int threads) {
+                edges.write(pointer<i64>(box), pointer<float>(rows), threads);
+            },
+            release());
 }
 
 }  // namespace t3ssfast

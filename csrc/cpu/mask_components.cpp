@@ -17,6 +17,8 @@ constexpr i64 kWordBytes = sizeof(std::uint64_t);
 // Voxels of a row that are compared at a time; a multiple of the word.
 constexpr i64 kBlockBytes = 256;
 
+struct NoWorkspace {};
+
 T3_SIMD_CLONES void find_inside(const std::uint8_t *values, i64 count, std::uint8_t above, std::uint8_t *inside) {
     for (i64 x = 0; x < count; ++x) inside[x] = values[x] > above ? 1 : 0;
 }
@@ -64,10 +66,11 @@ MaskComponents::Label MaskComponents::root(Label label) {
     return label;
 }
 
-void MaskComponents::join_with_row(Slice &here, std::size_t first, const Slice &other, i64 y, bool share_a_face) {
-    if (y < 0 || y >= height_) return;
-    std::size_t near = other.rows[static_cast<std::size_t>(y)];
-    const std::size_t end = other.rows[static_cast<std::size_t>(y + 1)], last = here.runs.size();
+void MaskComponents::join_rows(Slice &here, i64 y, const Slice &other, i64 other_y, bool share_a_face) {
+    if (other_y < 0 || other_y >= height_) return;
+    std::size_t near = other.rows[static_cast<std::size_t>(other_y)];
+    const std::size_t end = other.rows[static_cast<std::size_t>(other_y + 1)];
+    const std::size_t first = here.rows[static_cast<std::size_t>(y)], last = here.rows[static_cast<std::size_t>(y + 1)];
     for (std::size_t k = first; k < last; ++k) {
         Run &run = here.runs[k];
         // A run that ends before the column left of this one touches no later one either.
@@ -88,21 +91,27 @@ void MaskComponents::join_with_row(Slice &here, std::size_t first, const Slice &
     }
 }
 
-void MaskComponents::add_slice(const std::uint8_t *slice) {
+MaskComponents::Slice MaskComponents::find_runs(const std::uint8_t *slice) const {
     Slice here;
-    here.runs.reserve(below_.runs.size());
     here.rows.reserve(static_cast<std::size_t>(height_ + 1));
     here.rows.push_back(0);
     for (i64 y = 0; y < height_; ++y) {
-        const std::size_t first = here.runs.size();
         each_run(slice + y * width_, [&](i64 begin, i64 end) { here.runs.push_back({begin, end, kNone}); });
-        if (here.runs.size() > first) {
-            join_with_row(here, first, here, y - 1, true);
-            join_with_row(here, first, below_, y - 1, false);
-            join_with_row(here, first, below_, y, true);
-            join_with_row(here, first, below_, y + 1, false);
-        }
-        for (std::size_t k = first; k < here.runs.size(); ++k) {
+        here.rows.push_back(here.runs.size());
+    }
+    return here;
+}
+
+void MaskComponents::add_slice(Slice here) {
+    for (i64 y = 0; y < height_; ++y) {
+        const std::size_t first = here.rows[static_cast<std::size_t>(y)];
+        const std::size_t last = here.rows[static_cast<std::size_t>(y + 1)];
+        if (first == last) continue;
+        join_rows(here, y, here, y - 1, true);
+        join_rows(here, y, below_, y - 1, false);
+        join_rows(here, y, below_, y, true);
+        join_rows(here, y, below_, y + 1, false);
+        for (std::size_t k = first; k < last; ++k) {
             Run &run = here.runs[k];
             if (run.label == kNone) {
                 if (parent_.size() >= kNone) throw std::length_error("the mask has too many components");
@@ -113,7 +122,6 @@ void MaskComponents::add_slice(const std::uint8_t *slice) {
             // Both ends, and four sides of each voxel.
             faces_[run.label] += 2 + 4 * (run.end - run.begin);
         }
-        here.rows.push_back(here.runs.size());
     }
     std::vector<Label> labels(here.runs.size());
     for (std::size_t k = 0; k < labels.size(); ++k) labels[k] = here.runs[k].label;
@@ -121,8 +129,16 @@ void MaskComponents::add_slice(const std::uint8_t *slice) {
     below_ = std::move(here);
 }
 
-void MaskComponents::add(const std::uint8_t *slices, i64 count) {
-    for (i64 z = 0; z < count; ++z) add_slice(slices + z * pixels());
+void MaskComponents::add(const std::uint8_t *slices, i64 count, int threads) {
+    const i64 at_a_time = usable_threads(threads);
+    std::vector<Slice> found;
+    for (i64 first = 0; first < count; first += at_a_time) {
+        found.resize(static_cast<std::size_t>(std::min(at_a_time, count - first)));
+        parallel_tasks<NoWorkspace>(static_cast<i64>(found.size()), threads, [&](NoWorkspace &, i64 k) {
+            found[static_cast<std::size_t>(k)] = find_runs(slices + (first + k) * pixels());
+        });
+        for (Slice &slice : found) add_slice(std::move(slice));
+    }
 }
 
 std::vector<i64> MaskComponents::faces() {
@@ -143,7 +159,6 @@ std::vector<i64> MaskComponents::faces() {
 }
 
 void MaskComponents::lower(std::uint8_t *slices, i64 first, i64 count, const std::uint8_t *kept, int threads) const {
-    struct NoWorkspace {};
     parallel_tasks<NoWorkspace>(count, threads, [&](NoWorkspace &, i64 z) {
         const std::vector<Label> &labels = labels_[static_cast<std::size_t>(first + z)];
         std::size_t run = 0;

@@ -8,14 +8,15 @@
 namespace t3ssfast::cpu {
 
 // The mask is seen as runs along x. Each run has a label, and labels of runs that touch are joined (union-find). A
-// slice costs one pass over its voxels, and only the runs of the last slice are held; of the others, their labels.
+// slice costs one pass over its voxels, in which each thread finds the runs of another slice. Only the runs of the last
+// slices are held, one for each thread; of the others, their labels.
 class MaskComponents {
   public:
     // Values over `above` are inside of the mask.
     MaskComponents(std::int64_t height, std::int64_t width, std::uint8_t above);
 
     // Adds `count` slices. If memory runs out, nothing can be added any more.
-    void add(const std::uint8_t *slices, std::int64_t count);
+    void add(const std::uint8_t *slices, std::int64_t count, int threads);
 
     // Exposed faces of the voxels of each component, in the order of their first voxels. Outside of the slices nothing
     // covers a face.
@@ -47,9 +48,10 @@ class MaskComponents {
 
     template <typename Found>
     void each_run(const std::uint8_t *row, Found found) const;
-    void add_slice(const std::uint8_t *slice);
-    // Joins the runs of `here` from number `first` on with those of row y of `other` that they touch.
-    void join_with_row(Slice &here, std::size_t first, const Slice &other, std::int64_t y, bool share_a_face);
+    Slice find_runs(const std::uint8_t *slice) const;
+    void add_slice(Slice here);
+    // Joins the runs of row y of `here` with those of row `other_y` of `other` that they touch.
+    void join_rows(Slice &here, std::int64_t y, const Slice &other, std::int64_t other_y, bool share_a_face);
     Label root(Label label);
 
     static constexpr Label kNone = 0xFFFFFFFFu;

@@ -1,4 +1,4 @@
-// Masks of 8 bits on the CPU: the voxels near one, and counts of levels. For components see cpu/mask_components.h.
+// Masks of 8 bits on the CPU: the voxels near one, counts of levels, and thresholds. For components see cpu/mask_components.h.
 #pragma once
 
 #include <cstdint>
@@ -20,5 +20,9 @@ void near_mask(const MaskRun &run, std::uint8_t *out, int threads);
 
 // Adds to each of the 256 `counts` how many values have that level.
 void count_levels(const std::uint8_t *levels, std::int64_t count, std::int64_t *counts, int threads);
+
+// Replaces each level by how many of two thresholds it exceeds: 0, 1 or 2. Needs no memory, so that it never stops
+// halfway.
+void threshold_levels(std::uint8_t *levels, std::int64_t count, std::uint8_t lower, std::uint8_t upper, int threads);
 
 }  // namespace t3ssfast::cpu

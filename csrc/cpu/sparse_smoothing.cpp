@@ -25,32 +25,23 @@ T3_SIMD_CLONES void add_pair(const float *before, const float *after, i64 count,
 
 class SparseSmoothing {
   public:
-    SparseSmoothing(const SparseVoxels &voxels, const SmoothingKernel &kernel, float *out)
-        : voxels_(voxels), kernel_(kernel), out_(out) {
-        const i64 plane = voxels.height * voxels.width;
-        first_slice_ = voxels.index[0] / plane;
-        slices_ = voxels.index[voxels.count - 1] / plane + 1 - first_slice_;
-        starts_.reserve(static_cast<std::size_t>(slices_ * voxels.height + 1));
-        i64 next_row = first_slice_ * plane;
-        for (i64 i = 0; i < voxels.count; ++i)
-            for (; voxels.index[i] >= next_row; next_row += voxels.width) starts_.push_back(i);
-        starts_.resize(static_cast<std::size_t>(slices_ * voxels.height + 1), voxels.count);
-    }
+    SparseSmoothing(const SparseVoxels &voxels, const SmoothingKernel &kernel, float *out, int threads)
+        : voxels_(voxels), rows_(voxels, threads), kernel_(kernel), out_(out) {}
 
     void along_z(int threads) const {
         parallel_tasks<Scratch>(voxels_.height, threads, [&](Scratch &scratch, i64 y) {
-            across_rows(scratch, {y, voxels_.height, slices_, kernel_.inside + first_slice_});
+            across_rows(scratch, {y, voxels_.height, rows_.slices(), kernel_.inside + rows_.first_slice()});
         });
     }
 
     void along_y(int threads) const {
-        parallel_tasks<Scratch>(slices_, threads, [&](Scratch &scratch, i64 z) {
+        parallel_tasks<Scratch>(rows_.slices(), threads, [&](Scratch &scratch, i64 z) {
             across_rows(scratch, {z * voxels_.height, 1, voxels_.height, kernel_.inside});
         });
     }
 
     void along_x(int threads) const {
-        parallel_tasks<Scratch>(slices_, threads, [&](Scratch &scratch, i64 z) {
+        parallel_tasks<Scratch>(rows_.slices(), threads, [&](Scratch &scratch, i64 z) {
             for (i64 y = 0; y < voxels_.height; ++y) along_row(scratch, z * voxels_.height + y);
         });
     }
@@ -67,9 +58,9 @@ class SparseSmoothing {
         const float *inside;
     };
 
-    i64 start(i64 row) const { return starts_[static_cast<std::size_t>(row)]; }
+    i64 start(i64 row) const { return rows_.start(row); }
 
-    i64 column(i64 row, i64 i) const { return voxels_.index[i] - (first_slice_ * voxels_.height + row) * voxels_.width; }
+    i64 column(i64 row, i64 i) const { return voxels_.index[i] - (rows_.first_slice() * voxels_.height + row) * voxels_.width; }
 
     // Writes the voxels of a row to `dense`, which holds zeros.
     void lay_out(i64 row, float *dense) const {
@@ -138,18 +129,16 @@ class SparseSmoothing {
     }
 
     const SparseVoxels voxels_;
+    const SparseRows rows_;
     const SmoothingKernel kernel_;
     float *const out_;
-    // Slices from that of the first voxel to that of the last, and where the voxels of each of their rows begin.
-    i64 first_slice_, slices_;
-    std::vector<i64> starts_;
 };
 
 }  // namespace
 
 void smooth_along(const SparseVoxels &voxels, int axis, const SmoothingKernel &kernel, float *out, int threads) {
     if (voxels.count == 0) return;
-    const SparseSmoothing smoothing(voxels, kernel, out);
+    const SparseSmoothing smoothing(voxels, kernel, out, threads);
     if (axis == 0)
         smoothing.along_z(threads);
     else if (axis == 1)

@@ -3,15 +3,9 @@
 
 #include <cstdint>
 
-namespace t3ssfast::cpu {
+#include "cpu/sparse_voxels.h"
 
-// Values at voxels whose flat (z, y, x) indices ascend.
-struct SparseVoxels {
-    const std::int64_t *index;
-    const float *value;
-    std::int64_t count;
-    std::int64_t height, width;
-};
+namespace t3ssfast::cpu {
 
 // A symmetric kernel: the weights at distances 0 to `radius`. `inside` holds the sum of the weights that lie in the
 // volume, for each position along the axis.

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from t3ssfast.detection import orient as orient_module
 from t3ssfast.detection.orient import orient
 from t3ssfast.runtime.threads import torch_threads
 
@@ -77,15 +76,6 @@ def test_normals_do_not_depend_on_threads(voxel: float) -> None:
     assert len(chosen) > 10
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
-
-
-def test_normals_do_not_depend_on_the_chunks_of_the_membrane(monkeypatch: pytest.MonkeyPatch) -> None:
-    membrane, distance, _ = envelope((48, 100, 100), (24, 50, 50), (35, 40, 40))
-    chosen = np.argwhere(distance < 1.0)[::400]
-    whole = orient(membrane, chosen, voxel_size_angstrom=VOXEL)
-    for cubes in (1, 3 * 50 * 50, 7 * 50 * 50):
-        monkeypatch.setattr(orient_module, "CHUNK_CUBES", cubes)
-        np.testing.assert_array_equal(orient(membrane, chosen, voxel_size_angstrom=VOXEL), whole)
 
 
 def test_normals_without_membrane_and_in_a_single_slice() -> None:

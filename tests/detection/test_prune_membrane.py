@@ -86,7 +86,7 @@ def test_components_are_those_of_the_whole_volume_for_any_slabs(shape, thickness
 
 
 def test_a_survey_without_memory_leaves_the_components_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(components: object, slices: object) -> None:
+    def fail(components: object, slices: object, *, threads: int) -> None:
         raise MemoryError
 
     survey, levels = MembraneSurvey((4, 5), 100), np.full((2, 4, 5), 101, np.uint8)

@@ -1,4 +1,4 @@
-"""Masks on the CPU: components, voxels near a mask, counts of levels."""
+"""Masks on the CPU: components, voxels near a mask, counts of levels, thresholds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from t3ssfast.kernels import _native
@@ -37,7 +39,8 @@ def in_order_of_first_voxels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 # Rows are compared in blocks of 256 voxels, and in words of 8.
 @pytest.mark.parametrize("width", [1, 7, 8, 64, 255, 256, 257, 530])
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
-def test_components_are_those_of_cc3d(width: int, share: float) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_components_are_those_of_cc3d(width: int, share: float, threads: int) -> None:
     levels = np.random.default_rng(width).integers(0, 101, (6, 9, width)).astype(np.uint8)
     levels[:, :, 1::5] = np.where(levels[:, :, 1::5] > 50, 100, 0)
     above = int(np.quantile(levels, 1 - share))
@@ -45,17 +48,16 @@ def test_components_are_those_of_cc3d(width: int, share: float) -> None:
     labels = in_order_of_first_voxels(cc)
     components = _native.MaskComponents(levels.shape[1:], above)
     for first, end in ((0, 1), (1, 4), (4, 4), (4, 6)):
-        components.add(levels[first:end])
+        components.add(levels[first:end], threads=threads)
     faces = components.faces()
     np.testing.assert_array_equal(faces, exposed_faces(labels))
     np.testing.assert_array_equal(components.faces(), faces)
     kept = np.random.default_rng(1).random(len(faces)) < 0.5
-    for threads in (1, 3):
-        lowered = levels.copy()
-        components.lower(lowered[:4], 0, kept, threads=threads)
-        components.lower(lowered[4:], 4, kept, threads=threads)
-        removed = np.append(False, ~kept)[labels]
-        np.testing.assert_array_equal(lowered, np.where(removed, above, levels))
+    lowered = levels.copy()
+    components.lower(lowered[:4], 0, kept, threads=threads)
+    components.lower(lowered[4:], 4, kept, threads=threads)
+    removed = np.append(False, ~kept)[labels]
+    np.testing.assert_array_equal(lowered, np.where(removed, above, levels))
 
 
 def test_arms_that_meet_late_are_one_component() -> None:
@@ -130,3 +132,23 @@ def test_counts_of_levels_are_added(shape: tuple[int, int, int], threads: int) -
     np.testing.assert_array_equal(counts - np.arange(256), np.bincount(levels.ravel(), minlength=256))
     with pytest.raises(ValueError, match="256 counts"):
         _native.count_levels(levels, counts[:255])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.tuples(*[st.integers(0, 9)] * 3), st.integers(0, 255), st.integers(0, 255), st.integers(1, 3))
+def test_levels_become_the_number_of_thresholds_that_they_exceed(
+    shape: tuple[int, int, int], lower: int, upper: int, threads: int
+) -> None:
+    levels = np.random.default_rng(lower).integers(0, 256, shape).astype(np.uint8)
+    expected = (levels > lower).astype(int) + (levels > upper)
+    _native.threshold_levels(levels, lower, upper, threads=threads)
+    np.testing.assert_array_equal(levels, expected)
+
+
+def test_levels_of_several_tasks_are_thresholded() -> None:
+    levels = np.arange(3 * 1024 * 1025).reshape(3, 1024, 1025).astype(np.uint8)
+    expected = (levels > 99).astype(int) + (levels > 199)
+    _native.threshold_levels(levels, 99, 199, threads=2)
+    np.testing.assert_array_equal(levels, expected)
+    with pytest.raises(ValueError, match="written to"):
+        _native.threshold_levels(levels[:, ::2], 1, 2)

@@ -118,13 +118,14 @@ def classify(
             ):
                 with run.slabs.retry(slab):
                     region, values = slab.values
-                    near = int(np.count_nonzero(region))
+                    windows = [int(np.count_nonzero(section)) for section in region]
+                    near = sum(windows)
                     scores: list[Scores] = []
-                    for a, b in _few_windows(region):
+                    for a, b in _few_windows(windows):
                         with run.stages("preselect"):
                             kept_region = window_filter.apply(values[a:b], region[a:b], slab.z0 + a)
                         with run.stages("classify"):
-                            lattice = lattice_around(kept_region, stride)
+                            lattice = kept_region if stride == 1 else lattice_around(kept_region, stride)
                             at_points = classify_slab(
                                 values[a:b],
                                 lattice,
@@ -154,11 +155,13 @@ def classify(
     return Classification(smoother.finish(), searched, classified, resumed)
 
 
-def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:
-    """(a, b) of runs of slices with at most `WINDOWS_AT_A_TIME` windows, unless one slice has more."""
+def _few_windows(windows: list[int]) -> Iterator[tuple[int, int]]:
+    """(a, b) of runs of slices with at most `WINDOWS_AT_A_TIME` windows, unless one slice has more.
+
+    `windows` are the numbers of windows of each slice.
+    """
     first, held = 0, 0
-    for z, section in enumerate(region):
-        here = int(np.count_nonzero(section))
+    for z, here in enumerate(windows):
         if held and held + here > WINDOWS_AT_A_TIME:
             yield first, z
             held = 0
@@ -166,4 +169,4 @@ def _few_windows(region: Mask) -> Iterator[tuple[int, int]]:
             first = z
         held += here
     if held:
-        yield first, len(region)
+        yield first, len(windows)

@@ -70,7 +70,8 @@ def classify_slab(
     size = model.metadata.window_px
     if size is None:
         raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
-    index = np.flatnonzero(region).astype(np.int64, copy=False)
+    # Of booleans, an eighth of the time.
+    index = np.flatnonzero(region != 0).astype(np.int64, copy=False)
     probability = np.empty(len(index), np.float32)
     values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
     done, first_voxel = 0, stride // 2

@@ -26,6 +26,9 @@ def lattice_around(region: npt.NDArray[Any], stride: int) -> Mask:
     Voxels beyond the last whole square belong to the last point.
     """
     lattice = region != 0
+    if stride == 1:
+        # Reducing single rows and columns would take a hundred times as long.
+        return np.asarray(lattice.view(np.uint8))
     for axis, length in list(enumerate(lattice_shape(region.shape, stride)))[1:]:
         lattice = np.logical_or.reduceat(lattice, np.arange(length) * stride, axis=axis)
     return np.asarray(lattice.view(np.uint8))
@@ -59,7 +62,7 @@ def interpolate_scores(
         return scores
     at_points = np.zeros(lattice.size, np.float32)
     at_points[scores[0]] = scores[1]
-    index = np.flatnonzero(region).astype(np.int64, copy=False)
+    index = np.flatnonzero(region != 0).astype(np.int64, copy=False)
     row, x = np.divmod(index, region.shape[2])
     z, y = np.divmod(row, region.shape[1])
     below_and_above = []

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
-from t3ssfast.runtime.threads import map_in_threads
+from t3ssfast.kernels import _native
 
 __all__ = ["orient"]
 
@@ -32,10 +29,6 @@ BOX_NM = 20.0
 EDGE_SIGMA_NM = 2.0
 # Voxel size of the coarser grid on which gradients are computed; it resolves the edge of a membrane.
 GRID_NM = 3.0
-# Cubes of the coarser grid whose gradients are computed at a time; results do not depend on it.
-CHUNK_CUBES = 1 << 20
-# Chunks that are computed at a time; each takes about 40 MB.
-CHUNKS_AT_A_TIME = 4
 # The blurred mask rises by about 0.2 per nm at an edge; a smaller gradient is no edge.
 MIN_GRADIENT_PER_NM = 0.02
 
@@ -88,26 +81,13 @@ class _Edges:
     def __init__(self, membrane: npt.NDArray[Any], nm_per_voxel: float) -> None:
         self._nm_per_voxel = nm_per_voxel
         # Averaged over cubes of `step` voxels, thinner where the volume is; incomplete cubes are left out.
-        step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), np.maximum(membrane.shape, 1))
-        count = np.array(membrane.shape) // step
-        thickness = max(1, CHUNK_CUBES // max(1, int(count[1] * count[2])))
-
-        def edges_of_chunk(z: int) -> tuple[npt.NDArray[np.int32], FloatArray]:
-            return _edges_of_slices(membrane, step, nm_per_voxel, z, min(z + thickness, int(count[0])))
-
-        chunks = map_in_threads(edges_of_chunk, range(0, int(count[0]), thickness), CHUNKS_AT_A_TIME)
-        cube = np.concatenate([np.zeros((0, 3), np.int32), *(chunk for chunk, _ in chunks)])
-        gradient = np.concatenate([np.zeros((0, 3), np.float32), *(chunk for _, chunk in chunks)])
-        position_nm = (cube * step + (step - 1) / 2) * nm_per_voxel
-        length = np.linalg.norm(gradient, axis=1)
+        step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), np.maximum(membrane.shape, 1)).tolist()
+        axes = [_edge_axis(n, s, nm_per_voxel) for n, s in zip(membrane.shape, step, strict=True)]
         # Sorted by boxes, so that the boxes side by side along x are one run.
-        self._boxes = tuple(int(n * nm_per_voxel / BOX_NM) + 1 for n in membrane.shape)
-        box = np.ravel_multi_index(tuple((position_nm // BOX_NM).astype(np.int64).T), self._boxes)
-        order = np.argsort(box, kind="stable")
-        self._box = box[order]
+        self._boxes = tuple(axis.boxes for axis in axes)
+        mask = membrane if membrane.dtype == np.uint8 else (membrane != 0).view(np.uint8)
         # Rows: position, direction, length of the gradient.
-        rows = np.concatenate([position_nm.T, (gradient / length[:, None]).T, length[None]])
-        self._rows: FloatArray = rows.astype(np.float32)[:, order]
+        self._box, self._rows = _native.mask_edges(mask, axes, MIN_GRADIENT_PER_NM)
 
     def around(self, centre: Float64Array) -> FloatArray:
         """Return the edges within reach of a centre, and some beyond, (7, n).
@@ -130,46 +110,16 @@ class _Edges:
         return edges
 
 
-def _edges_of_slices(
-    membrane: npt.NDArray[Any], step: npt.NDArray[np.int64], nm_per_voxel: float, z0: int, z1: int
-) -> tuple[npt.NDArray[np.int32], FloatArray]:
-    """Return the cubes, (n, 3), of slices z0 to z1 of the coarser grid that are edges, and the gradients."""
-    spacing = step * nm_per_voxel
-    sigma = EDGE_SIGMA_NM / spacing
-    # The blur reaches four sigmas, and the gradient one cube more.
-    halo = math.ceil(4 * sigma[0] + 0.5) + 1
-    first, end = max(0, z0 - halo), min(z1 + halo, membrane.shape[0] // int(step[0]))
-    # One layer of cubes at a time: the voxels of a chunk take several times the memory of its cubes.
-    depth = int(step[0])
-    coarse = np.stack([_cube_means(membrane[z * depth : (z + 1) * depth], step) for z in range(first, end)])
-    if not coarse.any():
-        return np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32)
-    coarse = ndimage.gaussian_filter(coarse, sigma, mode="nearest")
-    # A gradient depends on one slice on each side.
-    low = max(first, z0 - 1)
-    coarse = coarse[low - first : z1 + 1 - first]
-    inside = slice(z0 - low, z1 - low)
-    gradient = [
-        np.gradient(coarse, spacing[axis], axis=axis)[inside]
-        if coarse.shape[axis] > 1
-        else coarse[inside] * 0
-        for axis in range(3)
-    ]
-    squared = sum((component * component for component in gradient), np.zeros_like(gradient[0]))
-    edge = np.nonzero(squared > MIN_GRADIENT_PER_NM**2)
-    cube = np.stack(edge, axis=1).astype(np.int32) + np.array([z0, 0, 0], np.int32)
-    return cube, np.stack([component[edge] for component in gradient], axis=1).astype(np.float32)
-
-
-def _cube_means(layer: npt.NDArray[Any], step: npt.NDArray[np.int64]) -> FloatArray:
-    """Return the fraction of non-zero voxels in each cube of `step` voxels, of a layer one cube thick."""
-    # Axis by axis in the smallest sufficient integer type: a tenth of the time of a mean over three axes.
-    rows, columns = (slice(0, n // s * s) for n, s in zip(layer.shape[1:], step[1:], strict=True))
-    total = (layer[:, rows, columns] != 0).astype(np.min_scalar_type(math.prod(step.tolist())))
-    for axis, stride in enumerate(step.tolist()):
-        parts = [total[(slice(None),) * axis + (slice(k, None, stride),)] for k in range(stride)]
-        total = functools.reduce(np.add, parts)
-    return np.asarray(total[0].astype(np.float32) / np.float32(math.prod(step.tolist())))
+def _edge_axis(voxels: int, step: int, nm_per_voxel: float) -> _native.EdgeAxis:
+    """Return an axis of the coarser grid, in nm, of a mask with so many voxels along it."""
+    position_nm = (np.arange(voxels // step) * step + (step - 1) / 2) * nm_per_voxel
+    # As scipy.ndimage.gaussian_filter: up to four sigmas.
+    sigma = EDGE_SIGMA_NM / (step * nm_per_voxel)
+    radius = int(4.0 * sigma + 0.5)
+    weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    weights = (weights / weights.sum())[radius:]
+    box = (position_nm // BOX_NM).astype(np.int64)
+    return _native.EdgeAxis(step, step * nm_per_voxel, weights, position_nm.astype(np.float32), box)
 
 
 def _fit_normal(

@@ -23,20 +23,21 @@ class MembraneSurvey:
     """Counts of levels and connected components of a membrane whose slabs are finished one after another.
 
     `histogram` counts the voxels of each level. `components` are those of levels over `above`; None where
-    memory ran out for them.
+    memory ran out for them. `threads` are those that it computes in.
     """
 
-    def __init__(self, shape_yx: tuple[int, int], above: int) -> None:
+    def __init__(self, shape_yx: tuple[int, int], above: int, threads: int = 1) -> None:
+        self._threads = threads
         self.histogram = np.zeros(256, np.int64)
         self.components: _native.MaskComponents | None = _native.MaskComponents(shape_yx, above)
 
     def add(self, levels: Mask) -> None:
-        """Add the slices of the next slab, (z, y, x). Computes in the caller's thread alone."""
-        _native.count_levels(levels, self.histogram, threads=1)
+        """Add the slices of the next slab, (z, y, x)."""
+        _native.count_levels(levels, self.histogram, threads=self._threads)
         if self.components is None:
             return
         try:
-            self.components.add(levels)
+            self.components.add(levels, threads=self._threads)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

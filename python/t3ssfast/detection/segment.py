@@ -27,6 +27,7 @@ from t3ssfast.detection.prune_membrane import MembraneSurvey, prune_membrane
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.segment_slice import segment_on_device, slice_weights, tiles_at_a_time
 from t3ssfast.detection.slabs import PreparedSlab
+from t3ssfast.kernels import _native
 from t3ssfast.kernels._native import HIGHEST_LEVEL
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.background import BackgroundWork
@@ -93,7 +94,9 @@ def segment_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) 
     contrast = _contrast(own_grid, segmenter, run)
     own_grid = own_grid.with_contrast_sign(contrast["sign"] * trained_sign(segmenter))
     searched = _lowest_above(min(config.search_threshold, config.membrane_threshold))
-    survey = MembraneSurvey(own_grid.shape[1:], searched - 1)
+    # On a CPU the segmenter, which runs beside the survey, needs the other threads.
+    threads = 1 if segmenter.device.type == "cpu" else torch.get_num_threads()
+    survey = MembraneSurvey(own_grid.shape[1:], searched - 1, threads)
     probability_u8, resumed = _segment_slabs(own_grid, segmenter, run, survey)
     kept = own_grid.volume_to_tomogram(probability_u8.copy()) if inputs.save_probability else None
     with run.stages("prune"):
@@ -248,10 +251,6 @@ def _apply_thresholds(
     candidate = min(membrane, _lowest_above(config.search_threshold))
     # Interpolating the probability places the face of a membrane between voxels, which a mask cannot.
     resampled = None if grid.on_own_voxels else grid.mask_to_tomogram(probability_u8, membrane - 0.5)
-    # Nothing below allocates: a second attempt after running out of memory would meet a changed array.
-    is_membrane = np.empty(probability_u8.shape[1:], np.bool_)
-    for values in probability_u8:
-        np.greater_equal(values, membrane, out=is_membrane)
-        np.greater_equal(values, candidate, out=values, casting="unsafe")
-        np.add(values, is_membrane, out=values)
+    # This allocates nothing: a second attempt after running out of memory would meet a changed array.
+    _native.threshold_levels(probability_u8, candidate - 1, membrane - 1)
     return probability_u8, resampled

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from t3ssfast.detection.lattice import interpolation_variance
 from t3ssfast.errors import InputError
@@ -135,17 +134,17 @@ class ScoreSmoother:
     def _smooth_until(self, pending: list[Scores], end: int) -> None:
         """Smooth the slices up to `end`, and drop the scores that no later slice needs."""
         plane = self._shape[1] * self._shape[2]
-        block = SparseScores.from_slabs(pending, self._shape)
-        rest = int(np.searchsorted(block.index, (end - _radius(self._sigmas[0])) * plane))
-        needed = block.index[rest:].copy(), block.value[rest:].copy()
-        block = _near_high_scores(block, self._floor, _radius(self._sigmas[1]))
+        needed = join_scores(
+            [_from_index(part, (end - _radius(self._sigmas[0])) * plane) for part in pending]
+        )
+        block = _near_high_scores(pending, self._shape, self._floor, _radius(self._sigmas[1]))
         # The surrounding slices serve the average along z alone.
         block = smooth_scores(block, self._sigmas, axes=(0,))
         first, last = (int(np.searchsorted(block.index, n * plane)) for n in (self._done, end))
         block = smooth_scores(block[first:last], self._sigmas, axes=(1, 2))
-        kept = block[block.value >= self._floor]
+        kept = _native.scores_from(block.index, block.value, self._shape, self._floor)
         # Nothing changes before everything is computed, so that the call can be repeated.
-        self._kept.append((kept.index, kept.value))
+        self._kept.append(kept)
         self._pending, self._done = [needed], end
 
 
@@ -154,20 +153,20 @@ def _radius(sigma: float) -> int:
     return int(np.ceil(KERNEL_SIGMAS * sigma)) if sigma > 0 else 0
 
 
-def _near_high_scores(scores: SparseScores, floor: float, reach: int) -> SparseScores:
-    """Drop columns (all z at one y, x) that cannot hold a smoothed score above `floor`.
+def _from_index(scores: Scores, first: int) -> Scores:
+    """The scores from a flat index on."""
+    index, value = scores
+    start = int(np.searchsorted(index, first))
+    return index[start:], value[start:]
+
+
+def _near_high_scores(slabs: Sequence[Scores], shape: Shape, floor: float, reach: int) -> SparseScores:
+    """Join slabs without the columns (all z at one y, x) that cannot hold a smoothed score above `floor`.
 
     A weighted mean exceeds `floor` only where one of its terms does: in the same column or, by the smoothing
     in the plane, in one up to `reach` voxels away. Exact, and few voxels are left.
     """
-    z, y, x = scores.shape
-    # Subtracting the first index of each slice takes a third of the time of a modulo.
-    first = np.arange(z) * np.int64(y * x)
-    column = scores.index - np.repeat(first, np.diff(np.searchsorted(scores.index, [*first, z * y * x])))
-    high = np.zeros(y * x, bool)
-    high[column[scores.value >= floor]] = True
-    near = ndimage.maximum_filter(high.reshape(y, x), size=4 * reach + 1, mode="constant").reshape(-1)
-    return scores[near[column]]
+    return SparseScores(*_native.scores_near(slabs, shape, floor, 2 * reach), shape)
 
 
 def smooth_scores(

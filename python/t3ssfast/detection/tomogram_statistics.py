@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 import numpy.typing as npt
 
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.runtime.memory import retry_on_oom
+from t3ssfast.runtime.threads import map_in_threads
 
 __all__ = ["tomogram_statistics"]
 
@@ -19,6 +18,8 @@ MAX_SIDE = 1024
 # Slices whose power spectra are averaged, and bands of equal width up to half a cycle per voxel.
 SLICES = 10
 BANDS = 8
+# Slices that are looked at at a time; each takes about 70 MB.
+SLICES_AT_A_TIME = 4
 # Slices in the middle of the volume, and their distances, that tell how noise is correlated along the beam.
 MIDDLE_SLICES = 8
 LAGS = (1, 2, 3)
@@ -60,24 +61,37 @@ def tomogram_statistics(
 def _spectrum(grid: PreparedTomogram) -> dict[str, float]:
     """Power in bands, as log10 of its share; kurtosis; correlation along the beam."""
     depth = grid.shape[0]
-    power, kurtosis = np.zeros(BANDS), []
-    for z in np.linspace(0, depth - 1, min(SLICES, depth)).astype(int):
-        image = _middle_of_slice(grid, int(z))
-        variance = float(np.mean(image**2))
-        if variance > 0:
-            kurtosis.append(float(np.mean(image**4)) / variance**2)
-            power += _power(image)
+    chosen = np.linspace(0, depth - 1, min(SLICES, depth)).astype(int).tolist()
+    slices = [_middle_of_slice(grid, z) for z in chosen]
+    of_slices = map_in_threads(_kurtosis_and_power, slices, SLICES_AT_A_TIME)
+    kurtosis = [value for value, _ in of_slices if value is not None]
+    power = sum((power for _, power in of_slices), np.zeros(BANDS))
     share = power / max(power.sum(), 1e-12)
     found = {f"image_power_{k}": float(np.log10(max(share[k], 1e-9))) for k in range(BANDS)}
     found["image_kurtosis"] = float(np.log(np.mean(kurtosis))) if kurtosis else 0.0
     return found | _beam_correlation(grid)
 
 
-def _middle_of_slice(grid: PreparedTomogram, z: int) -> FloatArray:
-    """The middle of a slice, with mean 0; its size bounds the memory."""
+def _kurtosis_and_power(values: npt.NDArray[np.float32]) -> tuple[float | None, FloatArray]:
+    """Kurtosis of a slice, and mean power in each band; None and zeros where it is constant."""
+    image = _centred(values)
+    variance = float(np.mean(image**2))
+    if variance > 0:
+        return float(np.mean(image**4)) / variance**2, _power(image)
+    return None, np.zeros(BANDS)
+
+
+def _middle_of_slice(grid: PreparedTomogram, z: int) -> npt.NDArray[np.float32]:
+    """The middle of a slice; its size bounds the memory."""
     _, height, width = grid.shape
     y, x = max(0, (height - MAX_SIDE) // 2), max(0, (width - MAX_SIDE) // 2)
-    image = grid.slab(z, z + 1)[0, y : y + MAX_SIDE, x : x + MAX_SIDE].astype(np.float64)
+    # A view would keep the whole slice.
+    return grid.slab(z, z + 1)[0, y : y + MAX_SIDE, x : x + MAX_SIDE].copy()
+
+
+def _centred(values: npt.NDArray[np.float32]) -> FloatArray:
+    """Values less their mean."""
+    image = values.astype(np.float64)
     return np.asarray(image - image.mean())
 
 
@@ -96,18 +110,20 @@ def _beam_correlation(grid: PreparedTomogram) -> dict[str, float]:
     """Correlation of slices in the middle of the volume with those at each distance along the beam."""
     depth = grid.shape[0]
     first = max(0, depth // 2 - MIDDLE_SLICES // 2)
-    seen: deque[FloatArray] = deque(maxlen=max(LAGS) + 1)
-    products: dict[int, list[float]] = {lag: [] for lag in LAGS}
-    for z in range(first, min(depth, first + MIDDLE_SLICES)):
-        image = _middle_of_slice(grid, z)
-        seen.append(image / max(float(np.sqrt(np.mean(image**2))), 1e-12))
-        for lag in LAGS:
-            if lag < len(seen):
-                products[lag].append(float(np.mean(seen[-1] * seen[-1 - lag])))
-    return {
-        f"image_beam_correlation_{lag}": float(np.mean(values)) if values else 0.0
-        for lag, values in products.items()
-    }
+    slices = [_middle_of_slice(grid, z) for z in range(first, min(depth, first + MIDDLE_SLICES))]
+    images = map_in_threads(_scaled_to_rms, slices, SLICES_AT_A_TIME)
+    found = {}
+    for lag in LAGS:
+        pairs = list(zip(images[lag:], images, strict=False))
+        values = map_in_threads(lambda pair: float(np.mean(pair[0] * pair[1])), pairs, SLICES_AT_A_TIME)
+        found[f"image_beam_correlation_{lag}"] = float(np.mean(values)) if values else 0.0
+    return found
+
+
+def _scaled_to_rms(values: npt.NDArray[np.float32]) -> FloatArray:
+    """Values less their mean, whose mean square is 1."""
+    image = _centred(values)
+    return np.asarray(image / max(float(np.sqrt(np.mean(image**2))), 1e-12))
 
 
 def _membrane(histogram: npt.NDArray[np.int64]) -> dict[str, float]:

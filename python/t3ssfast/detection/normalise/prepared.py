@@ -175,10 +175,21 @@ class PreparedTomogram:
                 "find in a constant volume."
             )
         centred = replace(self, _origin=origin)
-        flattened = [centred._subtract_local_mean(image, self._local_mean) for image in slices]
+        local_mean = self._local_mean
+        # With the outliers; they are also the first of the two means below.
+        means = [None if local_mean is None else local_mean(image - origin) for image in slices]
+        flattened = [
+            centred._subtract_local_mean(image, local_mean, mean)
+            for image, mean in zip(slices, means, strict=True)
+        ]
         _, flattened_sigma = _median_and_sigma(flattened, stride, masks)
         robust = replace(centred, _outlier=OUTLIER_SIGMAS * (flattened_sigma or sigma))
-        flattened = [robust._subtract_local_mean(image, self._local_mean) for image in slices]
+        # At a time, either these or those before are held.
+        del flattened
+        flattened = [
+            robust._subtract_local_mean(image, local_mean, mean)
+            for image, mean in zip(slices, means, strict=True)
+        ]
         centre, scale = _median_and_sigma(flattened, stride, masks)
         self._check_scale(scale or sigma, slices)
         return replace(robust, _centre=centre, _scale=scale or sigma)
@@ -345,13 +356,18 @@ class PreparedTomogram:
             total += term
         return resample_slice(total, *matrices)
 
-    def _subtract_local_mean(self, image: Tensor, local_mean: LocalMean | None) -> Tensor:
-        """Subtract the origin and the local mean, which outliers do not affect."""
+    def _subtract_local_mean(
+        self, image: Tensor, local_mean: LocalMean | None, mean: Tensor | None = None
+    ) -> Tensor:
+        """Subtract the origin and the local mean, which outliers do not affect.
+
+        `mean` is the local mean with the outliers, where it is known.
+        """
         # A new tensor, so that PyTorch aligns it: otherwise the products below may round differently.
         values = image - self._origin
         if local_mean is None:
             return values
-        mean = local_mean(values)
+        mean = local_mean(values) if mean is None else mean
         if math.isfinite(self._outlier):
             mean = local_mean(torch.clamp(values, mean - self._outlier, mean + self._outlier))
         return values - mean

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect.preselections import CoarseScan
@@ -77,6 +76,9 @@ class SlabScan:
         self._slices: dict[int, tuple[Values, Mask]] = {}
         self._coarse: dict[int, FloatArray] = {}
         self._fine: dict[int, FloatArray] = {}
+        self._likely: dict[int, BoolArray] = {}
+        # Where windows are kept in the blocks of the last scanned slice that was met.
+        self._kept: dict[int, BoolArray] = {}
 
     def keep(self, slab: Values, region: Mask, z0: int) -> Mask:
         """Return the voxels of a region to classify; region and slab are (z, y, x) and begin at slice z0."""
@@ -86,20 +88,29 @@ class SlabScan:
         self._look_at(slab, region, z0, max(0, first - reach), min(last + reach, self._last_plane))
         kept = np.array(region, dtype=bool)
         for k in range(first, last + 1):
-            squares, side = self._blocks(k), self._scan.stride_yx
-            part = slice(max(0, k * stride - z0), (k + 1) * stride - z0)
-            kept[part] &= fill_squares(squares, side, region.shape[1:])
-            if self._kernel is not None:
-                likely = np.max([self._likely(n) for n in self._beside(k)], axis=0)
-                near = ndimage.maximum_filter(likely, 3, mode="nearest")
-                kept[part] &= fill_squares(near, self._fine_stride, region.shape[1:])
+            # Slabs of one slice meet the same blocks several times.
+            if k not in self._kept:
+                self._kept = {k: self._find_kept(k, region.shape[1:])}
+            kept[max(0, k * stride - z0) : (k + 1) * stride - z0] &= self._kept[k]
         return kept.view(np.uint8)
+
+    def _find_kept(self, k: int, shape_yx: tuple[int, ...]) -> BoolArray:
+        """Where windows are kept in the blocks of scanned slice k."""
+        kept = fill_squares(self._blocks(k), self._scan.stride_yx, shape_yx)
+        if self._kernel is not None:
+            for n in self._beside(k):
+                if n not in self._likely:
+                    self._likely[n] = self._find_likely(n)
+            likely = np.any([self._likely[n] for n in self._beside(k)], axis=0)
+            kept &= fill_squares(_widened(likely), self._fine_stride, shape_yx)
+        return np.asarray(kept)
 
     def _look_at(self, slab: Values, region: Mask, z0: int, first: int, last: int) -> None:
         """Scan the slices from number first to last, and drop what was before them."""
         self._slices = {k: held for k, held in self._slices.items() if k >= first}
         self._coarse = {k: scores for k, scores in self._coarse.items() if k >= first}
         self._fine = {k: scores for k, scores in self._fine.items() if k >= first}
+        self._likely = {k: likely for k, likely in self._likely.items() if k >= first}
         stride, depth = self._scan.stride_z, self._grid.shape[0]
         for k in range(first, last + 1):
             if k in self._coarse:
@@ -119,18 +130,27 @@ class SlabScan:
             for k in range(first if first == 0 else first + 1, last + (last == self._last_plane)):
                 if k not in self._fine:
                     image, allowed = self._slices.pop(k)
-                    inside = fill_squares(self._blocks(k), self._scan.stride_yx, allowed.shape)
-                    self._fine[k] = self._scores(image, allowed & inside, self._fine_stride)
+                    self._fine[k] = self._scores(image, allowed, self._fine_stride, self._blocks(k))
 
-    def _scores(self, image: Values, allowed: Mask, stride: int) -> FloatArray:
-        """Return the scores of every `stride`-th window of a slice; 0 where they are not allowed."""
+    def _scores(
+        self, image: Values, allowed: Mask, stride: int, blocks: BoolArray | None = None
+    ) -> FloatArray:
+        """Return the scores of every `stride`-th window of a slice; 0 where they are not allowed.
+
+        Given blocks, windows outside of them are not allowed either.
+        """
         centres = slice(stride // 2, None, stride)
         chosen = np.ascontiguousarray(allowed[centres, centres])[None]
+        if blocks is not None:
+            rows, columns = (np.arange(n)[centres] // self._scan.stride_yx for n in allowed.shape)
+            chosen = chosen & blocks[:, columns][rows]
         index, probability = self._classify(image, chosen, stride=stride)
         # Squares at the end of an axis may have no centre.
         height, width = allowed.shape
         scores = np.zeros((-(-height // stride), -(-width // stride)), np.float32)
-        scores[index // chosen.shape[2], index % chosen.shape[2]] = probability
+        classified = np.zeros(chosen[0].shape, np.float32)
+        classified.reshape(-1)[index] = probability
+        scores[: len(classified), : classified.shape[1]] = classified
         return scores
 
     def _beside(self, k: int) -> range:
@@ -140,10 +160,9 @@ class SlabScan:
     def _blocks(self, k: int) -> BoolArray:
         """Where the first scan sees something in or beside the blocks of scanned slice k."""
         highest = np.max([self._coarse[n] for n in self._beside(k)], axis=0)
-        near: Any = ndimage.maximum_filter(highest, 3, mode="nearest")
-        return np.asarray(near >= self._scan.level)
+        return _widened(highest >= self._scan.level)
 
-    def _likely(self, k: int) -> BoolArray:
+    def _find_likely(self, k: int) -> BoolArray:
         """Where scores of the second scan, averaged along z, may become a peak at scanned slice k."""
         assert self._kernel is not None, "there is no second scan without a smoothing"
         radius = len(self._kernel) // 2
@@ -151,3 +170,14 @@ class SlabScan:
         weights = self._kernel[[n - k + radius for n in beside]]
         total = sum(weight * self._fine[n] for n, weight in zip(beside, weights, strict=True))
         return np.asarray(total >= self._likely_score * weights.sum())
+
+
+def _widened(marks: BoolArray) -> BoolArray:
+    """Marks of a (y, x) array, and of the eight neighbours of each."""
+    rows = marks.copy()
+    rows[1:] |= marks[:-1]
+    rows[:-1] |= marks[1:]
+    widened = rows.copy()
+    widened[:, 1:] |= rows[:, :-1]
+    widened[:, :-1] |= rows[:, 1:]
+    return widened

@@ -10,11 +10,18 @@ from __future__ import annotations
 from t3ssfast.kernels._native.build import SIMD, build_info, openvino_version
 from t3ssfast.kernels._native.images import Array, ImageStack, as_stack
 from t3ssfast.kernels._native.layer_program import LayerProgram
-from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask
+from t3ssfast.kernels._native.mask_edges import EdgeAxis, mask_edges
+from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask, threshold_levels
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
 from t3ssfast.kernels._native.score_windows import score_windows
-from t3ssfast.kernels._native.sparse_smoothing import smooth_along
+from t3ssfast.kernels._native.sparse_voxels import (
+    centroids,
+    local_maxima,
+    scores_from,
+    scores_near,
+    smooth_along,
+)
 from t3ssfast.kernels._native.tensor_core import HostWarps
 from t3ssfast.kernels._native.unfold import STREAM_BYTES, empty_windows, unfold
 from t3ssfast.kernels._native.window_statistics import STATISTICS, window_statistics
@@ -26,6 +33,7 @@ __all__ = [
     "STATISTICS",
     "STREAM_BYTES",
     "Array",
+    "EdgeAxis",
     "HostWarps",
     "ImageStack",
     "LayerProgram",
@@ -34,15 +42,21 @@ __all__ = [
     "as_stack",
     "as_windows",
     "build_info",
+    "centroids",
     "check_out",
     "check_size",
     "count_levels",
     "empty_windows",
+    "local_maxima",
+    "mask_edges",
     "near_mask",
     "openvino_version",
     "probability_levels",
     "score_windows",
+    "scores_from",
+    "scores_near",
     "smooth_along",
+    "threshold_levels",
     "to_caller",
     "unfold",
     "window_statistics",

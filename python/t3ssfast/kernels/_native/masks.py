@@ -1,4 +1,4 @@
-"""Masks of 8 bits on the CPU: connected components, the voxels near a mask, and counts of levels."""
+"""Masks of 8 bits on the CPU: connected components, the voxels near a mask, counts of levels, thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from t3ssfast.kernels._native.extension import core
 
-__all__ = ["MaskComponents", "count_levels", "near_mask"]
+__all__ = ["MaskComponents", "count_levels", "near_mask", "threshold_levels"]
 
 Mask = npt.NDArray[np.uint8]
 
@@ -32,10 +32,13 @@ class MaskComponents:
         self._shape = shape_yx
         self._components = core.MaskComponents(*shape_yx, above)
 
-    def add(self, slices: Mask) -> None:
-        """Add (n, y, x) slices. If memory runs out, make a new object and add all of them again."""
+    def add(self, slices: Mask, *, threads: int | None = None) -> None:
+        """Add (n, y, x) slices, with so many OpenMP threads; PyTorch's number where None.
+
+        If memory runs out, make a new object and add all of them again.
+        """
         slices = _checked(slices, self._shape)
-        self._components.add(slices.ctypes.data, len(slices))
+        self._components.add(slices.ctypes.data, len(slices), threads or torch.get_num_threads())
 
     def faces(self) -> npt.NDArray[np.int64]:
         """Return how many voxel faces each component exposes, in the order of their first voxels.
@@ -101,6 +104,17 @@ def count_levels(levels: Mask, counts: npt.NDArray[np.int64], *, threads: int | 
         raise ValueError(f"expected 256 counts of int64, got {counts.dtype} and shape {counts.shape}")
     threads = threads or torch.get_num_threads()
     core.count_levels_cpu(levels.ctypes.data, levels.size, counts.ctypes.data, threads)
+
+
+def threshold_levels(levels: Mask, lower: int, upper: int, *, threads: int | None = None) -> None:
+    """Replace each level of an array by 0, 1 or 2: how many of two thresholds in [0, 255] it exceeds.
+
+    In place; takes no memory, so that it never stops halfway.
+    """
+    if _checked(levels, levels.shape[1:]) is not levels:
+        raise ValueError("expected C-contiguous levels, which are written to")
+    threads = threads or torch.get_num_threads()
+    core.threshold_levels_cpu(levels.ctypes.data, levels.size, lower, upper, threads)
 
 
 def _checked(slices: npt.NDArray[Any], shape_yx: tuple[int, ...]) -> Mask:

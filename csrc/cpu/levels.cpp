@@ -1,8 +1,9 @@
-// Histogram of values of 8 bits.
+// Values of 8 bits: their histogram, and thresholds.
 #include <algorithm>
 #include <array>
 #include <mutex>
 
+#include "core/macros.h"
 #include "cpu/masks.h"
 #include "cpu/parallel.h"
 
@@ -19,6 +20,13 @@ struct Tables {
     std::array<std::array<std::uint32_t, 256>, kTables> counts;
 };
 
+struct NoWorkspace {};
+
+T3_SIMD_CLONES void count_exceeded(std::uint8_t *levels, i64 count, std::uint8_t lower, std::uint8_t upper) {
+    for (i64 i = 0; i < count; ++i)
+        levels[i] = static_cast<std::uint8_t>((levels[i] > lower ? 1 : 0) + (levels[i] > upper ? 1 : 0));
+}
+
 }  // namespace
 
 void count_levels(const std::uint8_t *levels, i64 count, i64 *counts, int threads) {
@@ -33,6 +41,13 @@ void count_levels(const std::uint8_t *levels, i64 count, i64 *counts, int thread
         const std::lock_guard<std::mutex> lock(mutex);
         for (const auto &table : tables.counts)
             for (std::size_t level = 0; level < table.size(); ++level) counts[level] += table[level];
+    });
+}
+
+void threshold_levels(std::uint8_t *levels, i64 count, std::uint8_t lower, std::uint8_t upper, int threads) {
+    parallel_tasks<NoWorkspace>((count + kValuesPerTask - 1) / kValuesPerTask, threads, [&](NoWorkspace &, i64 task) {
+        const i64 begin = task * kValuesPerTask;
+        count_exceeded(levels + begin, std::min(kValuesPerTask, count - begin), lower, upper);
     });
 }
 
