@@ -18,8 +18,9 @@ from t3ssfast.detection.assemble import calibrate_scores
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.membrane_sites import SPACING_NM, membrane_sites
 from t3ssfast.detection.normalise import PreparedTomogram
+from t3ssfast.detection.propose import MIN_LOG_ODDS
 from t3ssfast.detection.tell_kinds import tell_kinds
-from t3ssfast.detection.verify import VERIFIER_WEIGHT, log_odds_of_kinds, verify
+from t3ssfast.detection.verify import VERIFIER_WEIGHT, approach, log_odds_of_kinds, verify
 from t3ssfast.errors import ConfigError
 from t3ssfast.evaluation.calibration import Calibration
 from t3ssfast.models import LoadedModel, ModelMetadata, verifier_answers
@@ -74,6 +75,42 @@ def test_kind_and_log_odds(of_t3ss, of_motor, score, kind, log_odds) -> None:
     found = verify(grid, [[15, 20, 20]], [[1.0, 0, 0]], scores, verifier(of_t3ss, of_motor))
     assert found[2].tolist() == [kind]
     np.testing.assert_allclose(found[3], [log_odds], rtol=1e-4)
+
+
+class Look(nn.Module):
+    """A voxel along the axis at each look, and one logit of a motor after the other."""
+
+    def __init__(self, *of_motor: float) -> None:
+        super().__init__()
+        self.of_motor, self.looks = of_motor, 0
+
+    def forward(self, sections: torch.Tensor) -> torch.Tensor:
+        answer = torch.tensor([-9.0, self.of_motor[self.looks], 1.0, 0.0, 0.0, 0.0, 0.0])
+        self.looks += 1
+        return answer.expand(sections.shape[0], 7)
+
+
+@pytest.mark.parametrize(
+    ("of_motor", "looks"),
+    [
+        # Log-odds may fall again on the way to a particle.
+        ((-4.0, -1.5, -6.0, -6.0, 3.0), 5),
+        ((-4.0, -2.5, 9.0, 9.0, 9.0), 2),
+        ((-5.5, 9.0, 9.0, 9.0, 9.0), 1),
+    ],
+)
+def test_places_are_looked_at_until_they_are_hopeless(of_motor: tuple[float, ...], looks: int) -> None:
+    noise = Tomogram(np.random.default_rng(0).normal(size=(30, 40, 40)).astype(np.float32), VOXEL)
+    grid = PreparedTomogram.prepare(noise, voxel_size_angstrom=VOXEL)
+    model = replace(verifier(0.0, 0.0), module=Look(*of_motor))
+    centre, axis, log_odds = approach(grid, [[15, 20, 20]], [[0, 1.0, 0]], model, MIN_LOG_ODDS)
+    assert model.fused.looks == looks
+    if looks < len(MIN_LOG_ODDS):
+        assert len(centre) == len(axis) == len(log_odds) == 0
+    else:
+        np.testing.assert_allclose(centre, [[15, 20 + looks, 20]])
+        np.testing.assert_allclose(axis, [[0, 1.0, 0]])
+        np.testing.assert_allclose(log_odds, [of_motor[-1]], atol=1e-3)
 
 
 def test_only_the_kinds_asked_for_are_reported(tmp_path) -> None:

@@ -34,7 +34,11 @@ MIN_GRADIENT_PER_NM = 0.02
 
 
 def orient(
-    membrane: npt.NDArray[Any], centre_zyx: npt.ArrayLike, *, voxel_size_angstrom: float
+    membrane: npt.NDArray[Any],
+    centre_zyx: npt.ArrayLike,
+    *,
+    voxel_size_angstrom: float,
+    grid_nm: float = GRID_NM,
 ) -> FloatArray:
     """Return the membrane normal at each centre, out of the cell.
 
@@ -42,10 +46,11 @@ def orient(
     directions against position then gives the normal at the centre itself, also at the rim of a membrane
     that the missing wedge or the edge of the volume cuts. The sign is that of the fitted divergence: the
     normals of a cell's surface diverge outwards. Without membrane in reach (the top and the bottom of a large
-    cell, removed by the missing wedge) it is +z above the mean z of the membrane, -z below.
+    cell, removed by the missing wedge) it is +z above the mean z of the membrane, -z below. The edges of the
+    membrane are found on a grid of at most `grid_nm`, and of at least the mask's own voxels.
     """
     centres = np.asarray(centre_zyx, dtype=np.float64).reshape(-1, 3)
-    edges = _Edges(membrane, voxel_size_angstrom / 10)
+    edges = _Edges(membrane, voxel_size_angstrom / 10, grid_nm)
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         normals = list(pool.map(lambda centre: _normal_at(edges.around(centre)), centres))
     without = [k for k, normal in enumerate(normals) if normal is None]
@@ -78,10 +83,10 @@ def _normal_at(edges: FloatArray) -> Float64Array | None:
 class _Edges:
     """The edges of a membrane mask, on a coarser grid, and the gradients of the mask there."""
 
-    def __init__(self, membrane: npt.NDArray[Any], nm_per_voxel: float) -> None:
+    def __init__(self, membrane: npt.NDArray[Any], nm_per_voxel: float, grid_nm: float) -> None:
         self._nm_per_voxel = nm_per_voxel
         # Averaged over cubes of `step` voxels, thinner where the volume is; incomplete cubes are left out.
-        step = np.minimum(max(1, int(GRID_NM / nm_per_voxel)), np.maximum(membrane.shape, 1)).tolist()
+        step = np.minimum(max(1, int(grid_nm / nm_per_voxel)), np.maximum(membrane.shape, 1)).tolist()
         axes = [_edge_axis(n, s, nm_per_voxel) for n, s in zip(membrane.shape, step, strict=True)]
         # Sorted by boxes, so that the boxes side by side along x are one run.
         self._boxes = tuple(axis.boxes for axis in axes)

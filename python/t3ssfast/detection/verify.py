@@ -30,7 +30,7 @@ from t3ssfast.runtime.upload import Uploader
 
 __all__ = [
     "MIN_PROBABILITY",
-    "first_look",
+    "approach",
     "log_odds_of_kinds",
     "missing_membrane_penalty",
     "verifier_probability",
@@ -108,7 +108,7 @@ def verify(
     return centres, frames[:, 0], *_combine(logits, score, kinds)
 
 
-def first_look(
+def approach(
     grid: PreparedTomogram,
     centre_zyx: npt.ArrayLike,
     normal_zyx: npt.ArrayLike,
@@ -117,23 +117,27 @@ def first_look(
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Look at positions that may be some nanometres from a particle of another kind than T3SS.
 
-    There is a look for each value of `least_log_odds`. Positions whose log-odds of another kind, by the
-    verifier alone, are below it are dropped. Returns the centres, the axes and the log-odds (m,) of those
-    that are left.
+    There is a look for each value of `least_log_odds`, from where the look before led to. Positions whose
+    highest log-odds of another kind so far, by the verifier alone, are below it are dropped; far from a
+    particle log-odds vary from look to look. Returns the centres, the axes and the last log-odds (m,) of
+    those that are left.
     """
     kinds = verifier.metadata.kinds
     others = [k for k, kind in enumerate(kinds) if kind != TARGET_CLASS]
     centres = np.array(centre_zyx, np.float64).reshape(-1, 3)
     frames = axis_frames(np.asarray(normal_zyx, np.float64).reshape(-1, 3))
-    log_odds = np.full(len(centres), -np.inf)
+    log_odds, highest = (np.full(len(centres), -np.inf) for _ in range(2))
+    dropped = np.zeros(len(centres), bool)
     slices = _slices_of(grid, verifier)
     for block in _blocks(centres):
         for least in least_log_odds:
             centres[block], frames[block], logits = _look(slices, centres[block], frames[block], verifier)
-            seen = log_odds_of_kinds(logits)[:, others].max(axis=1)
-            log_odds[block] = np.where(seen >= least, seen, -np.inf)
-            block = block[seen >= least]
-    kept = np.isfinite(log_odds)
+            log_odds[block] = log_odds_of_kinds(logits)[:, others].max(axis=1)
+            highest[block] = np.maximum(highest[block], log_odds[block])
+            hopeless = highest[block] < least
+            dropped[block[hopeless]] = True
+            block = block[~hopeless]
+    kept = ~dropped
     return centres[kept], frames[kept, 0], log_odds[kept]
 
 
