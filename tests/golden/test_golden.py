@@ -44,9 +44,8 @@ def test_detection_equals_the_recorded_one(name, tmp_path):
     table = np.genfromtxt(
         tmp_path / "candidates.csv", delimiter=",", names=True, dtype=None, encoding="utf-8"
     )
-    expected = np.genfromtxt(
-        recorded_file(name, "candidates.csv").decode().splitlines(), delimiter=",", names=True, dtype=None
-    )
+    recorded = recorded_file(name, "candidates.csv").decode().splitlines()
+    expected = np.genfromtxt(recorded, delimiter=",", names=True, dtype=None, encoding="utf-8")
     assert len(table) == len(expected) > 0
     for column in "zyx":
         np.testing.assert_allclose(table[column], expected[column], atol=CENTRE_VOXELS)

@@ -19,6 +19,7 @@ from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels.graph import graph_of
 from t3ssfast.models import UNet, load_model
 from t3ssfast.models.engines import engine as engine_module
+from t3ssfast.models.engines.bfloat16 import can_run_bfloat16
 from t3ssfast.models.engines.cuda_graphs import half_precision
 from t3ssfast.models.engines.int8 import Int8Engine, has_int8_instructions
 from t3ssfast.runtime.memory import free_memory
@@ -167,6 +168,10 @@ def test_missing_engines_raise(unet, monkeypatch):
     assert "not installed" in fresh.engine().reason
 
 
+needs_bfloat16 = pytest.mark.skipif(not can_run_bfloat16(), reason="needs a processor with AVX512")
+
+
+@needs_bfloat16
 def test_bfloat16_is_chosen_where_the_processor_has_it_and_is_close_to_float32(unet, monkeypatch):
     monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: True)
     slab = np.random.default_rng(6).normal(size=(2, 64, 96)).astype(np.float32)
@@ -175,11 +180,20 @@ def test_bfloat16_is_chosen_where_the_processor_has_it_and_is_close_to_float32(u
     assert model.engine().name == "torch-bfloat16", model.engine().reason
     assert found.dtype == np.float32
     assert 0 < np.abs(found - expected).max() < 0.02
-    # A network of other people keeps float32.
+
+
+def test_bfloat16_is_not_for_networks_of_others(monkeypatch):
+    monkeypatch.setattr(engine_module, "has_bfloat16_instructions", lambda: True)
     other = loaded_segmenter(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)))
     assert other.engine().name in ("torch", "openvino")
     with pytest.raises(ConfigError, match="U-Net of t3ssfast"):
         other.engine("torch-bfloat16")
+
+
+def test_bfloat16_without_its_instructions_raises(unet, monkeypatch):
+    monkeypatch.setattr(engine_module, "can_run_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match="AVX512"):
+        loaded_segmenter(unet.module).engine("torch-bfloat16")
 
 
 needs_int8 = pytest.mark.skipif(not has_int8_instructions(), reason="needs a processor with AVX512-VNNI")

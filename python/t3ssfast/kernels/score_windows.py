@@ -45,9 +45,9 @@ def score_windows(
     """Run a classifier on every valid window of an image, or on the windows that a mask selects.
 
     Not differentiable: an image that requires a gradient is refused. Inside `torch.compile` it is one
-    operator, for an eager module; PyTorch compiles no function that uses TorchScript. With a mask the number
-    of windows depends on the data, for which ``torch._dynamo.config.capture_dynamic_output_shape_ops`` must
-    be set.
+    operator, for an eager module and with PyTorch 2.12 or later; PyTorch compiles no function that uses
+    TorchScript. With a mask the number of windows depends on the data, for which
+    ``torch._dynamo.config.capture_dynamic_output_shape_ops`` must be set.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from t3ssfast.models.frozen import fuse
 
-__all__ = ["BFloat16Engine", "has_bfloat16_instructions"]
+__all__ = ["BFloat16Engine", "can_run_bfloat16", "has_bfloat16_instructions"]
 
 
 @cache
@@ -24,6 +24,11 @@ def has_bfloat16_instructions() -> bool:
     # PyTorch can be told to use an older instruction set.
     used = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return used and bool(capabilities.get("amx_bf16", False))
+
+
+def can_run_bfloat16() -> bool:
+    """Return whether oneDNN convolves in bfloat16 on this processor, however slowly."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class BFloat16Engine:

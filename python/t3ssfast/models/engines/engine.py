@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from t3ssfast.errors import ConfigError, ModelError
 from t3ssfast.kernels._native import openvino_version
 from t3ssfast.models.architectures import NETWORKS
-from t3ssfast.models.engines.bfloat16 import BFloat16Engine, has_bfloat16_instructions
+from t3ssfast.models.engines.bfloat16 import BFloat16Engine, can_run_bfloat16, has_bfloat16_instructions
 from t3ssfast.models.engines.cuda_graphs import CudaGraphEngine
 from t3ssfast.models.engines.int8 import Int8Engine, has_int8_instructions
 from t3ssfast.models.engines.openvino import OpenVinoEngine
@@ -135,6 +135,11 @@ def _select(requested: str, device: torch.device, *, own: bool, is_unet: bool) -
     if requested == "torch-bfloat16":
         if device.type != "cpu" or not own:
             raise _unfit(requested, device, fits=own)
+        if not can_run_bfloat16():
+            raise ConfigError(
+                'The engine "torch-bfloat16" needs a processor with AVX512 or AVX-NE-CONVERT, which this one '
+                'lacks; use "auto".'
+            )
         return "torch-bfloat16", "asked for"
     if requested == "torch-int8":
         if device.type != "cpu" or not is_unet:
