@@ -39,8 +39,11 @@ void mark_columns_cpu(const VoxelsArgument &voxels, float floor, std::uintptr_t 
     cpu::mark_columns(sparse_voxels(voxels), floor, pointer<std::uint8_t>(columns), threads);
 }
 
-void widen_columns_cpu(std::uintptr_t columns, i64 height, i64 width, i64 reach, std::uintptr_t out, int threads) {
-    cpu::widen_columns(pointer<const std::uint8_t>(columns), height, width, reach, pointer<std::uint8_t>(out), threads);
+void widen_columns_cpu(const std::vector<std::uintptr_t> &planes, i64 height, i64 width, i64 reach, std::uintptr_t out,
+                       int threads) {
+    std::vector<const std::uint8_t *> marks;
+    for (const std::uintptr_t plane : planes) marks.push_back(pointer<const std::uint8_t>(plane));
+    cpu::widen_columns(marks, height, width, reach, pointer<std::uint8_t>(out), threads);
 }
 
 // `columns` is an address, or 0 where `floor` decides.

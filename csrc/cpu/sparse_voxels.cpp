@@ -186,7 +186,8 @@ void mark_columns(const SparseVoxels &voxels, float floor, std::uint8_t *columns
         if (marks[static_cast<std::size_t>(i)].load(std::memory_order_relaxed) != 0) columns[i] = 1;
 }
 
-void widen_columns(const std::uint8_t *columns, i64 height, i64 width, i64 reach, std::uint8_t *out, int threads) {
+void widen_columns(const std::vector<const std::uint8_t *> &planes, i64 height, i64 width, i64 reach,
+                   std::uint8_t *out, int threads) {
     struct Scratch {
         std::vector<std::uint8_t> row;
     };
@@ -195,7 +196,7 @@ void widen_columns(const std::uint8_t *columns, i64 height, i64 width, i64 reach
             scratch.row.assign(static_cast<std::size_t>(width), 0);
             std::uint8_t *const row = scratch.row.data(), *const widened = out + y * width;
             for (i64 other = std::max<i64>(0, y - reach); other <= std::min(height - 1, y + reach); ++other)
-                join_marks(columns + other * width, width, row);
+                for (const std::uint8_t *const plane : planes) join_marks(plane + other * width, width, row);
             std::copy(row, row + width, widened);
             for (i64 distance = 1; distance <= std::min(reach, width - 1); ++distance) {
                 join_marks(row, width - distance, widened + distance);

@@ -37,9 +37,9 @@ bool ascend(const std::int64_t *index, std::int64_t count, int threads);
 // Sets columns[y * width + x] to 1 for each voxel at or above `floor`.
 void mark_columns(const SparseVoxels &voxels, float floor, std::uint8_t *columns, int threads);
 
-// out: 1 where a column that is marked is at most `reach` away along y and along x.
-void widen_columns(const std::uint8_t *columns, std::int64_t height, std::int64_t width, std::int64_t reach,
-                   std::uint8_t *out, int threads);
+// out: 1 where a column that is marked in one of the planes is at most `reach` away along y and along x. Marks are 0 or 1.
+void widen_columns(const std::vector<const std::uint8_t *> &planes, std::int64_t height, std::int64_t width,
+                   std::int64_t reach, std::uint8_t *out, int threads);
 
 // Which voxels are kept: those in marked columns, or without `columns` those at or above `floor`.
 struct KeptVoxels {

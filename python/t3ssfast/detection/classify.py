@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from t3ssfast.detection.classify_slab import classify_slab
+from t3ssfast.detection.classify_slab import classify_slab, runs_of_slices
 from t3ssfast.detection.inputs import window_of
 from t3ssfast.detection.lattice import interpolate_scores, lattice_around
 from t3ssfast.detection.normalise import PreparedTomogram
@@ -18,6 +17,7 @@ from t3ssfast.detection.preselect import WindowFilter
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.detection.smooth_scores import Scores, ScoreSmoother, SparseScores, join_scores
+from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import has_dense_plan
 from t3ssfast.models import LoadedModel
 from t3ssfast.runtime.checkpoint import Arrays, Slab
@@ -27,8 +27,6 @@ __all__ = ["Classification", "classify", "resolve_plan"]
 
 Mask = npt.NDArray[np.uint8]
 
-# Windows of one call, so that memory does not depend on how much of a slab is near the membrane.
-WINDOWS_AT_A_TIME = 1 << 18
 # Largest stride of classified windows, in windows: less overlap says too little about those between.
 MAX_STRIDE_SHARE = 0.1
 
@@ -118,14 +116,14 @@ def classify(
             ):
                 with run.slabs.retry(slab):
                     region, values = slab.values
-                    windows = [int(np.count_nonzero(section)) for section in region]
-                    near = sum(windows)
+                    near = int(_native.count_nonzero(region).sum())
+                    with run.stages("preselect"):
+                        kept_region = window_filter.apply(values, region, slab.z0) if near else region
                     scores: list[Scores] = []
-                    for a, b in _few_windows(windows):
-                        with run.stages("preselect"):
-                            kept_region = window_filter.apply(values[a:b], region[a:b], slab.z0 + a)
+                    for a, b in runs_of_slices(kept_region):
                         with run.stages("classify"):
-                            lattice = kept_region if stride == 1 else lattice_around(kept_region, stride)
+                            few = kept_region[a:b]
+                            lattice = few if stride == 1 else lattice_around(few, stride)
                             at_points = classify_slab(
                                 values[a:b],
                                 lattice,
@@ -136,7 +134,7 @@ def classify(
                                 plan=plan,
                                 batch_size=run.slabs.batch,
                             )
-                            index, probability = interpolate_scores(at_points, lattice, kept_region, stride)
+                            index, probability = interpolate_scores(at_points, lattice, few, stride)
                         scores.append((index + a * plane, probability))
                     index, probability = join_scores(scores)
                     with run.stages("keep"):
@@ -153,20 +151,3 @@ def classify(
                     classified += len(index)
                     move_to(slab.z1)
     return Classification(smoother.finish(), searched, classified, resumed)
-
-
-def _few_windows(windows: list[int]) -> Iterator[tuple[int, int]]:
-    """(a, b) of runs of slices with at most `WINDOWS_AT_A_TIME` windows, unless one slice has more.
-
-    `windows` are the numbers of windows of each slice.
-    """
-    first, held = 0, 0
-    for z, here in enumerate(windows):
-        if held and held + here > WINDOWS_AT_A_TIME:
-            yield first, z
-            held = 0
-        if not held:
-            first = z
-        held += here
-    if held:
-        yield first, len(windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 
 from t3ssfast.detection.lattice import lattice_shape
 from t3ssfast.errors import InputError, ModelError
+from t3ssfast.kernels import _native
 from t3ssfast.kernels.padding import pad_for_windows
 from t3ssfast.kernels.score_windows import score_windows
 from t3ssfast.models import LoadedModel
 
-__all__ = ["classify_slab"]
+__all__ = ["classify_slab", "runs_of_slices"]
 
 Mask = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -22,8 +24,27 @@ IndexArray = npt.NDArray[np.int64]
 Values = FloatArray | torch.Tensor
 Scores = tuple[IndexArray, FloatArray]
 
+# Windows of one call, so that memory does not depend on how many a slab has.
+WINDOWS_AT_A_TIME = 1 << 18
 # Padded slices that are held at a time.
 PADDED_BYTES = 64 << 20
+
+
+def runs_of_slices(region: Mask) -> Iterator[tuple[int, int]]:
+    """(a, b) of runs of slices with at most `WINDOWS_AT_A_TIME` windows, unless one slice has more.
+
+    Slices without windows before the first run are left out.
+    """
+    first, held = 0, 0
+    for z, here in enumerate(_native.count_nonzero(region).tolist()):
+        if held and held + here > WINDOWS_AT_A_TIME:
+            yield first, z
+            held = 0
+        if not held:
+            first = z
+        held += here
+    if held:
+        yield first, len(region)
 
 
 def classify_slab(
@@ -70,22 +91,22 @@ def classify_slab(
     size = model.metadata.window_px
     if size is None:
         raise ModelError(f"{model.path}: its metadata have no window size; give a classifier.")
-    # Of booleans, an eighth of the time.
-    index = np.flatnonzero(region != 0).astype(np.int64, copy=False)
+    index = _native.flat_nonzero(region)
     probability = np.empty(len(index), np.float32)
     values = slab if isinstance(slab, torch.Tensor) else torch.from_numpy(slab)
     done, first_voxel = 0, stride // 2
-    touched = np.flatnonzero(region.any(axis=(1, 2)))
+    touched = np.flatnonzero(_native.count_nonzero(region))
     padded_bytes = 4 * (slab.shape[1] + size - 1) * (slab.shape[2] + size - 1)
     step = max(1, PADDED_BYTES // padded_bytes)
     for first in range(0, len(touched), step):
         z = touched[first : first + step]
-        padded = pad_for_windows(values[torch.from_numpy(z)].to(device), size)
+        # Of neighbours, nothing is copied.
+        chosen = slice(z[0], z[-1] + 1) if z[-1] - z[0] < len(z) else z
+        padded = pad_for_windows(values[chosen].to(device), size)
         padded = padded[:, first_voxel:, first_voxel:].contiguous()
-        mask = torch.from_numpy(np.ascontiguousarray(region[z])).to(device)
         options: dict[str, Any] = {"precision": precision, "plan": plan, "batch_size": batch_size}
         with model.named_errors(f"windows of {size} x {size} px"):
-            answers = score_windows(model, padded, mask=mask, size=size, stride=stride, **options)
+            answers = score_windows(model, padded, mask=region[chosen], size=size, stride=stride, **options)
         probability[done : done + len(answers)] = _probability(answers, model).cpu().numpy()
         done += len(answers)
     bad = index[np.isnan(probability)]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from t3ssfast.kernels import _native
+
 __all__ = ["interpolate_scores", "interpolation_variance", "lattice_around", "lattice_shape"]
 
 Mask = npt.NDArray[np.uint8]
@@ -62,7 +64,7 @@ def interpolate_scores(
         return scores
     at_points = np.zeros(lattice.size, np.float32)
     at_points[scores[0]] = scores[1]
-    index = np.flatnonzero(region != 0).astype(np.int64, copy=False)
+    index = _native.flat_nonzero(region)
     row, x = np.divmod(index, region.shape[2])
     z, y = np.divmod(row, region.shape[1])
     below_and_above = []

@@ -12,7 +12,8 @@ import torch
 
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect.preselections import CoarseScan
-from t3ssfast.detection.search_region import SearchRegion, fill_squares
+from t3ssfast.detection.search_region import SearchRegion
+from t3ssfast.kernels import _native
 
 __all__ = ["PeakLimit", "SlabScan"]
 
@@ -74,11 +75,9 @@ class SlabScan:
                 self._likely_score = LIKELY_SHARE * peaks.threshold
         # By the number of the scanned slice.
         self._slices: dict[int, tuple[Values, Mask]] = {}
-        self._coarse: dict[int, FloatArray] = {}
+        self._seen: dict[int, BoolArray] = {}
         self._fine: dict[int, FloatArray] = {}
         self._likely: dict[int, BoolArray] = {}
-        # Where windows are kept in the blocks of the last scanned slice that was met.
-        self._kept: dict[int, BoolArray] = {}
 
     def keep(self, slab: Values, region: Mask, z0: int) -> Mask:
         """Return the voxels of a region to classify; region and slab are (z, y, x) and begin at slice z0."""
@@ -86,72 +85,68 @@ class SlabScan:
         first, last = z0 // stride, (z0 + len(slab) - 1) // stride
         reach = 1 if self._kernel is None else len(self._kernel) // 2 + 2
         self._look_at(slab, region, z0, max(0, first - reach), min(last + reach, self._last_plane))
-        kept = np.array(region, dtype=bool)
-        for k in range(first, last + 1):
-            # Slabs of one slice meet the same blocks several times.
-            if k not in self._kept:
-                self._kept = {k: self._find_kept(k, region.shape[1:])}
-            kept[max(0, k * stride - z0) : (k + 1) * stride - z0] &= self._kept[k]
-        return kept.view(np.uint8)
-
-    def _find_kept(self, k: int, shape_yx: tuple[int, ...]) -> BoolArray:
-        """Where windows are kept in the blocks of scanned slice k."""
-        kept = fill_squares(self._blocks(k), self._scan.stride_yx, shape_yx)
+        scanned = range(first, last + 1)
+        squares = [([self._blocks(k) for k in scanned], self._scan.stride_yx)]
         if self._kernel is not None:
-            for n in self._beside(k):
-                if n not in self._likely:
-                    self._likely[n] = self._find_likely(n)
-            likely = np.any([self._likely[n] for n in self._beside(k)], axis=0)
-            kept &= fill_squares(_widened(likely), self._fine_stride, shape_yx)
-        return np.asarray(kept)
+            squares.append(([self._near_likely(k) for k in scanned], self._fine_stride))
+        return _native.keep_in_squares(region, squares, z0 - first * stride, stride)
 
     def _look_at(self, slab: Values, region: Mask, z0: int, first: int, last: int) -> None:
         """Scan the slices from number first to last, and drop what was before them."""
         self._slices = {k: held for k, held in self._slices.items() if k >= first}
-        self._coarse = {k: scores for k, scores in self._coarse.items() if k >= first}
+        self._seen = {k: seen for k, seen in self._seen.items() if k >= first}
         self._fine = {k: scores for k, scores in self._fine.items() if k >= first}
         self._likely = {k: likely for k, likely in self._likely.items() if k >= first}
-        stride, depth = self._scan.stride_z, self._grid.shape[0]
+        stride, depth, views = self._scan.stride_z, self._grid.shape[0], set()
         for k in range(first, last + 1):
-            if k in self._coarse:
+            if k in self._seen:
                 continue
             z = min(k * stride + stride // 2, depth - 1)
             if z0 <= z < z0 + len(slab):
-                image, allowed = slab[z - z0 : z - z0 + 1], region[z - z0].copy()
-                # A view would keep the slab.
-                image = image.clone() if isinstance(image, torch.Tensor) else image.copy()
+                image, allowed = slab[z - z0 : z - z0 + 1], region[z - z0]
+                views.add(k)
             else:
                 image, allowed = self._grid.slab(z, z + 1), self._search.slab(z, z + 1)[0]
-            self._coarse[k] = self._scores(image, allowed, self._scan.stride_yx)
+            side = self._scan.stride_yx
+            self._seen[k] = np.asarray(
+                self._scores(image, _at_centres(allowed, side), side) >= self._scan.level
+            )
             if self._kernel is not None:
-                self._slices[k] = image, allowed
+                self._slices[k] = image, _at_centres(allowed, self._fine_stride)
         if self._kernel is not None:
             # The outermost slices serve as neighbours alone.
             for k in range(first if first == 0 else first + 1, last + (last == self._last_plane)):
                 if k not in self._fine:
                     image, allowed = self._slices.pop(k)
-                    self._fine[k] = self._scores(image, allowed, self._fine_stride, self._blocks(k))
+                    inside = self._at_fine_centres(self._blocks(k))
+                    self._fine[k] = self._scores(image, allowed & inside, self._fine_stride)
+            # Views would keep the slab.
+            for k in views & self._slices.keys():
+                image, allowed = self._slices[k]
+                image = image.clone() if isinstance(image, torch.Tensor) else image.copy()
+                self._slices[k] = image, allowed
 
-    def _scores(
-        self, image: Values, allowed: Mask, stride: int, blocks: BoolArray | None = None
-    ) -> FloatArray:
-        """Return the scores of every `stride`-th window of a slice; 0 where they are not allowed.
-
-        Given blocks, windows outside of them are not allowed either.
-        """
-        centres = slice(stride // 2, None, stride)
-        chosen = np.ascontiguousarray(allowed[centres, centres])[None]
-        if blocks is not None:
-            rows, columns = (np.arange(n)[centres] // self._scan.stride_yx for n in allowed.shape)
-            chosen = chosen & blocks[:, columns][rows]
-        index, probability = self._classify(image, chosen, stride=stride)
+    def _scores(self, image: Values, chosen: Mask, stride: int) -> FloatArray:
+        """Return the scores of the chosen among every `stride`-th window of a slice; 0 for others."""
+        index, probability = self._classify(image, chosen[None], stride=stride)
+        scores = np.zeros(chosen.shape, np.float32)
+        scores.reshape(-1)[index] = probability
+        _, height, width = self._grid.shape
         # Squares at the end of an axis may have no centre.
-        height, width = allowed.shape
-        scores = np.zeros((-(-height // stride), -(-width // stride)), np.float32)
-        classified = np.zeros(chosen[0].shape, np.float32)
-        classified.reshape(-1)[index] = probability
-        scores[: len(classified), : classified.shape[1]] = classified
-        return scores
+        rows, columns = -(-height // stride), -(-width // stride)
+        if chosen.shape == (rows, columns):
+            return scores
+        padded = np.zeros((rows, columns), np.float32)
+        padded[: chosen.shape[0], : chosen.shape[1]] = scores
+        return padded
+
+    def _at_fine_centres(self, blocks: BoolArray) -> BoolArray:
+        """Blocks at every window of the second scan."""
+        rows, columns = (
+            np.arange(self._fine_stride // 2, length, self._fine_stride) // self._scan.stride_yx
+            for length in self._grid.shape[1:]
+        )
+        return np.asarray(blocks.take(columns, axis=1).take(rows, axis=0))
 
     def _beside(self, k: int) -> range:
         """Numbers of the scanned slices that blocks of slice k touch."""
@@ -159,8 +154,14 @@ class SlabScan:
 
     def _blocks(self, k: int) -> BoolArray:
         """Where the first scan sees something in or beside the blocks of scanned slice k."""
-        highest = np.max([self._coarse[n] for n in self._beside(k)], axis=0)
-        return _widened(highest >= self._scan.level)
+        return _native.mark_near([self._seen[n] for n in self._beside(k)])
+
+    def _near_likely(self, k: int) -> BoolArray:
+        """Where something in or beside the blocks of scanned slice k may become a peak."""
+        for n in self._beside(k):
+            if n not in self._likely:
+                self._likely[n] = self._find_likely(n)
+        return _native.mark_near([self._likely[n] for n in self._beside(k)])
 
     def _find_likely(self, k: int) -> BoolArray:
         """Where scores of the second scan, averaged along z, may become a peak at scanned slice k."""
@@ -168,16 +169,10 @@ class SlabScan:
         radius = len(self._kernel) // 2
         beside = range(max(0, k - radius), min(k + radius, self._last_plane) + 1)
         weights = self._kernel[[n - k + radius for n in beside]]
-        total = sum(weight * self._fine[n] for n, weight in zip(beside, weights, strict=True))
-        return np.asarray(total >= self._likely_score * weights.sum())
+        limit = float(self._likely_score * weights.sum())
+        return _native.mark_high_sums([self._fine[n] for n in beside], weights.tolist(), limit)
 
 
-def _widened(marks: BoolArray) -> BoolArray:
-    """Marks of a (y, x) array, and of the eight neighbours of each."""
-    rows = marks.copy()
-    rows[1:] |= marks[:-1]
-    rows[:-1] |= marks[1:]
-    widened = rows.copy()
-    widened[:, 1:] |= rows[:, :-1]
-    widened[:, :-1] |= rows[:, 1:]
-    return widened
+def _at_centres(mask: Mask, stride: int) -> Mask:
+    """A copy of a (y, x) mask at every `stride`-th window."""
+    return mask[stride // 2 :: stride, stride // 2 :: stride].copy()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from t3ssfast.detection.classify_slab import classify_slab
+from t3ssfast.detection.classify_slab import classify_slab, runs_of_slices
 from t3ssfast.detection.config import DetectConfig
 from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.detection.preselect.block_statistics import BLOCK_YX, BLOCK_Z, BlockStatistics
@@ -80,9 +80,12 @@ class WindowFilter:
         if isinstance(preselection, CoarseScan):
             return self._scan.keep(slab, region, z0)
         values = slab.cpu().numpy() if isinstance(slab, torch.Tensor) else slab
-        if isinstance(preselection, PreselectRule):
-            return preselection.apply(pad_for_windows(values, preselection.size), region).view(np.uint8)
         kept = np.array(region, dtype=bool)
+        if isinstance(preselection, PreselectRule):
+            for a, b in runs_of_slices(region):
+                padded = pad_for_windows(values[a:b], preselection.size)
+                kept[a:b] = preselection.apply(padded, region[a:b])
+            return kept.view(np.uint8)
         for k in range(z0 // BLOCK_Z, (z0 + len(values) - 1) // BLOCK_Z + 1):
             part = slice(max(0, k * BLOCK_Z - z0), (k + 1) * BLOCK_Z - z0)
             blocks = any_per_square(region[part], BLOCK_YX)

@@ -11,6 +11,13 @@ from t3ssfast.kernels._native.build import SIMD, build_info, openvino_version
 from t3ssfast.kernels._native.images import Array, ImageStack, as_stack
 from t3ssfast.kernels._native.layer_program import LayerProgram
 from t3ssfast.kernels._native.mask_edges import EdgeAxis, mask_edges
+from t3ssfast.kernels._native.mask_voxels import (
+    count_nonzero,
+    flat_nonzero,
+    keep_in_squares,
+    mark_high_sums,
+    mark_near,
+)
 from t3ssfast.kernels._native.masks import MaskComponents, count_levels, near_mask, threshold_levels
 from t3ssfast.kernels._native.probability_levels import HIGHEST_LEVEL, probability_levels
 from t3ssfast.kernels._native.results import check_out, to_caller
@@ -46,8 +53,13 @@ __all__ = [
     "check_out",
     "check_size",
     "count_levels",
+    "count_nonzero",
     "empty_windows",
+    "flat_nonzero",
+    "keep_in_squares",
     "local_maxima",
+    "mark_high_sums",
+    "mark_near",
     "mask_edges",
     "near_mask",
     "openvino_version",

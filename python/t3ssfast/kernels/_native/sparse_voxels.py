@@ -47,8 +47,8 @@ def scores_near(
         core.mark_columns_cpu(
             _voxels(*part, shape), float(np.float32(floor)), columns[0].ctypes.data, threads
         )
-    given = (columns[0].ctypes.data, height, width, reach)
-    core.widen_columns_cpu(*given, columns[1].ctypes.data, threads)
+    given = (height, width, reach)
+    core.widen_columns_cpu([columns[0].ctypes.data], *given, columns[1].ctypes.data, threads)
     return _kept(checked, shape, columns[1].ctypes.data, 0.0, threads)
 
 

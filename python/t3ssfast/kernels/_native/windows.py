@@ -10,6 +10,7 @@ import torch
 
 from t3ssfast.errors import InputError
 from t3ssfast.kernels._native.images import Array, ImageStack, array_of
+from t3ssfast.kernels._native.mask_voxels import flat_nonzero
 
 __all__ = ["Windows", "as_windows", "check_size"]
 
@@ -90,5 +91,5 @@ def as_windows(stack: ImageStack, size: int, mask: Array | None, stride: int = 1
     if isinstance(mask, torch.Tensor):
         index = torch.nonzero(mask.detach().reshape(-1)).reshape(-1)
     else:
-        index = torch.from_numpy(np.flatnonzero(mask))
+        index = torch.from_numpy(flat_nonzero(mask))
     return Windows(shape, index.to(device=stack.device, dtype=torch.int64).contiguous())
