@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -108,3 +109,22 @@ def test_interpolated_scores_are_averaged_as_widely_as_others(stride: int) -> No
     spread = (profile * offset**2).sum() / profile.sum()
     # The kernel ends after three sigmas, with 97% of the variance.
     assert spread == pytest.approx(2.5**2, rel=0.05)
+
+
+def test_scores_in_parts_are_smoothed_as_one_slab() -> None:
+    shape = (23, 30, 31)
+    rng = np.random.default_rng(0)
+    index = np.flatnonzero(rng.random(shape) < 0.3)
+    value = rng.random(len(index), np.float32)
+    options = {"voxel_size_angstrom": VOXEL, "smoothing_nm": 2.0, "threshold": 0.6}
+    whole = smoothed_slabs([(index, value)], shape, **options)
+    smoother = ScoreSmoother(shape, **options)
+    cuts = np.searchsorted(index, [0, *(z * 30 * 31 for z in (4, 4, 9, 17)), index[-1] + 1])
+    parts = [(index[a:b], value[a:b]) for a, b in itertools.pairwise(cuts)]
+    smoother.add_parts(parts[:3])
+    smoother.add_parts([])
+    smoother.add_parts(parts[3:])
+    found = smoother.finish()
+    assert 0 < len(whole.index) < len(index)
+    np.testing.assert_array_equal(found.index, whole.index)
+    np.testing.assert_array_equal(found.value, whole.value)

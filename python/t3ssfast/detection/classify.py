@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from t3ssfast.detection.smooth_scores import Scores, ScoreSmoother, SparseScores
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import has_dense_plan
 from t3ssfast.models import LoadedModel
-from t3ssfast.runtime.checkpoint import Arrays, Slab
+from t3ssfast.runtime.checkpoint import Arrays, CheckpointStore, Slab
 from t3ssfast.runtime.memory import retry_on_oom
 
 __all__ = ["Classification", "classify", "resolve_plan"]
@@ -135,19 +136,24 @@ def classify(
                                 batch_size=run.slabs.batch,
                             )
                             index, probability = interpolate_scores(at_points, lattice, few, stride)
-                        scores.append((index + a * plane, probability))
-                    index, probability = join_scores(scores)
+                        index += a * plane
+                        scores.append((index, probability))
                     with run.stages("keep"):
-                        small = (slab.z1 - slab.z0) * plane < 2**32
-                        run.store.save_slab(
-                            "scores",
-                            (slab.z0, slab.z1),
-                            near=near,
-                            index=index.astype(np.uint32) if small else index,
-                            probability=probability,
-                        )
-                    smoother.add(index + np.int64(slab.z0 * plane), probability)
+                        _save_scores(run.store, (slab.z0, slab.z1), near, scores, plane)
+                    for index, _ in scores:
+                        index += slab.z0 * plane
+                    smoother.add_parts(scores)
                     searched += near
-                    classified += len(index)
+                    classified += sum(len(index) for index, _ in scores)
                     move_to(slab.z1)
     return Classification(smoother.finish(), searched, classified, resumed)
+
+
+def _save_scores(store: CheckpointStore, slab: Slab, near: int, scores: Sequence[Scores], plane: int) -> None:
+    """Keep the scores of a slab, whose flat indices count from its first voxel, where anything is kept."""
+    if store.folder is None:
+        return
+    index, probability = join_scores(scores)
+    small = (slab[1] - slab[0]) * plane < 2**32
+    index_as_kept = index.astype(np.uint32) if small else index
+    store.save_slab("scores", slab, near=near, index=index_as_kept, probability=probability)

@@ -113,11 +113,16 @@ class ScoreSmoother:
 
         The flat indices are ascending, into the whole grid, and of whole slices.
         """
-        if not len(index):
+        self.add_parts([(index, value)])
+
+    def add_parts(self, parts: Sequence[Scores]) -> None:
+        """Add the scores of a slab, as `add` does, in parts that follow each other; they are not joined."""
+        parts = [part for part in parts if len(part[0])]
+        if not parts:
             return
-        pending = [*self._pending, (index, value)]
+        pending = [*self._pending, *parts]
         reach = _radius(self._sigmas[0])
-        end = int(index[-1]) // (self._shape[1] * self._shape[2]) + 1 - reach
+        end = int(parts[-1][0][-1]) // (self._shape[1] * self._shape[2]) + 1 - reach
         # Shorter steps would mostly smooth the surrounding slices again.
         if end - self._done >= max(reach, 1):
             self._smooth_until(pending, end)
