@@ -98,12 +98,18 @@ def cylindrical_sections(
     angle = 2 * np.pi * np.arange(AZIMUTHS) / AZIMUTHS
     across, quarter = (turn(angle)[:, None, None] * radius for turn in (np.cos, np.sin))
     cylinder = np.stack(np.broadcast_arrays(along[:, None], across, quarter), axis=-1)
-    side = boxes.shape[-1]
-    points = cylinder.reshape(-1, 3) @ frames + (centre_zyx + side // 2)[:, None]
-    # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last voxel; xyz.
-    normalised = ((2 * points + 1) / side - 1)[..., ::-1].astype(np.float32)
-    grid = torch.from_numpy(normalised.reshape(len(boxes), AZIMUTHS * height, height // 2, 1, 3))
-    values = grid_sample(boxes[:, None], grid.to(boxes.device), align_corners=False)
+    side, device = boxes.shape[-1], boxes.device
+    # Where the boxes are: on a CPU, too, PyTorch takes half of NumPy's time. xyz, as grid_sample takes it.
+    cylinder_zyx = torch.from_numpy(cylinder.reshape(-1, 3)).to(device)
+    frames_xyz = torch.from_numpy(np.ascontiguousarray(frames[..., ::-1], np.float64)).to(device)
+    middle_xyz = torch.from_numpy(
+        np.ascontiguousarray((centre_zyx + side // 2)[:, None, ::-1], np.float64)
+    ).to(device)
+    points = cylinder_zyx @ frames_xyz + middle_xyz
+    # grid_sample with align_corners=False: -1 and 1 are the outer edges of the first and last voxel.
+    normalised = points.mul_(2).add_(1).div_(side).sub_(1).float()
+    grid = normalised.reshape(len(boxes), AZIMUTHS * height, height // 2, 1, 3)
+    values = grid_sample(boxes[:, None], grid, align_corners=False)
     return values.reshape(len(boxes), AZIMUTHS, height, height // 2)
 
 
