@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -91,6 +92,22 @@ def test_interrupt_during_a_native_call_that_never_returns(forks: Forks, tmp_pat
         time.sleep(0.7)
 
     assert interrupt(forks, command, out, wait_for_the_classifier) < MAX_SECONDS
+
+
+def test_a_signal_that_another_thread_received() -> None:
+    """The kernel may choose any thread of a process, and only the main thread runs Python's handler."""
+    longest, start = 20.0, time.monotonic()
+
+    def work() -> None:
+        # Until the main thread sleeps.
+        time.sleep(0.5)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        while time.monotonic() - start < longest:
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptible(work)
+    assert time.monotonic() - start < MAX_SECONDS
 
 
 class FreedSlowly:

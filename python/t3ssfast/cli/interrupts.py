@@ -24,6 +24,8 @@ INTERRUPTED = 130
 # Time for the command to clean up after an interrupt. After that the process ends, whatever native call is
 # running; files are written atomically, so this is as safe as SIGKILL.
 CLEANUP_SECONDS = 1.0
+# A signal that arrives just before the main thread sleeps, or in another thread, does not wake it.
+POLL_SECONDS = 0.1
 
 
 @contextmanager
@@ -47,7 +49,9 @@ def run_interruptible(work: Callable[[], Result]) -> Result:
     worker = _Worker(work)
     try:
         worker.start()
-        wait([worker.future])
+        while not wait([worker.future], POLL_SECONDS).done:
+            # Python raises KeyboardInterrupt here if a signal came while this thread slept.
+            pass
         # The thread frees memory as it ends; this must be over before the process ends.
         worker.join()
     except KeyboardInterrupt:
