@@ -8,8 +8,11 @@
 #include <vector>
 
 #include "backend.h"
+#include "cpu/mask_edges.h"
 #include "cpu/score_windows/packed_weights.h"
 #include "cpu/simd.h"
+#include "cpu/sparse_smoothing.h"
+#include "cpu/sparse_voxels.h"
 
 using namespace t3ssfast;
 using i64 = std::int64_t;
@@ -136,6 +139,86 @@ void check_levels(i64 count) {
     if (cpu::probability_levels(run, 2)) expect_close("finite", 1, 0, 0);
 }
 
+// A tenth of the voxels of a small volume: smoothed, and their local maxima with centroids.
+void check_sparse_voxels() {
+    const i64 depth = 12, height = 40, width = 50, radius = 3;
+    std::vector<float> volume(depth * height * width);
+    std::vector<i64> index;
+    std::vector<float> value;
+    for (i64 i = 0; i < static_cast<i64>(volume.size()); ++i) {
+        if (random_value() < 0.8f) continue;
+        volume[i] = 0.5f + random_value() / 4;
+        index.push_back(i), value.push_back(volume[i]);
+    }
+    const i64 count = static_cast<i64>(index.size());
+    const cpu::SparseVoxels voxels{index.data(), value.data(), count, height, width};
+    const double weights[] = {0.4, 0.2, 0.08, 0.02};
+    const i64 lengths[] = {depth, height, width}, steps[] = {height * width, width, 1};
+    for (int axis = 0; axis < 3; ++axis) {
+        const i64 length = lengths[axis], step = steps[axis];
+        std::vector<float> inside(length), out(count);
+        for (i64 at = 0; at < length; ++at)
+            for (i64 d = -radius; d <= radius; ++d)
+                if (at + d >= 0 && at + d < length) inside[at] += static_cast<float>(weights[std::abs(d)]);
+        cpu::smooth_along(voxels, axis, {weights, radius, inside.data()}, out.data(), 2);
+        for (i64 k = 0; k < count; ++k) {
+            const i64 at = index[k] / step % length;
+            double sum = 0;
+            for (i64 d = -radius; d <= radius; ++d)
+                if (at + d >= 0 && at + d < length) sum += weights[std::abs(d)] * volume[index[k] + d * step];
+            expect_close("smoothed", out[k], sum / inside[at], 1e-5);
+        }
+        add_to_checksum(out);
+    }
+    const std::vector<i64> maxima = cpu::local_maxima(voxels, 0.5f, 2);
+    std::vector<double> centres(3 * maxima.size());
+    cpu::centroids(voxels, maxima.data(), static_cast<i64>(maxima.size()), 4, centres.data(), 2);
+    for (std::size_t k = 0; k < maxima.size(); ++k) {
+        const i64 voxel = index[maxima[k]], z = voxel / (height * width), y = voxel / width % height, x = voxel % width;
+        float highest = 0;
+        for (i64 c = std::max<i64>(z - 1, 0); c <= std::min(z + 1, depth - 1); ++c)
+            for (i64 b = std::max<i64>(y - 1, 0); b <= std::min(y + 1, height - 1); ++b)
+                for (i64 a = std::max<i64>(x - 1, 0); a <= std::min(x + 1, width - 1); ++a)
+                    highest = std::max(highest, volume[(c * height + b) * width + a]);
+        expect_close("maximum", volume[voxel], highest, 0);
+    }
+    if (maxima.empty()) expect_close("maxima", 0, 1, 0);
+    add_to_checksum({centres.begin(), centres.end()});
+}
+
+// The edges of a ball: on its surface, and along its radii.
+void check_mask_edges() {
+    const i64 side = 60, step = 2, cubes = side / step, radius = 4;
+    const double middle = (side - 1) / 2.0, ball = 20;
+    std::vector<std::uint8_t> mask(side * side * side);
+    for (i64 i = 0; i < static_cast<i64>(mask.size()); ++i) {
+        const double z = i / (side * side) - middle, y = i / side % side - middle, x = i % side - middle;
+        mask[i] = z * z + y * y + x * x < ball * ball;
+    }
+    const double weights[] = {0.3, 0.2, 0.1, 0.04, 0.01};
+    std::vector<float> position(cubes);
+    std::vector<i64> box(cubes);
+    for (i64 k = 0; k < cubes; ++k) position[k] = k * step + (step - 1) / 2.0f, box[k] = k / 10;
+    const cpu::EdgeAxis axis{side, step, double(step), weights, radius, position.data(), box.data(), 3};
+    const cpu::MaskEdges edges({mask.data(), {axis, axis, axis}, 0.01f}, 2);
+    const i64 count = edges.count();
+    if (count == 0) expect_close("edges", 0, 1, 0);
+    std::vector<i64> boxes(count);
+    std::vector<float> rows(7 * count);
+    edges.write(boxes.data(), rows.data(), 2);
+    for (i64 k = 0; k < count; ++k) {
+        double distance = 0, along = 0;
+        for (i64 d = 0; d < 3; ++d) {
+            const double offset = rows[d * count + k] - middle;
+            distance += offset * offset, along += offset * rows[(3 + d) * count + k];
+        }
+        distance = std::sqrt(distance);
+        expect_close("edge", distance, ball, 0.25);
+        expect_close("direction", std::abs(along) / distance, 1, 0.05);
+    }
+    add_to_checksum(rows);
+}
+
 // A LeNet of a 5 x 5 convolution, ReLU, pooling, and two fully connected layers.
 void check_scores(const Image &image, i64 size, bool dense) {
     const i64 maps = 5, side = (size - 4) / 2, hidden = 19, classes = 3;
@@ -206,7 +289,9 @@ int main() {
     for (i64 size : {16, 26})
         for (bool dense : {true, false}) check_scores(image, size, dense);
     check_levels(100000);
-    std::printf("statistics, windows and levels: %016llx\n", static_cast<unsigned long long>(checksum));
+    check_sparse_voxels();
+    check_mask_edges();
+    std::printf("statistics, windows, levels, sparse voxels and edges: %016llx\n", static_cast<unsigned long long>(checksum));
     std::printf("%d differences\n", failures);
     return failures != 0;
 }
