@@ -327,7 +327,7 @@ class Curate(QWidget):
         page = session.order[first : first + GALLERY_SIZE]
         self.gallery.clear()
         for key in page:
-            item = QListWidgetItem(f"{session.candidates(key[0]).score[key[1]]:.2f}")
+            item = QListWidgetItem(f"{session.candidates(key[0]).score[key[1]]:.3f}")
             item.setData(Qt.ItemDataRole.UserRole, key)
             item.setSizeHint(QSize(THUMBNAIL_PIXELS + 8, THUMBNAIL_PIXELS + 24))
             self.gallery.addItem(item)
