@@ -17,8 +17,6 @@ FloatArray = npt.NDArray[np.float64]
 
 # Weight of the diagonal in the covariance, which a few dozen tomograms determine badly otherwise.
 SHRINKAGE = 0.3
-# Fraction of the calibration tomograms, each left out of the fit, that lie within the limit of a group.
-INSIDE = 0.975
 MIN_TOMOGRAMS = 8
 # The sign of the change of each of these statistics where models are less certain than in the calibration. A
 # group of such statistics is compared in this direction alone: more certain models are no reason to warn.
@@ -36,7 +34,7 @@ LESS_CERTAIN_LIMIT = 1.96
 
 @dataclass(frozen=True)
 class StatisticsGroup:
-    """Mean and inverse covariance of a few statistics, and the distance that bounds most tomograms.
+    """Mean and inverse covariance of a few statistics, and the distance that bounds those of the calibration.
 
     The distance is Mahalanobis's. For statistics that are all in `LESS_CERTAIN` it is the larger of two
     numbers of standard deviations, in the direction of less certain models: that of the sum of the
@@ -58,8 +56,9 @@ class StatisticsGroup:
         left_out = [
             _distance(row, *_mean_and_precision(np.delete(values, k, axis=0))) for k, row in enumerate(values)
         ]
-        limit = max(float(np.quantile(left_out, INSIDE, method="higher")), 1e-6)
-        return cls(names, tuple(mean.tolist()), rows, limit)
+        # Of n + 1 tomograms that are alike, each is as likely as any other to be the farthest one: a new one
+        # is beyond this limit in about one of n + 1 cases.
+        return cls(names, tuple(mean.tolist()), rows, max(*left_out, 1e-6))
 
     def distance(self, statistics: Mapping[str, float]) -> float | None:
         """Return the distance in units of the limit; None if a statistic is missing."""

@@ -13,7 +13,7 @@ __all__ = ["BUNDLED_SHA256", "read_bundled"]
 BUNDLED_SHA256 = {
     "segmenter": "f38de3c2b0881c7e973270ceced32e4a2ad017ae0ba8a872b82a31d8486d4938",
     "classifier": "cec5235317bea31c07fbb34d8f6d07f2667b71ddfe8d09a13f16210a06222735",
-    "verifier": "5c1ab154cfc2641589da3cea1908f68e1945a6c8f0783611e582c5000bcab76b",
+    "verifier": "2d4457ae8245e064f2f8f3d310e69cb8f359b26a5064acbfec13637fb3260e96",
 }
 
 

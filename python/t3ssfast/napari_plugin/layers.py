@@ -77,15 +77,16 @@ def candidates_layer(candidates: Candidates, name: str = CANDIDATES_LAYER, **met
         "features": candidate_features(candidates),
         "size": MARK_NM / (candidates.voxel_size_angstrom / 10),
         "symbol": "ring",
-        "border_color": verdict_colours(candidates.label),
         "border_width": 0.05,
         # The particle stays visible below the ring.
         "opacity": 0.5,
         "projection_mode": "all",
         "metadata": {METADATA_KEY: {"candidates": candidates, **metadata}},
     }
+    # napari cannot take the colours of no points.
     if len(candidates):
         options |= {
+            "border_color": verdict_colours(candidates.label),
             "face_color": "score",
             "face_colormap": "viridis",
             "face_contrast_limits": (0.0, 1.0),

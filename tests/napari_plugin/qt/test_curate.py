@@ -10,7 +10,9 @@ from qtpy.QtCore import Qt
 
 import t3ssfast as t3
 from napari_keys import press
-from t3ssfast.napari_plugin.layers import METADATA_KEY
+from t3ssfast.candidates import Candidates
+from t3ssfast.napari_plugin.layers import METADATA_KEY, axes_layer, candidates_layer
+from t3ssfast.napari_plugin.widgets.viewing import add_layers
 
 
 @pytest.fixture
@@ -72,6 +74,22 @@ def test_a_click_adds_a_pick_with_the_axis_of_the_membrane(viewer, curate, qtbot
     press(viewer, qtbot, Qt.Key.Key_Z)
     assert curate.session.counts()["accepted"] == 0
     assert viewer.layers["candidates"].shown.sum() == 10
+
+
+def test_a_pick_is_added_where_nothing_was_found(viewer, qtbot):
+    viewer.open_sample("t3ssfast", "minicell")
+    truth = viewer.layers["candidates"].metadata[METADATA_KEY]["candidates"]
+    for name in ("candidates", "axes"):
+        viewer.layers.remove(name)
+    nothing = Candidates.empty(truth.voxel_size_angstrom)
+    add_layers(viewer, [candidates_layer(nothing), axes_layer(nothing)])
+    _, curate = viewer.window.add_plugin_dock_widget("t3ssfast", "Curate")
+    curate.add_at(truth.centre_zyx[3])
+    assert verdicts(viewer) == ["accepted"]
+    assert len(viewer.layers["axes"].data) == 1
+    press(viewer, qtbot, Qt.Key.Key_Z)
+    assert not viewer.layers["candidates"].shown.any()
+    curate.session = None
 
 
 def test_the_mouse_adds_only_while_the_button_is_pressed(viewer, curate):
