@@ -12,6 +12,7 @@ import pytest
 from mrc_files import SHAPE, ramp
 from t3ssfast.errors import ReadError, VoxelSizeError
 from t3ssfast.io import read, volume_layout
+from zarr_files import add_array, named_axes, open_group, write_image
 
 
 def multiscales(unit, scale):
@@ -26,24 +27,6 @@ def multiscales(unit, scale):
             ],
         }
     ]
-
-
-def open_group(folder, zarr_format=2):
-    """Return a new group; the test is skipped if the installed zarr cannot write the format."""
-    zarr = pytest.importorskip("zarr")
-    if int(zarr.__version__.split(".")[0]) >= 3:
-        return zarr.open_group(str(folder), mode="w", zarr_format=zarr_format)
-    if zarr_format == 3:
-        pytest.skip("zarr 2 writes format 2 alone")
-    return zarr.open_group(str(folder), mode="w")
-
-
-def add_array(group, path, array, chunks=None):
-    """Write an array into a group, with the method that the installed zarr has for it."""
-    create = getattr(group, "create_array", None) or group.create_dataset
-    node = create(path, shape=array.shape, chunks=chunks or array.shape, dtype=array.dtype)
-    node[...] = array
-    return node
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -93,21 +76,6 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "zarr.json").write_text(json.dumps({}))
     with pytest.raises(ReadError, match=r"t3ssfast\[zarr\]"):
         read(tmp_path)
-
-
-def write_image(folder, array, axes, version="0.4", transforms=(), zarr_format=2, path="0", **attributes):
-    """Write an image of one level with the given axes (names, or dictionaries) and transformations."""
-    group = open_group(folder, zarr_format)
-    add_array(group, path, array)
-    level = {"path": path} | ({"coordinateTransformations": list(transforms)} if transforms else {})
-    image = {"version": version, "datasets": [level]} | ({"axes": axes} if axes else {})
-    metadata = {"multiscales": [image], **attributes}
-    group.attrs.update(metadata if zarr_format == 2 else {"ome": metadata})
-    return group
-
-
-def named_axes(names, unit="nanometer"):
-    return [{"name": name, "type": "space", "unit": unit} for name in names]
 
 
 SCALES = {"z": 1.36, "y": 1.36, "x": 1.36, "t": 1.0, "c": 1.0}

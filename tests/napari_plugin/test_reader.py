@@ -16,6 +16,7 @@ import t3ssfast as t3
 from t3ssfast.errors import ReadError
 from t3ssfast.napari_plugin import reader
 from t3ssfast.napari_plugin.layers import METADATA_KEY
+from zarr_files import named_axes, write_image
 
 PLUGIN = reader.__file__.replace("reader.py", "napari.yaml")
 
@@ -110,23 +111,14 @@ def test_tomograms_have_their_voxel_size(tmp_path):
         if name == "a.mrc":
             t3.write(tmp_path / name, volume, 7.5)
         else:
-            write_ome_zarr(tmp_path / name, volume, 0.75)
+            scale = {"type": "scale", "scale": [0.75] * 3}
+            write_image(tmp_path / name, volume, named_axes("zyx"), "0.4", [scale])
         ((data, options, kind),) = read_layers(tmp_path / name)
         assert (kind, options["name"]) == ("image", "a")
         assert options["scale"] == pytest.approx((0.75,) * 3)
         np.testing.assert_array_equal(np.asarray(data), volume)
         low, high = options["contrast_limits"]
         assert volume.min() <= low < high <= volume.max()
-
-
-def write_ome_zarr(path, volume, nm):
-    zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(str(path), mode="w", zarr_format=2)
-    group.create_array("0", data=volume)
-    scale = [{"type": "scale", "scale": [nm] * 3}]
-    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
-    datasets = [{"path": "0", "coordinateTransformations": scale}]
-    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
 
 
 def test_an_unknown_voxel_size_is_reported(tmp_path):

@@ -314,6 +314,25 @@ def test_other_errors_are_not_out_of_memory():
     assert len(calls) == 1
 
 
+def test_products_of_matrices_have_their_workspace():
+    """Without it, NumPy 1.26's OpenBLAS tries to allocate it for ever."""
+    done = python(
+        """
+        import resource, signal
+        import numpy as np
+        from t3ssfast.runtime.memory import reserve_blas_workspace
+        reserve_blas_workspace()
+        matrix = np.ones((3, 900))
+        with open("/proc/self/statm") as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 20), -1))
+        signal.alarm(20)
+        assert (matrix @ matrix.T == 900).all()
+        """
+    )
+    assert done.returncode == 0
+
+
 def test_limits_of_the_address_space_give_the_same_result_or_one_sentence(tmp_path, soak):
     """Below 64 MiB above the imports, OpenMP or Python may fail to start a thread, and end or hang."""
     lowest, limits = 64, 40 if soak else 3

@@ -32,7 +32,7 @@ from t3ssfast.detection.segment import Membrane, given_membrane, segment_membran
 from t3ssfast.detection.tomogram_statistics import tomogram_statistics
 from t3ssfast.errors import ConfigError
 from t3ssfast.runtime.checkpoint import CheckpointStore
-from t3ssfast.runtime.memory import retry_on_oom, return_freed_memory
+from t3ssfast.runtime.memory import reserve_blas_workspace, retry_on_oom, return_freed_memory
 from t3ssfast.runtime.progress import Stages
 from t3ssfast.runtime.threads import torch_threads
 from t3ssfast.tomogram import Array, StrPath, TomogramSource
@@ -140,6 +140,7 @@ def run_pipeline(
     """
     config, classifier = inputs.config, inputs.classifier
     inputs.files.check()
+    reserve_blas_workspace()
     with stages("prepare"):
         grid = inputs.grid_of(classifier)
     run = Run(config, inputs.device, grid.shape[1] * grid.shape[2], store, stages, before_slab)

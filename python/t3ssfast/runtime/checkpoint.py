@@ -149,8 +149,11 @@ class CheckpointStore:
         if self.folder is None:
             return
         path = results_folder(self.folder) / f"{name}.npz"
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, key=np.array(self._key), **arrays)  # type: ignore[arg-type]
+        # NumPy 1.26's `savez` leaves an archive open where the disk is full: Python prints a traceback.
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for key, array in {"key": np.array(self._key), **arrays}.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
     def remove(self) -> None:
         """Remove every piece, once the result is saved."""

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from t3ssfast.errors import OutOfMemoryError, T3Error
@@ -20,6 +21,7 @@ __all__ = [
     "is_out_of_memory",
     "out_of_memory",
     "release_when_short",
+    "reserve_blas_workspace",
     "retry_on_oom",
     "return_freed_memory",
 ]
@@ -69,6 +71,16 @@ def return_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def reserve_blas_workspace() -> None:
+    """Let OpenBLAS allocate its workspace, 32 MiB, which it keeps for later products of matrices.
+
+    The OpenBLAS of NumPy 1.26 loops forever where the address space is too small for it, so a process should
+    call this before it needs much memory. Each thread of several that multiply at a time has its own.
+    """
+    matrix = np.ones((3, 4))
+    matrix @ matrix.T
 
 
 def free_memory() -> None:

@@ -63,7 +63,7 @@ class Int8Engine:
             block, is_last = _Block.of(merge), number == len(skips) - 1
             self._up.append(_UpwardStep(upsample, below, skip.second, block, is_last=is_last))
             below = block.second
-        self._head = network.head
+        self._head = _Head(network.head)
 
     def __call__(self, tile: Tensor) -> Tensor:
         """(N, slices, H, W) float32 -> the network's output, float32."""
@@ -75,8 +75,7 @@ class Int8Engine:
         skips.pop()
         for step in self._up:
             image = step(skips.pop(), image)
-        output: Tensor = self._head(image)
-        return output
+        return self._head(image)
 
 
 class _Layer:
@@ -140,6 +139,27 @@ class _FirstConvolution:
             channels_last, self._weight, self._bias, *geometry, *clamp
         )
         return activations.to(torch.uint8)
+
+
+class _Head:
+    """The last layer, a 1 x 1 convolution in float32.
+
+    `Conv2d` itself rounds differently with other numbers of threads and of images.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        assert layer.bias is not None, "made by UNet"
+        self._bias = layer.bias.detach()
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+            layer.weight.detach(), [0, 0], [1, 1], [1, 1], 1
+        )
+
+    def __call__(self, image: Tensor) -> Tensor:
+        geometry = [0, 0], [1, 1], [1, 1], 1
+        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            image, self._weight, self._bias, *geometry, "none", [], ""
+        )
+        return output
 
 
 class _Quantised:
