@@ -73,16 +73,6 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def reserve_blas_workspace() -> None:
-    """Let OpenBLAS allocate its workspace, 32 MiB, which it keeps for later products of matrices.
-
-    The OpenBLAS of NumPy 1.26 loops forever where the address space is too small for it, so a process should
-    call this before it needs much memory. Each thread of several that multiply at a time has its own.
-    """
-    matrix = np.ones((3, 4))
-    matrix @ matrix.T
-
-
 def free_memory() -> None:
     """Free what can be made again, and return freed memory of the host and of devices to the system."""
     for holder in list(_holders):
@@ -130,3 +120,14 @@ def retry_on_oom(doing: str) -> Callable[[Callable[Parameters, Result]], Callabl
         return call
 
     return decorate
+
+
+@retry_on_oom("preparing")
+def reserve_blas_workspace() -> None:
+    """Let OpenBLAS allocate its workspace, 32 MiB, which it keeps for later products of matrices.
+
+    The OpenBLAS of NumPy 1.26 loops forever where the address space is too small for it, so a process should
+    call this before it needs much memory. Each thread of several that multiply at a time has its own.
+    """
+    matrix = np.ones((3, 4))
+    matrix @ matrix.T
