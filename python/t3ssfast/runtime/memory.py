@@ -26,6 +26,9 @@ __all__ = [
     "return_freed_memory",
 ]
 
+# OpenBLAS maps 33 MiB.
+BLAS_WORKSPACE_BYTES = 34 << 20
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -124,10 +127,12 @@ def retry_on_oom(doing: str) -> Callable[[Callable[Parameters, Result]], Callabl
 
 @retry_on_oom("preparing")
 def reserve_blas_workspace() -> None:
-    """Let OpenBLAS allocate its workspace, 32 MiB, which it keeps for later products of matrices.
+    """Let OpenBLAS allocate its workspace, which it keeps for later products of matrices.
 
     The OpenBLAS of NumPy 1.26 loops forever where the address space is too small for it, so a process should
     call this before it needs much memory. Each thread of several that multiply at a time has its own.
     """
+    # Where there is no space, this raises MemoryError.
+    np.empty(BLAS_WORKSPACE_BYTES, np.uint8)
     matrix = np.ones((3, 4))
     matrix @ matrix.T
