@@ -14,9 +14,10 @@ from t3ssfast.detection.classify_slab import classify_slab, runs_of_slices
 from t3ssfast.detection.inputs import window_of
 from t3ssfast.detection.lattice import interpolate_scores, lattice_around
 from t3ssfast.detection.normalise import PreparedTomogram
-from t3ssfast.detection.preselect import WindowFilter
+from t3ssfast.detection.preselect import PeakLimit, WindowFilter
 from t3ssfast.detection.run import Run
 from t3ssfast.detection.search_region import SearchRegion
+from t3ssfast.detection.slices_between import EverySlice, SlicesBetween
 from t3ssfast.detection.smooth_scores import Scores, ScoreSmoother, SparseScores, join_scores
 from t3ssfast.kernels import _native
 from t3ssfast.kernels.plan import has_dense_plan
@@ -102,10 +103,22 @@ def classify(
             raise ValueError("not probabilities of these slices")
         return int(piece["near"]), (index, probability)
 
+    def keep(values: Any, region: Mask, z0: int) -> Mask:
+        with run.stages("preselect"):
+            return window_filter.apply(values, region, z0)
+
+    peaks = PeakLimit(threshold, smoothing_nm)
+    # A CUDA device classifies the windows between in less time than the host takes to choose among them.
+    on_host = run.device.type == "cpu"
+    order: EverySlice | SlicesBetween = EverySlice(keep)
+    if on_host and stride == 1 and window_filter.follows_peaks and SlicesBetween.suits(grid, peaks):
+        order = SlicesBetween(grid, search, keep, peaks)
+
     with run.bar("classify windows", depth) as move_to:
         for slices, kept in run.store.runs("scores", depth, kept_scores):
             if kept is not None:
                 near, (index, probability) = kept
+                order.add([(index, probability)], *slices)
                 smoother.add(index + np.int64(slices[0] * plane), probability)
                 searched += near
                 classified += len(index)
@@ -118,26 +131,25 @@ def classify(
                 with run.slabs.retry(slab):
                     region, values = slab.values
                     near = int(_native.count_nonzero(region).sum())
-                    with run.stages("preselect"):
-                        kept_region = window_filter.apply(values, region, slab.z0) if near else region
-                    scores: list[Scores] = []
-                    for a, b in runs_of_slices(kept_region):
-                        with run.stages("classify"):
-                            few = kept_region[a:b]
-                            lattice = few if stride == 1 else lattice_around(few, stride)
-                            at_points = classify_slab(
-                                values[a:b],
-                                lattice,
-                                classifier,
-                                stride=stride,
-                                device=run.device,
-                                precision=run.config.precision,
-                                plan=plan,
-                                batch_size=run.slabs.batch,
-                            )
-                            index, probability = interpolate_scores(at_points, lattice, few, stride)
-                        index += a * plane
-                        scores.append((index, probability))
+                    for request in order.requests(values, region, slab.z0):
+                        for a, b in runs_of_slices(request.windows):
+                            with run.stages("classify"):
+                                few = request.windows[a:b]
+                                lattice = few if stride == 1 else lattice_around(few, stride)
+                                at_points = classify_slab(
+                                    request.slices[a:b],
+                                    lattice,
+                                    classifier,
+                                    stride=stride,
+                                    device=run.device,
+                                    precision=run.config.precision,
+                                    plan=plan,
+                                    batch_size=run.slabs.batch,
+                                )
+                                index, probability = interpolate_scores(at_points, lattice, few, stride)
+                            index += a * plane
+                            request.scores.append((index, probability))
+                    scores = order.slab_scores(slab.z0, slab.z1)
                     with run.stages("keep"):
                         _save_scores(run.store, (slab.z0, slab.z1), near, scores, plane)
                     for index, _ in scores:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy.typing as npt
+
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.contrast import contrast_from_membrane, contrast_from_segmenter
+from t3ssfast.detection.contrast import (
+    contrast_from_membrane,
+    contrast_from_segmenter,
+    given_contrast,
+)
 from t3ssfast.detection.inputs import Model, normalise
-from t3ssfast.detection.normalise import PreparedTomogram
 from t3ssfast.errors import ConfigError, InputError
-from t3ssfast.models import load_model
+from t3ssfast.models import LoadedModel, load_model
 from t3ssfast.tomogram import Tomogram
 
-__all__ = ["CONTRASTS", "check_contrast", "contrast_of_each", "find_contrasts"]
+__all__ = ["CONTRASTS", "check_contrast", "contrast_of_each", "contrast_of_mask", "find_contrasts"]
+
+Mask = npt.NDArray[Any]
 
 CONTRASTS = ("auto", "dark", "light")
 
@@ -36,8 +43,8 @@ def find_contrasts(
     tomograms
         Tomograms of either contrast.
     membranes
-        (z, y, x) masks of the tomograms; an entry may be None. Without one, the segmenter is run on a few
-        slices with both signs.
+        (z, y, x) masks of the tomograms; an entry may be None. The segmenter is run on a few slices with both
+        signs, and only what it sees in a mask counts.
     segmenter
         As for `detect`.
 
@@ -49,20 +56,38 @@ def find_contrasts(
     found = []
     for number, tomogram in enumerate(tomograms):
         mask = None if membranes is None else membranes[number]
+        model = model or load_model(segmenter, model_kind="segmenter")
         if mask is not None:
             if tuple(mask.shape) != tomogram.shape:
                 raise InputError(
                     f"The membrane mask of {tomogram.name} has shape {tuple(mask.shape)} and the tomogram "
                     f"{tomogram.shape}; give a mask of the tomogram's shape."
                 )
-            contrast = contrast_from_membrane(PreparedTomogram.prepare(tomogram), mask, config)
+            contrast = _of_mask(tomogram, mask, model, config)
         else:
-            model = model or load_model(segmenter, model_kind="segmenter")
             contrast = contrast_from_segmenter(normalise(tomogram, model), model, config)
         found.append(("dark" if contrast["sign"] > 0 else "light", str(contrast["how"])))
     if model is not None:
         model.release_engines()
     return found
+
+
+def contrast_of_mask(tomogram: Tomogram, membrane: Mask, config: DetectConfig) -> dict[str, Any]:
+    """Return what `contrast_from_membrane` does for a mask of the tomogram, by the bundled segmenter."""
+    if config.contrast != "auto":
+        return given_contrast(config)
+    model = load_model(None, model_kind="segmenter")
+    contrast = _of_mask(tomogram, membrane, model, config)
+    model.release_engines()
+    return contrast
+
+
+def _of_mask(
+    tomogram: Tomogram, membrane: Mask, segmenter: LoadedModel, config: DetectConfig
+) -> dict[str, Any]:
+    grid = normalise(tomogram, segmenter)
+    mask = grid.mask_from_tomogram(membrane, 0, grid.shape[0])
+    return contrast_from_membrane(grid, mask, segmenter, config)
 
 
 def contrast_of_each(

@@ -72,7 +72,8 @@ def detect(
         Network that examines each candidate as a whole. None takes the bundled one where the classifier is
         the bundled one, too, and none otherwise: it was trained on that classifier's candidates.
     membrane
-        (z, y, x) mask of the tomogram's shape, or the path of one; no segmenter is then used.
+        (z, y, x) mask of the tomogram's shape, or the path of one. The bundled segmenter then tells the
+        contrast alone, where that is not given.
     search_mask
         (z, y, x) mask of the tomogram's shape, or the path of one: particles are searched for where it is not
         0, such as the lamella without carbon and gold. Membranes are segmented everywhere.

@@ -12,13 +12,8 @@ import numpy.typing as npt
 import torch
 
 from t3ssfast.detection.config import DetectConfig
-from t3ssfast.detection.contrast import (
-    DARK,
-    LIGHT,
-    contrast_from_membrane,
-    contrast_from_segmenter,
-    trained_sign,
-)
+from t3ssfast.detection.contrast import DARK, LIGHT, contrast_from_segmenter, trained_sign
+from t3ssfast.detection.find_contrast import contrast_of_mask
 from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.membrane_levels import MembraneLevels
 from t3ssfast.detection.normalise import PreparedTomogram, neighbouring_slices
@@ -82,7 +77,7 @@ def given_membrane(inputs: DetectionInputs, grid: PreparedTomogram, run: Run) ->
     assert inputs.mask is not None, "without a segmenter there is a mask"
     mask = grid.mask_from_tomogram(inputs.mask, 0, grid.shape[0])
     with run.stages("contrast"):
-        return Membrane(mask, contrast_from_membrane(grid, mask, inputs.config))
+        return Membrane(mask, contrast_of_mask(inputs.tomogram, inputs.mask, inputs.config))
 
 
 @retry_on_oom("segmenting membranes")

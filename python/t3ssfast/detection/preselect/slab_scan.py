@@ -15,7 +15,7 @@ from t3ssfast.detection.preselect.preselections import CoarseScan
 from t3ssfast.detection.search_region import SearchRegion
 from t3ssfast.kernels import _native
 
-__all__ = ["PeakLimit", "SlabScan"]
+__all__ = ["MAX_SPACING_SIGMAS", "PeakLimit", "SlabScan"]
 
 Mask = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -80,9 +80,12 @@ class SlabScan:
         self._likely: dict[int, BoolArray] = {}
 
     def keep(self, slab: Values, region: Mask, z0: int) -> Mask:
-        """Return the voxels of a region to classify; region and slab are (z, y, x) and begin at slice z0."""
+        """Return the voxels of a region to classify; region and slab are (z, y, x) and begin at slice z0.
+
+        The region may go on after the slab.
+        """
         stride = self._scan.stride_z
-        first, last = z0 // stride, (z0 + len(slab) - 1) // stride
+        first, last = z0 // stride, (z0 + len(region) - 1) // stride
         reach = 1 if self._kernel is None else len(self._kernel) // 2 + 2
         self._look_at(slab, region, z0, max(0, first - reach), min(last + reach, self._last_plane))
         scanned = range(first, last + 1)

@@ -72,8 +72,16 @@ class WindowFilter:
             classify = partial(classify_slab, model=self.classifier, **options)
             self._scan = SlabScan(self.preselection, self.grid, self.search, classify, self.peaks)
 
+    @property
+    def follows_peaks(self) -> bool:
+        """Whether only what may become a peak is kept."""
+        return isinstance(self.preselection, CoarseScan) and self.peaks is not None
+
     def apply(self, slab: Values, region: Mask, z0: int) -> Mask:
-        """Return the voxels of a region to classify; region and slab are (z, y, x) and begin at slice z0."""
+        """Return the voxels of a region to classify; region and slab are (z, y, x) and begin at slice z0.
+
+        For a coarse scan, the region may go on after the slab.
+        """
         preselection = self.preselection
         if preselection is None or not region.any():
             return region
