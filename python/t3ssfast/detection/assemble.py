@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 from scipy.special import expit, logit
 
-from t3ssfast.candidates import Candidates
+from t3ssfast.candidates import FLAGELLAR_MOTOR, T3SS, Candidates
 from t3ssfast.detection.contrast import trained_sign
 from t3ssfast.detection.inputs import DetectionInputs
 from t3ssfast.detection.normalise import PreparedTomogram
@@ -33,12 +34,19 @@ __all__ = [
     "inside",
     "is_inside",
     "orient_peaks",
+    "overlapping_motors",
     "score_poses",
     "select_candidates",
     "with_membrane_sites",
 ]
 
 FloatArray = npt.NDArray[np.float32]
+
+# The smallest C-rings of motors are 34 nm across and the bases of T3SS 26 nm, so that their centres are at
+# least this far apart. The verifier sees motors in parts of T3SS and of other motors, beside their axis.
+MOTOR_CLEAR_NM = 30.0
+# Uncalibrated score from which a T3SS counts as certain there: a calibrated probability of 0.91.
+SURE_T3SS = 0.9
 
 
 @retry_on_oom("orienting")
@@ -62,16 +70,17 @@ def orient_peaks(
 def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates:
     """Candidates at or above the threshold, by falling score; of two at one place the better one.
 
-    Those below the threshold of their kind, or of a kind that is not reported, are dropped. Without a
-    verifier, nothing has moved and all are kept.
+    Those below the threshold of their kind, or of a kind that is not reported, are dropped, and so are motors
+    that would overlap with a better particle. Without a verifier, nothing has moved and all are kept.
     """
     if inputs.verifier is None:
         return scored
     thresholds = inputs.thresholds
     lowest = np.array([thresholds.get(kind, np.inf) for kind in scored.kind.tolist()])
-    plausible = np.flatnonzero(scored.score >= min(thresholds.values()))
     # A peak of another kind at the same place takes it, whether it is reported or not.
+    plausible = np.flatnonzero(scored.score >= min(SURE_T3SS, *thresholds.values()))
     kept = plausible[distinct(scored[plausible], inputs.config.min_distance_nm)]
+    kept = kept[~overlapping_motors(scored[kept])]
     return scored[kept[scored.score[kept] >= lowest[kept]]]
 
 
@@ -133,6 +142,19 @@ def distinct(candidates: Candidates, min_distance_nm: float) -> npt.NDArray[np.i
     order = np.argsort(-candidates.score, kind="stable")
     distance = min_distance_nm / 2 * 10 / candidates.voxel_size_angstrom
     return np.asarray(order[separate(candidates.centre_zyx[order], distance)])
+
+
+def overlapping_motors(candidates: Candidates) -> npt.NDArray[np.bool_]:
+    """Return which of candidates, by falling score, are motors too close to a sure T3SS or a better motor."""
+    position = candidates.centre_zyx.astype(np.float64) * candidates.voxel_size_angstrom / 10
+    motor = np.flatnonzero(candidates.kind == FLAGELLAR_MOTOR)
+    t3ss = np.flatnonzero((candidates.kind == T3SS) & (candidates.score >= SURE_T3SS))
+    distance, _ = cKDTree(position[t3ss]).query(position[motor], distance_upper_bound=MOTOR_CLEAR_NM)
+    free = motor[np.isinf(distance)]
+    overlapping = np.zeros(len(candidates), bool)
+    overlapping[motor] = True
+    overlapping[free[separate(position[free], MOTOR_CLEAR_NM)]] = False
+    return overlapping
 
 
 def inside(candidates: Candidates, region: npt.NDArray[Any] | None) -> Candidates:

@@ -13,7 +13,7 @@ __all__ = ["BUNDLED_SHA256", "read_bundled"]
 BUNDLED_SHA256 = {
     "segmenter": "f38de3c2b0881c7e973270ceced32e4a2ad017ae0ba8a872b82a31d8486d4938",
     "classifier": "cec5235317bea31c07fbb34d8f6d07f2667b71ddfe8d09a13f16210a06222735",
-    "verifier": "2d4457ae8245e064f2f8f3d310e69cb8f359b26a5064acbfec13637fb3260e96",
+    "verifier": "ee0fe6d85ce48b5cae5f55a157d9b89e9ff6e685a1781b7845e5dd8fd06c1918",
 }
 
 
