@@ -108,7 +108,7 @@ def classify(
             return window_filter.apply(values, region, z0)
 
     peaks = PeakLimit(threshold, smoothing_nm)
-    # A CUDA device classifies the windows between in less time than the host takes to choose among them.
+    # By estimate, a CUDA device classifies the windows between before the host has chosen among them.
     on_host = run.device.type == "cpu"
     order: EverySlice | SlicesBetween = EverySlice(keep)
     if on_host and stride == 1 and window_filter.follows_peaks and SlicesBetween.suits(grid, peaks):
