@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t3ssfast.candidates import FLAGELLAR_MOTOR, T3SS, Candidates
-from t3ssfast.detection.assemble import MOTOR_CLEAR_NM, SURE_T3SS, overlapping_motors
+from t3ssfast.detection.assemble import CERTAIN_T3SS, MIN_MOTOR_DISTANCE_NM, overlapping_motors
 from toy import VOXEL
 
 NM = VOXEL / 10
@@ -35,7 +35,7 @@ def kept(x_nm: list[float], score: list[float], kind: list[str]) -> list[float]:
     return sorted((chosen[~overlapping_motors(chosen)].centre_zyx[:, 2] * NM).round(3).tolist())
 
 
-def test_a_motor_beside_a_sure_t3ss_is_part_of_it() -> None:
+def test_a_motor_beside_a_certain_t3ss_is_part_of_it() -> None:
     motor, t3ss = FLAGELLAR_MOTOR, T3SS
     assert kept([0, 20], [0.999, 0.95], [motor, t3ss]) == [20]
     # Not beside one that may be part of the motor, nor where both have room.
@@ -62,25 +62,21 @@ def test_of_two_motors_that_overlap_the_better_one_is_kept() -> None:
         max_size=25,
     )
 )
-def test_reported_motors_have_room_and_others_are_never_dropped(
-    drawn: list[tuple[float, float, str]],
-) -> None:
-    every = (
-        candidates(*(list(column) for column in zip(*drawn, strict=True)))
-        if drawn
-        else candidates([], [], [])
+def test_reported_motors_have_room_and_others_stay(drawn: list[tuple[float, float, str]]) -> None:
+    every = candidates(
+        [x for x, _, _ in drawn], [score for _, score, _ in drawn], [kind for *_, kind in drawn]
     )
     dropped = overlapping_motors(every)
     assert set(every.kind[dropped]) <= {FLAGELLAR_MOTOR}
     left = every[~dropped]
     x = left.centre_zyx[:, 2] * NM
-    near = np.abs(x[:, None] - x) < MOTOR_CLEAR_NM - 1e-3
+    near = np.abs(x[:, None] - x) < MIN_MOTOR_DISTANCE_NM - 1e-3
     motor = left.kind == FLAGELLAR_MOTOR
-    sure = (left.kind == T3SS) & (left.score >= SURE_T3SS)
+    certain = (left.kind == T3SS) & (left.score >= CERTAIN_T3SS)
     np.fill_diagonal(near, False)
-    assert not near[np.ix_(motor, motor | sure)].any()
+    assert not near[np.ix_(motor, motor | certain)].any()
     # What is dropped overlaps with something better that stays.
     x_dropped = every.centre_zyx[dropped, 2] * NM
-    close = np.abs(x_dropped[:, None] - x) < MOTOR_CLEAR_NM + 1e-3
+    close = np.abs(x_dropped[:, None] - x) < MIN_MOTOR_DISTANCE_NM + 1e-3
     better = left.score >= every.score[dropped][:, None]
-    assert (close & (sure | (motor & better))).any(axis=1).all()
+    assert (close & (certain | (motor & better))).any(axis=1).all()

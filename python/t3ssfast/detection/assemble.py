@@ -44,9 +44,9 @@ FloatArray = npt.NDArray[np.float32]
 
 # The smallest C-rings of motors are 34 nm across and the bases of T3SS 26 nm, so that their centres are at
 # least this far apart. The verifier sees motors in parts of T3SS and of other motors, beside their axis.
-MOTOR_CLEAR_NM = 30.0
-# Uncalibrated score from which a T3SS counts as certain there: a calibrated probability of 0.91.
-SURE_T3SS = 0.9
+MIN_MOTOR_DISTANCE_NM = 30.0
+# Uncalibrated score from which a T3SS is certain enough to exclude motors: a calibrated probability of 0.91.
+CERTAIN_T3SS = 0.9
 
 
 @retry_on_oom("orienting")
@@ -78,7 +78,7 @@ def select_candidates(scored: Candidates, inputs: DetectionInputs) -> Candidates
     thresholds = inputs.thresholds
     lowest = np.array([thresholds.get(kind, np.inf) for kind in scored.kind.tolist()])
     # A peak of another kind at the same place takes it, whether it is reported or not.
-    plausible = np.flatnonzero(scored.score >= min(SURE_T3SS, *thresholds.values()))
+    plausible = np.flatnonzero(scored.score >= min(CERTAIN_T3SS, *thresholds.values()))
     kept = plausible[distinct(scored[plausible], inputs.config.min_distance_nm)]
     kept = kept[~overlapping_motors(scored[kept])]
     return scored[kept[scored.score[kept] >= lowest[kept]]]
@@ -145,15 +145,18 @@ def distinct(candidates: Candidates, min_distance_nm: float) -> npt.NDArray[np.i
 
 
 def overlapping_motors(candidates: Candidates) -> npt.NDArray[np.bool_]:
-    """Return which of candidates, by falling score, are motors too close to a sure T3SS or a better motor."""
+    """Return which candidates are motors too close to a certain T3SS or to a better motor.
+
+    The candidates (n,) come by falling score, not calibrated; the result is (n,) bool.
+    """
     position = candidates.centre_zyx.astype(np.float64) * candidates.voxel_size_angstrom / 10
     motor = np.flatnonzero(candidates.kind == FLAGELLAR_MOTOR)
-    t3ss = np.flatnonzero((candidates.kind == T3SS) & (candidates.score >= SURE_T3SS))
-    distance, _ = cKDTree(position[t3ss]).query(position[motor], distance_upper_bound=MOTOR_CLEAR_NM)
+    t3ss = np.flatnonzero((candidates.kind == T3SS) & (candidates.score >= CERTAIN_T3SS))
+    distance, _ = cKDTree(position[t3ss]).query(position[motor], distance_upper_bound=MIN_MOTOR_DISTANCE_NM)
     free = motor[np.isinf(distance)]
     overlapping = np.zeros(len(candidates), bool)
     overlapping[motor] = True
-    overlapping[free[separate(position[free], MOTOR_CLEAR_NM)]] = False
+    overlapping[free[separate(position[free], MIN_MOTOR_DISTANCE_NM)]] = False
     return overlapping
 
 

@@ -33,9 +33,9 @@ LIKELY_SHARE = 0.5
 
 @dataclass
 class Request:
-    """Windows to classify, (z, y, x) slices and a mask of their shape; and then their scores.
+    """Windows to classify: (z, y, x) slices, and a mask of their shape that is 1 at the windows' centres.
 
-    Scores have flat indices into the slices.
+    Whoever classifies them appends the scores, with flat indices into the slices.
     """
 
     slices: Values
@@ -51,8 +51,7 @@ class EverySlice:
         self._scores: list[Scores] = []
 
     def add(self, scores: Sequence[Scores], z0: int, z1: int) -> None:
-        """Take the scores of slices z0 up to z1, which no other slice depends on."""
-        self._scores = list(scores)
+        """Do nothing: no slice depends on the scores of others."""
 
     def requests(self, slab: Values | None, region: Mask, z0: int) -> Iterator[Request]:
         """Ask for the scores of a slab that begins at slice z0; an empty region needs no slab."""
@@ -69,11 +68,12 @@ class EverySlice:
 
 
 class SlicesBetween:
-    """Asks for the windows of slabs, in every second slice first; the slabs do not change which these are.
+    """Asks for the windows of a slab in every second slice, and then for some of those in the slices between.
 
-    Peaks are found in scores that are averaged along z. Every second slice tells these averages but for some
-    of their noise, so the windows between that cannot belong to a peak are not classified. As windows overlap
-    by 98%, an average counts for its neighbours in the slice, too.
+    Peaks are found in scores that are averaged along z. The average over every second slice is nearly that
+    over all of them, so where it is low, windows in the slices between are not classified. Neighbouring
+    windows overlap by 98%, so an average counts for the eight windows beside its own, too. How a volume is
+    cut into slabs does not change which windows are classified.
 
     `keep(slab, region, z0)` is the preselection, for a region of the slab's slices and those after it.
     """
@@ -100,7 +100,7 @@ class SlicesBetween:
         return peaks.smoothing_nm * 10 / grid.voxel_size_angstrom * MAX_SPACING_SIGMAS >= SPACING
 
     def add(self, scores: Sequence[Scores], z0: int, z1: int) -> None:
-        """Take the scores of slices z0 up to z1, with flat indices into these, from elsewhere."""
+        """Take the scores of slices z0 up to z1 from an earlier run, with flat indices into these slices."""
         self._forget(min(z0, z1 - self._reach))
         self._scores |= zip(range(z0, z1), self._of_slices(scores, z1 - z0), strict=True)
 
@@ -144,14 +144,14 @@ class SlicesBetween:
         self._scores = {z: scores for z, scores in self._scores.items() if z >= z0}
 
     def _ask(self, slices: Values, windows: Mask, numbers: Mapping[int, int]) -> Iterator[Request]:
-        """Ask for scores, and keep them; `numbers` has those of the slices in question, by their place."""
+        """Ask for scores, and keep those of some slices: `numbers` has their place among all, and their z."""
         request = Request(slices, windows)
         yield request
         answers = self._of_slices(request.scores, len(slices))
         self._scores |= {z: answers[place] for place, z in numbers.items()}
 
     def _choose(self, windows: Mask, numbers: Mapping[int, int]) -> None:
-        """Leave out what cannot belong to a peak, in the slices between of given numbers by their place."""
+        """Clear the windows that cannot belong to a peak; `numbers` are as for `_ask`, of slices between."""
         images: dict[int, FloatArray] = {}
         for place, z in numbers.items():
             if not windows[place].any():
@@ -181,7 +181,7 @@ class SlicesBetween:
 
 
 def _slices_of(kept: Mask, places: Collection[int], count: int) -> Mask:
-    """Return the first slices of a mask, of which those at other places than the given ones are empty."""
+    """Return the first `count` slices of a mask, with nothing in those that are not at the given places."""
     chosen = np.zeros((count, *kept.shape[1:]), np.uint8)
     for place in places:
         chosen[place] = kept[place]
